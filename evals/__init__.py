@@ -1,0 +1,1 @@
+"""Scores of one checkpoint: held-out losses by role and small benchmarks."""

@@ -1,0 +1,1 @@
+"""Sweeps over the prompt loss weight: plan, run, track, analyse, report."""

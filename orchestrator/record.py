@@ -1,0 +1,161 @@
+"""The record of a sweep on disk: which folder holds what, and the state of each trial.
+
+MLflow and the report are views of these files; nothing that matters lives anywhere else.
+
+    <output_dir>/
+      sweep.json                 the spec as resolved, the trials' ids, where it ran
+      sweep.log                  what Ray and the libraries had to say
+      data/heldout.jsonl         the examples that every model is scored on
+      untuned/scores.json        the model before any training
+      trials/<id>/trial.json     settings, state, outcome
+      trials/<id>/metrics.jsonl  one line per logged step
+      trials/<id>/log.txt        the trial's own output
+      trials/<id>/checkpoints/   to resume from, while the trial runs
+      trials/<id>/model/         the trained model
+      trials/<id>/scores.json    benchmark scores
+      trials/<id>/samples.jsonl  every scored item, with output and verdict
+      report.md report.html plots/
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from evals.scores import ScoreCard
+from trainers.files import read_json, write_json
+
+State = Literal["pending", "training", "scoring", "done", "failed"]
+
+
+class TrialRecord(BaseModel):
+    """One trial: what was asked of it (`settings`, `searched`) and what became of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    settings: dict[str, Any]
+    searched: dict[str, Any]
+    state: State = "pending"
+    attempts: int = 0
+    error: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    total_steps: int | None = None
+    train_seconds: float | None = None
+    eval_seconds: float | None = None
+    tokens_per_second: float | None = None
+    final_completion_loss: float | None = None
+    final_prompt_loss: float | None = None
+
+    @property
+    def prompt_loss_weight(self) -> float:
+        return float(self.settings["loss"]["prompt_loss_weight"])
+
+
+class TrackingRecord(BaseModel):
+    """Where the sweep is in MLflow: the experiment, its parent run and one run per trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    experiment: str
+    experiment_id: str
+    parent_run_id: str
+    trial_run_ids: dict[str, str] = {}
+
+
+class SweepRecord(BaseModel):
+    """A sweep: the resolved spec, its trials in order, and the circumstances it ran under."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    name: str
+    created_at: str
+    spec: dict[str, Any]
+    spec_path: str
+    trial_ids: list[str]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+
+
+class SweepFolder:
+    """Every path of a sweep, and the reads and writes of its records."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def sweep_json(self) -> Path:
+        return self.root / "sweep.json"
+
+    @property
+    def tracking_json(self) -> Path:
+        return self.root / "tracking.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "sweep.log"
+
+    @property
+    def heldout(self) -> Path:
+        return self.root / "data" / "heldout.jsonl"
+
+    @property
+    def untuned(self) -> Path:
+        return self.root / "untuned"
+
+    @property
+    def report_md(self) -> Path:
+        return self.root / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    def trial(self, trial_id: str) -> Path:
+        return self.root / "trials" / trial_id
+
+    def metrics(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "metrics.jsonl"
+
+    def model(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "model"
+
+    def read_sweep(self) -> SweepRecord:
+        return SweepRecord.model_validate(read_json(self.sweep_json))
+
+    def write_sweep(self, record: SweepRecord) -> None:
+        write_json(self.sweep_json, record.model_dump(mode="json"))
+
+    def read_trial(self, trial_id: str) -> TrialRecord | None:
+        path = self.trial(trial_id) / "trial.json"
+        return TrialRecord.model_validate(read_json(path)) if path.exists() else None
+
+    def write_trial(self, record: TrialRecord) -> None:
+        write_json(self.trial(record.id) / "trial.json", record.model_dump(mode="json"))
+
+    def read_trials(self) -> list[TrialRecord]:
+        """The records of the sweep's trials, in the order of the plan."""
+        records = (self.read_trial(trial_id) for trial_id in self.read_sweep().trial_ids)
+        return [record for record in records if record is not None]
+
+    def read_scores(self, trial_id: str | None) -> ScoreCard | None:
+        """The scores of a trial, or of the untuned model for None; None if not scored yet."""
+        folder = self.untuned if trial_id is None else self.trial(trial_id)
+        path = folder / "scores.json"
+        return ScoreCard.model_validate(read_json(path)) if path.exists() else None
+
+    def read_tracking(self) -> TrackingRecord | None:
+        if not self.tracking_json.exists():
+            return None
+        return TrackingRecord.model_validate(read_json(self.tracking_json))
+
+    def write_tracking(self, record: TrackingRecord) -> None:
+        write_json(self.tracking_json, record.model_dump(mode="json"))

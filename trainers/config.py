@@ -1,0 +1,136 @@
+"""The settings of one fine-tune: frozen, checked when built, the same in YAML, JSON and Python.
+
+Every field has one line that says what it is, its unit and what its special values mean; the
+sweep spec reuses these sections, so a setting has the same dotted path everywhere.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NormalizationMode = Literal["weights", "nonzero", "completion", "tokens"]
+Precision = Literal["float32", "bfloat16"]
+ScheduleKind = Literal["cosine", "linear", "constant"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelConfig(Section):
+    path: str = Field(
+        min_length=1,
+        description="Local folder, hub name, or demo:smollm2-135m-instruct.",
+    )
+    revision: str | None = Field(None, description="Hub revision; null takes the default branch.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="Attention implementation of transformers."
+    )
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+
+
+class DataConfig(Section):
+    path: str = Field(
+        min_length=1,
+        description=(
+            "JSONL, JSON or Parquet file, hub name, demo:python-docs-short or "
+            "demo:python-docs-long."
+        ),
+    )
+    split: str = Field("train", description="Split of a hub data set.")
+    template: str = Field(
+        "chat",
+        min_length=1,
+        description=(
+            "chat (the model's own), alpaca, plain, or the path of a Jinja file that renders "
+            "`prompt`, `instruction`, `input` and `messages` up to where the completion starts."
+        ),
+    )
+    max_length: Annotated[int, Field(ge=8)] = Field(
+        512, description="Tokens per example; a longer prompt loses tokens from its left."
+    )
+    heldout_examples: PositiveInt = Field(
+        256, description="Examples kept out of training, drawn by data.seed."
+    )
+    train_examples: PositiveInt | None = Field(
+        None, description="Use only this many of the training examples; null uses all."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the held-out split, the same for all trials.")
+
+
+class LossConfig(Section):
+    prompt_loss_weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.0, description="Weight of a prompt token beside 1 for a completion token."
+    )
+    normalization: NormalizationMode = Field(
+        "weights", description="What the weighted sum over the global batch is divided by."
+    )
+
+
+class OptimizerConfig(Section):
+    learning_rate: Positive = Field(2e-5, description="Peak learning rate of AdamW.")
+    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-8
+    max_grad_norm: NonNegative = Field(1.0, description="Global gradient norm limit; 0 is off.")
+
+
+class ScheduleConfig(Section):
+    kind: ScheduleKind = Field("cosine", description="Shape of the decay after the warm-up.")
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.03, description="Share of the steps over which the learning rate rises from 0."
+    )
+    epochs: Positive | None = Field(None, description="Passes over the data; or give steps.")
+    steps: PositiveInt | None = Field(None, description="Optimizer steps; or give epochs.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of schedule.epochs and schedule.steps")
+        return self
+
+
+class BatchConfig(Section):
+    global_batch_size: PositiveInt = Field(
+        128, description="Examples per optimizer step, over all ranks and micro-batches."
+    )
+    micro_batch_size: PositiveInt = Field(
+        4, description="Examples per forward pass of one rank."
+    )
+
+
+class DeepSpeedConfig(Section):
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What ZeRO partitions over ranks.")
+    precision: Precision = Field("bfloat16", description="Type of weights and activations.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass to save memory."
+    )
+
+
+class CheckpointConfig(Section):
+    every_steps: PositiveInt | None = Field(
+        None, description="Steps between checkpoints; null writes the last one only."
+    )
+    keep: PositiveInt = Field(1, description="Checkpoints kept; older ones are deleted.")
+
+
+class TrainConfig(Section):
+    """One fine-tune. `plw train` reads it from YAML; a sweep makes one for each trial."""
+
+    model: ModelConfig
+    data: DataConfig
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig(epochs=3)
+    batch: BatchConfig = BatchConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log_every_steps: PositiveInt = Field(1, description="Steps between logged metrics.")
+    seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
