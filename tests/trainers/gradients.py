@@ -1,0 +1,157 @@
+"""The gradient that training would apply, by cell, and a float64 reference to compare it with."""
+
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig
+from trainers.loss import WeightedPromptLM
+from trainers.ranks import Ranks
+from trainers.roles import Encoded, Role
+from trainers.step import accumulate_gradient
+from trainers.zero import ZeroEngine
+
+VOCABULARY = 97
+# (prompt tokens, completion tokens): very different lengths, as real data has.
+SHAPES = [(3, 2), (40, 1), (5, 30), (17, 4), (2, 2), (60, 9), (9, 1), (21, 12)]
+PLWS = (0.0, 0.01, 0.242, 1.0)
+MODES = ("weights", "nonzero", "completion", "tokens")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to compute the same gradient; `num_examples` 7 makes the last window partial."""
+
+    prompt_loss_weight: float
+    mode: str
+    zero_stage: int
+    world_size: int
+    micro_batch_size: int
+    num_examples: int = 8
+
+    @property
+    def name(self) -> str:
+        return (
+            f"plw{self.prompt_loss_weight}-{self.mode}-zero{self.zero_stage}"
+            f"-{self.world_size}x{self.micro_batch_size}-of{self.num_examples}"
+        )
+
+
+def all_cells() -> list[Cell]:
+    layouts = [(1, 8, 8), (2, 4, 8), (1, 4, 8), (2, 2, 8), (2, 2, 7)]
+    return [
+        Cell(plw, mode, stage, world, micro, count)
+        for plw, mode, stage, (world, micro, count) in itertools.product(
+            PLWS, MODES, (0, 1, 2, 3), layouts
+        )
+    ]
+
+
+def tiny_model(*, tied: bool = True) -> LlamaForCausalLM:
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config)
+
+
+def examples(count: int) -> list[Encoded]:
+    generator = torch.Generator().manual_seed(11)
+    made = []
+    for index, (num_prompt, num_completion) in enumerate(SHAPES[:count]):
+        ids = torch.randint(0, VOCABULARY, (num_prompt + num_completion,), generator=generator)
+        roles = [Role.USER] * (num_prompt - 1) + [Role.TEMPLATE] + [Role.COMPLETION] * num_completion
+        made.append(Encoded(id=str(index), input_ids=ids.tolist(), roles=[int(r) for r in roles]))
+    return made
+
+
+def reference_gradient(cell: Cell, part: slice = slice(None)) -> dict[str, torch.Tensor]:
+    """The whole batch at once, example by example, in float64, by the definition."""
+    model = tiny_model().double()
+    weighted_sum = torch.zeros((), dtype=torch.float64)
+    weights: list[float] = []
+    completions = 0
+    for example in examples(cell.num_examples)[part]:
+        ids = torch.tensor([example.input_ids])
+        log_probabilities = torch.log_softmax(model(input_ids=ids).logits[0], dim=-1)
+        for position in range(1, len(example.input_ids)):
+            is_completion = example.roles[position] == Role.COMPLETION
+            weight = 1.0 if is_completion else cell.prompt_loss_weight
+            weights.append(weight)
+            completions += is_completion
+            token = example.input_ids[position]
+            weighted_sum = weighted_sum - weight * log_probabilities[position - 1, token]
+    divisor = {
+        "weights": sum(weights),
+        "nonzero": sum(weight > 0 for weight in weights),
+        "completion": completions,
+        "tokens": len(weights),
+    }[cell.mode]
+    (weighted_sum / divisor).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def write_gradients(cells: list[Cell], folder: Path) -> None:
+    """Compute each cell's gradient with the trainer's own code, as one rank of the group."""
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
+    for cell in cells:
+        engine = ZeroEngine(
+            WeightedPromptLM(tiny_model()),
+            optimizer=OptimizerConfig(),
+            deepspeed_config=DeepSpeedConfig(zero_stage=cell.zero_stage, precision="float32"),
+            ranks=ranks,
+            micro_batch_size=cell.micro_batch_size,
+        )
+        batch_loss = accumulate_gradient(
+            engine,
+            examples(cell.num_examples),
+            loss=LossConfig(
+                prompt_loss_weight=cell.prompt_loss_weight, normalization=cell.mode
+            ),
+            batch=BatchConfig(
+                global_batch_size=cell.num_examples, micro_batch_size=cell.micro_batch_size
+            ),
+            pad_token_id=0,
+        )
+        gradients = {
+            name.removeprefix("model."): gradient.clone()
+            for name, gradient in engine.gradients().items()
+        }
+        if ranks.is_first:
+            torch.save(gradients, folder / f"{cell.name}.pt")
+            (folder / f"{cell.name}.json").write_text(json.dumps(asdict(batch_loss)))
+        engine.destroy()
+
+
+def errors(
+    gradients: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]
+) -> tuple[float, float]:
+    """The relative error over all parameters, and the largest of one tensor.
+
+    Tensors whose gradient is below 1e-6 of the whole are left out of the second: their relative
+    error says nothing.
+    """
+    assert gradients.keys() == reference.keys()
+    total = sum(float(g.square().sum()) for g in reference.values()) ** 0.5
+    differences = {
+        name: float((gradients[name].double() - reference[name]).norm()) for name in reference
+    }
+    overall = sum(d**2 for d in differences.values()) ** 0.5 / total
+    by_tensor = [
+        differences[name] / float(reference[name].norm())
+        for name in reference
+        if float(reference[name].norm()) > 1e-6 * total
+    ]
+    return overall, max(by_tensor)

@@ -1,0 +1,37 @@
+"""Real process groups for tests: gloo ranks as processes of this machine."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def _rank_main(
+    rank: int, world_size: int, rendezvous: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size
+    )
+    try:
+        function(*arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+def run_in_world(world_size: int, function: Callable[..., Any], *arguments: Any) -> None:
+    """Run `function` in `world_size` fresh processes that form a gloo group.
+
+    The function writes what it found to files; an exception in any rank is raised here.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(
+            _rank_main,
+            args=(world_size, str(Path(folder) / "rendezvous"), function, arguments),
+            nprocs=world_size,
+            start_method="spawn",
+        )

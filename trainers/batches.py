@@ -1,0 +1,91 @@
+"""Which examples make up a step, how they are dealt to ranks, and how they become tensors."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.config import ScheduleConfig
+from trainers.roles import Encoded, Role
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass of one rank; every tensor is (B, T), padded on the right.
+
+    `targets_BT[b, t]` is the token after position t, `target_roles_BT` its role (`Role.PADDING`
+    where there is none).
+    """
+
+    input_ids_BT: Tensor
+    targets_BT: Tensor
+    target_roles_BT: Tensor
+
+
+def num_steps(num_examples: int, global_batch_size: int, schedule: ScheduleConfig) -> int:
+    """Optimizer steps of a run. A last window of an epoch with fewer examples is a step too."""
+    if schedule.steps is not None:
+        return schedule.steps
+    assert schedule.epochs is not None
+    steps_per_epoch = math.ceil(num_examples / global_batch_size)
+    return max(1, math.ceil(schedule.epochs * steps_per_epoch))
+
+
+def step_window(step: int, num_examples: int, global_batch_size: int, seed: int) -> list[int]:
+    """Indices of the examples of optimizer step `step` (from 0), the same on every rank.
+
+    Each epoch is a fresh permutation, cut into windows; the last one may be smaller.
+    """
+    steps_per_epoch = math.ceil(num_examples / global_batch_size)
+    epoch, window = divmod(step, steps_per_epoch)
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    start = window * global_batch_size
+    return [int(index) for index in order[start : start + global_batch_size]]
+
+
+def deal(
+    lengths: Sequence[int], *, micro_batch_size: int, rank: int, world_size: int
+) -> list[list[int]]:
+    """The micro-batches of `rank`, as positions in a global batch of examples of these lengths.
+
+    Each rank gets equally many, empty ones where examples run out. Examples of similar length
+    go together, so that little is padded.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    chunks = [
+        by_length[start : start + micro_batch_size]
+        for start in range(0, len(by_length), micro_batch_size)
+    ]
+    rounds = math.ceil(len(chunks) / world_size)
+    chunks += [[] for _ in range(rounds * world_size - len(chunks))]
+    return chunks[rank::world_size]
+
+
+def collate(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
+    """The micro-batch of `examples`; of none, a single padded position that counts for nothing.
+
+    A rank without examples still runs its forward pass: ZeRO's collectives need every rank.
+    """
+    num_rows = max(1, len(examples))
+    width = max((len(example.input_ids) for example in examples), default=1)
+    input_ids_BT = torch.full((num_rows, width), pad_token_id, dtype=torch.long)
+    targets_BT = torch.zeros((num_rows, width), dtype=torch.long)
+    target_roles_BT = torch.full((num_rows, width), int(Role.PADDING), dtype=torch.long)
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        ids = torch.tensor(example.input_ids)
+        input_ids_BT[row, :length] = ids
+        targets_BT[row, : length - 1] = ids[1:]
+        target_roles_BT[row, : length - 1] = torch.tensor(example.roles)[1:]
+    return MicroBatch(input_ids_BT, targets_BT, target_roles_BT)
+
+
+def count_targets(examples: Sequence[Encoded]) -> dict[Role, int]:
+    """Targets by role: every token but the first of each example."""
+    counts = np.zeros(len(Role), dtype=np.int64)
+    for example in examples:
+        counts += np.bincount(example.roles[1:], minlength=len(Role))
+    return {role: int(counts[role]) for role in Role}

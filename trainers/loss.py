@@ -1,0 +1,174 @@
+"""The weighted prompt loss: exact over the whole global batch, logits only where a token counts.
+
+Shape legend: B examples, T positions, N selected positions, D hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.config import LossConfig
+from trainers.roles import PROMPT_ROLES, Role
+
+# Bounds the logits of one chunk. Larger chunks were no faster on CPU (64 MiB is about 340
+# positions of a 49k vocabulary in float32).
+CHUNK_BYTES = 64 * 2**20
+
+
+def role_weights(config: LossConfig) -> dict[Role, float]:
+    """The loss weight of a token by its role: 1 for completion, the PLW for prompt."""
+    prompt = dict.fromkeys(PROMPT_ROLES, config.prompt_loss_weight)
+    return {Role.PADDING: 0.0, **prompt, Role.COMPLETION: 1.0}
+
+
+def token_weights(target_roles: Tensor, config: LossConfig) -> Tensor:
+    """The loss weight of each target, float32 of the shape of `target_roles`."""
+    weights = role_weights(config)
+    table = torch.tensor([weights[role] for role in Role], dtype=torch.float32)
+    return table[target_roles]
+
+
+def denominator(target_counts: dict[Role, int], config: LossConfig) -> float:
+    """What the weighted sum is divided by, given the targets by role in the whole global batch.
+
+    Modes: `weights` sums w_t; `nonzero` counts w_t > 0; `completion` counts completion tokens;
+    `tokens` counts all tokens but padding. A first token has no context and is never a target.
+    """
+    weights = role_weights(config)
+    counts = {role: count for role, count in target_counts.items() if role != Role.PADDING}
+    match config.normalization:
+        case "weights":
+            return sum(weights[role] * count for role, count in counts.items())
+        case "nonzero":
+            return float(sum(count for role, count in counts.items() if weights[role] > 0))
+        case "completion":
+            return float(counts.get(Role.COMPLETION, 0))
+        case "tokens":
+            return float(sum(counts.values()))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """sum_n w_n * cross_entropy(hidden_n W^T, target_n), one chunk of logits at a time.
+
+    The gradients are made in the forward pass, while a chunk's logits are at hand: three matrix
+    products in all instead of the four that recomputing the logits in backward would take.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        weights_N: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        num_positions, vocabulary = hidden_ND.shape[0], weight_VD.shape[0]
+        losses_N = torch.empty(num_positions, dtype=wide, device=hidden_ND.device)
+        grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        grad_bias = torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
+        chunk = max(1, CHUNK_BYTES // (vocabulary * wide.itemsize))
+        for start in range(0, num_positions, chunk):
+            rows = slice(start, min(start + chunk, num_positions))
+            logits = nn.functional.linear(hidden_ND[rows], weight_VD, bias_V).to(wide)
+            targets = targets_N[rows, None]
+            log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
+            losses_N[rows] = (log_norm - logits.gather(1, targets)).squeeze(1)
+            if not (needs_hidden or needs_weight or needs_bias):
+                continue
+            # softmax - onehot, in place: the chunk's logits are not needed again.
+            grad_logits = logits.sub_(log_norm).exp_()
+            grad_logits.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=wide))
+            grad_logits.mul_(weights_N[rows, None])
+            narrow = grad_logits.to(hidden_ND.dtype)
+            if grad_hidden is not None:
+                torch.mm(narrow, weight_VD, out=grad_hidden[rows])
+            if grad_weight is not None:
+                if wide == hidden_ND.dtype:
+                    grad_weight.addmm_(narrow.T, hidden_ND[rows])
+                else:
+                    grad_weight += (narrow.T @ hidden_ND[rows]).to(wide)
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.weight_dtype = weight_VD.dtype
+        ctx.mark_non_differentiable(losses_N)
+        return (losses_N * weights_N).sum(), losses_N
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        scale = grad_outputs[0]
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        # The saved gradients are used once, so they are scaled in place.
+        return (
+            None if grad_hidden is None else grad_hidden.mul_(scale.to(grad_hidden.dtype)),
+            None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
+            None if grad_bias is None else grad_bias.mul_(scale).to(ctx.weight_dtype),
+            None,
+            None,
+        )
+
+
+def chunked_cross_entropy(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    weights_N: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of next-token losses and, detached, each loss in nats.
+
+    Returns:
+        A scalar and (N,), both float32, or float64 for float64 hidden states. The tensor of all
+        logits never exists.
+    """
+    weighted_sum, losses_N = _ChunkedCrossEntropy.apply(
+        hidden_ND, weight_VD, bias_V, targets_N, weights_N.to(hidden_ND.device)
+    )
+    return weighted_sum, losses_N
+
+
+class WeightedPromptLM(nn.Module):
+    """A causal language model that returns its weighted loss instead of its logits.
+
+    The head is a module of its own that owns the output matrix, so that ZeRO 3 gathers it for
+    all chunks at once and lets it go afterwards.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        prefix: Any = model.base_model_prefix
+        self._decoder_name = str(prefix)
+        self.head = _LossHead(model.get_output_embeddings())  # type: ignore[operator]
+
+    def forward(
+        self, input_ids_BT: Tensor, targets_BT: Tensor, weights_BT: Tensor, counted_BT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum and the loss of each position where `counted_BT` holds, in order.
+
+        No attention mask: padding stands to the right of every example, where causal attention
+        keeps it from the tokens that count.
+        """
+        decoder = getattr(self.model, self._decoder_name)
+        hidden_BTD: Tensor = decoder(input_ids=input_ids_BT, use_cache=False)[0]
+        weighted_sum, losses_N = self.head(
+            hidden_BTD[counted_BT], targets_BT[counted_BT], weights_BT[counted_BT]
+        )
+        return weighted_sum, losses_N
+
+
+class _LossHead(nn.Module):
+    def __init__(self, output_embeddings: nn.Linear) -> None:
+        super().__init__()
+        self.weight = output_embeddings.weight
+        self.bias = output_embeddings.bias
+
+    def forward(
+        self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return chunked_cross_entropy(hidden_ND, self.weight, self.bias, targets_N, weights_N)

@@ -1,0 +1,276 @@
+"""One supervised fine-tune, read from top to bottom: `train` is the whole of it."""
+
+import json
+import logging
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.batches import num_steps, step_window
+from trainers.checkpoint import (
+    export_model,
+    latest_checkpoint,
+    load_weights,
+    restore_engine,
+    save_checkpoint,
+)
+from trainers.config import TrainConfig
+from trainers.data import encode_all, read_split
+from trainers.errors import InputError, Problem, TrainingError
+from trainers.files import read_json, write_json
+from trainers.loss import WeightedPromptLM
+from trainers.models import load_model, load_tokenizer
+from trainers.ranks import Ranks, join_ranks
+from trainers.schedule import learning_rate
+from trainers.step import BatchLoss, accumulate_gradient
+from trainers.zero import ZeroEngine
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """What one optimizer step was like, over the global batch of all ranks.
+
+    `loss` is the weighted loss that was minimised: its scale moves with the prompt loss weight,
+    so never compare it between trials. The two role losses are means in nats per token.
+    """
+
+    step: int
+    total_steps: int
+    time: float
+    loss: float
+    completion_loss: float | None
+    prompt_loss: float | None
+    learning_rate: float
+    grad_norm: float
+    num_tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished fine-tune. `tokens_per_second` counts data tokens, not padding."""
+
+    model_path: str
+    steps: int
+    num_tokens: int
+    seconds: float
+    tokens_per_second: float
+    completion_loss: float | None
+    prompt_loss: float | None
+
+
+class Interrupted(SystemExit):
+    """SIGTERM arrived: a checkpoint was written and the run can be resumed."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def train(
+    config: TrainConfig,
+    output_dir: Path,
+    on_step: Callable[[StepMetrics], None] | None = None,
+) -> TrainResult:
+    """Fine-tune as `config` says and leave the model in `output_dir / "model"`.
+
+    Every rank calls it with the same arguments. A run that was cut short goes on from its last
+    checkpoint; one that had finished returns its result at once.
+
+    Args:
+        on_step: called on every rank at every logged step, after `metrics.jsonl` was written.
+
+    Raises:
+        InputError: model, data or settings do not fit.
+        TrainingError: the loss is not finite; the parameters were not touched by that step.
+    """
+    settings = config.model_dump(mode="json")
+    finished = finished_result(config, output_dir)
+    if finished is not None:
+        return finished
+    ranks = join_ranks()
+    tokenizer = load_tokenizer(config.model)
+    examples = encode_all(read_split(config.data).train, config.data, tokenizer)
+    total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
+    checkpoint = latest_checkpoint(output_dir / "checkpoints", settings)
+
+    torch.manual_seed(config.seed)
+    model = load_model(config.model, DTYPES[config.deepspeed.precision])
+    if config.deepspeed.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    wrapped = WeightedPromptLM(model).train()
+    if checkpoint is not None:
+        load_weights(wrapped, checkpoint)
+    engine = ZeroEngine(
+        wrapped,
+        optimizer=config.optimizer,
+        deepspeed_config=config.deepspeed,
+        ranks=ranks,
+        micro_batch_size=config.batch.micro_batch_size,
+    )
+    first_step, tokens_seen = 0, 0
+    if checkpoint is not None:
+        restore_engine(engine, checkpoint)
+        first_step, tokens_seen = checkpoint.step, checkpoint.tokens
+        log.info("resumed from step %d of %d", first_step, total_steps)
+    metrics_file = _MetricsFile(output_dir / "metrics.jsonl", ranks, first_step)
+    pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+
+    started = time.monotonic()
+    tokens_at_start = tokens_seen
+    metrics: StepMetrics | None = None
+    with _termination() as terminated:
+        for step in range(first_step, total_steps):
+            step_started = time.monotonic()
+            # Seeding by step makes dropout the same whether or not the run was resumed here.
+            torch.manual_seed(hash((config.seed, step, ranks.rank)) % 2**63)
+            window = step_window(step, len(examples), config.batch.global_batch_size, config.seed)
+            batch_loss = accumulate_gradient(
+                engine,
+                [examples[index] for index in window],
+                loss=config.loss,
+                batch=config.batch,
+                pad_token_id=pad_token_id,
+            )
+            if not math.isfinite(batch_loss.loss):
+                # All ranks hold the same sum, so all stop here, before the optimizer moves.
+                raise _not_finite(step, batch_loss, [examples[index].id for index in window])
+            rate = learning_rate(step, total_steps, config.optimizer, config.schedule)
+            grad_norm = engine.step(rate)
+            tokens_seen += batch_loss.num_tokens
+            done = step + 1
+            metrics = StepMetrics(
+                step=done,
+                total_steps=total_steps,
+                time=time.time(),
+                learning_rate=rate,
+                grad_norm=grad_norm,
+                tokens_per_second=batch_loss.num_tokens / (time.monotonic() - step_started),
+                **asdict(batch_loss),
+            )
+            if done % config.log_every_steps == 0 or done == total_steps:
+                metrics_file.append(metrics)
+                if on_step is not None:
+                    on_step(metrics)
+            [num_terminated] = ranks.sum([float(terminated.is_set())])
+            every = config.checkpoint.every_steps
+            is_due = every is not None and done % every == 0 and done < total_steps
+            if is_due or num_terminated:
+                save_checkpoint(
+                    engine,
+                    output_dir / "checkpoints",
+                    step=done,
+                    tokens=tokens_seen,
+                    config=settings,
+                    keep=config.checkpoint.keep,
+                )
+            if num_terminated:
+                raise Interrupted
+    seconds = time.monotonic() - started
+    export_model(engine, model, tokenizer, output_dir / "model", prefix="model.")
+    engine.destroy()
+    if metrics is None:
+        raise TrainingError("the last checkpoint was already at the last step")
+    result = TrainResult(
+        model_path=str(output_dir / "model"),
+        steps=total_steps,
+        num_tokens=tokens_seen,
+        seconds=seconds,
+        tokens_per_second=(tokens_seen - tokens_at_start) / seconds,
+        completion_loss=metrics.completion_loss,
+        prompt_loss=metrics.prompt_loss,
+    )
+    if ranks.is_first:
+        write_json(output_dir / "train.json", {"config": settings, "result": asdict(result)})
+        # The model is the result; the checkpoints only served to get there.
+        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+    ranks.barrier()
+    return result
+
+
+def finished_result(config: TrainConfig, output_dir: Path) -> TrainResult | None:
+    """The result of a run that has finished in `output_dir`, if it had these settings.
+
+    Raises:
+        InputError: a run with other settings has finished there.
+    """
+    path = output_dir / "train.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record["config"] != config.model_dump(mode="json"):
+        raise InputError(
+            Problem(
+                message="the folder holds the result of a run with other settings",
+                where=str(output_dir),
+                fix="give another output folder",
+            )
+        )
+    return TrainResult(**record["result"])
+
+
+def _not_finite(step: int, loss: BatchLoss, example_ids: list[str]) -> TrainingError:
+    shown = ", ".join(example_ids[:8]) + (" ..." if len(example_ids) > 8 else "")
+    return TrainingError(
+        f"the loss of step {step + 1} is {loss.loss} (completion {loss.completion_loss}, prompt "
+        f"{loss.prompt_loss}) on examples {shown}; the parameters were not moved by it; try a "
+        "lower learning rate or look at those examples"
+    )
+
+
+class _MetricsFile:
+    """metrics.jsonl, appended to by the first rank; a resumed run drops what it will repeat."""
+
+    def __init__(self, path: Path, ranks: Ranks, first_step: int) -> None:
+        self._path = path if ranks.is_first else None
+        if self._path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if path.exists():
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if _step_of(line) <= first_step
+            ]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def append(self, metrics: StepMetrics) -> None:
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(metrics)) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step of a metrics line; a line that a kill cut short counts as not yet written."""
+    try:
+        content: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return math.inf
+    return float(content["step"])
+
+
+@contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, where this thread may handle signals at all."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)

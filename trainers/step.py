@@ -1,0 +1,79 @@
+"""The gradient of one optimizer step: the weighted loss of a whole global batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainers.batches import collate, count_targets, deal
+from trainers.config import BatchConfig, LossConfig
+from trainers.loss import denominator, token_weights
+from trainers.roles import PROMPT_ROLES, Encoded, Role
+from trainers.zero import ZeroEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLoss:
+    """Losses of a global batch, summed over all ranks.
+
+    `loss` is the weighted sum over its divisor. The role losses are means in nats per token;
+    None where no token of the role was computed, which is every prompt token at weight 0.
+    """
+
+    loss: float
+    completion_loss: float | None
+    prompt_loss: float | None
+    num_tokens: int
+
+
+def accumulate_gradient(
+    engine: ZeroEngine,
+    global_batch: Sequence[Encoded],
+    *,
+    loss: LossConfig,
+    batch: BatchConfig,
+    pad_token_id: int,
+) -> BatchLoss:
+    """Put the gradient of the batch's loss into `engine`; every rank gives the same batch.
+
+    The divisor is computed once from the whole batch, which every rank knows, so neither the
+    dealing to ranks nor the cut into micro-batches can change the loss.
+    """
+    ranks = engine.ranks
+    counts = count_targets(global_batch)
+    divisor = denominator(counts, loss)
+    micro_batches = deal(
+        [len(example.input_ids) for example in global_batch],
+        micro_batch_size=batch.micro_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    sums = torch.zeros(3, dtype=torch.float64)
+    for index, members in enumerate(micro_batches):
+        micro_batch = collate([global_batch[i] for i in members], pad_token_id)
+        weights_BT = token_weights(micro_batch.target_roles_BT, loss)
+        counted_BT = weights_BT > 0
+        weighted_sum, losses_N = engine.forward(
+            micro_batch.input_ids_BT.to(ranks.device),
+            micro_batch.targets_BT.to(ranks.device),
+            weights_BT.to(ranks.device),
+            counted_BT.to(ranks.device),
+        )
+        engine.backward(weighted_sum / divisor, is_last=index == len(micro_batches) - 1)
+        losses_N = losses_N.double().cpu()
+        is_completion = micro_batch.target_roles_BT[counted_BT] == Role.COMPLETION
+        sums[0] += weighted_sum.detach().double().cpu()
+        sums[1] += losses_N[is_completion].sum()
+        sums[2] += losses_N[~is_completion].sum()
+    weighted, completion, prompt = ranks.sum(sums.tolist())
+    num_prompt = sum(counts[role] for role in PROMPT_ROLES) if loss.prompt_loss_weight > 0 else 0
+    return BatchLoss(
+        loss=weighted / divisor,
+        completion_loss=_mean(completion, counts[Role.COMPLETION]),
+        prompt_loss=_mean(prompt, num_prompt),
+        num_tokens=sum(len(example.input_ids) for example in global_batch),
+    )
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None

@@ -1,0 +1,249 @@
+"""The DeepSpeed engine: built, stepped, read and taken apart again. Nothing else imports it.
+
+DeepSpeed divides by the accumulation steps and averages over the ranks by itself. The first is
+switched off (`scale_wrt_gas=False`), the second undone by multiplying with the world size, so
+that a step's gradient is that of the loss we wrote down.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("DS_LOG_LEVEL", "warning")
+
+import deepspeed
+import deepspeed.comm
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_grad,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+
+from trainers.config import DeepSpeedConfig, OptimizerConfig
+from trainers.ranks import Ranks
+
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class ZeroEngine:
+    """One DeepSpeed engine for one fine-tune, with the few operations that training needs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerConfig,
+        deepspeed_config: DeepSpeedConfig,
+        ranks: Ranks,
+        micro_batch_size: int,
+    ) -> None:
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # DeepSpeed insists on it even where the group is already there.
+        os.environ.setdefault("LOCAL_RANK", str(ranks.device.index or 0))
+        deepspeed.init_distributed(
+            dist_backend="nccl" if ranks.device.type == "cuda" else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+        )
+        self.ranks = ranks
+        self.stage = deepspeed_config.zero_stage
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adam = torch.optim.AdamW(
+            trainable,
+            lr=optimizer.learning_rate,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.epsilon,
+            weight_decay=optimizer.weight_decay,
+        )
+        self._engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=adam,
+            config=_deepspeed_settings(
+                optimizer, deepspeed_config, ranks.world_size, micro_batch_size
+            ),
+            dist_init_required=False,
+        )
+        self._parameters = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @property
+    def module(self) -> nn.Module:
+        module: nn.Module = self._engine.module
+        return module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self._engine(*inputs)
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add the gradient of `loss` to the step's; after the last one it is summed over ranks.
+
+        The step's loss is the plain sum of all that `backward` was given on all ranks.
+        """
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        """Move the parameters; returns the global gradient norm before clipping."""
+        for group in self._inner_optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The full gradient of the step by parameter, float32, before clipping and stepping.
+
+        To be called between the last `backward` and `step`, by all ranks.
+        """
+        return {
+            name: safe_get_full_grad(parameter).detach().clone()
+            for name, parameter in self._parameters.items()
+        }
+
+    def weights_and_moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """By parameter: the float32 weight and AdamW's two moments, whole, in any ZeRO stage.
+
+        A collective: all ranks iterate together. Tensors are transient, so copy what is kept.
+        """
+        for name, parameter in self._parameters.items():
+            if self.stage == 0 and not hasattr(parameter, "_hp_mapping"):
+                state = self._inner_optimizer.state[parameter]
+                yield name, {
+                    "weight": parameter.data,
+                    **{moment: state[moment] for moment in ADAM_MOMENTS},
+                }
+            else:
+                yield name, {
+                    "weight": safe_get_full_fp32_param(parameter),
+                    **{
+                        moment: safe_get_full_optimizer_state(parameter, moment)
+                        for moment in ADAM_MOMENTS
+                    },
+                }
+
+    def restore(self, name: str, saved: dict[str, Tensor]) -> None:
+        """Set one parameter's float32 weight and moments, after `start_moments`.
+
+        The model must have been built with the same weights: this sets the float32 master copy,
+        not the working copy in bfloat16.
+        """
+        parameter = self._parameters[name]
+        device = self.ranks.device
+        if self.stage == 0 and not hasattr(parameter, "_hp_mapping"):
+            parameter.data.copy_(saved["weight"])
+            for moment in ADAM_MOMENTS:
+                self._inner_optimizer.state[parameter][moment].copy_(saved[moment])
+            return
+        safe_set_full_fp32_param(parameter, self._padded(parameter, saved["weight"].to(device)))
+        for moment in ADAM_MOMENTS:
+            value = self._padded(parameter, saved[moment].to(device))
+            safe_set_full_optimizer_state(parameter, value, moment)
+
+    def start_moments(self, steps_done: int) -> None:
+        """Make empty AdamW moments that have seen `steps_done` steps, to be filled by `restore`."""
+        for flat in self._flat_partitions():
+            self._inner_optimizer.state[flat] = {
+                "step": torch.tensor(float(steps_done)),
+                **{moment: torch.zeros_like(flat.data) for moment in ADAM_MOMENTS},
+            }
+        link = getattr(self._engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+        if link is not None:
+            link()
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """The wrapped model's weights on the CPU of the first rank, whole; empty on the others."""
+        weights: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            gather = (
+                deepspeed.zero.GatheredParameters([parameter])
+                if hasattr(parameter, "ds_id")
+                else contextlib.nullcontext()
+            )
+            with gather:
+                if self.ranks.is_first:
+                    weights[name] = parameter.detach().to("cpu", copy=True)
+        if self.ranks.is_first:
+            weights.update(
+                {name: b.detach().to("cpu", copy=True) for name, b in self.module.named_buffers()}
+            )
+        return weights
+
+    def destroy(self) -> None:
+        """Let go of hooks, buffers and parameters, so that another engine can follow."""
+        self._engine.destroy()
+
+    @property
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        outer = self._engine.optimizer
+        inner: torch.optim.Optimizer = getattr(outer, "optimizer", outer)
+        return inner
+
+    def _flat_partitions(self) -> list[Tensor]:
+        outer = self._engine.optimizer
+        for attribute in (
+            "fp32_partitioned_groups_flat",  # stage 3
+            "single_partition_of_fp32_groups",  # stages 1 and 2
+            "fp32_groups_flat_partition",  # stage 0 in bfloat16
+        ):
+            if hasattr(outer, attribute):
+                partitions: list[Tensor] = list(getattr(outer, attribute))
+                return partitions
+        return [p for group in self._inner_optimizer.param_groups for p in group["params"]]
+
+    def _padded(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """Stage 3 slices a flat value by equal partitions, whose last one may be padding."""
+        partition = getattr(parameter, "ds_tensor", None)
+        if partition is None:
+            return value
+        missing = partition.ds_numel * self.ranks.world_size - value.numel()
+        if missing <= 0:
+            return value
+        # The setter checks the element count first, so the padding must hide from it.
+        return _PaddedTensor.around(value, missing)
+
+
+class _PaddedTensor:
+    """A value that reports its own size but flattens with zeros behind it."""
+
+    def __init__(self, value: Tensor, missing: int) -> None:
+        self._value, self._missing = value, missing
+
+    @classmethod
+    def around(cls, value: Tensor, missing: int) -> Any:
+        return cls(value, missing)
+
+    def numel(self) -> int:
+        return self._value.numel()
+
+    def flatten(self) -> Tensor:
+        return nn.functional.pad(self._value.flatten(), (0, self._missing))
+
+
+def _deepspeed_settings(
+    optimizer: OptimizerConfig, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
+) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimizer.max_grad_norm,
+        "bf16": {"enabled": config.precision == "bfloat16"},
+        "zero_optimization": {"stage": config.zero_stage},
+        # torch's AdamW on the CPU: DeepSpeed's own would be compiled first, and the states
+        # would no longer be those of a plain float32 AdamW.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**62,
+        "wall_clock_breakdown": False,
+    }
