@@ -11,6 +11,8 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class EvalSection(BaseModel):
+    """A frozen group of settings in which an unknown key is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
@@ -33,7 +35,7 @@ class GenerationConfig(EvalSection):
     examples: PositiveInt = 64
     max_new_tokens: PositiveInt = 32
     invert: bool = Field(
-        False, description="Swap the two sides of each pair: generate the prompt."
+        default=False, description="Swap the two sides of each pair: generate the prompt."
     )
 
 
@@ -46,11 +48,15 @@ class EvalConfig(EvalSection):
     long_generation: GenerationConfig | None = GenerationConfig(
         examples=16, max_new_tokens=64, invert=True
     )
-    batch_size: PositiveInt = Field(16, description="Examples scored at once.")
-    seed: int = Field(0, ge=0, description="Seed of item choice, distractors and bootstrap.")
+    batch_size: PositiveInt = Field(default=16, description="Examples scored at once.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of item choice, distractors and bootstrap."
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not any((self.heldout, self.multiple_choice, self.short_generation, self.long_generation)):
+        if not any(
+            (self.heldout, self.multiple_choice, self.short_generation, self.long_generation)
+        ):
             raise ValueError("evals must keep at least one measure")
         return self

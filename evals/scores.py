@@ -41,4 +41,5 @@ class ScoreCard(BaseModel):
     seconds: float
 
     def by_name(self) -> dict[str, Score]:
+        """The scores by their `name`."""
         return {score.name: score for score in self.scores}

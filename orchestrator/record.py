@@ -119,6 +119,11 @@ class SweepFolder:
     def plots(self) -> Path:
         return self.root / "plots"
 
+    def relative(self) -> Path:
+        """The folder as a person in the working directory would type it."""
+        here = Path.cwd()
+        return self.root.relative_to(here) if self.root.is_relative_to(here) else self.root
+
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
 

@@ -4,45 +4,57 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainers.config import TrainConfig
 from trainers.config_file import load_config
 from trainers.errors import InputError, TrainingError
+from trainers.results import StepMetrics
 
 
 def main() -> int:
+    """Run one fine-tune from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        config = load_config(TrainConfig, arguments.config, arguments.set)
-        from trainers.sft import StepMetrics, train
-
-        def show(metrics: StepMetrics) -> None:
-            if os.environ.get("RANK", "0") == "0":
-                print(step_line(metrics), flush=True)
-
-        def step_line(m: StepMetrics) -> str:
-            prompt = "-" if m.prompt_loss is None else f"{m.prompt_loss:.3f}"
-            return (
-                f"step {m.step}/{m.total_steps}  completion loss {m.completion_loss:.3f}  "
-                f"prompt loss {prompt}  {m.tokens_per_second:.0f} tokens/s"
-            )
-
-        result = train(config, arguments.output_dir, on_step=show)
+        return run(arguments.config, arguments.output_dir, arguments.set)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except TrainingError as error:
         print(error, file=sys.stderr)
         return 1
-    if os.environ.get("RANK", "0") == "0":
-        print(f"model: {result.model_path}")
+
+
+def run(config_path: Path, output_dir: Path, overrides: Sequence[str]) -> int:
+    """Train as the file says and print a line for each step.
+
+    Raises:
+        InputError, TrainingError: as `trainers.sft.train`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = load_config(TrainConfig, config_path, overrides)
+    from trainers.sft import train
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    result = train(config, output_dir, on_step=_print_step if is_first else None)
+    if is_first:
+        print(f"{result.steps} steps, {result.num_tokens} tokens; model: {result.model_path}")
     return 0
+
+
+def _print_step(metrics: StepMetrics) -> None:
+    prompt = "-" if metrics.prompt_loss is None else f"{metrics.prompt_loss:.3f}"
+    completion = "-" if metrics.completion_loss is None else f"{metrics.completion_loss:.3f}"
+    print(
+        f"step {metrics.step}/{metrics.total_steps}  completion loss {completion}  "
+        f"prompt loss {prompt}  {metrics.tokens_per_second:.0f} tokens/s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.errors import InputError, Problem
 from trainers.files import read_json, sha256_of, write_json
-from trainers.ranks import Ranks
 from trainers.zero import ADAM_MOMENTS, ZeroEngine
 
 log = logging.getLogger(__name__)

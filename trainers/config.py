@@ -101,9 +101,7 @@ class BatchConfig(Section):
     global_batch_size: PositiveInt = Field(
         128, description="Examples per optimizer step, over all ranks and micro-batches."
     )
-    micro_batch_size: PositiveInt = Field(
-        4, description="Examples per forward pass of one rank."
-    )
+    micro_batch_size: PositiveInt = Field(4, description="Examples per forward pass of one rank.")
 
 
 class DeepSpeedConfig(Section):

@@ -4,20 +4,21 @@ import difflib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedBase
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from trainers.errors import InputError, Problem
 
 KeyPath = tuple[str | int, ...]
+T = TypeVar("T", bound=BaseModel)
 
 
-def load_config[T: BaseModel](model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+def load_config(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """The settings in `path`, with `a.b=value` overrides applied on top.
 
     Raises:
@@ -25,7 +26,7 @@ def load_config[T: BaseModel](model: type[T], path: Path, overrides: Sequence[st
     """
     content = read_yaml(path)
     for override in overrides:
-        _apply_override(content, override)
+        apply_override(content, override)
     return build_config(model, content, source=path)
 
 
@@ -43,6 +44,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(_yaml_problem(path, error, f"{error.problem}")) from None
     except MarkedYAMLError as error:
         raise InputError(_yaml_problem(path, error, f"not valid YAML: {error.problem}")) from None
+    except YAMLError as error:  # A character that YAML does not allow, found before any line.
+        fault = str(error).partition("\n")[0]
+        raise InputError(Problem(message=f"not valid YAML: {fault}", where=str(path))) from None
     if not isinstance(content, dict):
         raise InputError(
             Problem(
@@ -54,14 +58,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_config[T: BaseModel](model: type[T], content: Mapping[str, Any], source: Path) -> T:
+def build_config(model: type[T], content: Mapping[str, Any], source: Path) -> T:
     """`model` built from `content`, or one InputError that lists every broken rule."""
     try:
         return model.model_validate(_plain(content))
     except ValidationError as error:
-        problems = [
-            _problem(model, content, source, dict(detail)) for detail in error.errors()
-        ]
+        problems = [_problem(model, content, source, dict(detail)) for detail in error.errors()]
         raise InputError(problems) from None
 
 
@@ -111,6 +113,8 @@ def _problem(
     if detail["type"] == "missing":
         return Problem(message=f"{dotted} is required", where=where, fix=f"add {dotted}")
     rule = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "model_type":
+        rule = "must be a group of settings"
     rule = rule[0].lower() + rule[1:]
     shown = detail["input"]
     if not dotted or isinstance(shown, Mapping):
@@ -138,12 +142,19 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     """Every settings model that an annotation mentions, through unions and containers."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict) or get_args(annotation):
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict) or get_args(
+        annotation
+    ):
         return [model for part in get_args(annotation) for model in _models_in(part)]
     return []
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set the value at a dotted path of `content`, given as `key.path=value` with a YAML value.
+
+    Raises:
+        InputError: it reads otherwise, or the path leads through a value.
+    """
     dotted, separator, text = override.partition("=")
     keys = dotted.split(".")
     if not separator or not all(keys):
@@ -153,10 +164,19 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
                 fix="for example optimizer.learning_rate=1e-4",
             )
         )
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise InputError(
+            Problem(message=f"an override's value must be YAML, got {override!r}", fix="quote it")
+        ) from None
     section = content
     for key in keys[:-1]:
         nested = section.setdefault(key, {})
         if not isinstance(nested, dict):
             raise InputError(Problem(message=f"{key} in {dotted} is not a group of settings"))
         section = nested
-    section[keys[-1]] = YAML(typ="safe").load(text)
+    section[keys[-1]] = value
+    if isinstance(section, CommentedBase) and section.lc.data:
+        # A problem with the new value must not point at the line of the old one.
+        section.lc.data.pop(keys[-1], None)

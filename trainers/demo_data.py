@@ -156,7 +156,9 @@ def _letters(doc: str) -> str:
 
 
 def _is_boilerplate(doc: str) -> bool:
-    return doc.startswith(("Alias for field number", "Initialize self", "Create and return a new"))
+    return doc.startswith(
+        ("Alias for field number", "Initialize self", "Create and return a new object")
+    )
 
 
 def _without_signature(name: str, doc: str) -> str:
@@ -166,7 +168,7 @@ def _without_signature(name: str, doc: str) -> str:
     becomes empty. A line that goes on to explain the call is kept whole.
     """
     last = re.escape(name.rsplit(".", 1)[-1])
-    returned = r"-{1,2}>\s*(?:\([^()]*\)|[^,.:;()]{1,40})\.?"
+    returned = r"-{1,2}>\s*(?:\([^()]*\)|[^,.:;()-]{1,30})\.?"
     call = re.compile(rf"(?:async )?(?:\w+\.)*{last}\s*\([^()]*\)\s*(?:{returned})?")
     lines = doc.split("\n")
     while lines and (not lines[0].strip() or call.fullmatch(lines[0].strip())):
@@ -213,7 +215,7 @@ def _docs_in_c_modules() -> Iterator[Doc]:
         module = importlib.import_module(module_name)
         prefix = "" if module_name == "builtins" else f"{module_name}."
         for value in vars(module).values():
-            if not isinstance(value, type) and not inspect.isbuiltin(value):
+            if not inspect.isbuiltin(value) and not _is_c_type(value):
                 continue
             home = getattr(value, "__module__", None)
             # Under its own name in its own module, not where it was imported or renamed.
@@ -225,7 +227,25 @@ def _docs_in_c_modules() -> Iterator[Doc]:
             yield prefix + name, value.__doc__ or ""
             if isinstance(value, type):
                 for member_name, member in vars(value).items():
-                    doc = getattr(member, "__doc__", None)
-                    # Other values of a class show the doc of their own type: 1 that of int.
-                    if inspect.isroutine(member) or inspect.isdatadescriptor(member):
-                        yield f"{prefix}{name}.{member_name}", doc or ""
+                    if _is_in_c(member):
+                        yield f"{prefix}{name}.{member_name}", member.__doc__ or ""
+
+
+def _is_c_type(value: object) -> bool:
+    # Classes written in Python add this attribute; they are found in the sources, under the names
+    # that they were given there.
+    return isinstance(value, type) and all(
+        "__weakref__" not in vars(base) for base in value.__mro__
+    )
+
+
+def _is_in_c(member: object) -> bool:
+    """Whether a class member is a method or attribute written in C.
+
+    Of the others, Python code is found in the sources, and plain values show the doc of their
+    type.
+    """
+    inner = getattr(member, "__func__", member)  # What a class or static method wraps.
+    if inspect.isfunction(inner) or isinstance(member, property):
+        return False
+    return inspect.isroutine(inner) or inspect.isdatadescriptor(member)

@@ -70,7 +70,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         losses_N = torch.empty(num_positions, dtype=wide, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
-        grad_bias = torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
+        grad_bias = (
+            torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
+        )
         chunk = max(1, CHUNK_BYTES // (vocabulary * wide.itemsize))
         for start in range(0, num_positions, chunk):
             rows = slice(start, min(start + chunk, num_positions))

@@ -110,7 +110,9 @@ def load_model(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
         )
     except Exception as error:
         raise _cannot_load(config.path, error) from error
-    changes = [name for name in _LOGIT_CHANGES if getattr(model.config, name, None) not in (None, 1)]
+    changes = [
+        name for name in _LOGIT_CHANGES if getattr(model.config, name, None) not in (None, 1)
+    ]
     if changes:
         raise InputError(
             Problem(

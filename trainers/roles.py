@@ -5,7 +5,8 @@ role of the character they start at; the completion is tokenised on its own and 
 end-of-sequence token. So no token straddles the border that the loss weight changes at.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -16,7 +17,7 @@ import jinja2.sandbox
 from transformers import PreTrainedTokenizerBase
 
 from trainers.errors import InputError, Problem
-from trainers.examples import Example
+from trainers.examples import Example, Message
 
 # Source: github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT.
 ALPACA_WITH_INPUT = (
@@ -67,6 +68,13 @@ class _Span:
     role: Role
 
 
+_Renderer = Callable[[Example], list[_Span]]
+
+# Stands for the text of field number N while a template is searched for its fields. The spaces
+# are ones that a template would trim, and that no template writes itself.
+_MARKER = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
+
+
 class Template:
     """Renders an example's prompt, remembering which characters are the user's.
 
@@ -77,10 +85,8 @@ class Template:
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         self.name = name
         self.tokenizer = tokenizer
-        renderers: dict[str, Callable[[Example], list[_Span]]] = {
-            "plain": _render_plain,
-            "alpaca": _render_alpaca,
-        }
+        renderers: dict[str, _Renderer] = {"plain": _render_plain, "alpaca": _render_alpaca}
+        self._render: _Renderer
         if name == "chat":
             if not tokenizer.chat_template:
                 raise InputError(
@@ -107,7 +113,10 @@ class Template:
         """Prompt and completion tokens of `example`, at most `max_length` of them.
 
         A long example loses tokens from the left of its prompt: the completion is what is
-        learned. Only a completion that alone exceeds `max_length` is cut, at its end.
+        learned. Only a completion that leaves no room for one prompt token is cut, at its end.
+
+        Raises:
+            InputError: the template cannot show the example.
         """
         prompt_ids, prompt_roles = self._encode_prompt(example)
         completion_ids = self.encode_completion(example.completion)
@@ -136,9 +145,7 @@ class Template:
         spans = [span for span in self._render(example) if span.text]
         text = "".join(span.text for span in spans)
         # The chat template writes its own start token; the others take the tokenizer's.
-        encoding = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True
-        )
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         role_of_character = [span.role for span in spans for _ in span.text]
         ids: list[int] = encoding["input_ids"]
         roles = [
@@ -151,57 +158,108 @@ class Template:
         return ids, roles
 
     def _render_chat(self, example: Example) -> list[_Span]:
-        messages: list[dict[str, str]] = [
-            {"role": m.role, "content": m.content} for m in example.messages[:-1]
-        ]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        spans: list[_Span] = []
-        position = 0
-        for message in messages:
-            # Templates may strip what they are given, so look for the stripped content.
-            content = message["content"].strip()
-            start = text.find(content, position)
-            if start < 0:
-                raise InputError(
-                    Problem(
-                        message="the chat template does not show a message's text unchanged",
-                        where=example.id,
-                        fix="set data.template to alpaca or plain",
-                    )
-                )
-            spans.append(_Span(text[position:start], Role.TEMPLATE))
-            role = Role.SYSTEM if message["role"] == "system" else Role.USER
-            spans.append(_Span(content, role))
-            position = start + len(content)
-        spans.append(_Span(text[position:], Role.TEMPLATE))
+        turns = example.messages[:-1]
+        fields = _fields_of(turns)
+
+        def render(texts: Sequence[str]) -> str:
+            text = self.tokenizer.apply_chat_template(
+                _messages_of(turns, texts), tokenize=False, add_generation_prompt=True
+            )
+            assert isinstance(text, str)
+            return text
+
+        try:
+            spans = _locate(fields, render) or []
+        except jinja2.TemplateError as error:
+            raise _misfit(example, f"the chat template refuses the chat: {error}") from None
+        shown = [span.text.strip() for span in spans if span.role != Role.TEMPLATE]
+        if any(field.text.strip() not in shown for field in fields):
+            raise _misfit(example, "the chat template does not show a message's text unchanged")
         return spans
 
     def _render_jinja(self, example: Example) -> list[_Span]:
-        text = self._jinja.render(
-            prompt=example.prompt,
-            instruction=example.instruction or example.prompt,
-            input=example.input or "",
-            messages=[{"role": m.role, "content": m.content} for m in example.messages[:-1]],
+        turns = example.messages[:-1]
+        texts = (example.prompt, example.instruction or example.prompt, example.input or "")
+        fields = [*_fields_of(turns), *(_Span(text, Role.USER) for text in texts)]
+
+        def render(texts: Sequence[str]) -> str:
+            *contents, prompt, instruction, input = texts
+            text: str = self._jinja.render(
+                prompt=prompt,
+                instruction=instruction,
+                input=input,
+                messages=_messages_of(turns, contents),
+            )
+            return text
+
+        try:
+            # A template may change the texts, such as shorten them: then all of it is the user's.
+            return _locate(fields, render) or [
+                _Span(render([field.text for field in fields]), Role.USER)
+            ]
+        except jinja2.TemplateError as error:
+            raise _misfit(example, f"{self.name} cannot be rendered: {error}") from None
+
+
+def _fields_of(turns: Sequence[Message]) -> list[_Span]:
+    return [
+        _Span(turn.content, Role.SYSTEM if turn.role == "system" else Role.USER) for turn in turns
+    ]
+
+
+def _messages_of(turns: Sequence[Message], contents: Sequence[str]) -> list[dict[str, str]]:
+    pairs = zip(turns, contents, strict=True)
+    return [{"role": turn.role, "content": content} for turn, content in pairs]
+
+
+def _locate(fields: Sequence[_Span], render: Callable[[Sequence[str]], str]) -> list[_Span] | None:
+    """What `render` makes of the fields' texts, as spans of fields and template in turn.
+
+    Found by rendering a second time with markers for texts, since a short text may occur in the
+    template too: "help" in "You are a helpful assistant". None if a text is changed by more than
+    trimming, or changes what the template says around it.
+    """
+    marked = render(
+        [f"\u2003\ue000{i}\ue001\u2003" if f.text else "" for i, f in enumerate(fields)]
+    )
+    before, *rest = _MARKER.split(marked)
+    spans = [_Span(before, Role.TEMPLATE)]
+    for lead, index, trail, after in zip(*(rest[part::4] for part in range(4)), strict=True):
+        field = fields[int(index)]
+        text = field.text if lead else field.text.lstrip()
+        spans.append(_Span(text if trail else text.rstrip(), field.role))
+        spans.append(_Span(after, Role.TEMPLATE))
+    whole = "".join(span.text for span in spans)
+    return spans if whole == render([field.text for field in fields]) else None
+
+
+def _misfit(example: Example, message: str) -> InputError:
+    return InputError(
+        Problem(message=message, where=example.id, fix="set data.template to alpaca or plain")
+    )
+
+
+def _refuse_history(example: Example, name: str) -> None:
+    if len(example.messages) > 2:
+        raise InputError(
+            Problem(
+                message=(
+                    f"data.template {name} shows one user turn, but the chat has"
+                    f" {len(example.messages)} messages: the others would be lost"
+                ),
+                where=example.id,
+                fix="set data.template to chat or to a Jinja file that renders `messages`",
+            )
         )
-        start = text.find(example.prompt)
-        if start < 0:
-            return [_Span(text, Role.USER)]
-        end = start + len(example.prompt)
-        return [
-            _Span(text[:start], Role.TEMPLATE),
-            _Span(text[start:end], Role.USER),
-            _Span(text[end:], Role.TEMPLATE),
-        ]
 
 
 def _render_plain(example: Example) -> list[_Span]:
+    _refuse_history(example, "plain")
     return [_Span(example.prompt, Role.USER), _Span("\n\n", Role.TEMPLATE)]
 
 
 def _render_alpaca(example: Example) -> list[_Span]:
+    _refuse_history(example, "alpaca")
     instruction = example.instruction or example.prompt
     fields = [("{instruction}", instruction)]
     template = ALPACA_WITHOUT_INPUT
@@ -223,11 +281,11 @@ def _starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 def _compile(path: Path) -> Any:
     try:
         source = path.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise InputError(
             Problem(
                 message=f"data.template must be chat, alpaca, plain or a Jinja file, got {path}",
-                fix="give the path of a file that exists",
+                fix="give the path of a UTF-8 file that exists",
             )
         ) from None
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -237,5 +295,7 @@ def _compile(path: Path) -> Any:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(
-            Problem(message=f"not a valid template: {error.message}", where=f"{path}:{error.lineno}")
+            Problem(
+                message=f"not a valid template: {error.message}", where=f"{path}:{error.lineno}"
+            )
         ) from None

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from trainers.files import read_json, write_json
 from trainers.loss import WeightedPromptLM
 from trainers.models import load_model, load_tokenizer
 from trainers.ranks import Ranks, join_ranks
+from trainers.results import StepMetrics, TrainResult
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
 from trainers.zero import ZeroEngine
@@ -37,39 +38,6 @@ from trainers.zero import ZeroEngine
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-    """What one optimizer step was like, over the global batch of all ranks.
-
-    `loss` is the weighted loss that was minimised: its scale moves with the prompt loss weight,
-    so never compare it between trials. The two role losses are means in nats per token.
-    """
-
-    step: int
-    total_steps: int
-    time: float
-    loss: float
-    completion_loss: float | None
-    prompt_loss: float | None
-    learning_rate: float
-    grad_norm: float
-    num_tokens: int
-    tokens_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """A finished fine-tune. `tokens_per_second` counts data tokens, not padding."""
-
-    model_path: str
-    steps: int
-    num_tokens: int
-    seconds: float
-    tokens_per_second: float
-    completion_loss: float | None
-    prompt_loss: float | None
 
 
 class Interrupted(SystemExit):

@@ -8,7 +8,9 @@ that a step's gradient is that of the loss we wrote down.
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DS_LOG_LEVEL", "warning")
+# DeepSpeed looks for ninja on the path, where a virtual environment that nobody activated is not.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 import deepspeed
-import deepspeed.comm
+from deepspeed.comm.torch import build_shm_op
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_grad,
@@ -120,18 +124,24 @@ class ZeroEngine:
         for name, parameter in self._parameters.items():
             if self.stage == 0 and not hasattr(parameter, "_hp_mapping"):
                 state = self._inner_optimizer.state[parameter]
-                yield name, {
-                    "weight": parameter.data,
-                    **{moment: state[moment] for moment in ADAM_MOMENTS},
-                }
-            else:
-                yield name, {
-                    "weight": safe_get_full_fp32_param(parameter),
-                    **{
-                        moment: safe_get_full_optimizer_state(parameter, moment)
-                        for moment in ADAM_MOMENTS
+                yield (
+                    name,
+                    {
+                        "weight": parameter.data,
+                        **{moment: state[moment] for moment in ADAM_MOMENTS},
                     },
-                }
+                )
+            else:
+                yield (
+                    name,
+                    {
+                        "weight": safe_get_full_fp32_param(parameter),
+                        **{
+                            moment: safe_get_full_optimizer_state(parameter, moment)
+                            for moment in ADAM_MOMENTS
+                        },
+                    },
+                )
 
     def restore(self, name: str, saved: dict[str, Tensor]) -> None:
         """Set one parameter's float32 weight and moments, after `start_moments`.
@@ -247,3 +257,10 @@ def _deepspeed_settings(
         "steps_per_print": 2**62,
         "wall_clock_breakdown": False,
     }
+
+
+def load_cpu_op() -> bool:
+    """Compile or load DeepSpeed's CPU operation; False where the device needs none."""
+    if torch.cuda.is_available():
+        return False
+    return build_shm_op() is not None

@@ -1,0 +1,138 @@
+"""From per-item outcomes to a score with its uncertainty over items."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics.chrf import CHRF
+
+from evals.config import Group
+from evals.scores import Score
+
+NUM_RESAMPLES = 1000
+BOOTSTRAP = f"percentile bootstrap over items, {NUM_RESAMPLES} resamples"
+WILSON = "Wilson score"
+Z_95 = NormalDist().inv_cdf(0.975)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its standard error and 95% interval over items.
+
+    Items that show no spread (one item, or all alike) say nothing about how large the error is:
+    `standard_error` is then None, and so is a bootstrap interval. Wilson's interval still holds.
+    """
+
+    value: float
+    standard_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    num_items: int
+    interval_method: str
+
+    def as_score(
+        self, name: str, *, group: Group | None, higher_is_better: bool, unit: str
+    ) -> Score:
+        """This estimate as the score of a measure."""
+        return Score(
+            name=name,
+            group=group,
+            value=self.value,
+            standard_error=self.standard_error,
+            ci_low=self.ci_low,
+            ci_high=self.ci_high,
+            num_items=self.num_items,
+            higher_is_better=higher_is_better,
+            unit=unit,
+            interval_method=self.interval_method,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chrf:
+    """chrF of a set of outputs, 0 to 100, with the score of each and sacrebleu's signature."""
+
+    estimate: Estimate
+    sentence_scores: list[float]
+    signature: str
+
+
+def share(outcomes: Sequence[bool]) -> Estimate:
+    """The share of true outcomes, in [0, 1], with Wilson's 95% interval.
+
+    The standard error is the sample standard deviation over the root of n.
+
+    Source: Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    n = len(outcomes)
+    p = sum(outcomes) / n
+    z2 = Z_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half_width = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return Estimate(
+        value=p,
+        standard_error=math.sqrt(p * (1 - p) / (n - 1)) if 0 < p < 1 else None,
+        ci_low=max(0.0, centre - half_width) if p > 0 else 0.0,
+        ci_high=min(1.0, centre + half_width) if p < 1 else 1.0,
+        num_items=n,
+        interval_method=WILSON,
+    )
+
+
+def ratio(sums: Sequence[float], counts: Sequence[int], seed: int) -> Estimate | None:
+    """The sum of `sums` over the sum of `counts`; None if nothing was counted.
+
+    Items are resampled whole, because the tokens of one example depend on each other. Items
+    that count nothing are left out.
+    """
+    counted = [index for index, count in enumerate(counts) if count > 0]
+    if not counted:
+        return None
+    pairs = np.array([(sums[index], counts[index]) for index in counted], dtype=np.float64)
+    return _bootstrap(pairs, lambda totals: totals[:, 0] / totals[:, 1], seed)
+
+
+def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
+    """Corpus chrF of `outputs`, from the n-gram counts summed over items.
+
+    Source: Popovic 2015 (W15-3049), as sacrebleu computes it: n-grams up to 6, beta 2.
+    """
+    metric = CHRF()
+    statistics = metric._extract_corpus_statistics(outputs, [list(targets)])
+
+    def score(totals: Floats) -> Floats:
+        return np.array([metric._compute_f_score(row) for row in totals.tolist()])
+
+    return Chrf(
+        estimate=_bootstrap(np.array(statistics, dtype=np.float64), score, seed),
+        sentence_scores=score(np.array(statistics, dtype=np.float64)).tolist(),
+        signature=str(metric.get_signature()),
+    )
+
+
+def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:
+    """The `score` of the summed `items` (n, k), with resamples of its rows around it.
+
+    `score` maps sums (m, k) to values (m,).
+    """
+    n = len(items)
+    value = float(score(items.sum(axis=0, keepdims=True))[0])
+    # How often each item is drawn, rather than which: sums become one matrix product.
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
+    values = score(draws.astype(np.float64) @ items)
+    # Sums in another order differ in their last bits: that is no spread.
+    spread = float(np.ptp(values)) > 1e-9 * max(1.0, abs(value))
+    low, high = np.quantile(values, [0.025, 0.975]).tolist()
+    return Estimate(
+        value=value,
+        standard_error=float(values.std(ddof=1)) if spread else None,
+        ci_low=low if spread else None,
+        ci_high=high if spread else None,
+        num_items=n,
+        interval_method=BOOTSTRAP,
+    )

@@ -1,0 +1,296 @@
+"""The trials of a sweep, who they are and what they will cost. Starts nothing."""
+
+import copy
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import safe_open
+
+from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.spec import SweepSpec
+from trainers.batches import num_steps
+from trainers.config import TrainConfig
+from trainers.data import Split, read_split
+from trainers.errors import InputError, Problem
+from trainers.examples import Example
+from trainers.files import sha256_of
+from trainers.models import check_model, load_tokenizer, resolve_model_path
+from trainers.roles import Template
+from trainers.stats import DataStats, data_stats
+
+# The share of the matrix-product peak that training reached on two CPU cores (SmolLM2-135M,
+# float32, micro-batches of 8 x 90 tokens: 458 GFLOP in 3.1 s at 265 GFLOP/s).
+_TYPICAL_EFFICIENCY = 0.5
+
+
+class TrialPlan(BaseModel):
+    """One trial before it runs. Times are estimates in seconds, None where nothing is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    settings: dict[str, Any]
+    searched: dict[str, Any]
+    state: str
+    steps: int
+    tokens: int
+    estimated_train_seconds: float | None
+
+
+class SweepPlan(BaseModel):
+    """All that a sweep will do; `trials` in the order in which they start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    output_dir: str
+    trials: list[TrialPlan]
+    num_done: int
+    workers_per_trial: int
+    cpus_per_worker: int
+    model: dict[str, Any]
+    data: dict[str, Any]
+    estimated_memory_gib: float | None
+    estimated_disk_gib: float | None
+    estimate_basis: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the data it was made from, so that nothing is read twice."""
+
+    plan: SweepPlan
+    split: Split
+
+
+def make_plan(spec: SweepSpec) -> Prepared:
+    """Expand the search space, read and count the data, and estimate the cost.
+
+    Raises:
+        InputError: model, data or a trial's settings do not fit.
+    """
+    check_model(spec.model)
+    tokenizer = load_tokenizer(spec.model)
+    template = Template(spec.data.template, tokenizer)
+    split = read_split(spec.data)
+    stats = data_stats(split.train, template, spec.data.max_length)
+    model_fingerprint = fingerprint_model(spec)
+    data_fingerprint = fingerprint_examples([*split.train, *split.heldout])
+    folder = SweepFolder(spec.folder)
+    num_parameters = count_parameters(resolve_model_path(spec.model.path))
+    tokens_per_example = stats.tokens_per_example
+    speed, basis = _tokens_per_second(folder, num_parameters)
+    trials = []
+    for searched in expand(spec):
+        settings = settings_with(spec, searched)
+        trial_id = fingerprint_trial(settings, model_fingerprint, data_fingerprint)
+        config = TrainConfig.model_validate(settings)
+        steps = num_steps(len(split.train), config.batch.global_batch_size, config.schedule)
+        tokens = round(steps * config.batch.global_batch_size * tokens_per_example)
+        known = folder.read_trial(trial_id)
+        trials.append(
+            TrialPlan(
+                id=trial_id,
+                settings=settings,
+                searched=searched,
+                state=known.state if known else "pending",
+                steps=steps,
+                tokens=tokens,
+                estimated_train_seconds=tokens / speed if speed else None,
+            )
+        )
+    plan = SweepPlan(
+        name=spec.name,
+        output_dir=str(spec.folder),
+        trials=trials,
+        num_done=sum(trial.state == "done" for trial in trials),
+        workers_per_trial=spec.resources.workers_per_trial,
+        cpus_per_worker=spec.resources.cpus_per_worker,
+        model={
+            "path": spec.model.path,
+            "fingerprint": model_fingerprint,
+            "num_parameters": num_parameters,
+            "note": _model_note(spec),
+        },
+        data={
+            "path": spec.data.path,
+            "fingerprint": data_fingerprint,
+            "num_train": len(split.train),
+            "num_heldout": len(split.heldout),
+            **_stats_summary(stats),
+        },
+        estimated_memory_gib=_memory_gib(num_parameters, spec),
+        estimated_disk_gib=_disk_gib(num_parameters, trials, spec),
+        estimate_basis=basis,
+    )
+    return Prepared(plan, split)
+
+
+def expand(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The grid: every combination of the searched values, the first key changing slowest."""
+    keys = list(spec.search.space)
+    return [
+        dict(zip(keys, values, strict=True))
+        for values in itertools.product(*(spec.search.space[key] for key in keys))
+    ]
+
+
+def settings_with(spec: SweepSpec, searched: Mapping[str, Any]) -> dict[str, Any]:
+    """The full settings of a trial.
+
+    Raises:
+        InputError: the searched values break a rule together, such as epochs beside steps.
+    """
+    settings = copy.deepcopy(spec.train_settings())
+    for dotted, value in searched.items():
+        *parents, last = dotted.split(".")
+        section = settings
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    try:
+        return TrainConfig.model_validate(settings).model_dump(mode="json")
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(
+            Problem(message=f"the trial {dict(searched)} is not valid: {rule}")
+        ) from None
+
+
+def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str:
+    """Ten hexadecimal digits that name a trial by what determines its result.
+
+    Paths are replaced by the content they lead to; what only changes how often something is
+    written is left out.
+    """
+    identity = copy.deepcopy(dict(settings))
+    identity["model"] |= {"path": model}
+    identity["data"] |= {"path": data}
+    for cadence in ("checkpoint", "log_every_steps"):
+        identity.pop(cadence)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def fingerprint_model(spec: SweepSpec) -> str:
+    """A digest of the model's files, or its hub name and revision."""
+    folder = Path(resolve_model_path(spec.model.path))
+    if not folder.is_dir():
+        return f"hub:{spec.model.path}@{spec.model.revision or 'default'}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
+            digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def fingerprint_examples(examples: list[Example]) -> str:
+    """A digest of the texts, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for message in example.messages:
+            digest.update(f"{message.role}\x00{message.content}\x00".encode())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def count_parameters(path: str) -> int | None:
+    """Parameters in a folder's safetensors headers; None for a model that is not here yet."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a mapping
+                size = 1
+                for extent in tensors.get_slice(key).get_shape():
+                    size *= extent
+                total += size
+    return total
+
+
+def pending_record(trial: TrialPlan) -> TrialRecord:
+    """The record that a planned trial starts with."""
+    return TrialRecord(
+        id=trial.id,
+        settings=trial.settings,
+        searched=trial.searched,
+        total_steps=trial.steps,
+    )
+
+
+def _tokens_per_second(folder: SweepFolder, num_parameters: int | None) -> tuple[float | None, str]:
+    """Expected training speed, from this sweep's own trials or from a matrix product."""
+    if folder.sweep_json.exists():
+        measured = [t.tokens_per_second for t in folder.read_trials() if t.tokens_per_second]
+        if measured:
+            mean = sum(measured) / len(measured)
+            return mean, f"measured on {len(measured)} finished trials of this sweep"
+    if num_parameters is None:
+        return None, "the model is not on this machine yet"
+    peak = _matmul_flops_per_second()
+    basis = (
+        f"6 FLOP per parameter and token at {_TYPICAL_EFFICIENCY:.0%} of this machine's "
+        f"{peak / 1e9:.0f} GFLOP/s"
+    )
+    return _TYPICAL_EFFICIENCY * peak / (6 * num_parameters), basis
+
+
+def _matmul_flops_per_second(size: int = 1024, seconds: float = 0.2) -> float:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    float((matrix @ matrix).sum())
+    count, started = 0, time.monotonic()
+    while time.monotonic() - started < seconds:
+        float((matrix @ matrix)[0, 0])
+        count += 1
+    return 2 * size**3 * count / (time.monotonic() - started)
+
+
+def _memory_gib(num_parameters: int | None, spec: SweepSpec) -> float | None:
+    """Weights, gradients, master weights and AdamW moments of one rank; activations come on top.
+
+    Source: arXiv 1910.02054 (ZeRO), section 3.1, with what each stage partitions.
+    """
+    if num_parameters is None:
+        return None
+    ranks = spec.resources.workers_per_trial
+    width = 4 if spec.deepspeed.precision == "float32" else 2
+    stage = spec.deepspeed.zero_stage
+    weights = width / (ranks if stage >= 3 else 1)
+    gradients = width / (ranks if stage >= 2 else 1)
+    has_master_copy = not (stage == 0 and width == 4)
+    states = (8 + 4 * has_master_copy) / (ranks if stage >= 1 else 1)
+    return num_parameters * (weights + gradients + states) / 2**30
+
+
+def _disk_gib(num_parameters: int | None, trials: list[TrialPlan], spec: SweepSpec) -> float | None:
+    """Exported models of all trials, and the checkpoints of the one that runs."""
+    if num_parameters is None:
+        return None
+    width = 4 if spec.deepspeed.precision == "float32" else 2
+    to_run = sum(trial.state != "done" for trial in trials)
+    checkpoint = 12 * (spec.checkpoint.keep + 1) if spec.checkpoint.every_steps else 0
+    return num_parameters * (width * to_run + checkpoint) / 2**30
+
+
+def _model_note(spec: SweepSpec) -> str | None:
+    folder = Path(resolve_model_path(spec.model.path))
+    source = folder / "SOURCE.json"
+    if source.exists():
+        note = json.loads(source.read_text(encoding="utf-8")).get("note")
+        return str(note) if note else None
+    return spec.note
+
+
+def _stats_summary(stats: DataStats) -> dict[str, Any]:
+    return {"stats": stats.to_json()}

@@ -1,0 +1,210 @@
+"""The trials of a sweep through Ray Tune: which run when, and what happens to each."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.mailbox import Progress
+from orchestrator.ray_launch import WarmRanks
+from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.run_trial import failed, scored, started, train_result, trained
+from orchestrator.spec import SweepSpec
+from trainers.errors import InputError, Problem
+from trainers.models import resolve_model_path
+
+UNTUNED = "untuned"
+DRIVER_MEMORY_BYTES = 100 * 2**20
+
+
+@contextmanager
+def ray_cluster(address: str | None, num_cpus: int) -> Iterator[dict[str, float]]:
+    """Connect to the cluster at `address`, or start one on this machine; yields its resources."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ranks that import torch and DeepSpeed on a busy machine need longer than Ray's minute.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    ray.init(
+        address=address or "local",
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={
+            "env_vars": {
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+                "TOKENIZERS_PARALLELISM": "false",
+            }
+        },
+        **local,
+    )
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def gpus_per_worker(spec: SweepSpec, cluster: dict[str, float]) -> float:
+    """The spec's GPUs for one rank, or 1 where the cluster has any and the spec is silent."""
+    if spec.resources.gpus_per_worker is not None:
+        return spec.resources.gpus_per_worker
+    return 1.0 if cluster.get("GPU", 0) > 0 else 0.0
+
+
+def slots(spec: SweepSpec, cluster: dict[str, float]) -> int:
+    """Trials that fit into the cluster at once.
+
+    Raises:
+        InputError: not even one fits.
+    """
+    resources = spec.resources
+    needs = {
+        "CPU": float(resources.workers_per_trial * resources.cpus_per_worker),
+        "GPU": resources.workers_per_trial * gpus_per_worker(spec, cluster),
+    }
+    problems = [
+        Problem(
+            message=f"a trial needs {need:g} {kind}s ({resources.workers_per_trial} workers), "
+            f"but the cluster has {cluster.get(kind, 0):g}",
+            fix="lower resources.workers_per_trial or the resources of a worker",
+        )
+        for kind, need in needs.items()
+        if need > cluster.get(kind, 0)
+    ]
+    if problems:
+        raise InputError(problems)
+    fitting = min(int(cluster[kind] // need) for kind, need in needs.items() if need > 0)
+    return min(fitting, resources.max_concurrent_trials or fitting)
+
+
+def run_trials(
+    spec: SweepSpec, folder: SweepFolder, trial_ids: list[str], cluster: dict[str, float]
+) -> None:
+    """Run the trials that are given, the untuned model's scoring among them, to their ends.
+
+    A trial that fails is recorded as failed and does not stop the others.
+    """
+    resources = spec.resources
+    context = {
+        "root": str(folder.root),
+        "evals": spec.evals.model_dump(mode="json"),
+        "untuned_model": resolve_model_path(spec.model.path),
+        "untuned_settings": spec.train_settings(),
+        "num_workers": resources.workers_per_trial,
+        "cpus_per_worker": resources.cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker(spec, cluster),
+        "max_failures": resources.max_failures,
+    }
+    # The driver of a trial only waits, so it leaves all cores to the ranks. Tune insists on a
+    # reservation, and the least that it takes is some memory.
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialDriver, context=context), {"memory": DRIVER_MEMORY_BYTES}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"trial_id": tune.grid_search(trial_ids)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=slots(spec, cluster), reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=f"tune-{os.getpid()}", storage_path=str(folder.root / "ray" / "tune"), verbose=0
+        ),
+    )
+    tuner.fit()
+
+
+class TrialDriver(tune.Trainable):
+    """Drives one trial after another on warm ranks; one `step` is one report of a trial.
+
+    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks.
+    """
+
+    def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
+        self._folder = SweepFolder(Path(context["root"]))
+        self._context = context
+        self._ranks: WarmRanks | None = None
+        self._begin(config["trial_id"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config["trial_id"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if not self._is_given:
+            self._give()
+        assert self._ranks is not None
+        progress = self._ranks.wait(self._seen)
+        self._seen = progress.metrics
+        self._follow(progress)
+        if progress.is_finished and progress.error is not None:
+            raise RuntimeError(progress.error)
+        loss = progress.metrics.get("completion_loss")
+        return {"done": progress.is_finished, "completion_loss": loss}
+
+    def cleanup(self) -> None:
+        if self._ranks is not None:
+            self._ranks.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to keep: the ranks write their own checkpoints into the trial's folder."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load: a trial that runs again resumes from its own checkpoints."""
+
+    def _begin(self, trial_id: str) -> None:
+        self._trial_id = None if trial_id == UNTUNED else trial_id
+        self._is_given = False
+        self._seen: dict[str, Any] = {}
+
+    def _give(self) -> None:
+        context = self._context
+        if self._ranks is None:
+            self._ranks = WarmRanks(
+                root=self._folder.root,
+                name=f"ranks-{os.getpid()}",
+                evals=context["evals"],
+                num_workers=context["num_workers"],
+                cpus_per_worker=context["cpus_per_worker"],
+                gpus_per_worker=context["gpus_per_worker"],
+                max_failures=context["max_failures"],
+            )
+        self._is_given = True
+        if self._trial_id is None:
+            self._ranks.give(
+                kind="untuned",
+                trial_id=None,
+                settings=context["untuned_settings"],
+                model_path=context["untuned_model"],
+            )
+            return
+        record = self._record()
+        self._folder.write_trial(started(record))
+        self._ranks.give(
+            kind="trial",
+            trial_id=record.id,
+            settings=record.settings,
+            model_path=str(self._folder.model(record.id)),
+        )
+
+    def _follow(self, progress: Progress) -> None:
+        """Bring the trial's record up to what is known of it."""
+        if self._trial_id is None:
+            return
+        record = self._record()
+        result = train_result(self._folder.root, record.id)
+        if progress.is_finished and progress.error is not None:
+            self._folder.write_trial(failed(record, progress.error, progress.attempts))
+        elif progress.is_finished:
+            assert result is not None
+            card = self._folder.read_scores(record.id)
+            assert card is not None
+            record = trained(record, result)
+            self._folder.write_trial(scored(record, card.seconds, progress.attempts))
+        elif result is not None or progress.metrics.get("step") == record.total_steps:
+            self._folder.write_trial(record.model_copy(update={"state": "scoring"}))
+
+    def _record(self) -> TrialRecord:
+        assert self._trial_id is not None
+        record = self._folder.read_trial(self._trial_id)
+        assert record is not None
+        return record

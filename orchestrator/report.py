@@ -1,0 +1,321 @@
+"""The report of a sweep: report.md, one self-contained report.html, and the plots.
+
+A view of the files in the sweep's folder: writing it again is always safe, also while trials run.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.scores import Score
+from orchestrator.analysis import GROUPS, headline, read_findings
+from orchestrator.findings import Findings, Measure, Point, format_value
+from orchestrator.plain import flatten, redact, to_yaml
+from orchestrator.plots import ALL_PANELS, file_stem, write_plots
+from orchestrator.record import SweepFolder, SweepRecord, TrialRecord
+from trainers.files import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_ERROR_CHARS = 2000
+SECONDS_PER_MINUTE = 60
+MINUTES_PER_HOUR = 60
+
+
+def write_report(folder: SweepFolder) -> Path:
+    """Write the plots, report.md and report.html of a sweep, finished or not.
+
+    Returns the path of report.html.
+    """
+    findings = read_findings(folder)
+    plots = write_plots(findings.measures, folder.plots)
+    context = _context(folder, findings, plots)
+    for path in (folder.report_md, folder.report_html):
+        template = _templates().get_template(f"{path.name}.j2")
+        write_text(path, template.render(context))
+    return folder.report_html
+
+
+def report_json(folder: SweepFolder) -> dict[str, Any]:
+    """The report's content as JSON data: headline, findings, trials with scores, circumstances."""
+    sweep = folder.read_sweep()
+    findings = read_findings(folder)
+    untuned = folder.read_scores(None)
+    trials = []
+    for trial in folder.read_trials():
+        card = folder.read_scores(trial.id)
+        scores = card.model_dump(mode="json")["scores"] if card else None
+        trials.append({**trial.model_dump(mode="json"), "scores": scores})
+    content = {
+        "headline": headline(findings),
+        "findings": findings.model_dump(mode="json"),
+        "untuned": untuned.model_dump(mode="json")["scores"] if untuned else None,
+        "trials": trials,
+        "sweep": sweep.model_dump(mode="json"),
+    }
+    redacted: dict[str, Any] = redact(content)
+    return redacted
+
+
+def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path]) -> dict[str, Any]:
+    sweep = folder.read_sweep()
+    trials = folder.read_trials()
+    columns = _score_columns(folder, trials)
+    return {
+        "sweep": sweep,
+        "findings": findings,
+        "headline": headline(findings),
+        "plots": [
+            {
+                "title": measure.title,
+                "alt": _alt_text(measure),
+                "data": base64.b64encode(plots[measure.name].read_bytes()).decode(),
+            }
+            for measure in findings.measures
+            if measure.name in plots
+        ],
+        "has_plots": ALL_PANELS in plots,
+        "panel_files": [file_stem(name) for name in plots if name != ALL_PANELS],
+        "best_rows": [_best_row(measure) for measure in findings.measures],
+        "has_other": any(_searched(trial) for trial in trials),
+        "columns": [column_title(score) for score in columns.values()],
+        "trials": _trial_table(folder, trials, columns),
+        "failures": [
+            {"trial": _name(trial), "reason": _shorten(trial.error)}
+            for trial in trials
+            if trial.state == "failed"
+        ],
+        "caveats": redact(list(caveats(sweep, findings, folder.read_scores(None) is not None))),
+        "command": redact(str(sweep.environment.get("command") or f"plw sweep {sweep.spec_path}")),
+        "spec": to_yaml(sweep.spec),
+        "circumstances": [
+            (title, [(key, str(value)) for key, value in flatten(redact(section))])
+            for title, section in (
+                ("Model", sweep.model),
+                ("Data", sweep.data),
+                ("Environment", sweep.environment),
+            )
+        ],
+    }
+
+
+def _score_columns(folder: SweepFolder, trials: list[TrialRecord]) -> dict[str, Score]:
+    """One score of each measure that any model has, by name: the groups' first, then losses."""
+    columns: dict[str, Score] = {}
+    for trial_id in [*(trial.id for trial in trials), None]:
+        card = folder.read_scores(trial_id)
+        for score in card.scores if card else ():
+            columns.setdefault(score.name, score)
+    places = [*GROUPS, None]
+    return dict(sorted(columns.items(), key=lambda item: places.index(item[1].group)))
+
+
+def column_title(score: Score) -> str:
+    """`Multiple choice accuracy` for `multiple_choice_accuracy`."""
+    name = score.name
+    if score.group is not None and not name.startswith(score.group):
+        name = f"{score.group} {name}"
+    title = name.replace("_", " ").replace("chrf", "chrF").replace("heldout", "held-out")
+    return title[:1].upper() + title[1:]
+
+
+def _trial_table(
+    folder: SweepFolder, trials: list[TrialRecord], columns: Mapping[str, Score]
+) -> list[dict[str, Any]]:
+    rows = []
+    for trial in sorted(trials, key=lambda trial: trial.prompt_loss_weight):
+        rows.append(
+            {
+                "plw": f"{trial.prompt_loss_weight:g}",
+                "id": trial.id,
+                "searched": _searched(trial),
+                "seed": str(trial.settings.get("seed", "-")),
+                "state": _state(trial),
+                "completion_loss": format_value(trial.final_completion_loss, "nats"),
+                "prompt_loss": format_value(trial.final_prompt_loss, "nats"),
+                "scores": _score_cells(folder, trial.id, columns),
+                "tokens_per_second": _count(trial.tokens_per_second),
+                "time": _duration(trial.train_seconds, trial.eval_seconds),
+            }
+        )
+    card = folder.read_scores(None)
+    rows.append(
+        {
+            "plw": "untuned",
+            "id": "",
+            "searched": "",
+            "seed": "",
+            "state": "scored" if card else "not scored",
+            "completion_loss": "-",
+            "prompt_loss": "-",
+            "scores": _score_cells(folder, None, columns),
+            "tokens_per_second": "-",
+            "time": _duration(None, card.seconds if card else None),
+        }
+    )
+    return rows
+
+
+def _score_cells(
+    folder: SweepFolder, trial_id: str | None, columns: Mapping[str, Score]
+) -> list[str]:
+    card = folder.read_scores(trial_id)
+    by_name = card.by_name() if card else {}
+    return [_score_cell(by_name.get(name)) for name in columns]
+
+
+def _score_cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    value = format_value(score.value, score.unit)
+    if score.ci_low is None or score.ci_high is None:
+        return value
+    low, high = (format_value(bound, score.unit) for bound in (score.ci_low, score.ci_high))
+    return f"{value} ({low} to {high})"
+
+
+def _best_row(measure: Measure) -> dict[str, Any]:
+    best = measure.best
+    untuned = measure.untuned
+    against = {
+        True: "the best observed is clearly better",
+        False: "the best observed is not clearly better",
+        None: "not compared",
+    }
+    return {
+        "measure": measure.title,
+        "direction": "higher is better" if measure.higher_is_better else "lower is better",
+        "best": best.label if best else "-",
+        "value": measure.describe(best) if best else "-",
+        "verdict": measure.verdict,
+        "is_named": measure.is_named,
+        "basis": _basis(best) if best else "-",
+        "untuned": measure.describe(untuned) if untuned else "not scored",
+        "against_untuned": against[measure.beats_untuned],
+    }
+
+
+def _basis(point: Point) -> str:
+    num_seeds = len(point.seeds)
+    return f"{point.num_items} items, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
+
+
+def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
+    """What a reader must know before acting on the scores, the weightiest first."""
+    intervals = {point.interval for m in findings.measures for point in m.points}
+    if findings.single_seed:
+        yield (
+            "SINGLE SEED: at least one PLW was trained with one seed only. Another seed can move "
+            "its score by more than the interval shows."
+        )
+    if "items" in intervals:
+        yield "Intervals are over items: another draw of items, not another training seed."
+    if "seeds" in intervals:
+        yield (
+            "Intervals of settings with several seeds are over training seeds (Student t), for "
+            "these items. From two or three seeds they are wide, and can reach beyond the scale."
+        )
+    if findings.measures:
+        yield (
+            "A PLW is named best only where its 95% interval overlaps no other PLW's. All models "
+            "answer the same items, so this is stricter than a paired test; and the best of "
+            "several noisy scores is flattered by chance."
+        )
+    if sweep.model.get("note"):
+        yield f"Model: {str(sweep.model['note']).rstrip('.')}."
+    if sweep.spec.get("note"):
+        yield f"{str(sweep.spec['note']).rstrip('.')}."
+    if findings.generation_ratio is not None:
+        yield (
+            f"The training data's generation ratio R_g (completion tokens over prompt tokens) is "
+            f"{findings.generation_ratio:.3g}; the best PLW is known to depend on it."
+        )
+    if findings.normalizations:
+        modes = " and ".join(findings.normalizations)
+        yield f"Loss normalization: {modes}. One PLW under two modes is two settings, never pooled."
+    if findings.groups_not_measured:
+        groups = ", ".join(group.replace("_", " ") for group in findings.groups_not_measured)
+        yield f"Not measured: {groups}."
+    if not has_untuned:
+        yield "The untuned model was not scored, so nothing says that tuning helped."
+    counts = findings.trials
+    if counts.failed or counts.unfinished:
+        yield (
+            f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
+            "finish; the scores speak for the rest."
+        )
+
+
+def _alt_text(measure: Measure) -> str:
+    values = "; ".join(f"{point.label}: {measure.describe(point)}" for point in measure.points)
+    untuned = f"; untuned: {measure.describe(measure.untuned)}" if measure.untuned else ""
+    return f"{measure.title} over prompt loss weight. {values}{untuned}."
+
+
+def _name(trial: TrialRecord) -> str:
+    searched = _searched(trial)
+    return f"PLW {trial.prompt_loss_weight:g}{f', {searched}' if searched else ''} ({trial.id})"
+
+
+def _searched(trial: TrialRecord) -> str:
+    other = {
+        key: value
+        for key, value in trial.searched.items()
+        if key.rpartition(".")[2] not in ("prompt_loss_weight", "seed")
+    }
+    return ", ".join(f"{key} {value}" for key, value in other.items())
+
+
+def _state(trial: TrialRecord) -> str:
+    return f"{trial.state}, {trial.attempts} attempts" if trial.attempts > 1 else trial.state
+
+
+def _shorten(error: str | None) -> str:
+    if not error:
+        return "no reason recorded; see the trial's log.txt"
+    text: str = redact(error.strip())
+    # A traceback's last lines name the error.
+    return text if len(text) <= MAX_ERROR_CHARS else f"... {text[-MAX_ERROR_CHARS:]}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _duration(train_s: float | None, eval_s: float | None) -> str:
+    if train_s is None and eval_s is None:
+        return "-"
+    seconds = round((train_s or 0.0) + (eval_s or 0.0))
+    minutes, seconds = divmod(seconds, SECONDS_PER_MINUTE)
+    hours, minutes = divmod(minutes, MINUTES_PER_HOUR)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _markdown(value: object) -> str:
+    """Text that cannot become markup, or break out of a table cell, in Markdown."""
+    text = " ".join(str(value).split())
+    for character in "\\`*_[]|<>":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+@cache
+def _templates() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = _markdown
+    return environment

@@ -1,0 +1,136 @@
+"""What one rank of a trial does, and how a checkpoint is scored. Knows nothing of Ray.
+
+Heavy imports live inside the functions: the processes that only schedule never pay for them.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evals.config import EvalConfig
+from orchestrator.quiet import output_to
+from orchestrator.record import SweepFolder, TrialRecord
+from trainers.config import TrainConfig
+from trainers.files import read_json
+from trainers.results import StepMetrics, TrainResult
+
+
+def train_rank(
+    root: Path,
+    trial_id: str,
+    settings: dict[str, Any],
+    num_threads: int,
+    on_step: Callable[[StepMetrics], None] | None,
+) -> None:
+    """Train one rank of a trial, its output going to the trial's log.
+
+    Raises:
+        InputError, TrainingError: as `trainers.sft.train`.
+    """
+    folder = SweepFolder(root)
+    with output_to(folder.trial(trial_id) / "log.txt"):
+        _log_to_stderr()
+        import torch
+
+        torch.set_num_threads(num_threads)
+        from trainers.sft import train
+
+        train(TrainConfig.model_validate(settings), folder.trial(trial_id), on_step=on_step)
+
+
+def train_result(root: Path, trial_id: str) -> TrainResult | None:
+    """The result that the ranks of a trained trial left behind; None while there is none."""
+    path = SweepFolder(root).trial(trial_id) / "train.json"
+    return TrainResult(**read_json(path)["result"]) if path.exists() else None
+
+
+def score(
+    root: Path,
+    trial_id: str | None,
+    model_path: str,
+    settings: dict[str, Any],
+    evals: dict[str, Any],
+    num_threads: int,
+) -> float:
+    """Score a trial's model, or the untuned one for None; returns the seconds it took."""
+    folder = SweepFolder(root)
+    out_dir = folder.untuned if trial_id is None else folder.trial(trial_id)
+    began = time.monotonic()
+    config = EvalConfig.model_validate(evals)
+    with output_to(out_dir / "log.txt"):
+        _log_to_stderr()
+        from evals.items import load_examples
+        from evals.run import score_model
+
+        train = TrainConfig.model_validate(settings)
+        score_model(
+            model_path=model_path,
+            examples=load_examples(folder.heldout),
+            template=train.data.template,
+            max_length=train.data.max_length,
+            config=config,
+            out_dir=out_dir,
+            num_threads=num_threads,
+        )
+    return time.monotonic() - began
+
+
+def started(record: TrialRecord) -> TrialRecord:
+    """The record as it is once its ranks have been given the job."""
+    return record.model_copy(
+        update={"state": "training", "error": None, "started_at": record.started_at or now()}
+    )
+
+
+def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
+    """The record once the model is there and waits for its scores."""
+    return record.model_copy(
+        update={
+            "state": "scoring",
+            "train_seconds": result.seconds,
+            "tokens_per_second": result.tokens_per_second,
+            "final_completion_loss": result.completion_loss,
+            "final_prompt_loss": result.prompt_loss,
+        }
+    )
+
+
+def scored(record: TrialRecord, eval_seconds: float, attempts: int) -> TrialRecord:
+    """The record of a trial that is finished."""
+    return record.model_copy(
+        update={
+            "state": "done",
+            "attempts": record.attempts + attempts,
+            "eval_seconds": eval_seconds,
+            "ended_at": now(),
+        }
+    )
+
+
+def failed(record: TrialRecord, reason: str, attempts: int) -> TrialRecord:
+    """The record of a trial that has given up, with the reason in one line."""
+    return record.model_copy(
+        update={
+            "state": "failed",
+            "attempts": record.attempts + attempts,
+            "error": reason,
+            "ended_at": now(),
+        }
+    )
+
+
+def now() -> str:
+    """The time as an ISO 8601 string in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")

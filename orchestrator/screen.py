@@ -1,0 +1,125 @@
+"""What the commands print for people."""
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from evals.scores import ScoreCard
+from orchestrator.analysis import headline, read_findings
+from orchestrator.doctor import Finding
+from orchestrator.follow import format_duration, format_number
+from orchestrator.plan import SweepPlan
+from orchestrator.sweep import Outcome
+from trainers.stats import DataStats
+
+_VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+def console() -> Console:
+    """The terminal, or lines as wide as they are when piped."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+def print_plan(plan: SweepPlan) -> None:
+    """The trials, what each will cost, and what the sweep needs."""
+    table = Table(title=f"sweep {plan.name}: {len(plan.trials)} trials", title_justify="left")
+    for heading in ("id", *plan.trials[0].searched, "state"):
+        table.add_column(heading)
+    for heading in ("steps", "tokens", "training"):
+        table.add_column(heading, justify="right")
+    for trial in plan.trials:
+        table.add_row(
+            trial.id,
+            *(str(value) for value in trial.searched.values()),
+            "done, skipped" if trial.state == "done" else trial.state,
+            str(trial.steps),
+            f"{trial.tokens:,}",
+            "-" if trial.state == "done" else format_duration(trial.estimated_train_seconds),
+        )
+    console().print(table)
+    left = [trial for trial in plan.trials if trial.state != "done"]
+    seconds = [trial.estimated_train_seconds for trial in left]
+    total = None if None in seconds else sum(s for s in seconds if s is not None)
+    lines = [
+        f"training in all   about {format_duration(total)}, one trial at a time ({plan.estimate_basis}); "
+        "start-up and scoring come on top",
+        f"workers           {plan.workers_per_trial} per trial, {plan.cpus_per_worker} CPU cores each",
+        f"memory per worker about {format_number(plan.estimated_memory_gib, '.1f')} GiB for weights, "
+        "gradients and optimizer; activations come on top",
+        f"disk              about {format_number(plan.estimated_disk_gib, '.1f')} GiB in {plan.output_dir}",
+    ]
+    click.echo("\n".join(lines))
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """What was found, where the report is, and what to do next."""
+    folder = outcome.folder
+    findings = read_findings(folder)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "folder": str(folder.root),
+                    "report": str(folder.report_html),
+                    "num_run": outcome.num_run,
+                    "num_skipped": outcome.num_skipped,
+                    "num_failed": outcome.num_failed,
+                    "headline": headline(findings),
+                },
+                indent=2,
+            )
+        )
+        return
+    click.echo()
+    if outcome.num_skipped:
+        click.echo(f"{outcome.num_skipped} trials were done before and were skipped.")
+    for trial in folder.read_trials():
+        if trial.state == "failed":
+            click.echo(f"failed: {trial.id}: {trial.error}; see {folder.trial(trial.id)}/log.txt")
+    if not outcome.is_tracked:
+        click.echo("MLflow did not take everything; run the sweep again to post what is missing.")
+    click.echo(headline(findings))
+    click.echo(f"report: {folder.report_html}")
+    shown = folder.relative()
+    click.echo("next:")
+    click.echo(f"  plw report {shown}      write the report again")
+    click.echo(f"  plw status {shown}      the trials at a glance")
+    click.echo(f"  plw ui {shown}          browse runs, metrics and samples in MLflow")
+
+
+def print_scores(card: ScoreCard) -> None:
+    """Each measure with its 95% interval."""
+    table = Table(title=f"scores of {card.model_path}", title_justify="left")
+    for heading in ("measure", "group"):
+        table.add_column(heading)
+    for heading in ("score", "95% interval", "items"):
+        table.add_column(heading, justify="right")
+    for score in card.scores:
+        low, high = format_number(score.ci_low, ".3f"), format_number(score.ci_high, ".3f")
+        table.add_row(
+            score.name,
+            score.group or "-",
+            f"{score.value:.3f}",
+            f"{low} to {high}",
+            str(score.num_items),
+        )
+    console().print(table)
+
+
+def print_stats(path: str, stats: DataStats) -> None:
+    """Counts and the generation ratio, with what it means."""
+    click.echo(f"{path}\n{json.dumps(stats.to_json(), indent=2)}")
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """One line for each thing looked at, and the remedy under what is not fine."""
+    for finding in findings:
+        click.echo(
+            f"{click.style(finding.verdict.ljust(8), _VERDICT_STYLE[finding.verdict])}"
+            f"{finding.subject.ljust(12)}{finding.detail}"
+        )
+        if finding.fix:
+            click.echo(f"{'':20}mend it: {finding.fix}")

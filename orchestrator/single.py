@@ -1,0 +1,94 @@
+"""Commands on one thing that is already there: a model, a data set, a sweep's folder."""
+
+import os
+from pathlib import Path
+
+from evals.config import EvalConfig
+from evals.scores import ScoreCard
+from orchestrator.record import SweepFolder
+from orchestrator.spec import load_spec
+from orchestrator.tracking_uri import is_web, ui_command
+from trainers.config import DataConfig, ModelConfig
+from trainers.errors import InputError, Problem
+from trainers.models import load_tokenizer, resolve_model_path
+from trainers.records import read_examples
+from trainers.roles import Template
+from trainers.stats import DataStats, data_stats
+
+
+def open_sweep(path: Path) -> SweepFolder:
+    """The sweep in a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = SweepFolder(path.expanduser().absolute())
+    if not folder.sweep_json.exists():
+        raise InputError(
+            Problem(
+                message="no sweep here: sweep.json is missing",
+                where=str(path),
+                fix="give the output_dir of a sweep, such as runs/demo",
+            )
+        )
+    return folder
+
+
+def stats_of(path: str, *, model: str, template: str, max_length: int, split: str) -> DataStats:
+    """Counts and tokens by role of a data set under a model's tokenizer and a template.
+
+    Raises:
+        InputError: data, model or template do not fit.
+    """
+    tokenizer = load_tokenizer(ModelConfig(path=model))
+    examples = read_examples(path, split=split)
+    return data_stats(examples, Template(template, tokenizer), max_length)
+
+
+def evaluate_model(
+    model: str,
+    data_path: str,
+    *,
+    spec_path: Path | None,
+    template: str | None,
+    max_length: int | None,
+    output_dir: Path,
+) -> ScoreCard:
+    """Score a model on examples; a spec gives the measures, template and length where given.
+
+    Raises:
+        InputError: model, data or template do not fit.
+    """
+    from evals.run import score_model
+
+    evals, data = EvalConfig(), DataConfig(path=data_path)
+    if spec_path is not None:
+        spec = load_spec(spec_path)
+        evals, data = spec.evals, spec.data
+    return score_model(
+        model_path=resolve_model_path(model),
+        examples=read_examples(data_path),
+        template=template or data.template,
+        max_length=max_length or data.max_length,
+        config=evals,
+        out_dir=output_dir,
+        num_threads=os.cpu_count(),
+    )
+
+
+def ui_of(path: Path, port: int) -> tuple[list[str], str]:
+    """The command that serves MLflow for a sweep, if none serves it yet, and the page to open.
+
+    Raises:
+        InputError: there is no sweep in `path`, or it was never tracked.
+    """
+    folder = open_sweep(path)
+    record = folder.read_tracking()
+    if record is None:
+        raise InputError(
+            Problem(message="the sweep was not tracked yet", where=str(path), fix="run it first")
+        )
+    page = f"#/experiments/{record.experiment_id}"
+    if is_web(record.uri):
+        return [], f"{record.uri.rstrip('/')}/{page}"
+    return ui_command(record.uri, port=port), f"http://127.0.0.1:{port}/{page}"

@@ -1,0 +1,129 @@
+"""What of a sweep's files MLflow is told, and what of it MLflow has been told already."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from evals.scores import ScoreCard
+from orchestrator.plain import redact
+from orchestrator.record import SweepFolder
+from trainers.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+# Older servers refuse longer ones; the artifact settings.yaml holds every value in full.
+MAX_PARAM_CHARS = 500
+LOG_TAIL_BYTES = 64 * 1024
+NOT_METRICS = frozenset({"step", "time", "total_steps"})
+
+
+class TrialState(BaseModel):
+    """What MLflow already has of a trial. `files` maps artifacts to the digest of their content."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    has_params: bool = False
+    last_step: int = -1
+    state: str | None = None
+    files: dict[str, str] = {}
+
+
+class TrackingState(BaseModel):
+    """`tracking_state.json`: what MLflow already has below one parent run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parent_run_id: str
+    trials: dict[str, TrialState] = {}
+    files: dict[str, str] = {}
+
+
+def read_state(folder: SweepFolder, parent_run_id: str) -> TrackingState:
+    """The state of the runs below `parent_run_id`: a fresh one if the file is about another."""
+    path = _state_path(folder)
+    if path.exists():
+        state = TrackingState.model_validate(read_json(path))
+        if state.parent_run_id == parent_run_id:
+            return state
+    return TrackingState(parent_run_id=parent_run_id)
+
+
+def write_state(folder: SweepFolder, state: TrackingState) -> None:
+    """Write `tracking_state.json`, in one step."""
+    write_json(_state_path(folder), state.model_dump(mode="json"))
+
+
+def _state_path(folder: SweepFolder) -> Path:
+    return folder.root / "tracking_state.json"
+
+
+def score_metrics(card: ScoreCard, prefix: str = "") -> dict[str, float]:
+    """Each score with its interval and standard error as metrics; what is None is left out."""
+    values = {
+        f"{prefix}{score.name}{suffix}": value
+        for score in card.scores
+        for suffix, value in (
+            ("", score.value),
+            ("_ci_low", score.ci_low),
+            ("_ci_high", score.ci_high),
+            ("_standard_error", score.standard_error),
+        )
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def param_text(value: object) -> str:
+    """A setting as MLflow shows it: text as it is, the rest as JSON, cut to what it takes."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_PARAM_CHARS else f"{text[: MAX_PARAM_CHARS - 3]}..."
+
+
+def metric_lines(path: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """(step, time in ms, metrics) of each whole line; the trainer may be writing the last one."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return
+        try:
+            content = json.loads(line)
+            step, time_ms = int(content["step"]), int(content["time"] * 1000)
+        except (ValueError, KeyError, TypeError):
+            logger.warning("not a metrics line in %s: %s", path, line.strip()[:200])
+            continue
+        yield (
+            step,
+            time_ms,
+            {
+                key: float(value)
+                for key, value in content.items()
+                if key not in NOT_METRICS
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            },
+        )
+
+
+def tail(path: Path) -> str:
+    """The last 64 KiB of a log."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+        return file.read().decode("utf-8", errors="replace")
+
+
+def milliseconds(timestamp: str | None) -> int:
+    """Milliseconds since 1970 of an ISO 8601 time; 0 for None, the same at each post."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1000) if timestamp else 0
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what went wrong, without passwords."""
+    lines = str(redact(str(error))).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

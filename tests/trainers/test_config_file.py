@@ -1,0 +1,182 @@
+"""Settings come from YAML, and every problem names file, line, value and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from trainers.config import TrainConfig
+from trainers.config_file import load_config
+from trainers.errors import InputError
+
+VALID = """\
+model:
+  path: models/tiny
+data:
+  path: train.jsonl
+loss:
+  prompt_loss_weight: 0.1
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "train.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems_of(path: Path, overrides: tuple[str, ...] = ()) -> list[str]:
+    """What is wrong, a line for each, with file names without their folder."""
+    with pytest.raises(InputError) as caught:
+        load_config(TrainConfig, path, overrides)
+    return str(caught.value).replace(f"{path.parent}/", "").split("\n")
+
+
+def test_a_valid_file_gives_settings_and_defaults(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, written(tmp_path, VALID))
+    assert config.model.path == "models/tiny"
+    assert config.loss.prompt_loss_weight == 0.1
+    assert config.loss.normalization == "weights"
+    assert config.schedule.epochs == 3
+
+
+def test_settings_survive_a_round_trip_through_json(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, written(tmp_path, VALID))
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_unknown_key_gets_its_line_and_the_nearest_key(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID.replace("prompt_loss_weight", "prompt_los_weight"))
+    assert problems_of(path) == [
+        "train.yaml:6: unknown key loss.prompt_los_weight; did you mean prompt_loss_weight?"
+    ]
+
+
+def test_unknown_key_that_resembles_none_gets_the_valid_ones(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "  xyz: 1\n")
+    assert problems_of(path) == [
+        "train.yaml:7: unknown key loss.xyz; valid here: normalization, prompt_loss_weight"
+    ]
+
+
+def test_unknown_section_gets_the_nearest_section(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "optimiser:\n  learning_rate: 1e-4\n")
+    assert problems_of(path) == ["train.yaml:7: unknown key optimiser; did you mean optimizer?"]
+
+
+def test_a_weight_above_one_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID.replace("0.1", "1.5"))
+    assert problems_of(path) == [
+        "train.yaml:6: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
+        " edit loss.prompt_loss_weight"
+    ]
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "data:\n  path: train.jsonl\n  max_length: 4\nloss:\n  normalization: mean\nseeed: 1\n",
+    )
+    assert problems_of(path) == [
+        "train.yaml: model is required; add model",
+        "train.yaml:3: data.max_length: input should be greater than or equal to 8, got 4;"
+        " edit data.max_length",
+        "train.yaml:5: loss.normalization: input should be 'weights', 'nonzero', 'completion' or"
+        " 'tokens', got 'mean'; edit loss.normalization",
+        "train.yaml:6: unknown key seeed; did you mean seed?",
+    ]
+
+
+def test_a_rule_over_several_settings_names_their_section(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "schedule:\n  epochs: 1\n  steps: 5\n")
+    assert problems_of(path) == [
+        "train.yaml:7: schedule: give exactly one of schedule.epochs and schedule.steps"
+    ]
+
+
+def test_an_empty_section_is_no_group_of_settings(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "schedule:\n")
+    assert problems_of(path) == [
+        "train.yaml:7: schedule: must be a group of settings, got None; edit schedule"
+    ]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert problems_of(tmp_path / "train.yaml") == ["train.yaml: no such file"]
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n"])
+def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    assert problems_of(written(tmp_path, text)) == [
+        "train.yaml: must hold a mapping of settings; start from a file in examples/"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [1,\nb: 2\n", "train.yaml:3: not valid YAML: expected ',' or ']'"),
+        ("a: 1\n\tb: 2\n", "train.yaml:2: not valid YAML: found character '\\t'"),
+        ("a: \0\n", "train.yaml: not valid YAML: unacceptable character #x0000"),
+        ("a: 1\n---\nb: 2\n", "train.yaml:2: not valid YAML: but found another document"),
+    ],
+)
+def test_what_is_not_yaml_gets_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    assert problem in problems_of(written(tmp_path, text))[0]
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    assert "train.yaml: cannot be read: 'utf-8' codec can't decode" in problems_of(path)[0]
+
+
+def test_a_duplicate_key_gets_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "model:\n  path: other\n")
+    assert problems_of(path)[0].startswith('train.yaml:7: found duplicate key "model"')
+
+
+def test_overrides_come_on_top_of_the_file(tmp_path: Path) -> None:
+    config = load_config(
+        TrainConfig,
+        written(tmp_path, VALID),
+        ("loss.prompt_loss_weight=0.5", "optimizer.learning_rate=1e-4", "seed=7"),
+    )
+    assert config.loss.prompt_loss_weight == 0.5
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.seed == 7
+
+
+def test_an_override_can_unset(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "schedule:\n  epochs: 1\n")
+    config = load_config(TrainConfig, path, ("schedule.epochs=null", "schedule.steps=5"))
+    assert (config.schedule.epochs, config.schedule.steps) == (None, 5)
+
+
+def test_a_bad_override_does_not_point_at_the_line_it_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID)
+    assert problems_of(path, ("loss.prompt_loss_weight=1.5",)) == [
+        "train.yaml:5: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
+        " edit loss.prompt_loss_weight"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            "seed",
+            "an override must read key.path=value, got 'seed'; for example"
+            " optimizer.learning_rate=1e-4",
+        ),
+        (
+            "=1",
+            "an override must read key.path=value, got '=1'; for example"
+            " optimizer.learning_rate=1e-4",
+        ),
+        ("seed=[1", "an override's value must be YAML, got 'seed=[1'; quote it"),
+        ("model.path.x=1", "path in model.path.x is not a group of settings"),
+        ("los.x=1", "train.yaml: unknown key los; did you mean loss?"),
+    ],
+)
+def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, problem: str) -> None:
+    assert problems_of(written(tmp_path, VALID), (override,)) == [problem]

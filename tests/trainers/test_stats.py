@@ -1,0 +1,74 @@
+"""Token counts and generation ratios, worked out by hand on one-character tokens."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
+from trainers.examples import Example, Message, pair
+from trainers.roles import Template
+from trainers.stats import DataStats, GenerationRatio, TokenCounts, data_stats
+
+# With the plain template and a token for each character: prompt lengths 4 and 8 (2 and 6 without
+# the template's blank line), completion lengths 2 and 3 (one of each ends the sequence).
+TWO = [pair("a", prompt="Hi", completion="k"), pair("b", prompt="Hi you", completion="ok")]
+
+
+def test_tokens_are_counted_by_role() -> None:
+    stats = data_stats(TWO, Template("plain", tiny_tokenizer()), 100)
+    assert (stats.num_examples, stats.max_length, stats.template) == (2, 100, "plain")
+    assert stats.prompt == TokenCounts(total=12, mean=6, median=6, percentile_95=8)
+    assert stats.completion == TokenCounts(total=5, mean=2.5, median=2.5, percentile_95=3)
+    assert stats.user == TokenCounts(total=8, mean=4, median=4, percentile_95=6)
+    assert stats.template_tokens == TokenCounts(total=4, mean=2, median=2, percentile_95=2)
+    assert stats.system == TokenCounts(total=0, mean=0, median=0, percentile_95=0)
+    assert stats.tokens_per_example == 8.5
+
+
+def test_generation_ratio_comes_as_ratio_of_means_and_as_mean_of_ratios() -> None:
+    stats = data_stats(TWO, Template("plain", tiny_tokenizer()), 100)
+    assert stats.generation_ratio == GenerationRatio(
+        of_means=5 / 12, mean_of_ratios=(2 / 4 + 3 / 8) / 2
+    )
+    assert stats.generation_ratio_without_template == GenerationRatio(
+        of_means=5 / 8, mean_of_ratios=(2 / 2 + 3 / 6) / 2
+    )
+
+
+def test_system_turns_count_as_prompt_with_and_without_template() -> None:
+    template = Template("chat", tiny_tokenizer(chat_template=CHAT_TEMPLATE))
+    messages = (Message(role="system", content="Be kind."), *TWO[0].messages)
+    stats = data_stats([Example(id="a", messages=messages)], template, 1000)
+    assert (stats.system.total, stats.user.total, stats.completion.total) == (8, 2, 2)
+    assert stats.prompt.total == 8 + 2 + stats.template_tokens.total
+    assert stats.generation_ratio_without_template.of_means == 2 / 10
+
+
+def test_truncated_examples_are_counted_as_they_are_trained_on() -> None:
+    stats = data_stats(TWO, Template("plain", tiny_tokenizer()), 8)
+    assert (stats.num_truncated_examples, stats.num_truncated_tokens) == (1, 3)
+    assert stats.prompt.total == 4 + 5
+    assert stats.completion.total == 5
+
+
+def test_a_ratio_without_prompt_tokens_is_undefined(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.jinja"
+    path.write_text("Answer:", encoding="utf-8")
+    stats = data_stats(TWO, Template(str(path), tiny_tokenizer()), 100)
+    assert stats.generation_ratio.of_means == 5 / 14
+    assert stats.generation_ratio_without_template == GenerationRatio(
+        of_means=None, mean_of_ratios=None
+    )
+
+
+@pytest.mark.parametrize(("count", "rank"), [(1, 1), (19, 19), (20, 19), (40, 38), (41, 39)])
+def test_percentile_95_is_the_nearest_rank(count: int, rank: int) -> None:
+    examples = [pair(str(i), prompt="Q" * i, completion="k") for i in range(1, count + 1)]
+    stats = data_stats(examples, Template("plain", tiny_tokenizer()), 100)
+    assert stats.user.percentile_95 == rank
+
+
+def test_stats_survive_a_round_trip_through_json() -> None:
+    stats = data_stats(TWO, Template("plain", tiny_tokenizer()), 100)
+    assert DataStats.model_validate(json.loads(json.dumps(stats.to_json()))) == stats

@@ -1,0 +1,36 @@
+"""What a fine-tune reports, as plain data: cheap to import for whoever only reads it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """What one optimizer step was like, over the global batch of all ranks.
+
+    `loss` is the weighted loss that was minimised: its scale moves with the prompt loss weight,
+    so never compare it between trials. The two role losses are means in nats per token.
+    """
+
+    step: int
+    total_steps: int
+    time: float
+    loss: float
+    completion_loss: float | None
+    prompt_loss: float | None
+    learning_rate: float
+    grad_norm: float
+    num_tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished fine-tune. `tokens_per_second` counts data tokens, not padding."""
+
+    model_path: str
+    steps: int
+    num_tokens: int
+    seconds: float
+    tokens_per_second: float
+    completion_loss: float | None
+    prompt_loss: float | None
