@@ -1,6 +1,5 @@
 """A checkpoint, loaded once for all measures."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -75,6 +75,7 @@ def load_model(model_path: str | Path, *, template: str, max_length: int) -> Loa
         InputError: there is no such checkpoint, it lacks weights or its tokenizer, or the
             template does not fit it.
     """
+    _refuse_missing(model_path)
     on_gpu = torch.cuda.is_available()
     loader: Any = AutoModelForCausalLM
     try:
@@ -86,12 +87,12 @@ def load_model(model_path: str | Path, *, template: str, max_length: int) -> Loa
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise InputError(
             Problem(
                 message=f"cannot load a model from {model_path}: {first_line}",
-                fix="give a folder with config.json, model.safetensors and the tokenizer's files",
+                fix=_FOLDER,
             )
         ) from error
     _refuse_incomplete(model_path, loading)
@@ -124,14 +125,22 @@ def quiet(num_threads: int | None = None) -> Iterator[None]:
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="transformers")
-            yield
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
         torch.set_num_threads(threads)
+
+
+_FOLDER = "give a folder with config.json, model.safetensors and the tokenizer's files"
+
+
+def _refuse_missing(model_path: str | Path) -> None:
+    # transformers takes a path that does not exist for the name of a repository.
+    is_path = isinstance(model_path, Path) or model_path.startswith(("/", "."))
+    if is_path and not Path(model_path).is_dir():
+        raise InputError(Problem(message=f"there is no model folder {model_path}", fix=_FOLDER))
 
 
 def _refuse_incomplete(model_path: str | Path, loading: dict[str, Any]) -> None:

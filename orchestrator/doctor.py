@@ -47,8 +47,6 @@ def examine(folder: Path, tracking_uri: str | None) -> list[Finding]:
 
 def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("Python", "error", version, "install Python 3.11 or newer")
     return Finding("Python", "ok", f"{version} at {sys.executable}")
 
 

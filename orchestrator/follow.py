@@ -184,8 +184,8 @@ def _line(folder: SweepFolder, record: TrialRecord) -> str:
     return (
         f"{label(record)}  step {metrics['step']}/{record.total_steps}  completion loss "
         f"{format_number(metrics['completion_loss'], '.3f')}  prompt loss "
-        f"{format_number(metrics['prompt_loss'], '.3f')}  {metrics['tokens_per_second']:.0f} tokens/s  "
-        f"{format_duration(seconds)} left"
+        f"{format_number(metrics['prompt_loss'], '.3f')}  "
+        f"{metrics['tokens_per_second']:.0f} tokens/s  {format_duration(seconds)} left"
     )
 
 

@@ -28,7 +28,8 @@ SERIES_SHIFT = 0.012
 # In spans of the points' intervals: an untuned model further off than this gets no line.
 FAR_OFF = 1.5
 ALL_PANELS = "scores"
-STYLE: dict[str, Any] = {
+# Any, because matplotlib types the keys as one Literal of all its settings.
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,

@@ -38,7 +38,7 @@ class WarmRanks:
         self._num_workers = num_workers
         self._cpus, self._gpus = cpus_per_worker, gpus_per_worker
         self._max_failures = max_failures
-        self._mailbox: Any = Mailbox.remote()
+        self._mailbox = _new_mailbox()
         self._group: threading.Thread | None = None
         self._num_jobs = 0
         self._has_failed = False
@@ -50,7 +50,7 @@ class WarmRanks:
         if self._has_failed:
             # Ray Train counts a group's failures, we count a job's: so each gets a group anew.
             self.close()
-            self._mailbox, self._group, self._has_failed = Mailbox.remote(), None, False
+            self._mailbox, self._group, self._has_failed = _new_mailbox(), None, False
         self._num_jobs += 1
         job = Job(self._num_jobs, kind, trial_id, settings, model_path)
         ray.get(self._mailbox.give.remote(job))
@@ -96,6 +96,10 @@ class WarmRanks:
             trainer.fit()
         except Exception as error:
             ray.get(self._mailbox.fail.remote(_reason(error)))
+
+
+def _new_mailbox() -> Any:
+    return Mailbox.remote()  # type: ignore[attr-defined]
 
 
 def _rank_loop(config: dict[str, Any]) -> None:

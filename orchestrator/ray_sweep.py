@@ -113,7 +113,7 @@ def run_trials(
     tuner.fit()
 
 
-class TrialDriver(tune.Trainable):
+class TrialDriver(tune.Trainable):  # type: ignore[misc]
     """Drives one trial after another on warm ranks; one `step` is one report of a trial.
 
     Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks.
@@ -123,6 +123,7 @@ class TrialDriver(tune.Trainable):
         self._folder = SweepFolder(Path(context["root"]))
         self._context = context
         self._ranks: WarmRanks | None = None
+        self._seen: dict[str, Any] = {}
         self._begin(config["trial_id"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -154,7 +155,7 @@ class TrialDriver(tune.Trainable):
     def _begin(self, trial_id: str) -> None:
         self._trial_id = None if trial_id == UNTUNED else trial_id
         self._is_given = False
-        self._seen: dict[str, Any] = {}
+        self._seen = {}
 
     def _give(self) -> None:
         context = self._context

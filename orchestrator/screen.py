@@ -43,15 +43,17 @@ def print_plan(plan: SweepPlan) -> None:
     left = [trial for trial in plan.trials if trial.state != "done"]
     seconds = [trial.estimated_train_seconds for trial in left]
     total = None if None in seconds else sum(s for s in seconds if s is not None)
-    lines = [
-        f"training in all   about {format_duration(total)}, one trial at a time ({plan.estimate_basis}); "
-        "start-up and scoring come on top",
-        f"workers           {plan.workers_per_trial} per trial, {plan.cpus_per_worker} CPU cores each",
-        f"memory per worker about {format_number(plan.estimated_memory_gib, '.1f')} GiB for weights, "
-        "gradients and optimizer; activations come on top",
-        f"disk              about {format_number(plan.estimated_disk_gib, '.1f')} GiB in {plan.output_dir}",
-    ]
-    click.echo("\n".join(lines))
+    memory = format_number(plan.estimated_memory_gib, ".1f")
+    needs = {
+        "training in all": f"about {format_duration(total)}, one trial at a time "
+        f"({plan.estimate_basis}); start-up and scoring come on top",
+        "workers": f"{plan.workers_per_trial} per trial, {plan.cpus_per_worker} CPU cores each",
+        "memory per worker": f"about {memory} GiB for weights, gradients and optimizer; "
+        "activations come on top",
+        "disk": f"about {format_number(plan.estimated_disk_gib, '.1f')} GiB in {plan.output_dir}",
+    }
+    for name, need in needs.items():
+        click.echo(f"{name:19}{need}")
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:

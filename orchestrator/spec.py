@@ -120,7 +120,8 @@ def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
 def _value_problems(
     label: str, values: list[Any], field: FieldInfo, content: Mapping[str, Any], path: Path
 ) -> list[Problem]:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])
+    rules: Any = Annotated[field.annotation, *field.metadata]
+    adapter: TypeAdapter[Any] = TypeAdapter(rules)
     problems = []
     dotted = label.removeprefix("search.space.")
     for index, value in enumerate(values):

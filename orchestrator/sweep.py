@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,10 @@ def check(spec: SweepSpec, *, is_local: bool) -> Prepared:
         prepared = make_plan(spec)
         check_disk(prepared.plan)
 
-    checks = [plan, lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri))]
+    checks: list[Callable[[], None]] = [
+        plan,
+        lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri)),
+    ]
     if is_local:
         checks.append(lambda: check_machine(spec))
     for one in checks:

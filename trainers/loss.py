@@ -70,9 +70,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         losses_N = torch.empty(num_positions, dtype=wide, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
-        grad_bias = (
-            torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
-        )
+        grad_bias = None
+        if needs_bias and bias_V is not None:
+            grad_bias = torch.zeros_like(bias_V, dtype=wide)
         chunk = max(1, CHUNK_BYTES // (vocabulary * wide.itemsize))
         for start in range(0, num_positions, chunk):
             rows = slice(start, min(start + chunk, num_positions))
@@ -128,7 +128,7 @@ def chunked_cross_entropy(
         A scalar and (N,), both float32, or float64 for float64 hidden states. The tensor of all
         logits never exists.
     """
-    weighted_sum, losses_N = _ChunkedCrossEntropy.apply(
+    weighted_sum, losses_N = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_ND, weight_VD, bias_V, targets_N, weights_N.to(hidden_ND.device)
     )
     return weighted_sum, losses_N

@@ -53,5 +53,6 @@ def join_ranks() -> Ranks:
         if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend)
         else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.batches import num_steps, step_window
 from trainers.checkpoint import (
@@ -31,6 +32,7 @@ from trainers.loss import WeightedPromptLM
 from trainers.models import load_model, load_tokenizer
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
+from trainers.roles import Encoded
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
 from trainers.zero import ZeroEngine
@@ -64,16 +66,60 @@ def train(
         InputError: model, data or settings do not fit.
         TrainingError: the loss is not finite; the parameters were not touched by that step.
     """
-    settings = config.model_dump(mode="json")
     finished = finished_result(config, output_dir)
     if finished is not None:
         return finished
+    run = _start(config, output_dir)
+    metrics_file = _MetricsFile(output_dir / "metrics.jsonl", run.ranks, run.first_step)
+    started = time.monotonic()
+    tokens_seen, metrics = run.tokens_seen, None
+    with _termination() as terminated:
+        for step in range(run.first_step, run.total_steps):
+            metrics = _run_step(run, config, step)
+            tokens_seen += metrics.num_tokens
+            if metrics.step % config.log_every_steps == 0 or metrics.step == run.total_steps:
+                metrics_file.append(metrics)
+                if on_step is not None:
+                    on_step(metrics)
+            [num_terminated] = run.ranks.sum([float(terminated.is_set())])
+            every = config.checkpoint.every_steps
+            is_due = every is not None and metrics.step % every == 0
+            if num_terminated or (is_due and metrics.step < run.total_steps):
+                save_checkpoint(
+                    run.engine,
+                    output_dir / "checkpoints",
+                    step=metrics.step,
+                    tokens=tokens_seen,
+                    config=config.model_dump(mode="json"),
+                    keep=config.checkpoint.keep,
+                )
+            if num_terminated:
+                raise Interrupted
+    seconds = time.monotonic() - started
+    return _finish(run, config, output_dir, metrics, tokens_seen, seconds)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A fine-tune that is ready for step `first_step`."""
+
+    ranks: Ranks
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    engine: ZeroEngine
+    examples: list[Encoded]
+    total_steps: int
+    first_step: int
+    tokens_seen: int
+
+
+def _start(config: TrainConfig, output_dir: Path) -> _Run:
+    """Load model and data, build the engine, and resume where there is a checkpoint."""
     ranks = join_ranks()
     tokenizer = load_tokenizer(config.model)
     examples = encode_all(read_split(config.data).train, config.data, tokenizer)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
-    checkpoint = latest_checkpoint(output_dir / "checkpoints", settings)
-
+    checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
     torch.manual_seed(config.seed)
     model = load_model(config.model, DTYPES[config.deepspeed.precision])
     if config.deepspeed.gradient_checkpointing:
@@ -88,83 +134,78 @@ def train(
         ranks=ranks,
         micro_batch_size=config.batch.micro_batch_size,
     )
-    first_step, tokens_seen = 0, 0
     if checkpoint is not None:
         restore_engine(engine, checkpoint)
-        first_step, tokens_seen = checkpoint.step, checkpoint.tokens
-        log.info("resumed from step %d of %d", first_step, total_steps)
-    metrics_file = _MetricsFile(output_dir / "metrics.jsonl", ranks, first_step)
-    pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+        log.info("resumed from step %d of %d", checkpoint.step, total_steps)
+    return _Run(
+        ranks=ranks,
+        tokenizer=tokenizer,
+        model=model,
+        engine=engine,
+        examples=examples,
+        total_steps=total_steps,
+        first_step=checkpoint.step if checkpoint else 0,
+        tokens_seen=checkpoint.tokens if checkpoint else 0,
+    )
 
+
+def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
+    """One optimizer step, `step` counting from 0."""
     started = time.monotonic()
-    tokens_at_start = tokens_seen
-    metrics: StepMetrics | None = None
-    with _termination() as terminated:
-        for step in range(first_step, total_steps):
-            step_started = time.monotonic()
-            # Seeding by step makes dropout the same whether or not the run was resumed here.
-            torch.manual_seed(hash((config.seed, step, ranks.rank)) % 2**63)
-            window = step_window(step, len(examples), config.batch.global_batch_size, config.seed)
-            batch_loss = accumulate_gradient(
-                engine,
-                [examples[index] for index in window],
-                loss=config.loss,
-                batch=config.batch,
-                pad_token_id=pad_token_id,
-            )
-            if not math.isfinite(batch_loss.loss):
-                # All ranks hold the same sum, so all stop here, before the optimizer moves.
-                raise _not_finite(step, batch_loss, [examples[index].id for index in window])
-            rate = learning_rate(step, total_steps, config.optimizer, config.schedule)
-            grad_norm = engine.step(rate)
-            tokens_seen += batch_loss.num_tokens
-            done = step + 1
-            metrics = StepMetrics(
-                step=done,
-                total_steps=total_steps,
-                time=time.time(),
-                learning_rate=rate,
-                grad_norm=grad_norm,
-                tokens_per_second=batch_loss.num_tokens / (time.monotonic() - step_started),
-                **asdict(batch_loss),
-            )
-            if done % config.log_every_steps == 0 or done == total_steps:
-                metrics_file.append(metrics)
-                if on_step is not None:
-                    on_step(metrics)
-            [num_terminated] = ranks.sum([float(terminated.is_set())])
-            every = config.checkpoint.every_steps
-            is_due = every is not None and done % every == 0 and done < total_steps
-            if is_due or num_terminated:
-                save_checkpoint(
-                    engine,
-                    output_dir / "checkpoints",
-                    step=done,
-                    tokens=tokens_seen,
-                    config=settings,
-                    keep=config.checkpoint.keep,
-                )
-            if num_terminated:
-                raise Interrupted
-    seconds = time.monotonic() - started
-    export_model(engine, model, tokenizer, output_dir / "model", prefix="model.")
-    engine.destroy()
-    if metrics is None:
-        raise TrainingError("the last checkpoint was already at the last step")
+    # Seeding by step makes dropout the same whether or not the run was resumed here.
+    torch.manual_seed(hash((config.seed, step, run.ranks.rank)) % 2**63)
+    window = step_window(step, len(run.examples), config.batch.global_batch_size, config.seed)
+    pad_token_id = run.tokenizer.pad_token_id
+    batch_loss = accumulate_gradient(
+        run.engine,
+        [run.examples[index] for index in window],
+        loss=config.loss,
+        batch=config.batch,
+        # What padding holds never matters: nothing that counts attends to it.
+        pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
+    )
+    if not math.isfinite(batch_loss.loss):
+        # All ranks hold the same sum, so all stop here, before the optimizer moves.
+        raise _not_finite(step, batch_loss, [run.examples[index].id for index in window])
+    rate = learning_rate(step, run.total_steps, config.optimizer, config.schedule)
+    grad_norm = run.engine.step(rate)
+    return StepMetrics(
+        step=step + 1,
+        total_steps=run.total_steps,
+        time=time.time(),
+        learning_rate=rate,
+        grad_norm=grad_norm,
+        tokens_per_second=batch_loss.num_tokens / (time.monotonic() - started),
+        **asdict(batch_loss),
+    )
+
+
+def _finish(
+    run: _Run,
+    config: TrainConfig,
+    output_dir: Path,
+    metrics: StepMetrics | None,
+    tokens_seen: int,
+    seconds: float,
+) -> TrainResult:
+    """Export the model, then write the result, whose existence means that the run is done."""
+    export_model(run.engine, run.model, run.tokenizer, output_dir / "model", prefix="model.")
+    run.engine.destroy()
     result = TrainResult(
         model_path=str(output_dir / "model"),
-        steps=total_steps,
+        steps=run.total_steps,
         num_tokens=tokens_seen,
         seconds=seconds,
-        tokens_per_second=(tokens_seen - tokens_at_start) / seconds,
-        completion_loss=metrics.completion_loss,
-        prompt_loss=metrics.prompt_loss,
+        tokens_per_second=(tokens_seen - run.tokens_seen) / seconds,
+        completion_loss=metrics.completion_loss if metrics else None,
+        prompt_loss=metrics.prompt_loss if metrics else None,
     )
-    if ranks.is_first:
-        write_json(output_dir / "train.json", {"config": settings, "result": asdict(result)})
+    if run.ranks.is_first:
+        record = {"config": config.model_dump(mode="json"), "result": asdict(result)}
+        write_json(output_dir / "train.json", record)
         # The model is the result; the checkpoints only served to get there.
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
-    ranks.barrier()
+    run.ranks.barrier()
     return result
 
 

@@ -212,7 +212,7 @@ class ZeroEngine:
                 return partitions
         return [p for group in self._inner_optimizer.param_groups for p in group["params"]]
 
-    def _padded(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+    def _padded(self, parameter: nn.Parameter, value: Tensor) -> Any:
         """Stage 3 slices a flat value by equal partitions, whose last one may be padding."""
         partition = getattr(parameter, "ds_tensor", None)
         if partition is None:
@@ -221,18 +221,14 @@ class ZeroEngine:
         if missing <= 0:
             return value
         # The setter checks the element count first, so the padding must hide from it.
-        return _PaddedTensor.around(value, missing)
+        return _PaddedValue(value, missing)
 
 
-class _PaddedTensor:
+class _PaddedValue:
     """A value that reports its own size but flattens with zeros behind it."""
 
     def __init__(self, value: Tensor, missing: int) -> None:
         self._value, self._missing = value, missing
-
-    @classmethod
-    def around(cls, value: Tensor, missing: int) -> Any:
-        return cls(value, missing)
 
     def numel(self) -> int:
         return self._value.numel()

@@ -176,12 +176,12 @@ def test_a_failed_run_leaves_no_scores_behind(
 def test_a_checkpoint_that_is_not_there_is_an_error_with_its_name(
     tiny_path: Path, facts: list[Example], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"cannot load a model from .*nowhere: .*safetensors"):
+    with pytest.raises(InputError, match=r"there is no model folder .*nowhere; give a folder"):
         _score(tiny_path / "nowhere", facts, tmp_path)
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(
-    tiny_path: Path, facts: list[Example], tmp_path: Path
+    tiny_path: Path, facts: list[Example], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "lacking"
     shutil.copytree(tiny_path, path)
@@ -189,6 +189,17 @@ def test_a_checkpoint_that_lacks_weights_is_refused(
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"1 weights are missing .*layers\.1\.mlp\.up_proj"):
+        _score(path, facts, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_broken_checkpoint_is_an_error_with_its_name(
+    tiny_path: Path, facts: list[Example], tmp_path: Path
+) -> None:
+    path = tmp_path / "broken"
+    shutil.copytree(tiny_path, path)
+    (path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"cannot load a model from .*broken: "):
         _score(path, facts, tmp_path / "out")
 
 

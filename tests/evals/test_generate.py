@@ -3,11 +3,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from reference import no_progress
 
 from evals.config import GenerationConfig
 from evals.generate import generate, measure_long_generation, measure_short_generation
 from evals.model import LoadedModel
+from tests.evals.reference import no_progress
 from trainers.errors import InputError
 from trainers.examples import Example, Message, pair
 
@@ -185,7 +185,7 @@ def test_prompts_make_room_for_the_output_where_positions_are_few(load, taught_p
     )  # fmt: skip
     prompt = loaded.template.encode_prompt(asked)
     assert measured.samples[0]["num_truncated_tokens"] == len(prompt) - 12
-    with pytest.raises(InputError, match="short_generation.max_new_tokens must leave"):
+    with pytest.raises(InputError, match=r"short_generation\.max_new_tokens must leave"):
         measure_short_generation(
             loaded, [asked], GenerationConfig(max_new_tokens=512), batch_size=1,
             on_progress=no_progress,

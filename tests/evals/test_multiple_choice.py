@@ -2,8 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import family
-from reference import choice_log_likelihood, no_progress
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evals.config import MultipleChoiceConfig
@@ -11,6 +9,8 @@ from evals.items import ChoiceItem, choice_items
 from evals.log_probs import TokenScorer
 from evals.model import LoadedModel
 from evals.multiple_choice import choice_log_likelihoods, measure_multiple_choice
+from tests.evals.families import family
+from tests.evals.reference import choice_log_likelihood, no_progress
 from trainers.examples import Example, pair
 
 

@@ -72,7 +72,9 @@ def examples(count: int) -> list[Encoded]:
     made = []
     for index, (num_prompt, num_completion) in enumerate(SHAPES[:count]):
         ids = torch.randint(0, VOCABULARY, (num_prompt + num_completion,), generator=generator)
-        roles = [Role.USER] * (num_prompt - 1) + [Role.TEMPLATE] + [Role.COMPLETION] * num_completion
+        roles = (
+            [Role.USER] * (num_prompt - 1) + [Role.TEMPLATE] + [Role.COMPLETION] * num_completion
+        )
         made.append(Encoded(id=str(index), input_ids=ids.tolist(), roles=[int(r) for r in roles]))
     return made
 
@@ -117,9 +119,7 @@ def write_gradients(cells: list[Cell], folder: Path) -> None:
         batch_loss = accumulate_gradient(
             engine,
             examples(cell.num_examples),
-            loss=LossConfig(
-                prompt_loss_weight=cell.prompt_loss_weight, normalization=cell.mode
-            ),
+            loss=LossConfig(prompt_loss_weight=cell.prompt_loss_weight, normalization=cell.mode),
             batch=BatchConfig(
                 global_batch_size=cell.num_examples, micro_batch_size=cell.micro_batch_size
             ),

@@ -78,4 +78,3 @@ def test_a_mean_of_micro_batch_means_fails_the_check() -> None:
     halves = [reference_gradient(whole, part) for part in (slice(0, 4), slice(4, 8))]
     mean_of_means = {name: (halves[0][name] + halves[1][name]) / 2 for name in reference}
     assert errors(mean_of_means, reference)[0] > OVERALL
-

@@ -1,0 +1,64 @@
+"""Small fine-tunes for tests: a model, data and settings that train in about a second."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.tiny_model import save_tiny_model
+from trainers.config import TrainConfig
+from trainers.results import StepMetrics
+
+
+def write_data(path: Path, count: int = 40) -> Path:
+    """Sums in Alpaca form: short completions, prompts of several lengths."""
+    records = [
+        {
+            "instruction": f"Add {i} and {7 * i % 13}." + " Take care." * (i % 4),
+            "input": "",
+            "output": str(i + 7 * i % 13),
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Six steps on a tiny model in `folder`; `changes` replace whole sections."""
+    if not (folder / "model").exists():
+        save_tiny_model(folder / "model")
+        write_data(folder / "data.jsonl")
+    return {
+        "model": {"path": str(folder / "model")},
+        "data": {
+            "path": str(folder / "data.jsonl"),
+            "template": "plain",
+            "max_length": 64,
+            "heldout_examples": 8,
+        },
+        "loss": {"prompt_loss_weight": 0.1},
+        "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.1},
+        "schedule": {"steps": 6},
+        "batch": {"global_batch_size": 7, "micro_batch_size": 2},
+        "deepspeed": {"zero_stage": 2, "precision": "float32"},
+        "checkpoint": {"every_steps": 2},
+        **changes,
+    }
+
+
+class Crash(Exception):
+    """The end of a process, as far as one can have it without ending the process."""
+
+
+def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | None = None) -> None:
+    """Train, or crash once step `crash_after` is logged."""
+    from trainers.sft import train
+
+    def on_step(metrics: StepMetrics) -> None:
+        if metrics.step == crash_after:
+            raise Crash
+
+    try:
+        train(TrainConfig.model_validate(config), output_dir, on_step=on_step)
+    except Crash:
+        return
