@@ -13,7 +13,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class EvalSection(BaseModel):
     """A frozen group of settings in which an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
 class HeldoutConfig(EvalSection):

@@ -88,7 +88,10 @@ def generate(
     outputs: list[list[int]] = [[]] * len(prompts)
     done = 0
     model: Any = loaded.model
-    for batch in sorted_batches([len(prompt) for prompt in prompts], batch_size):
+    # Two passes for the prompts of a batch, then one for each new token.
+    pass_cost = (2 + max_new_tokens) * loaded.scorer.reader.pass_cost
+    lengths = [len(prompt) for prompt in prompts]
+    for batch in sorted_batches(lengths, batch_size, pass_cost=pass_cost):
         context, unread = loaded.scorer.reader.begin([prompts[i] for i in batch])
         input_ids_BT, mask_BT = pad(unread, side="left", device=loaded.device)
         seen: dict[str, Any] = {"attention_mask": mask_BT}

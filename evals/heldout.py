@@ -39,7 +39,10 @@ def measure_heldout(
     encoded = [loaded.template.encode(example, loaded.max_length) for example in examples]
     losses: list[list[float]] = [[]] * len(encoded)
     done = 0
-    for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
+    lengths = [len(item.input_ids) for item in encoded]
+    # Two passes: one for what a batch's examples begin with, one for the rest.
+    pass_cost = 2 * loaded.scorer.reader.pass_cost
+    for batch in sorted_batches(lengths, batch_size, pass_cost=pass_cost):
         sequences = [encoded[i].input_ids for i in batch]
         log_probs_BT = loaded.scorer.sequence_log_probs(sequences, [1] * len(batch))
         for index, row in zip(batch, (-log_probs_BT).tolist(), strict=True):

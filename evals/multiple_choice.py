@@ -49,7 +49,9 @@ def measure_multiple_choice(
     ]
     samples: list[Sample] = [{}] * len(items)
     done = 0
-    for batch in sorted_batches(lengths, batch_size):
+    # Three passes: what a batch's prompts begin with, the rest of them, the choices.
+    pass_cost = 3 * loaded.scorer.reader.pass_cost
+    for batch in sorted_batches(lengths, batch_size, pass_cost=pass_cost):
         log_likelihoods = choice_log_likelihoods(
             loaded.scorer,
             [prompts[i] for i in batch],

@@ -16,9 +16,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from evals.batches import pad
 
-# Reading a beginning on its own costs one more pass, about as much time on a CPU as this many
-# tokens in a batch (45 ms for a model of 135 million parameters, at 1.3 ms a token).
-MIN_TOKENS_SAVED = 48
+# What a pass through the model costs besides its tokens, in tokens. On two CPU cores and with
+# 135 million parameters a pass takes 45 ms and 1.3 ms a token; a GPU is idle for a long time
+# before tokens begin to count.
+PASS_COST_CPU = 40
+PASS_COST_GPU = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class Reader:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        self.pass_cost = PASS_COST_CPU if model.device.type == "cpu" else PASS_COST_GPU
         self.base: Any = model.base_model
         # Models that take no positions make them from the mask, or have none.
         self._takes_positions = "position_ids" in inspect.signature(self.base.forward).parameters
@@ -104,7 +107,8 @@ class Reader:
         None where there are too few to be worth it. At least one token of each sequence is left.
         """
         beginning = _common_beginning([ids[:-1] for ids in sequences])
-        if not self.keeps_context or len(beginning) * (len(sequences) - 1) < MIN_TOKENS_SAVED:
+        saved = len(beginning) * (len(sequences) - 1)
+        if not self.keeps_context or saved <= self.pass_cost:
             return None
         return self.read(*pad([beginning], side="right", device=self.model.device))
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 
+from evals.items import check_examples
 from orchestrator.record import SweepFolder, TrialRecord
 from orchestrator.spec import SweepSpec
 from trainers.batches import num_steps
@@ -77,9 +78,10 @@ def make_plan(spec: SweepSpec) -> Prepared:
         InputError: model, data or a trial's settings do not fit.
     """
     check_model(spec.model)
+    split = read_split(spec.data)
+    check_examples(split.heldout, spec.evals)
     tokenizer = load_tokenizer(spec.model)
     template = Template(spec.data.template, tokenizer)
-    split = read_split(spec.data)
     stats = data_stats(split.train, template, spec.data.max_length)
     model_fingerprint = fingerprint_model(spec)
     data_fingerprint = fingerprint_examples([*split.train, *split.heldout])

@@ -12,6 +12,7 @@ from typing import Any
 
 from evals.items import digest, write_examples
 from orchestrator.plan import Prepared, SweepPlan, make_plan, pending_record
+from orchestrator.plain import redact
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import now
 from orchestrator.spec import SweepSpec
@@ -115,7 +116,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
         SweepRecord(
             name=spec.name,
             created_at=earlier.created_at if earlier else now(),
-            spec=spec.model_dump(mode="json"),
+            spec=redact(spec.model_dump(mode="json")),
             spec_path=str(spec_path),
             trial_ids=[trial.id for trial in plan.trials],
             model=plan.model,
@@ -123,7 +124,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
             environment=environment(),
         )
     )
-    write_text(folder.root / "spec.yaml", spec_path.read_text(encoding="utf-8"))
+    write_text(folder.root / "spec.yaml", redact(spec_path.read_text(encoding="utf-8")))
     return to_run
 
 
@@ -204,13 +205,17 @@ def run_sweep(
         skipped = {trial.id for trial in prepared.plan.trials} - set(to_run)
         screen = None if is_silent else terminal
         follower = Follower(folder, tracker, screen, skipped=skipped)
-        if work:
-            with ray_cluster(address, os.cpu_count() or 1) as cluster:
-                slots(spec, cluster)
-                with follower:
-                    run_trials(spec, folder, work, cluster)
-        else:
-            follower.show_once()
+        try:
+            if work:
+                with ray_cluster(address, os.cpu_count() or 1) as cluster:
+                    slots(spec, cluster)
+                    with follower:
+                        run_trials(spec, folder, work, cluster)
+            else:
+                follower.show_once()
+        except BaseException:
+            tracker.finish("KILLED")
+            raise
         states = {trial.id: trial.state for trial in folder.read_trials()}
         write_report(folder)
         num_failed = sum(state == "failed" for state in states.values())

@@ -46,5 +46,13 @@ def test_padding_stands_on_its_side() -> None:
 
 
 def test_batches_go_from_long_to_short() -> None:
-    assert sorted_batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
-    assert sorted_batches([], 2) == []
+    assert sorted_batches([3, 9, 1, 9, 4], 2, pass_cost=100) == [[1, 3], [4, 0], [2]]
+    assert sorted_batches([], 2, pass_cost=100) == []
+
+
+def test_a_long_sequence_is_apart_where_padding_to_it_costs_more_than_a_pass() -> None:
+    lengths = [10, 90, 11, 12]
+    # Together 4 x 90 = 360 tokens; apart 90 + 3 x 12 = 126 and a pass.
+    assert sorted_batches(lengths, 4, pass_cost=300) == [[1, 3, 2, 0]]
+    assert sorted_batches(lengths, 4, pass_cost=200) == [[1], [3, 2, 0]]
+    assert sorted_batches(lengths, 4, pass_cost=0) == [[1], [3], [2], [0]]

@@ -112,7 +112,9 @@ def train_whole(folder: Path) -> None:
     train_until(settings(folder), folder / "whole")
 
 
-def launch(config: dict[str, Any], output_dir: Path, world_size: int) -> list[subprocess.Popen[str]]:
+def launch(
+    config: dict[str, Any], output_dir: Path, world_size: int
+) -> list[subprocess.Popen[str]]:
     """The processes of one fine-tune, as torchrun would start them."""
     path = output_dir.parent / f"{output_dir.name}.yaml"
     with path.open("w") as file:

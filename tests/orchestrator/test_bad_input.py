@@ -1,0 +1,211 @@
+"""Bad input: one clear message each, exit code 2, no traceback, nothing written."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+
+from orchestrator.cli import main
+from tests.tiny_model import save_tiny_model
+from tests.trainers.runs import write_data
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@dataclass
+class Workplace:
+    """A spec that is right, to be spoilt by a test."""
+
+    folder: Path
+    spec: dict[str, object]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "sweep.yaml"
+
+    def run(self, *command: str) -> tuple[int, str]:
+        """Exit code and all output of `plw COMMAND sweep.yaml`."""
+        with self.path.open("w") as file:
+            YAML().dump(self.spec, file)
+        result = CliRunner().invoke(main, [*(command or ("sweep",)), str(self.path)])
+        return result.exit_code, result.output
+
+    def line_of(self, text: str) -> int:
+        lines = self.path.read_text().splitlines()
+        return next(number for number, line in enumerate(lines, 1) if text in line)
+
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_data(tmp_path / "data.jsonl", 60)
+    spec: dict[str, object] = {
+        "name": "bad",
+        "model": {"path": str(model)},
+        "data": {"path": "data.jsonl", "template": "plain", "heldout_examples": 8},
+        "schedule": {"steps": 2},
+        "deepspeed": {"precision": "float32"},
+        "search": {"space": {"loss.prompt_loss_weight": [0, 0.1]}},
+    }
+    return Workplace(tmp_path, spec)
+
+
+def assert_refused(workplace: Workplace, *expected: str, command: str = "sweep") -> None:
+    """Exit code 2, each expected text in the message, and no file that was not there before."""
+    before = workplace.files() | {"sweep.yaml"}
+    code, output = workplace.run(command)
+    assert code == 2, output
+    for text in expected:
+        assert text in output
+    assert "Traceback" not in output
+    assert workplace.files() == before
+
+
+def test_the_spec_is_right_before_it_is_spoilt(workplace: Workplace) -> None:
+    code, output = workplace.run("plan")
+    assert code == 0, output
+    assert "2 trials" in output
+
+
+def test_unknown_key_names_line_and_nearest_key(workplace: Workplace) -> None:
+    workplace.spec["optimiser"] = {"learning_rate": 1e-4}
+    assert_refused(workplace, "unknown key optimiser", "did you mean optimizer?")
+    line = workplace.line_of("optimiser")
+    assert f"sweep.yaml:{line}: " in workplace.run()[1]
+
+
+def test_plw_above_one_names_rule_value_and_line(workplace: Workplace) -> None:
+    workplace.spec["search"] = {"space": {"loss.prompt_loss_weight": [0, 1.5]}}
+    assert_refused(
+        workplace,
+        "search.space.loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5",
+    )
+    line = workplace.line_of("loss.prompt_loss_weight")
+    assert f"sweep.yaml:{line}: " in workplace.run()[1] or "sweep.yaml:" in workplace.run()[1]
+
+
+def test_all_problems_of_a_spec_come_at_once(workplace: Workplace) -> None:
+    workplace.spec["loss"] = {"prompt_loss_weight": -1}
+    workplace.spec["batch"] = {"global_batch_size": 0, "micro_batchsize": 2}
+    workplace.spec["search"] = {"space": {"loss.prompt_lossweight": [0]}}
+    assert_refused(
+        workplace,
+        "loss.prompt_loss_weight: input should be greater than or equal to 0, got -1",
+        "batch.global_batch_size",
+        "did you mean micro_batch_size?",
+        "did you mean loss.prompt_loss_weight?",
+    )
+
+
+def test_missing_data_file(workplace: Workplace) -> None:
+    workplace.spec["data"] = {"path": "nowhere.jsonl", "template": "plain"}
+    assert_refused(workplace, "nowhere.jsonl", "no such file")
+
+
+def test_missing_spec(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["sweep", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert "none.yaml: no such file" in result.output
+
+
+def test_broken_line_37_of_a_jsonl(workplace: Workplace) -> None:
+    path = workplace.folder / "data.jsonl"
+    lines = path.read_text().splitlines()
+    lines[36] = lines[36][:-3]
+    path.write_text("\n".join(lines) + "\n")
+    assert_refused(workplace, "data.jsonl:37: ")
+
+
+def test_empty_completion(workplace: Workplace) -> None:
+    path = workplace.folder / "data.jsonl"
+    lines = path.read_text().splitlines()
+    lines[4] = json.dumps({"instruction": "Say nothing.", "input": "", "output": ""})
+    path.write_text("\n".join(lines) + "\n")
+    assert_refused(workplace, "data.jsonl:5: ", "output")
+
+
+def without_tokenizer(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (without_tokenizer, "the model folder has no tokenizer"),
+        (without_weights, "the model folder has no safetensors weights"),
+    ],
+)
+def test_incomplete_model_folder(
+    workplace: Workplace, model: Path, spoil: Callable[[Path], None], expected: str
+) -> None:
+    copy = workplace.folder / "model"
+    shutil.copytree(model, copy)
+    spoil(copy)
+    workplace.spec["model"] = {"path": str(copy)}
+    assert_refused(workplace, expected, "save")
+
+
+def test_model_that_is_nowhere(workplace: Workplace) -> None:
+    workplace.spec["model"] = {"path": "./no-such-model"}
+    assert_refused(workplace, "model.path is not a folder: ./no-such-model")
+
+
+def test_more_workers_than_the_machine_has(workplace: Workplace) -> None:
+    workplace.spec["resources"] = {"workers_per_trial": 1000}
+    cores = os.cpu_count()
+    assert_refused(workplace, "a trial needs 1000 CPU cores", f"this machine has {cores}")
+
+
+def test_mlflow_uri_that_does_not_answer(workplace: Workplace) -> None:
+    workplace.spec["tracking"] = {"uri": "http://127.0.0.1:9"}
+    assert_refused(workplace, "http://127.0.0.1:9")
+
+
+def test_chat_template_where_the_tokenizer_has_none(workplace: Workplace, model: Path) -> None:
+    copy = workplace.folder / "model"
+    shutil.copytree(model, copy)
+    (copy / "chat_template.jinja").unlink()
+    workplace.spec["model"] = {"path": str(copy)}
+    workplace.spec["data"] = {"path": "data.jsonl", "heldout_examples": 8}
+    assert_refused(workplace, "the tokenizer has no chat template", "alpaca or plain")
+
+
+def test_too_few_examples_for_the_heldout_part(workplace: Workplace) -> None:
+    workplace.spec["data"] = {"path": "data.jsonl", "template": "plain"}
+    assert_refused(workplace, "data.heldout_examples")
+
+
+def test_epochs_beside_steps(workplace: Workplace) -> None:
+    workplace.spec["schedule"] = {"steps": 2, "epochs": 1}
+    assert_refused(workplace, "give exactly one of schedule.epochs and schedule.steps")
+
+
+def test_the_model_cannot_be_searched(workplace: Workplace) -> None:
+    workplace.spec["search"] = {"space": {"model.path": ["a", "b"]}}
+    assert_refused(workplace, "model.path cannot be searched")
+
+
+@pytest.mark.parametrize("command", ["status", "report", "ui"])
+def test_a_folder_without_a_sweep(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [command, str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no sweep here" in result.output
