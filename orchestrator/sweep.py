@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.items import digest, write_examples
-from orchestrator.plan import Prepared, SweepPlan, make_plan, pending_record
 from orchestrator.plain import redact
+from orchestrator.plan import Prepared, SweepPlan, make_plan, pending_record
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import now
 from orchestrator.spec import SweepSpec
