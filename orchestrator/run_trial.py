@@ -3,6 +3,7 @@
 Heavy imports live inside the functions: the processes that only schedule never pay for them.
 """
 
+import gc
 import logging
 import os
 import time
@@ -40,6 +41,9 @@ def train_rank(
         from trainers.sft import train
 
         train(TrainConfig.model_validate(settings), folder.trial(trial_id), on_step=on_step)
+        # Engine and model refer to each other: without this the next trial on these warm ranks
+        # would find the memory of the last one still taken.
+        gc.collect()
 
 
 def train_result(root: Path, trial_id: str) -> TrainResult | None:

@@ -24,6 +24,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 import deepspeed
 from deepspeed.comm.torch import build_shm_op
+from deepspeed.runtime.zero import parameter_offload
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_grad,
@@ -196,6 +197,10 @@ class ZeroEngine:
     def destroy(self) -> None:
         """Let go of hooks, buffers and parameters, so that another engine can follow."""
         self._engine.destroy()
+        # ZeRO 3 leaves the module of the last forward pass on a global stack, and with it all of
+        # its memory.
+        parameter_offload.FWD_MODULE_STACK.clear()
+        del self._engine, self._parameters
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:
