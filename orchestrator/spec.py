@@ -87,7 +87,21 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         raise InputError([*error.problems, *problems]) from None
     if problems:
         raise InputError(problems)
-    return spec
+    return _with_absolute_paths(spec)
+
+
+def _with_absolute_paths(spec: SweepSpec) -> SweepSpec:
+    """Ranks run elsewhere: what is a path here must still be one there."""
+
+    def absolute(path: str) -> str:
+        local = Path(path).expanduser()
+        return str(local.absolute()) if local.exists() else path
+
+    model = spec.model.model_copy(update={"path": absolute(spec.model.path)})
+    data = spec.data.model_copy(
+        update={"path": absolute(spec.data.path), "template": absolute(spec.data.template)}
+    )
+    return spec.model_copy(update={"model": model, "data": data})
 
 
 def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:

@@ -34,10 +34,11 @@ _SOURCE = {
     "file_sha256": _GGUF_SHA256,
     "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "licence": "Apache-2.0",
-    "note": "dequantised from Q4_1, four bits per weight, to float32: not the original weights",
+    "note": "dequantised from Q4_1, four bits per weight, to float32: not the original weights; "
+    "already instruction-tuned before the sweep",
 }
 # Part of the folder's name: raise it whenever the code below would write another model.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _WAY_OUT = "or set model.path to the local folder of a model"
 
 Say = Callable[[str], None]
