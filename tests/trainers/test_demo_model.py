@@ -10,7 +10,7 @@ import pytest
 from trainers.demo_model import demo_model_path
 from trainers.errors import InputError
 
-FOLDER = "smollm2-135m-instruct-b179c952-v1"
+FOLDER = "smollm2-135m-instruct-b179c952-v2"
 
 
 def test_a_prepared_model_is_found_without_a_word(

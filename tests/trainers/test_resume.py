@@ -35,7 +35,7 @@ def interrupted_and_whole(folder: Path) -> None:
         train_until(config, folder / f"cut-{stage}")
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+@pytest.fixture(scope="module", params=[pytest.param(1), pytest.param(2, marks=pytest.mark.slow)])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"world{request.param}")
     settings(folder)
@@ -96,6 +96,7 @@ def resume_at(folder: Path, crash_after: int | None) -> None:
     train_until(settings(folder), folder / "moved", crash_after=crash_after)
 
 
+@pytest.mark.slow
 def test_resumes_at_another_world_size(tmp_path: Path) -> None:
     """The gradient is the same at any world size, up to the order of float32 sums."""
     run_in_world(2, resume_at, tmp_path, 5)

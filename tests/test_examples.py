@@ -1,0 +1,27 @@
+"""The files that people start from are right."""
+
+from pathlib import Path
+
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ruamel.yaml import YAML
+
+from orchestrator.plan import expand
+from orchestrator.spec import load_spec
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_demo_spec_is_a_grid_over_four_weights() -> None:
+    spec = load_spec(ROOT / "examples" / "demo.yaml")
+    assert [point["loss.prompt_loss_weight"] for point in expand(spec)] == [0, 0.01, 0.242, 1]
+
+
+def test_the_demo_spec_has_two_lines_to_edit() -> None:
+    lines = (ROOT / "examples" / "demo.yaml").read_text().splitlines()
+    edits = [line.split("#")[0].strip() for line in lines if "# edit:" in line]
+    assert edits == ["path: demo:smollm2-135m-instruct", "path: demo:python-docs-short"]
+
+
+def test_ray_accepts_the_cluster_file() -> None:
+    config = YAML(typ="safe").load(ROOT / "cluster.yaml")
+    validate_config(prepare_config(config))
