@@ -114,7 +114,7 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
         )
     outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)
     print_outcome(outcome, as_json=as_json)
-    sys.exit(1 if outcome.num_failed else 0)
+    sys.exit(1 if outcome.num_failed or outcome.num_unfinished else 0)
 
 
 @main.command()

@@ -64,7 +64,7 @@ class WarmRanks:
         self._has_failed = progress.error is not None or progress.attempts > 1
         return progress
 
-    def close(self, timeout_s: float = 60) -> None:
+    def close(self, timeout_s: float = 10) -> None:
         """Let the ranks go, and with them the resources they hold."""
         ray.get(self._mailbox.close.remote())
         if self._group is not None:

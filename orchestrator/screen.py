@@ -69,6 +69,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
                     "num_run": outcome.num_run,
                     "num_skipped": outcome.num_skipped,
                     "num_failed": outcome.num_failed,
+                    "num_unfinished": outcome.num_unfinished,
                     "headline": headline(findings),
                 },
                 indent=2,
@@ -81,6 +82,11 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     for trial in folder.read_trials():
         if trial.state == "failed":
             click.echo(f"failed: {trial.id}: {trial.error}; see {folder.trial(trial.id)}/log.txt")
+    if outcome.num_unfinished:
+        click.echo(
+            f"interrupted: {outcome.num_unfinished} trials are not finished; the same command "
+            "goes on from their last checkpoints"
+        )
     if not outcome.is_tracked:
         click.echo("MLflow did not take everything; run the sweep again to post what is missing.")
     click.echo(headline(findings))

@@ -25,12 +25,14 @@ _VERSIONED_PACKAGES = ("plw-sweep", "torch", "transformers", "deepspeed", "ray",
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended. `num_skipped` trials were done before it began."""
+    """How a sweep ended. `num_skipped` trials were done before it began, `num_unfinished` ones
+    were cut short by an interrupt and go on when the sweep is run again."""
 
     folder: SweepFolder
     num_run: int
     num_skipped: int
     num_failed: int
+    num_unfinished: int
     is_tracked: bool
 
 
@@ -194,7 +196,7 @@ def run_sweep(
     from orchestrator.quiet import output_to
     from orchestrator.ray_sweep import UNTUNED, ray_cluster, run_trials, slots
     from orchestrator.report import write_report
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking import FinalStatus, Tracker
 
     to_run = prepare_folder(spec, prepared, spec_path)
     folder = SweepFolder(spec.folder)
@@ -219,12 +221,15 @@ def run_sweep(
         states = {trial.id: trial.state for trial in folder.read_trials()}
         write_report(folder)
         num_failed = sum(state == "failed" for state in states.values())
-        is_tracked = tracker.finish("FAILED" if num_failed else "FINISHED")
+        num_unfinished = sum(state not in ("done", "failed") for state in states.values())
+        status: FinalStatus = "FAILED" if num_failed else "FINISHED"
+        is_tracked = tracker.finish("KILLED" if num_unfinished else status)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return Outcome(
         folder=folder,
         num_run=len(to_run),
         num_skipped=len(states) - len(to_run),
         num_failed=num_failed,
+        num_unfinished=num_unfinished,
         is_tracked=is_tracked,
     )

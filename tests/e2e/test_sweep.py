@@ -1,6 +1,7 @@
 """A sweep as a person runs it: real Ray, DeepSpeed and MLflow, on a model of their own."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -126,8 +127,8 @@ def two_ranks(tmp_path: Path) -> Workplace:
         tmp_path,
         resources={"workers_per_trial": 2, "cpus_per_worker": 1},
         deepspeed={"zero_stage": 2},
-        schedule={"steps": 400},
-        checkpoint={"every_steps": 50},
+        schedule={"steps": 200},
+        checkpoint={"every_steps": 30},
         search={"space": {"loss.prompt_loss_weight": [0, 0.1]}},
     )
 
@@ -142,7 +143,7 @@ def steps_of(workplace: Workplace, index: int) -> int:
 
 def test_a_killed_rank_resumes_its_trial_from_the_checkpoint(two_ranks: Workplace) -> None:
     driver = two_ranks.start("sweep", "sweep.yaml")
-    poll(lambda: steps_of(two_ranks, 0) > 120, "step 120 of the first trial")
+    poll(lambda: steps_of(two_ranks, 0) > 70, "step 70 of the first trial")
     [*ranks] = rank_processes(driver)
     assert len(ranks) == 2
     ranks[-1].kill()
@@ -154,7 +155,7 @@ def test_a_killed_rank_resumes_its_trial_from_the_checkpoint(two_ranks: Workplac
     assert "resumed from step" in log.read_text()
     for run in two_ranks.runs():
         if "mlflow.parentRunId" in run.data.tags:
-            assert two_ranks.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 401)]
+            assert two_ranks.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 201)]
 
 
 def test_a_killed_sweep_goes_on_where_it_was(two_ranks: Workplace) -> None:
@@ -171,7 +172,7 @@ def test_a_killed_sweep_goes_on_where_it_was(two_ranks: Workplace) -> None:
     children = [r for r in two_ranks.runs() if "mlflow.parentRunId" in r.data.tags]
     assert len(children) == 2
     for run in children:
-        assert two_ranks.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 401)]
+        assert two_ranks.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 201)]
 
 
 def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
@@ -192,3 +193,23 @@ def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
         if "mlflow.parentRunId" in run.data.tags
     }
     assert sorted(status.values()) == ["FAILED", "FINISHED"]
+
+
+def test_an_interrupted_sweep_says_so_and_goes_on(tmp_path: Path) -> None:
+    workplace = make_workplace(
+        tmp_path,
+        schedule={"steps": 3000},
+        checkpoint={"every_steps": 20},
+        search={"space": {"loss.prompt_loss_weight": [0.1]}},
+    )
+    driver = workplace.start("sweep", "sweep.yaml")
+    poll(lambda: steps_of(workplace, 0) > 60, "step 60")
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 1, output
+    assert "interrupted: 1 trials are not finished" in output
+    assert "Traceback" not in output
+    driver = workplace.start("sweep", "sweep.yaml")
+    log = workplace.sweep / "trials" / workplace.trials()[0]["id"] / "log.txt"
+    poll(lambda: "resumed from step" in log.read_text(), "the resumed trial")
+    kill_all(driver)
