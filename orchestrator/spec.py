@@ -116,7 +116,7 @@ def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         label = f"search.space.{dotted}"
         if dotted not in fields:
             near = difflib.get_close_matches(str(dotted), fields, n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]}?" if near else "plw init --schema lists all settings"
+            fix = f"did you mean {near[0]}?" if near else f"settings: {', '.join(fields)}"
             problems.append(Problem(message=f"unknown setting {dotted}", where=where, fix=fix))
         elif dotted.split(".")[0] in _FIXED_SECTIONS:
             problems.append(
