@@ -238,10 +238,17 @@ def _beats(best: Point | None, untuned: Estimate | None, *, higher_is_better: bo
     return is_better and not _overlap(best, untuned)
 
 
+def best_label(measure: Measure) -> str:
+    """The best point observed, or all the weights that share its value."""
+    if len(measure.ties) > 1:
+        return _plws(measure.ties)
+    return measure.best.label if measure.best else "-"
+
+
 def _plws(points: Sequence[Point]) -> str:
     weights = sorted({point.prompt_loss_weight for point in points})
     if len(weights) > MAX_PLWS_NAMED:
-        return f"{len(weights)} other PLWs"
+        return f"{len(weights)} PLWs"
     names = [f"{weight:g}" for weight in weights]
     return "PLW " + (" and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0])
 
@@ -311,7 +318,8 @@ def _answer(findings: Findings) -> str:
     extreme = "highest" if lead.higher_is_better else "lowest"
     reason = "an interval is missing" if "no interval" in lead.verdict else "the intervals overlap"
     scope = ", and no other measure names one" if findings.measures[1:] else ""
+    verb = "share" if len(lead.ties) > 1 else "had"
     return (
-        f"{lead.best.label} had the {extreme} {lead.phrase} ({lead.describe(lead.best)}), "
+        f"{best_label(lead)} {verb} the {extreme} {lead.phrase} ({lead.describe(lead.best)}), "
         f"but {reason}, so no PLW is named best{scope}."
     )

@@ -66,6 +66,12 @@ class Measure(Finding):
     def format(self, value: float | None) -> str:
         return format_value(value, self.unit)
 
+    @property
+    def ties(self) -> list[Point]:
+        """The points whose value is that of `best`, itself among them."""
+        best = self.best
+        return [point for point in self.points if best and point.value == best.value]
+
     def describe(self, estimate: Estimate) -> str:
         """The value with its interval: `0.78, 95% interval 0.66 to 0.87`."""
         if estimate.ci_low is None or estimate.ci_high is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.scores import Score
-from orchestrator.analysis import GROUPS, headline, read_findings
+from orchestrator.analysis import GROUPS, best_label, headline, read_findings
 from orchestrator.findings import Findings, Measure, Point, format_value
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.plots import ALL_PANELS, file_stem, write_plots
@@ -189,7 +189,7 @@ def _best_row(measure: Measure) -> dict[str, Any]:
     return {
         "measure": measure.title,
         "direction": "higher is better" if measure.higher_is_better else "lower is better",
-        "best": best.label if best else "-",
+        "best": best_label(measure),
         "value": measure.describe(best) if best else "-",
         "verdict": measure.verdict,
         "is_named": measure.is_named,

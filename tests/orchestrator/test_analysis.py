@@ -54,6 +54,20 @@ def test_best_is_named_where_its_interval_is_apart_from_all_others() -> None:
     ]
 
 
+def test_weights_that_tie_are_all_named_in_the_headline() -> None:
+    found = findings_of(
+        {
+            0.0: {ACCURACY: (0.65, 0.50, 0.77)},
+            0.1: {ACCURACY: (0.65, 0.50, 0.77)},
+            1.0: {ACCURACY: (0.60, 0.46, 0.73)},
+        }
+    )
+    assert headline(found).startswith(
+        "Single-seed demo: PLW 0 and 0.1 share the highest multiple-choice accuracy (0.65, 95% "
+        "interval 0.50 to 0.77), but the intervals overlap, so no PLW is named best"
+    )
+
+
 def test_intervals_that_touch_overlap() -> None:
     (measure,) = findings_of(
         {0.0: {ACCURACY: (0.60, 0.55, 0.75)}, 0.1: {ACCURACY: (0.80, 0.75, 0.85)}}
@@ -184,8 +198,8 @@ def test_failed_and_unfinished_trials_are_counted_and_not_scored() -> None:
     }
     assert [p.prompt_loss_weight for p in findings.measures[0].points] == [0.0, 0.1]
     assert headline(findings) == (
-        "Single seed: PLW 0 had the highest multiple-choice accuracy (0.50, 95% interval 0.40 to "
-        "0.60), but the intervals overlap, so no PLW is named best. Of 5 trials, 1 failed and 2 "
+        "Single seed: PLW 0 and 0.1 share the highest multiple-choice accuracy (0.50, 95% "
+        "interval 0.40 to 0.60), but the intervals overlap, so no PLW is named best. Of 5 trials, 1 failed and 2 "
         "unfinished."
     )
 
