@@ -199,8 +199,8 @@ def test_failed_and_unfinished_trials_are_counted_and_not_scored() -> None:
     assert [p.prompt_loss_weight for p in findings.measures[0].points] == [0.0, 0.1]
     assert headline(findings) == (
         "Single seed: PLW 0 and 0.1 share the highest multiple-choice accuracy (0.50, 95% "
-        "interval 0.40 to 0.60), but the intervals overlap, so no PLW is named best. Of 5 trials, 1 failed and 2 "
-        "unfinished."
+        "interval 0.40 to 0.60), but the intervals overlap, so no PLW is named best. Of 5 "
+        "trials, 1 failed and 2 unfinished."
     )
 
 
