@@ -132,11 +132,13 @@ def train(config: Path, output_dir: Path, overrides: Sequence[str]) -> None:
 
 @main.command("eval")
 @click.argument("model")
-@click.option("--data", "data_path", required=True, help="Held-out examples: file, hub, demo:...")
+@click.option(
+    "--data", "data_path", help="Examples to score on; default: the spec's held-out ones."
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="A sweep spec, whose evals and template are used.",
+    help="A sweep spec, whose measures, template and held-out examples are used.",
 )
 @click.option("--template", help="chat, alpaca, plain or a Jinja file; default: the spec's.")
 @click.option("--max-length", type=int, help="Tokens per example; default: the spec's or 512.")
@@ -146,7 +148,7 @@ def train(config: Path, output_dir: Path, overrides: Sequence[str]) -> None:
 @_json_option
 def evaluate(
     model: str,
-    data_path: str,
+    data_path: str | None,
     config: Path | None,
     template: str | None,
     max_length: int | None,

@@ -9,6 +9,7 @@ from orchestrator.record import SweepFolder
 from orchestrator.spec import load_spec
 from orchestrator.tracking_uri import is_web, ui_command
 from trainers.config import DataConfig, ModelConfig
+from trainers.data import read_split
 from trainers.errors import InputError, Problem
 from trainers.models import load_tokenizer, resolve_model_path
 from trainers.records import read_examples
@@ -47,27 +48,35 @@ def stats_of(path: str, *, model: str, template: str, max_length: int, split: st
 
 def evaluate_model(
     model: str,
-    data_path: str,
+    data_path: str | None,
     *,
     spec_path: Path | None,
     template: str | None,
     max_length: int | None,
     output_dir: Path,
 ) -> ScoreCard:
-    """Score a model on examples; a spec gives the measures, template and length where given.
+    """Score a model on examples, or on the held-out part of a spec's data.
+
+    A spec also gives the measures, the template and the length, as far as they are not given.
 
     Raises:
-        InputError: model, data or template do not fit.
+        InputError: neither examples nor a spec were given, or model, data or template do not fit.
     """
     from evals.run import score_model
 
-    evals, data = EvalConfig(), DataConfig(path=data_path)
     if spec_path is not None:
         spec = load_spec(spec_path)
         evals, data = spec.evals, spec.data
+    elif data_path is not None:
+        evals, data = EvalConfig(), DataConfig(path=data_path)
+    else:
+        raise InputError(
+            Problem(message="nothing to score on", fix="give --data, or a sweep spec as --config")
+        )
+    examples = read_examples(data_path) if data_path else read_split(data).heldout
     return score_model(
         model_path=resolve_model_path(model),
-        examples=read_examples(data_path),
+        examples=examples,
         template=template or data.template,
         max_length=max_length or data.max_length,
         config=evals,

@@ -102,8 +102,7 @@ class TestOwnModelAndData:
         trial_id = workplace.trials()[1]["id"]
         folder = workplace.sweep / "trials" / trial_id
         done = workplace.plw(
-            *("eval", str(folder / "model"), "--data", str(workplace.sweep / "data/heldout.jsonl")),
-            *("--config", "sweep.yaml", "-o", "again", "--json"),
+            *("eval", str(folder / "model"), "--config", "sweep.yaml", "-o", "again", "--json"),
         )
         assert done.returncode == 0, done.stderr
         again = {s["name"]: s["value"] for s in json.loads(done.stdout)["scores"]}
