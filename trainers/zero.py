@@ -9,12 +9,14 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.cpp_extension import _get_build_directory
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -36,6 +38,8 @@ from deepspeed.utils import (
 from trainers.config import DeepSpeedConfig, OptimizerConfig
 from trainers.ranks import Ranks
 
+# Compiling takes about a minute; a lock this old belongs to a process that was killed.
+STALE_LOCK_S = 180
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -54,6 +58,7 @@ class ZeroEngine:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # DeepSpeed insists on it even where the group is already there.
         os.environ.setdefault("LOCAL_RANK", str(ranks.device.index or 0))
+        _await_build_lock()
         deepspeed.init_distributed(
             dist_backend="nccl" if ranks.device.type == "cuda" else "gloo",
             auto_mpi_discovery=False,
@@ -267,4 +272,18 @@ def load_cpu_op() -> bool:
     """Compile or load DeepSpeed's CPU operation; False where the device needs none."""
     if torch.cuda.is_available():
         return False
+    _await_build_lock()
     return build_shm_op() is not None
+
+
+def _await_build_lock() -> None:
+    """Wait while another process builds the CPU operation, and clear the lock of a dead one.
+
+    torch waits for such a lock without end, so a kill at the wrong moment would hang every later
+    run on the machine.
+    """
+    lock = Path(_get_build_directory("deepspeed_shm_comm", verbose=False)) / "lock"
+    with contextlib.suppress(FileNotFoundError):
+        while time.time() - lock.stat().st_mtime < STALE_LOCK_S:
+            time.sleep(0.2)
+        lock.unlink()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
 
+PAUSE = threading.Event()
 DEMO_SPEC = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
 
@@ -99,6 +101,8 @@ def poll(condition: Callable[[], bool], what: str, timeout_s: float = 180) -> No
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        # A poll without a pause would take a core from what it waits for.
+        PAUSE.wait(0.1)
 
 
 def rank_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -1,7 +1,6 @@
 """A sweep as a person runs it: real Ray, DeepSpeed and MLflow, on a model of their own."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -192,23 +191,3 @@ def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
         if "mlflow.parentRunId" in run.data.tags
     }
     assert sorted(status.values()) == ["FAILED", "FINISHED"]
-
-
-def test_an_interrupted_sweep_says_so_and_goes_on(tmp_path: Path) -> None:
-    workplace = make_workplace(
-        tmp_path,
-        schedule={"steps": 3000},
-        checkpoint={"every_steps": 20},
-        search={"space": {"loss.prompt_loss_weight": [0.1]}},
-    )
-    driver = workplace.start("sweep", "sweep.yaml")
-    poll(lambda: steps_of(workplace, 0) > 60, "step 60")
-    driver.send_signal(signal.SIGINT)
-    output, _ = driver.communicate(timeout=120)
-    assert driver.returncode == 1, output
-    assert "interrupted: 1 trials are not finished" in output
-    assert "Traceback" not in output
-    driver = workplace.start("sweep", "sweep.yaml")
-    log = workplace.sweep / "trials" / workplace.trials()[0]["id"] / "log.txt"
-    poll(lambda: "resumed from step" in log.read_text(), "the resumed trial")
-    kill_all(driver)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.worlds import run_in_world
 from trainers.errors import InputError
 
 STAGES = (0, 1, 2, 3)
+PAUSE = threading.Event()
 
 
 def weights(output_dir: Path) -> dict[str, bytes]:
@@ -156,6 +158,8 @@ def wait_for_step(output_dir: Path, step: int, ranks: list[subprocess.Popen[str]
     while last_step(output_dir) < step:
         assert time.monotonic() < deadline, "no progress"
         assert all(rank.poll() is None for rank in ranks), "a rank ended by itself"
+        # A poll without a pause would take a core from what it waits for.
+        PAUSE.wait(0.1)
 
 
 def finish(ranks: list[subprocess.Popen[str]]) -> None:
@@ -168,10 +172,9 @@ def finish(ranks: list[subprocess.Popen[str]]) -> None:
     ("world_size", "stage"),
     [
         (1, 2),
-        (2, 3),
         *(
             pytest.param(world_size, stage, marks=pytest.mark.full)
-            for world_size, stage in [(1, 1), (1, 3), (2, 1), (2, 2)]
+            for world_size, stage in [(1, 1), (1, 3), (2, 1), (2, 2), (2, 3)]
         ),
     ],
 )
@@ -181,11 +184,11 @@ def test_killed_processes_resume_to_the_same_bits(
     config = settings(
         tmp_path,
         deepspeed={"zero_stage": stage, "precision": "float32"},
-        schedule={"steps": 300},
+        schedule={"steps": 120},
         checkpoint={"every_steps": 20},
     )
     finish(launch(config, tmp_path / "whole", world_size))
-    for step in (30, 110):
+    for step in (30, 70):
         ranks = launch(config, tmp_path / "cut", world_size)
         wait_for_step(tmp_path / "cut", step, ranks)
         for rank in ranks:
