@@ -43,6 +43,9 @@ def main() -> None:
 
     Start with `plw doctor`, then `plw plan SPEC` and `plw sweep SPEC`.
     """
+    from orchestrator.packages import check_packages
+
+    check_packages()
     # Neither a hub's progress bars nor a tokenizer's warning about forks belong on the screen.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

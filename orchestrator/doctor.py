@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 import psutil
 
+from orchestrator.packages import check_packages
+from trainers.errors import InputError
+
 Verdict = Literal["ok", "warning", "error"]
 
 
@@ -51,24 +54,12 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    """All three of our packages must come from one place: their names are common ones."""
-    import evals
-    import orchestrator
-    import trainers
-
-    parents = {
-        str(Path(str(package.__file__)).parent.parent)
-        for package in (orchestrator, trainers, evals)
-    }
-    if len(parents) > 1:
-        return Finding(
-            "packages",
-            "error",
-            f"orchestrator, trainers and evals come from {', '.join(sorted(parents))}",
-            "another package of that name stands first on the path; use a clean environment",
-        )
-    version = importlib.metadata.version("plw-sweep")
-    return Finding("plw-sweep", "ok", f"{version} at {parents.pop()}")
+    try:
+        home = check_packages()
+    except InputError as error:
+        [problem] = error.problems
+        return Finding("packages", "error", problem.message, problem.fix or "")
+    return Finding("plw-sweep", "ok", f"{importlib.metadata.version('plw-sweep')} at {home}")
 
 
 def _torch() -> Finding:

@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.mailbox import Job, Mailbox, Progress
+from orchestrator.packages import check_packages
 from orchestrator.run_trial import score, train_rank
 
 
@@ -103,6 +104,7 @@ def _new_mailbox() -> Any:
 
 
 def _rank_loop(config: dict[str, Any]) -> None:
+    check_packages()
     mailbox, root = config["mailbox"], Path(config["root"])
     rank = ray.train.get_context().get_world_rank()
     number = 0

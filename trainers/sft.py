@@ -64,7 +64,8 @@ def train(
 
     Raises:
         InputError: model, data or settings do not fit.
-        TrainingError: the loss is not finite; the parameters were not touched by that step.
+        TrainingError: the loss or its gradient is not finite; the parameters were not touched
+            by that step.
     """
     finished = finished_result(config, output_dir)
     if finished is not None:
@@ -164,11 +165,14 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
         # What padding holds never matters: nothing that counts attends to it.
         pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
     )
+    ids = [run.examples[index].id for index in window]
+    # All ranks hold the same sums, so all stop, before the optimizer moves.
     if not math.isfinite(batch_loss.loss):
-        # All ranks hold the same sum, so all stop here, before the optimizer moves.
-        raise _not_finite(step, batch_loss, [run.examples[index].id for index in window])
+        raise _not_finite(f"the loss of step {step + 1} is {batch_loss.loss}", batch_loss, ids)
     rate = learning_rate(step, run.total_steps, config.optimizer, config.schedule)
     grad_norm = run.engine.step(rate)
+    if not math.isfinite(grad_norm):
+        raise _not_finite(f"the gradient of step {step + 1} is not finite", batch_loss, ids)
     return StepMetrics(
         step=step + 1,
         total_steps=run.total_steps,
@@ -230,10 +234,10 @@ def finished_result(config: TrainConfig, output_dir: Path) -> TrainResult | None
     return TrainResult(**record["result"])
 
 
-def _not_finite(step: int, loss: BatchLoss, example_ids: list[str]) -> TrainingError:
+def _not_finite(what: str, loss: BatchLoss, example_ids: list[str]) -> TrainingError:
     shown = ", ".join(example_ids[:8]) + (" ..." if len(example_ids) > 8 else "")
     return TrainingError(
-        f"the loss of step {step + 1} is {loss.loss} (completion {loss.completion_loss}, prompt "
+        f"{what} (loss of completion tokens {loss.completion_loss}, of prompt tokens "
         f"{loss.prompt_loss}) on examples {shown}; the parameters were not moved by it; try a "
         "lower learning rate or look at those examples"
     )

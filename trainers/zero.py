@@ -7,6 +7,7 @@ that a step's gradient is that of the loss we wrote down.
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -65,7 +66,10 @@ class ZeroEngine:
             verbose=False,
         )
         self.ranks = ranks
-        self.stage = deepspeed_config.zero_stage
+        # Without ZeRO and in float32, DeepSpeed steps torch's own optimizer and wraps nothing.
+        self._is_plain = (
+            deepspeed_config.zero_stage == 0 and deepspeed_config.precision == "float32"
+        )
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adam = torch.optim.AdamW(
             trainable,
@@ -108,12 +112,25 @@ class ZeroEngine:
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> float:
-        """Move the parameters; returns the global gradient norm before clipping."""
+        """Move the parameters; returns the global gradient norm before clipping.
+
+        A norm that is not finite is returned too, on all ranks, and then nothing has moved.
+        """
         for group in self._inner_optimizer.param_groups:
             group["lr"] = learning_rate
+        if self._is_plain:
+            norm = torch.nn.utils.get_total_norm(
+                [p.grad for p in self._parameters.values() if p.grad is not None]
+            )
+            if not torch.isfinite(norm):
+                return float(norm)
+            self._engine.step()
+            return float(norm)
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        # DeepSpeed's ZeRO optimizers pass over a step whose gradient is not finite.
+        if self._engine.optimizer.overflow:
+            return math.inf
+        return float(self._engine.get_global_grad_norm())
 
     def gradients(self) -> dict[str, Tensor]:
         """The full gradient of the step by parameter, float32, before clipping and stepping.
@@ -131,7 +148,7 @@ class ZeroEngine:
         A collective: all ranks iterate together. Tensors are transient, so copy what is kept.
         """
         for name, parameter in self._parameters.items():
-            if self.stage == 0 and not hasattr(parameter, "_hp_mapping"):
+            if self._is_plain:
                 state = self._inner_optimizer.state[parameter]
                 yield (
                     name,
@@ -160,7 +177,7 @@ class ZeroEngine:
         """
         parameter = self._parameters[name]
         device = self.ranks.device
-        if self.stage == 0 and not hasattr(parameter, "_hp_mapping"):
+        if self._is_plain:
             parameter.data.copy_(saved["weight"])
             for moment in ADAM_MOMENTS:
                 self._inner_optimizer.state[parameter][moment].copy_(saved[moment])
@@ -201,10 +218,16 @@ class ZeroEngine:
 
     def destroy(self) -> None:
         """Let go of hooks, buffers and parameters, so that another engine can follow."""
+        optimizer = self._engine.optimizer
         self._engine.destroy()
-        # ZeRO 3 leaves the module of the last forward pass on a global stack, and with it all of
-        # its memory.
+        # ZeRO 3 stays alive behind its hooks on the autograd graph, out of reach of the garbage
+        # collector, so its memory is given back whoever still refers to it.
         parameter_offload.FWD_MODULE_STACK.clear()
+        held = [vars(optimizer), self._inner_optimizer.state, list(self.module.parameters())]
+        for tensor in _tensors_in(held):
+            storage = tensor.untyped_storage()
+            if storage.resizable():
+                storage.resize_(0)
         del self._engine, self._parameters
 
     @property
@@ -266,6 +289,18 @@ def _deepspeed_settings(
         "steps_per_print": 2**62,
         "wall_clock_breakdown": False,
     }
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors inside nested lists, tuples and dicts; a parameter with its ZeRO 3 partition."""
+    if isinstance(value, Tensor):
+        yield value
+        yield from _tensors_in([value.grad, getattr(value, "ds_tensor", None)])
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors_in(item)
 
 
 def load_cpu_op() -> bool:

@@ -1,0 +1,33 @@
+"""The project's three packages have common names: make sure that they are ours, and together."""
+
+import importlib.util
+from pathlib import Path
+
+from trainers.errors import InputError, Problem
+
+PACKAGES = ("orchestrator", "trainers", "evals")
+
+
+def check_packages() -> Path:
+    """The one folder that holds all three packages; imports none of them.
+
+    Raises:
+        InputError: they come from several folders, as they do where another distribution has a
+            package of one of these names and stands first on the path.
+    """
+    folders: dict[str, Path | None] = {}
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        folders[name] = Path(spec.origin).parent.parent if spec and spec.origin else None
+    if None not in folders.values() and len(set(folders.values())) == 1:
+        home = folders["orchestrator"]
+        assert home is not None
+        return home
+    found = ", ".join(f"{name} from {folder or 'nowhere'}" for name, folder in folders.items())
+    raise InputError(
+        Problem(
+            message=f"the three packages of plw-sweep must come from one folder, not {found}",
+            fix="another package of such a name is first on the path: use an environment of its "
+            "own, and start outside of folders with these names",
+        )
+    )
