@@ -1,8 +1,9 @@
 """Which examples make up a step, how they are dealt to ranks, and how they become tensors."""
 
+import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from trainers.roles import Encoded, Role
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass of one rank; every tensor is (B, T), padded on the right.
+    """One forward pass of one rank; every tensor is (B, T).
+
+    Padded: a row for each example, filled up on the right. Packed: one row in which the examples
+    stand back to back, with their `sequence_lengths`.
 
     `targets_BT[b, t]` is the token after position t, `target_roles_BT` its role (`Role.PADDING`
     where there is none).
@@ -23,6 +27,7 @@ class MicroBatch:
     input_ids_BT: Tensor
     targets_BT: Tensor
     target_roles_BT: Tensor
+    sequence_lengths: tuple[int, ...] | None = None
 
 
 def num_steps(num_examples: int, global_batch_size: int, schedule: ScheduleConfig) -> int:
@@ -64,6 +69,29 @@ def deal(
     return chunks[rank::world_size]
 
 
+def deal_packed(
+    lengths: Sequence[int], *, max_tokens: int, rank: int, world_size: int
+) -> list[list[int]]:
+    """The micro-batches of `rank` with at most `max_tokens` tokens each, as `deal` gives them.
+
+    Equally many for each rank, and filled evenly: the longest example left goes where there is
+    least, over the fewest micro-batches for which that stays within the limit. An example above
+    the limit has a micro-batch of its own.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    rounds = max(1, math.ceil(sum(lengths) / (max_tokens * world_size)))
+    while True:
+        emptiest = [(0, number) for number in range(rounds * world_size)]
+        bins: list[list[int]] = [[] for _ in emptiest]
+        for index in by_length:
+            load, number = heapq.heappop(emptiest)
+            bins[number].append(index)
+            heapq.heappush(emptiest, (load + lengths[index], number))
+        if all(load <= max_tokens or len(bins[number]) == 1 for load, number in emptiest):
+            return bins[rank::world_size]
+        rounds += 1
+
+
 def collate(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
     """The micro-batch of `examples`; of none, a single padded position that counts for nothing.
 
@@ -81,6 +109,19 @@ def collate(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
         targets_BT[row, : length - 1] = ids[1:]
         target_roles_BT[row, : length - 1] = torch.tensor(example.roles)[1:]
     return MicroBatch(input_ids_BT, targets_BT, target_roles_BT)
+
+
+def collate_packed(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
+    """The micro-batch of `examples` back to back; of none, a single position as in `collate`."""
+    if not examples:
+        return replace(collate([], pad_token_id), sequence_lengths=(1,))
+    rows = [collate([example], pad_token_id) for example in examples]
+    return MicroBatch(
+        torch.cat([row.input_ids_BT for row in rows], dim=1),
+        torch.cat([row.targets_BT for row in rows], dim=1),
+        torch.cat([row.target_roles_BT for row in rows], dim=1),
+        tuple(len(example.input_ids) for example in examples),
+    )
 
 
 def count_targets(examples: Sequence[Encoded]) -> dict[Role, int]:

@@ -33,6 +33,10 @@ class ModelConfig(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         "sdpa", description="Attention implementation of transformers."
     )
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="Set every dropout probability that the model family has; null keeps its own.",
+    )
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
 
 
@@ -72,11 +76,18 @@ class LossConfig(Section):
     normalization: NormalizationMode = Field(
         "weights", description="What the weighted sum over the global batch is divided by."
     )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of each target's probability that is spread over the vocabulary."
+    )
 
 
 class OptimizerConfig(Section):
     learning_rate: Positive = Field(2e-5, description="Peak learning rate of AdamW.")
     weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
+    distance_penalty: NonNegative = Field(
+        0.0,
+        description="Decoupled decay towards the pre-trained weights, as weight_decay is to zero.",
+    )
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Positive = 1e-8
@@ -103,6 +114,28 @@ class BatchConfig(Section):
         128, description="Examples per optimizer step, over all ranks and micro-batches."
     )
     micro_batch_size: PositiveInt = Field(4, description="Examples per forward pass of one rank.")
+    packing: bool = Field(
+        False,
+        description=(
+            "Put examples back to back instead of padding them, as many as batch.max_tokens holds; "
+            "none sees another, so loss and gradient stay the same."
+        ),
+    )
+    max_tokens: PositiveInt | None = Field(
+        None,
+        description=(
+            "Tokens per packed forward pass of one rank; null takes batch.micro_batch_size x "
+            "data.max_length."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _tokens_of_packing(self) -> Self:
+        if self.max_tokens is not None and not self.packing:
+            raise ValueError(
+                "batch.max_tokens is the size of a packed forward pass, but batch.packing is false"
+            )
+        return self
 
 
 class DeepSpeedConfig(Section):
@@ -133,3 +166,12 @@ class TrainConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every_steps: PositiveInt = Field(1, description="Steps between logged metrics.")
     seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
+
+    @model_validator(mode="after")
+    def _attention_of_packing(self) -> Self:
+        if self.batch.packing and self.model.attention != "sdpa":
+            raise ValueError(
+                "batch.packing keeps examples apart by an attention of its own, built on SDPA; "
+                "set model.attention to sdpa"
+            )
+        return self

@@ -3,12 +3,15 @@
 Shape legend: B examples, T positions, N selected positions, D hidden size, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from trainers.config import LossConfig
+from trainers.packing import hidden_states
 from trainers.roles import PROMPT_ROLES, Role
 
 # Bounds the logits of one chunk. Larger chunks were no faster on CPU (64 MiB is about 340
@@ -63,11 +66,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_V: Tensor | None,
         targets_N: Tensor,
         weights_N: Tensor,
+        label_smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         num_positions, vocabulary = hidden_ND.shape[0], weight_VD.shape[0]
         losses_N = torch.empty(num_positions, dtype=wide, device=hidden_ND.device)
+        weighted_sum = torch.zeros((), dtype=wide, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
         grad_bias = None
@@ -80,11 +85,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             targets = targets_N[rows, None]
             log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
             losses_N[rows] = (log_norm - logits.gather(1, targets)).squeeze(1)
+            smoothed = losses_N[rows]
+            if label_smoothing > 0:
+                uniform = log_norm.squeeze(1) - logits.mean(dim=1)
+                smoothed = torch.lerp(smoothed, uniform, label_smoothing)
+            weighted_sum += (smoothed * weights_N[rows]).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
-            # softmax - onehot, in place: the chunk's logits are not needed again.
+            # softmax - target distribution, in place: the chunk's logits are not needed again.
             grad_logits = logits.sub_(log_norm).exp_()
-            grad_logits.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=wide))
+            on_target = torch.full_like(targets, label_smoothing - 1, dtype=wide)
+            grad_logits.scatter_add_(1, targets, on_target)
+            if label_smoothing > 0:
+                grad_logits.sub_(label_smoothing / vocabulary)
             grad_logits.mul_(weights_N[rows, None])
             narrow = grad_logits.to(hidden_ND.dtype)
             if grad_hidden is not None:
@@ -99,7 +112,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.weight_dtype = weight_VD.dtype
         ctx.mark_non_differentiable(losses_N)
-        return (losses_N * weights_N).sum(), losses_N
+        return weighted_sum, losses_N
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
@@ -112,6 +125,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if grad_bias is None else grad_bias.mul_(scale).to(ctx.weight_dtype),
             None,
             None,
+            None,
         )
 
 
@@ -121,15 +135,19 @@ def chunked_cross_entropy(
     bias_V: Tensor | None,
     targets_N: Tensor,
     weights_N: Tensor,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of next-token losses and, detached, each loss in nats.
+    """The weighted sum of next-token losses and, detached, each loss in nats, never smoothed.
+
+    Label smoothing is that of `torch.nn.functional.cross_entropy`: the target distribution is
+    1 - label_smoothing on the target and label_smoothing spread over the whole vocabulary.
 
     Returns:
         A scalar and (N,), both float32, or float64 for float64 hidden states. The tensor of all
         logits never exists.
     """
     weighted_sum, losses_N = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, weights_N.to(hidden_ND.device)
+        hidden_ND, weight_VD, bias_V, targets_N, weights_N, label_smoothing
     )
     return weighted_sum, losses_N
 
@@ -141,36 +159,45 @@ class WeightedPromptLM(nn.Module):
     all chunks at once and lets it go afterwards.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.model = model
-        prefix: Any = model.base_model_prefix
-        self._decoder_name = str(prefix)
-        self.head = _LossHead(model.get_output_embeddings())  # type: ignore[operator]
+        output_embeddings = model.get_output_embeddings()
+        assert isinstance(output_embeddings, nn.Linear)
+        self.head = _LossHead(output_embeddings, label_smoothing)
 
     def forward(
-        self, input_ids_BT: Tensor, targets_BT: Tensor, weights_BT: Tensor, counted_BT: Tensor
+        self,
+        input_ids_BT: Tensor,
+        selected_N: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor,
+        sequence_lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The weighted sum and the loss of each position where `counted_BT` holds, in order.
+        """The weighted sum, and the loss in nats of each of the selected positions.
 
-        No attention mask: padding stands to the right of every example, where causal attention
-        keeps it from the tokens that count.
+        Args:
+            selected_N: positions in the flattened (B * T) whose prediction counts.
+            targets_N: the token that each of them is to predict; `weights_N` its weight.
+            sequence_lengths: of the examples in a packed row; None for padded rows.
         """
-        decoder = getattr(self.model, self._decoder_name)
-        hidden_BTD: Tensor = decoder(input_ids=input_ids_BT, use_cache=False)[0]
+        hidden_BTD = hidden_states(self.model, input_ids_BT, sequence_lengths)
         weighted_sum, losses_N = self.head(
-            hidden_BTD[counted_BT], targets_BT[counted_BT], weights_BT[counted_BT]
+            hidden_BTD.flatten(0, 1).index_select(0, selected_N), targets_N, weights_N
         )
         return weighted_sum, losses_N
 
 
 class _LossHead(nn.Module):
-    def __init__(self, output_embeddings: nn.Linear) -> None:
+    def __init__(self, output_embeddings: nn.Linear, label_smoothing: float) -> None:
         super().__init__()
         self.weight = output_embeddings.weight
         self.bias = output_embeddings.bias
+        self._label_smoothing = label_smoothing
 
     def forward(
         self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return chunked_cross_entropy(hidden_ND, self.weight, self.bias, targets_N, weights_N)
+        return chunked_cross_entropy(
+            hidden_ND, self.weight, self.bias, targets_N, weights_N, self._label_smoothing
+        )

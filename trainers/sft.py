@@ -30,6 +30,7 @@ from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
 from trainers.loss import WeightedPromptLM
 from trainers.models import load_model, load_tokenizer
+from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
 from trainers.roles import Encoded
@@ -125,7 +126,9 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     model = load_model(config.model, DTYPES[config.deepspeed.precision])
     if config.deepspeed.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    wrapped = WeightedPromptLM(model).train()
+    if config.batch.packing:
+        use_packed_attention(model)
+    wrapped = WeightedPromptLM(model, config.loss.label_smoothing).train()
     if checkpoint is not None:
         load_weights(wrapped, checkpoint)
     engine = ZeroEngine(
@@ -162,6 +165,7 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
         [run.examples[index] for index in window],
         loss=config.loss,
         batch=config.batch,
+        max_length=config.data.max_length,
         # What padding holds never matters: nothing that counts attends to it.
         pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
     )

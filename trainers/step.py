@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from trainers.batches import collate, count_targets, deal
+from trainers.batches import collate, collate_packed, count_targets, deal, deal_packed
 from trainers.config import BatchConfig, LossConfig
 from trainers.loss import denominator, token_weights
+from trainers.ranks import Ranks
 from trainers.roles import PROMPT_ROLES, Encoded, Role
 from trainers.zero import ZeroEngine
 
@@ -32,6 +33,7 @@ def accumulate_gradient(
     *,
     loss: LossConfig,
     batch: BatchConfig,
+    max_length: int,
     pad_token_id: int,
 ) -> BatchLoss:
     """Put the gradient of the batch's loss into `engine`; every rank gives the same batch.
@@ -42,26 +44,23 @@ def accumulate_gradient(
     ranks = engine.ranks
     counts = count_targets(global_batch)
     divisor = denominator(counts, loss)
-    micro_batches = deal(
-        [len(example.input_ids) for example in global_batch],
-        micro_batch_size=batch.micro_batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
+    micro_batches = _micro_batches(global_batch, batch, max_length, ranks)
     sums = torch.zeros(3, dtype=torch.float64)
     for index, members in enumerate(micro_batches):
-        micro_batch = collate([global_batch[i] for i in members], pad_token_id)
-        weights_BT = token_weights(micro_batch.target_roles_BT, loss)
-        counted_BT = weights_BT > 0
+        make = collate_packed if batch.packing else collate
+        micro_batch = make([global_batch[i] for i in members], pad_token_id)
+        weights = token_weights(micro_batch.target_roles_BT.flatten(), loss)
+        selected_N = weights.nonzero().squeeze(1)
         weighted_sum, losses_N = engine.forward(
             micro_batch.input_ids_BT.to(ranks.device),
-            micro_batch.targets_BT.to(ranks.device),
-            weights_BT.to(ranks.device),
-            counted_BT.to(ranks.device),
+            selected_N.to(ranks.device),
+            micro_batch.targets_BT.flatten()[selected_N].to(ranks.device),
+            weights[selected_N].to(ranks.device),
+            sequence_lengths=micro_batch.sequence_lengths,
         )
         engine.backward(weighted_sum / divisor, is_last=index == len(micro_batches) - 1)
         losses_N = losses_N.double().cpu()
-        is_completion = micro_batch.target_roles_BT[counted_BT] == Role.COMPLETION
+        is_completion = micro_batch.target_roles_BT.flatten()[selected_N] == Role.COMPLETION
         sums[0] += weighted_sum.detach().double().cpu()
         sums[1] += losses_N[is_completion].sum()
         sums[2] += losses_N[~is_completion].sum()
@@ -72,6 +71,25 @@ def accumulate_gradient(
         completion_loss=_mean(completion, counts[Role.COMPLETION]),
         prompt_loss=_mean(prompt, num_prompt),
         num_tokens=sum(len(example.input_ids) for example in global_batch),
+    )
+
+
+def _micro_batches(
+    global_batch: Sequence[Encoded], batch: BatchConfig, max_length: int, ranks: Ranks
+) -> list[list[int]]:
+    lengths = [len(example.input_ids) for example in global_batch]
+    if batch.packing:
+        return deal_packed(
+            lengths,
+            max_tokens=batch.max_tokens or batch.micro_batch_size * max_length,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+    return deal(
+        lengths,
+        micro_batch_size=batch.micro_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
     )
 
 

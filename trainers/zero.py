@@ -100,8 +100,8 @@ class ZeroEngine:
         module: nn.Module = self._engine.module
         return module
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return self._engine(*inputs)
+    def forward(self, *inputs: Tensor, **settings: Any) -> Any:
+        return self._engine(*inputs, **settings)
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Add the gradient of `loss` to the step's; after the last one it is summed over ranks.

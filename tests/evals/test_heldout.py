@@ -8,8 +8,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from evals.heldout import measure_heldout
 from evals.log_probs import TokenScorer
 from evals.model import LoadedModel
-from tests.evals.families import family
 from tests.evals.reference import no_progress, token_losses
+from tests.families import family
 from trainers.errors import TrainingError
 from trainers.examples import Example, Message, pair
 

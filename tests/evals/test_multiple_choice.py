@@ -9,8 +9,8 @@ from evals.items import ChoiceItem, choice_items
 from evals.log_probs import TokenScorer
 from evals.model import LoadedModel
 from evals.multiple_choice import choice_log_likelihoods, measure_multiple_choice
-from tests.evals.families import family
 from tests.evals.reference import choice_log_likelihood, no_progress
+from tests.families import family
 from trainers.examples import Example, pair
 
 

@@ -2,7 +2,7 @@ import torch
 
 from evals.batches import pad, sorted_batches
 from evals.reading import Reader
-from tests.evals.families import family
+from tests.families import family
 
 CPU = torch.device("cpu")
 

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig
 from trainers.loss import WeightedPromptLM
+from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks
 from trainers.roles import Encoded, Role
 from trainers.step import accumulate_gradient
@@ -33,21 +34,23 @@ class Cell:
     world_size: int
     micro_batch_size: int
     num_examples: int = 8
+    packing: bool = False
 
     @property
     def name(self) -> str:
         return (
             f"plw{self.prompt_loss_weight}-{self.mode}-zero{self.zero_stage}"
             f"-{self.world_size}x{self.micro_batch_size}-of{self.num_examples}"
+            f"-{'packed' if self.packing else 'padded'}"
         )
 
 
 def all_cells() -> list[Cell]:
     layouts = [(1, 8, 8), (2, 4, 8), (1, 4, 8), (2, 2, 8), (2, 2, 7)]
     return [
-        Cell(plw, mode, stage, world, micro, count)
-        for plw, mode, stage, (world, micro, count) in itertools.product(
-            PLWS, MODES, (0, 1, 2, 3), layouts
+        Cell(plw, mode, stage, world, micro, count, packing)
+        for plw, mode, stage, (world, micro, count), packing in itertools.product(
+            PLWS, MODES, (0, 1, 2, 3), layouts, (False, True)
         )
     ]
 
@@ -109,8 +112,11 @@ def write_gradients(cells: list[Cell], folder: Path) -> None:
     """Compute each cell's gradient with the trainer's own code, as one rank of the group."""
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
     for cell in cells:
+        model = tiny_model()
+        if cell.packing:
+            use_packed_attention(model)
         engine = ZeroEngine(
-            WeightedPromptLM(tiny_model()),
+            WeightedPromptLM(model),
             optimizer=OptimizerConfig(),
             deepspeed_config=DeepSpeedConfig(zero_stage=cell.zero_stage, precision="float32"),
             ranks=ranks,
@@ -121,8 +127,12 @@ def write_gradients(cells: list[Cell], folder: Path) -> None:
             examples(cell.num_examples),
             loss=LossConfig(prompt_loss_weight=cell.prompt_loss_weight, normalization=cell.mode),
             batch=BatchConfig(
-                global_batch_size=cell.num_examples, micro_batch_size=cell.micro_batch_size
+                global_batch_size=cell.num_examples,
+                micro_batch_size=cell.micro_batch_size,
+                packing=cell.packing,
             ),
+            # Packed, about as many examples to a forward pass as padded.
+            max_length=30,
             pad_token_id=0,
         )
         gradients = {

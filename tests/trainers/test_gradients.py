@@ -21,13 +21,13 @@ OVERALL, PER_TENSOR = 1e-5, 1e-4
 
 
 def covering_cells() -> list[Cell]:
-    """Every PLW with every layout, and every mode and ZeRO stage with every PLW at least once."""
+    """Every PLW with every layout, padded and packed, over all modes and ZeRO stages."""
     layouts = [(1, 8, 8), (2, 4, 8), (1, 4, 8), (2, 2, 7)]
     stages = itertools.cycle((2, 3, 1, 0, 3))
     modes = itertools.cycle(MODES)
     return [
-        Cell(plw, next(modes), next(stages), world, micro, count)
-        for (world, micro, count), plw in itertools.product(layouts, PLWS)
+        Cell(plw, next(modes), next(stages), world, micro, count, packing)
+        for (world, micro, count), plw, packing in itertools.product(layouts, PLWS, (False, True))
     ]
 
 
@@ -53,7 +53,7 @@ def test_gradient_equals_float64_whole_batch_reference(cell: Cell, gradients: Pa
 @pytest.mark.full
 def test_gradient_equals_reference_in_every_cell(tmp_path: Path) -> None:
     cells = all_cells()
-    assert len(cells) == 320
+    assert len(cells) == 640
     folder = compute(cells, tmp_path)
     failed = []
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Random models of families that differ in what a scorer has to know about."""
+"""Random models of families that differ in what training and scoring have to know about."""
 
 from typing import Any
 
@@ -21,6 +21,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 _SIZES: dict[str, Any] = {
@@ -45,6 +47,7 @@ def family(name: str) -> PreTrainedModel:
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SIZES)),
         # A window shorter than the prompts, so that a shifted window shows.
         "mistral": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=5)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SIZES, head_dim=8)),
         "gpt2": lambda: GPT2LMHeadModel(
             GPT2Config(**_GPT, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
         ),
