@@ -47,6 +47,8 @@ class TrialRecord(BaseModel):
     tokens_per_second: float | None = None
     final_completion_loss: float | None = None
     final_prompt_loss: float | None = None
+    loss_rsd: float | None = None
+    distance: float | None = None
 
     @property
     def prompt_loss_weight(self) -> float:

@@ -99,6 +99,8 @@ def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
             "tokens_per_second": result.tokens_per_second,
             "final_completion_loss": result.completion_loss,
             "final_prompt_loss": result.prompt_loss,
+            "loss_rsd": result.loss_rsd,
+            "distance": result.distance,
         }
     )
 

@@ -60,7 +60,14 @@ MAX_TAG_CHARS = 4000
 PROBE_TIMEOUT_S = 3.0
 RETRY_AFTER_S = 5.0
 WATCHED_FILES = ("trial.json", "metrics.jsonl", "scores.json")
-SUMMARY_FIELDS = ("train_seconds", "eval_seconds", "final_completion_loss", "final_prompt_loss")
+SUMMARY_FIELDS = (
+    "train_seconds",
+    "eval_seconds",
+    "final_completion_loss",
+    "final_prompt_loss",
+    "loss_rsd",
+    "distance",
+)
 RUN_STATUS = {"training": "RUNNING", "scoring": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
 # A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
 # and the next sync posts what this one could not. The rest keeps mlflow off the terminal.

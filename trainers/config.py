@@ -165,6 +165,13 @@ class TrainConfig(Section):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every_steps: PositiveInt = Field(1, description="Steps between logged metrics.")
+    log_distance_every_steps: PositiveInt | None = Field(
+        None,
+        description=(
+            "Steps between logged distances from the pre-trained weights, for which a copy of "
+            "them is kept in memory; null measures it once, at the end."
+        ),
+    )
     seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
 
     @model_validator(mode="after")

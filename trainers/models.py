@@ -17,6 +17,18 @@ from trainers.demo_model import DEMO_MODEL, demo_model_path
 from trainers.errors import InputError, Problem
 
 # Families whose logits are not just the head's product; the chunked head would miss the rest.
+_DROPOUTS = (
+    "attention_dropout",
+    "hidden_dropout",
+    "activation_dropout",
+    "dropout",
+    "attn_pdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+    "embd_dropout",
+    "embed_dropout",
+    "emb_dropout",
+)
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -107,7 +119,10 @@ def load_model(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
             attn_implementation=config.attention,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
+            **_dropout_settings(config, path),
         )
+    except InputError:
+        raise
     except Exception as error:
         raise _cannot_load(config.path, error) from error
     changes = [
@@ -122,6 +137,25 @@ def load_model(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
             )
         )
     return model
+
+
+def _dropout_settings(config: ModelConfig, path: str) -> dict[str, float]:
+    """The model's own dropout settings, all at `config.dropout`; none where that is None."""
+    if config.dropout is None:
+        return {}
+    family = AutoConfig.from_pretrained(
+        path, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+    names = [name for name in _DROPOUTS if isinstance(getattr(family, name, None), float | int)]
+    if not names:
+        raise InputError(
+            Problem(
+                message=f"model.dropout is {config.dropout}, but models of the family "
+                f"{family.model_type} have no dropout",
+                fix="leave model.dropout out",
+            )
+        )
+    return dict.fromkeys(names, config.dropout)
 
 
 def check_model(config: ModelConfig) -> None:

@@ -9,6 +9,7 @@ class StepMetrics:
 
     `loss` is the weighted loss that was minimised: its scale moves with the prompt loss weight,
     so never compare it between trials. The two role losses are means in nats per token.
+    `distance` is the L2 distance from the pre-trained weights, None where it was not measured.
     """
 
     step: int
@@ -21,11 +22,16 @@ class StepMetrics:
     grad_norm: float
     num_tokens: int
     tokens_per_second: float
+    distance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished fine-tune. `tokens_per_second` counts data tokens, not padding."""
+    """A finished fine-tune. `tokens_per_second` counts data tokens, not padding.
+
+    `loss_rsd` and the distances are those of `trainers.diagnostics`; None where there were too
+    few steps, or nothing to measure.
+    """
 
     model_path: str
     steps: int
@@ -34,3 +40,6 @@ class TrainResult:
     tokens_per_second: float
     completion_loss: float | None
     prompt_loss: float | None
+    loss_rsd: float | None = None
+    distance: float | None = None
+    distance_by_layer: dict[str, float] | None = None

@@ -26,6 +26,7 @@ from trainers.checkpoint import (
 )
 from trainers.config import TrainConfig
 from trainers.data import encode_all, read_split
+from trainers.diagnostics import distance, distance_by_layer, loss_rsd
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
 from trainers.loss import WeightedPromptLM
@@ -103,13 +104,17 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """A fine-tune that is ready for step `first_step`."""
+    """A fine-tune that is ready for step `first_step`.
+
+    `origin` is a copy of the pre-trained weights, where training needs one at hand.
+    """
 
     ranks: Ranks
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     engine: ZeroEngine
     examples: list[Encoded]
+    origin: dict[str, torch.Tensor] | None
     total_steps: int
     first_step: int
     tokens_seen: int
@@ -129,6 +134,8 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     if config.batch.packing:
         use_packed_attention(model)
     wrapped = WeightedPromptLM(model, config.loss.label_smoothing).train()
+    needs_origin = config.optimizer.distance_penalty > 0 or config.log_distance_every_steps
+    origin = _copy_of(wrapped) if needs_origin else None
     if checkpoint is not None:
         load_weights(wrapped, checkpoint)
     engine = ZeroEngine(
@@ -147,6 +154,7 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
         model=model,
         engine=engine,
         examples=examples,
+        origin=origin,
         total_steps=total_steps,
         first_step=checkpoint.step if checkpoint else 0,
         tokens_seen=checkpoint.tokens if checkpoint else 0,
@@ -174,9 +182,16 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
     if not math.isfinite(batch_loss.loss):
         raise _not_finite(f"the loss of step {step + 1} is {batch_loss.loss}", batch_loss, ids)
     rate = learning_rate(step, run.total_steps, config.optimizer, config.schedule)
+    penalty = config.optimizer.distance_penalty
+    if run.origin is not None and penalty > 0:
+        run.engine.pull_towards(run.origin, min(1.0, rate * penalty))
     grad_norm = run.engine.step(rate)
     if not math.isfinite(grad_norm):
         raise _not_finite(f"the gradient of step {step + 1} is not finite", batch_loss, ids)
+    every = config.log_distance_every_steps
+    measured = None
+    if run.origin is not None and every is not None and (step + 1) % every == 0:
+        measured = distance(run.engine.squared_distances(run.origin))
     return StepMetrics(
         step=step + 1,
         total_steps=run.total_steps,
@@ -184,6 +199,7 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
         learning_rate=rate,
         grad_norm=grad_norm,
         tokens_per_second=batch_loss.num_tokens / (time.monotonic() - started),
+        distance=measured,
         **asdict(batch_loss),
     )
 
@@ -197,6 +213,10 @@ def _finish(
     seconds: float,
 ) -> TrainResult:
     """Export the model, then write the result, whose existence means that the run is done."""
+    origin = run.origin
+    if origin is None:
+        origin = _copy_of(WeightedPromptLM(load_model(config.model, run.model.dtype)))
+    squared = run.engine.squared_distances(origin)
     export_model(run.engine, run.model, run.tokenizer, output_dir / "model", prefix="model.")
     run.engine.destroy()
     result = TrainResult(
@@ -207,6 +227,9 @@ def _finish(
         tokens_per_second=(tokens_seen - run.tokens_seen) / seconds,
         completion_loss=metrics.completion_loss if metrics else None,
         prompt_loss=metrics.prompt_loss if metrics else None,
+        loss_rsd=loss_rsd(_logged_losses(output_dir / "metrics.jsonl")),
+        distance=distance(squared),
+        distance_by_layer=distance_by_layer(squared),
     )
     if run.ranks.is_first:
         record = {"config": config.model_dump(mode="json"), "result": asdict(result)}
@@ -245,6 +268,14 @@ def _not_finite(what: str, loss: BatchLoss, example_ids: list[str]) -> TrainingE
         f"{loss.prompt_loss}) on examples {shown}; the parameters were not moved by it; try a "
         "lower learning rate or look at those examples"
     )
+
+
+def _copy_of(model: WeightedPromptLM) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _logged_losses(path: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class _MetricsFile:

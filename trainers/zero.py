@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,45 @@ class ZeroEngine:
         if link is not None:
             link()
 
+    @torch.no_grad()
+    def squared_distances(self, origin: Mapping[str, Tensor]) -> dict[str, float]:
+        """By parameter: the squared L2 distance of its float32 weight from `origin`'s, in all.
+
+        A collective; reads only what each rank holds.
+        """
+        names = list(self._parameters)
+        sums = torch.zeros(len(names), dtype=torch.float64)
+        for index, name in enumerate(names):
+            fragment, start = self._local_weight(name)
+            if fragment is None or (self._is_plain and not self.ranks.is_first):
+                continue
+            difference = fragment - _slice_of(origin[name], start, fragment)
+            sums[index] = difference.square().sum(dtype=torch.float64).cpu()
+        return dict(zip(names, self.ranks.sum(sums.tolist()), strict=True))
+
+    @torch.no_grad()
+    def pull_towards(self, origin: Mapping[str, Tensor], share: float) -> None:
+        """Move every float32 weight by `share` of its way to `origin`'s, before `step`."""
+        for name in self._parameters:
+            fragment, start = self._local_weight(name)
+            if fragment is not None:
+                fragment.lerp_(_slice_of(origin[name], start, fragment), share)
+
+    def _local_weight(self, name: str) -> tuple[Tensor | None, int]:
+        """This rank's part of a float32 weight, flat, and where in the weight it starts."""
+        parameter: Any = self._parameters[name]
+        if self._is_plain:
+            return parameter.data.view(-1), 0
+        if hasattr(parameter, "ds_id"):
+            fragment, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(
+                parameter, release_swap_buffers=False
+            )
+            return fragment, self.ranks.rank * parameter.ds_tensor.ds_numel
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None, 0
+        return mapping.hp_fragment, mapping.lp_fragment_address.start
+
     def full_state_dict(self) -> dict[str, Tensor]:
         """The wrapped model's weights on the CPU of the first rank, whole; empty on the others."""
         weights: dict[str, Tensor] = {}
@@ -289,6 +328,12 @@ def _deepspeed_settings(
         "steps_per_print": 2**62,
         "wall_clock_breakdown": False,
     }
+
+
+def _slice_of(weight: Tensor, start: int, like: Tensor) -> Tensor:
+    """The elements of `weight` that `like` holds, zeros where that is padding."""
+    part = weight.flatten()[start : start + like.numel()].to(like)
+    return nn.functional.pad(part, (0, like.numel() - part.numel()))
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
