@@ -52,9 +52,9 @@ def test_unknown_key_gets_its_line_and_the_nearest_key(tmp_path: Path) -> None:
 
 
 def test_unknown_key_that_resembles_none_gets_the_valid_ones(tmp_path: Path) -> None:
-    path = written(tmp_path, VALID + "  xyz: 1\n")
+    path = written(tmp_path, VALID + "checkpoint:\n  xyz: 1\n")
     assert problems_of(path) == [
-        "train.yaml:7: unknown key loss.xyz; valid here: normalization, prompt_loss_weight"
+        "train.yaml:8: unknown key checkpoint.xyz; valid here: every_steps, keep"
     ]
 
 
