@@ -133,31 +133,22 @@ def load_weights(model: Any, checkpoint: Checkpoint) -> None:
 
 
 def export_model(
-    engine: ZeroEngine,
+    weights: dict[str, Tensor],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    prefix: str,
 ) -> None:
     """Write the model as `from_pretrained` loads it: safetensors, tokenizer, chat template.
 
     Args:
-        prefix: what stands before the model's own parameter names inside the engine's module.
+        weights: all of them, by the model's own names.
     """
-    weights = engine.full_state_dict()
-    if engine.ranks.is_first:
-        own = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in weights.items()
-            if name.startswith(prefix)
-        }
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(temporary, state_dict=own)
-        tokenizer.save_pretrained(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    engine.ranks.barrier()
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, state_dict=weights)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
 
 
 def _damage(folder: Path) -> str | None:

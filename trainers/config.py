@@ -4,7 +4,7 @@ Every field has one line that says what it is, its unit and what its special val
 sweep spec reuses these sections, so a setting has the same dotted path everywhere.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -138,11 +138,83 @@ class BatchConfig(Section):
         return self
 
 
+# What we set for the loss, the schedule and the checkpoints to be what they say, as paths into
+# DeepSpeed's configuration; and what would scale the gradient behind our back.
+_OWN_DEEPSPEED_KEYS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "gradient_predivide_factor",
+    "prescale_gradients",
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+    "amp",
+    "torch_autocast",
+    "zero_force_ds_cpu_optimizer",
+    "zero_allow_untested_optimizer",
+    "zero_optimization.stage",
+    "zero_optimization.offload_optimizer.device",
+    "zero_optimization.offload_param.device",
+)
+
+
 class DeepSpeedConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What ZeRO partitions over ranks.")
     precision: Precision = Field("bfloat16", description="Type of weights and activations.")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass to save memory."
+    )
+    offload_optimizer: bool = Field(
+        False, description="Keep AdamW's states in CPU memory and step there; ZeRO 1 to 3."
+    )
+    offload_parameters: bool = Field(
+        False, description="Keep parameters in CPU memory while no layer needs them; ZeRO 3."
+    )
+    override: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Merged into DeepSpeed's own configuration, but for what is set here already.",
+    )
+
+    @model_validator(mode="after")
+    def _stage_of_offload(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("deepspeed.offload_optimizer needs deepspeed.zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("deepspeed.offload_parameters needs deepspeed.zero_stage 3")
+        return self
+
+    @model_validator(mode="after")
+    def _override_of_others(self) -> Self:
+        taken = [path for path in _OWN_DEEPSPEED_KEYS if _has_path(self.override, path)]
+        if taken:
+            raise ValueError(
+                f"deepspeed.override must not set {', '.join(taken)}: it follows from the other "
+                "settings, such as batch, optimizer, schedule and deepspeed.zero_stage"
+            )
+        return self
+
+
+def _has_path(tree: Any, path: str) -> bool:
+    for key in path.split("."):
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+class LoraConfig(Section):
+    rank: PositiveInt = Field(16, description="Rank of each layer's two low-rank factors.")
+    alpha: Positive = Field(32.0, description="The update is scaled by alpha over rank.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Dropout before the first factor."
+    )
+    target_modules: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Last parts of the layers' names; null takes all linear ones but the head.",
     )
 
 
@@ -163,6 +235,9 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig(epochs=3)
     batch: BatchConfig = BatchConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    lora: LoraConfig | None = Field(
+        None, description="Train low-rank updates of frozen layers; null trains all weights."
+    )
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every_steps: PositiveInt = Field(1, description="Steps between logged metrics.")
     log_distance_every_steps: PositiveInt | None = Field(
@@ -173,6 +248,18 @@ class TrainConfig(Section):
         ),
     )
     seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
+
+    @model_validator(mode="after")
+    def _distance_of_lora(self) -> Self:
+        if self.lora is not None and (
+            self.optimizer.distance_penalty > 0 or self.log_distance_every_steps
+        ):
+            raise ValueError(
+                "under lora the pre-trained weights stay where they are, so there is no "
+                "optimizer.distance_penalty and no log_distance_every_steps; the distance of the "
+                "merged weights is measured at the end, and optimizer.weight_decay pulls on it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _attention_of_packing(self) -> Self:

@@ -152,6 +152,10 @@ def chunked_cross_entropy(
     return weighted_sum, losses_N
 
 
+# What stands before the model's own parameter names in those of `WeightedPromptLM`.
+MODEL_PREFIX = "model."
+
+
 class WeightedPromptLM(nn.Module):
     """A causal language model that returns its weighted loss instead of its logits.
 

@@ -29,7 +29,8 @@ from trainers.data import encode_all, read_split
 from trainers.diagnostics import distance, distance_by_layer, loss_rsd
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
-from trainers.loss import WeightedPromptLM
+from trainers.lora import add_lora, merge_lora, save_adapter
+from trainers.loss import MODEL_PREFIX, WeightedPromptLM
 from trainers.models import load_model, load_tokenizer
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
@@ -129,6 +130,8 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
     torch.manual_seed(config.seed)
     model = load_model(config.model, DTYPES[config.deepspeed.precision])
+    if config.lora is not None:
+        add_lora(model, config.lora)
     if config.deepspeed.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.batch.packing:
@@ -213,11 +216,7 @@ def _finish(
     seconds: float,
 ) -> TrainResult:
     """Export the model, then write the result, whose existence means that the run is done."""
-    origin = run.origin
-    if origin is None:
-        origin = _copy_of(WeightedPromptLM(load_model(config.model, run.model.dtype)))
-    squared = run.engine.squared_distances(origin)
-    export_model(run.engine, run.model, run.tokenizer, output_dir / "model", prefix="model.")
+    squared = _export(run, config, output_dir)
     run.engine.destroy()
     result = TrainResult(
         model_path=str(output_dir / "model"),
@@ -238,6 +237,31 @@ def _finish(
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
     run.ranks.barrier()
     return result
+
+
+def _export(run: _Run, config: TrainConfig, output_dir: Path) -> dict[str, float]:
+    """Write the model; returns each parameter's squared distance from where it began.
+
+    Under LoRA only the first rank knows the distances.
+    """
+    squared: dict[str, float] = {}
+    if config.lora is None:
+        origin = run.origin
+        if origin is None:
+            origin = _copy_of(WeightedPromptLM(load_model(config.model, run.model.dtype)))
+        squared = run.engine.squared_distances(origin)
+    weights = {
+        name.removeprefix(MODEL_PREFIX): weight
+        for name, weight in run.engine.full_state_dict().items()
+        if name.startswith(MODEL_PREFIX)
+    }
+    if run.ranks.is_first:
+        if config.lora is not None:
+            save_adapter(weights, config.lora, config.model.path, output_dir / "adapter")
+            weights, squared = merge_lora(weights, config.lora)
+        export_model(weights, run.model, run.tokenizer, output_dir / "model")
+    run.ranks.barrier()
+    return squared
 
 
 def finished_result(config: TrainConfig, output_dir: Path) -> TrainResult | None:

@@ -238,9 +238,12 @@ class ZeroEngine:
         return mapping.hp_fragment, mapping.lp_fragment_address.start
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """The wrapped model's weights on the CPU of the first rank, whole; empty on the others."""
+        """The wrapped model's weights on the CPU of the first rank, whole; empty on the others.
+
+        A tied weight is there once, and a buffer only if it is part of the model's state.
+        """
         weights: dict[str, Tensor] = {}
-        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+        for name, parameter in self.module.named_parameters():
             gather = (
                 deepspeed.zero.GatheredParameters([parameter])
                 if hasattr(parameter, "ds_id")
@@ -250,8 +253,13 @@ class ZeroEngine:
                 if self.ranks.is_first:
                     weights[name] = parameter.detach().to("cpu", copy=True)
         if self.ranks.is_first:
+            kept = self.module.state_dict().keys()
             weights.update(
-                {name: b.detach().to("cpu", copy=True) for name, b in self.module.named_buffers()}
+                {
+                    name: buffer.detach().to("cpu", copy=True)
+                    for name, buffer in self.module.named_buffers()
+                    if name in kept
+                }
             )
         return weights
 
@@ -315,12 +323,16 @@ class _PaddedValue:
 def _deepspeed_settings(
     optimizer: OptimizerConfig, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
 ) -> dict[str, Any]:
-    return {
+    own = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.max_grad_norm,
         "bf16": {"enabled": config.precision == "bfloat16"},
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            **({"offload_optimizer": {"device": "cpu"}} if config.offload_optimizer else {}),
+            **({"offload_param": {"device": "cpu"}} if config.offload_parameters else {}),
+        },
         # torch's AdamW on the CPU: DeepSpeed's own would be compiled first, and the states
         # would no longer be those of a plain float32 AdamW.
         "zero_force_ds_cpu_optimizer": False,
@@ -328,6 +340,16 @@ def _deepspeed_settings(
         "steps_per_print": 2**62,
         "wall_clock_breakdown": False,
     }
+    return _merged(own, config.override)
+
+
+def _merged(own: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` with the leaves of `override` put in or over it."""
+    merged = dict(own)
+    for key, value in override.items():
+        is_tree = isinstance(value, dict) and isinstance(own.get(key), dict)
+        merged[key] = _merged(own[key], value) if is_tree else value
+    return merged
 
 
 def _slice_of(weight: Tensor, start: int, like: Tensor) -> Tensor:

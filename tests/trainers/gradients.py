@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig
+from trainers.config import BatchConfig, DeepSpeedConfig, LoraConfig, LossConfig, OptimizerConfig
+from trainers.lora import add_lora
 from trainers.loss import WeightedPromptLM
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks
@@ -35,6 +36,8 @@ class Cell:
     micro_batch_size: int
     num_examples: int = 8
     packing: bool = False
+    lora: bool = False
+    offload: bool = False
 
     @property
     def name(self) -> str:
@@ -42,6 +45,7 @@ class Cell:
             f"plw{self.prompt_loss_weight}-{self.mode}-zero{self.zero_stage}"
             f"-{self.world_size}x{self.micro_batch_size}-of{self.num_examples}"
             f"-{'packed' if self.packing else 'padded'}"
+            f"{'-lora' if self.lora else ''}{'-offload' if self.offload else ''}"
         )
 
 
@@ -70,6 +74,18 @@ def tiny_model(*, tied: bool = True) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def cell_model(cell: Cell) -> LlamaForCausalLM:
+    model = tiny_model()
+    if cell.lora:
+        add_lora(model, LoraConfig(rank=4))
+        generator = torch.Generator().manual_seed(13)
+        for name, parameter in model.named_parameters():
+            # The second factor starts at zero, where the first one has no gradient.
+            if ".lora_" in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    return model
+
+
 def examples(count: int) -> list[Encoded]:
     generator = torch.Generator().manual_seed(11)
     made = []
@@ -84,7 +100,7 @@ def examples(count: int) -> list[Encoded]:
 
 def reference_gradient(cell: Cell, part: slice = slice(None)) -> dict[str, torch.Tensor]:
     """The whole batch at once, example by example, in float64, by the definition."""
-    model = tiny_model().double()
+    model = cell_model(cell).double()
     weighted_sum = torch.zeros((), dtype=torch.float64)
     weights: list[float] = []
     completions = 0
@@ -112,13 +128,18 @@ def write_gradients(cells: list[Cell], folder: Path) -> None:
     """Compute each cell's gradient with the trainer's own code, as one rank of the group."""
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
     for cell in cells:
-        model = tiny_model()
+        model = cell_model(cell)
         if cell.packing:
             use_packed_attention(model)
         engine = ZeroEngine(
             WeightedPromptLM(model),
             optimizer=OptimizerConfig(),
-            deepspeed_config=DeepSpeedConfig(zero_stage=cell.zero_stage, precision="float32"),
+            deepspeed_config=DeepSpeedConfig(
+                zero_stage=cell.zero_stage,
+                precision="float32",
+                offload_optimizer=cell.offload,
+                offload_parameters=cell.offload and cell.zero_stage == 3,
+            ),
             ranks=ranks,
             micro_batch_size=cell.micro_batch_size,
         )

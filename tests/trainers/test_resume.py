@@ -209,3 +209,12 @@ def test_sigterm_writes_a_checkpoint_and_ends_cleanly(tmp_path: Path) -> None:
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     assert (checkpoint / "COMPLETE.json").exists()
     assert "Traceback" not in output
+
+
+def test_the_exported_model_holds_what_the_original_held(runs: Path) -> None:
+    original = load_file(runs / "model" / "model.safetensors")
+    for stage in STAGES:
+        exported = load_file(runs / f"whole-{stage}" / "model" / "model.safetensors")
+        assert {n: t.shape for n, t in exported.items()} == {
+            n: t.shape for n, t in original.items()
+        }
