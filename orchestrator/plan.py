@@ -22,6 +22,7 @@ from trainers.data import Split, read_split
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 from trainers.files import sha256_of
+from trainers.memory import GIB, state_bytes
 from trainers.models import check_model, load_tokenizer, resolve_model_path
 from trainers.roles import Template
 from trainers.stats import DataStats, data_stats
@@ -175,7 +176,10 @@ def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str
     identity = copy.deepcopy(dict(settings))
     identity["model"] |= {"path": model}
     identity["data"] |= {"path": data}
-    for cadence in ("checkpoint", "log_every_steps"):
+    template = Path(settings["data"]["template"])
+    if template.is_file():
+        identity["data"]["template"] = sha256_of(template)
+    for cadence in ("checkpoint", "log_every_steps", "log_distance_every_steps"):
         identity.pop(cadence)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -259,20 +263,10 @@ def _matmul_flops_per_second(size: int = 1024, seconds: float = 0.2) -> float:
 
 
 def _memory_gib(num_parameters: int | None, spec: SweepSpec) -> float | None:
-    """Weights, gradients, master weights and AdamW moments of one rank; activations come on top.
-
-    Source: arXiv 1910.02054 (ZeRO), section 3.1, with what each stage partitions.
-    """
     if num_parameters is None:
         return None
-    ranks = spec.resources.workers_per_trial
-    width = 4 if spec.deepspeed.precision == "float32" else 2
-    stage = spec.deepspeed.zero_stage
-    weights = width / (ranks if stage >= 3 else 1)
-    gradients = width / (ranks if stage >= 2 else 1)
-    has_master_copy = not (stage == 0 and width == 4)
-    states = (8 + 4 * has_master_copy) / (ranks if stage >= 1 else 1)
-    return num_parameters * (weights + gradients + states) / 2**30
+    config = TrainConfig.model_validate(spec.train_settings())
+    return state_bytes(num_parameters, config, spec.resources.workers_per_trial) / GIB
 
 
 def _disk_gib(num_parameters: int | None, trials: list[TrialPlan], spec: SweepSpec) -> float | None:

@@ -3,7 +3,7 @@
     checkpoints/step-00000010/
       shard-00000-of-00002.safetensors   float32 weights and AdamW moments of some parameters
       shard-00001-of-00002.safetensors
-      COMPLETE.json                      written last: step, config, shards and their sizes
+      COMPLETE.json                      written last: step, config, shards and their digests
 
 Parameters are dealt to the ranks for writing, each one whole, so a checkpoint can be read at any
 world size and ZeRO stage. There is no random state to keep: every step seeds its own generator.
@@ -11,22 +11,27 @@ world size and ZeRO stage. There is no random state to keep: every step seeds it
 
 import logging
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainers.errors import InputError, Problem
+from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, sha256_of, write_json
+from trainers.memory import GIB
+from trainers.ranks import Ranks
 from trainers.zero import ADAM_MOMENTS, ZeroEngine
 
 log = logging.getLogger(__name__)
 
 MARKER = "COMPLETE.json"
+# A float32 weight and AdamW's two moments.
+_BYTES_PER_PARAMETER = 12
 
 
 @dataclass(frozen=True)
@@ -50,47 +55,113 @@ class Checkpoint:
         return saved
 
 
-def save_checkpoint(
-    engine: ZeroEngine,
-    checkpoints: Path,
-    *,
-    step: int,
-    tokens: int,
-    config: dict[str, Any],
-    keep: int,
-) -> None:
-    """Write `step-<step>` with the marker last, then delete all but the last `keep`."""
-    ranks = engine.ranks
-    folder = checkpoints / f"step-{step:08d}"
-    if ranks.is_first:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    ranks.barrier()
-    mine: dict[str, Tensor] = {}
-    for index, (name, tensors) in enumerate(engine.weights_and_moments()):
-        if index % ranks.world_size == ranks.rank:
-            for kind, tensor in tensors.items():
-                mine[f"{kind}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
-    shard = folder / f"shard-{ranks.rank:05d}-of-{ranks.world_size:05d}.safetensors"
-    save_file(mine, shard)
-    ranks.barrier()
-    if ranks.is_first:
-        shards = sorted(folder.glob("shard-*.safetensors"))
-        if len(shards) != ranks.world_size:
-            raise RuntimeError(
-                f"{len(shards)} of {ranks.world_size} checkpoint shards are visible in {folder}: "
+class CheckpointWriter:
+    """Writes the checkpoints of one run, each from a thread beside the training.
+
+    What is written is a copy, so training may go on at once. A checkpoint counts once `settle`
+    has found the shards of all ranks and put the marker beside them; older ones go only then.
+    """
+
+    def __init__(
+        self, engine: ZeroEngine, checkpoints: Path, config: dict[str, Any], *, keep: int
+    ) -> None:
+        self._engine, self._checkpoints = engine, checkpoints
+        self._config, self._keep = config, keep
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+        self._marker: dict[str, Any] = {}
+
+    def begin(self, *, step: int, tokens: int) -> None:
+        """Copy the weights and moments after `step` steps and start to write; a collective.
+
+        Raises:
+            TrainingError: the disk has no room for it, or the one before could not be written.
+        """
+        self.settle(wait=True)
+        ranks = self._engine.ranks
+        folder = self._folder(step)
+        if ranks.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        needed = self._engine.num_parameters * _BYTES_PER_PARAMETER
+        check_disk(ranks, self._checkpoints, needed, f"the checkpoint of step {step}")
+        mine: dict[str, Tensor] = {}
+        for index, (name, tensors) in enumerate(self._engine.weights_and_moments()):
+            if index % ranks.world_size == ranks.rank:
+                for kind, tensor in tensors.items():
+                    mine[f"{kind}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
+        shard = folder / f"shard-{ranks.rank:05d}-of-{ranks.world_size:05d}.safetensors"
+        self._marker = {"step": step, "tokens": tokens, "config": self._config}
+        self._thread = threading.Thread(target=self._write, args=(mine, shard), name="checkpoint")
+        self._thread.start()
+
+    def settle(self, *, wait: bool) -> None:
+        """Complete the checkpoint that is being written once all ranks have; a collective.
+
+        Raises:
+            TrainingError: a rank could not write.
+        """
+        if self._thread is None:
+            return
+        if wait:
+            self._thread.join()
+        ranks = self._engine.ranks
+        is_writing = self._thread.is_alive()
+        num_writing, num_failed = ranks.sum([float(is_writing), float(self._error is not None)])
+        if num_failed:
+            reason = self._error or "another rank could not write its shard"
+            raise TrainingError(
+                f"the checkpoint of step {self._marker['step']} could not be written in "
+                f"{self._checkpoints}: {reason}; the one before it is kept"
+            )
+        if num_writing:
+            return
+        self._thread = None
+        if ranks.is_first:
+            self._complete(self._folder(self._marker["step"]))
+        ranks.barrier()
+
+    def _folder(self, step: int) -> Path:
+        return self._checkpoints / f"step-{step:08d}"
+
+    def _write(self, tensors: dict[str, Tensor], shard: Path) -> None:
+        try:
+            save_file(tensors, shard)
+            write_json(shard.with_suffix(".json"), {"sha256": sha256_of(shard)})
+        except (OSError, SafetensorError) as error:
+            self._error = error if isinstance(error, OSError) else OSError(str(error))
+
+    def _complete(self, folder: Path) -> None:
+        digests = sorted(folder.glob("shard-*.json"))
+        num_ranks = self._engine.ranks.world_size
+        if len(digests) != num_ranks:
+            raise TrainingError(
+                f"{len(digests)} of {num_ranks} checkpoint shards are visible in {folder}: "
                 "all ranks must write to the same storage"
             )
-        marker = {
-            "step": step,
-            "tokens": tokens,
-            "config": config,
-            "shards": {path.name: sha256_of(path) for path in shards},
-        }
-        write_json(folder / MARKER, marker)
-        for old in sorted(checkpoints.glob("step-*"))[:-keep]:
+        shards = {path.stem + ".safetensors": read_json(path)["sha256"] for path in digests}
+        write_json(folder / MARKER, {**self._marker, "shards": shards})
+        for path in digests:
+            path.unlink()
+        for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
             shutil.rmtree(old)
-    ranks.barrier()
+
+
+def check_disk(ranks: Ranks, folder: Path, needed: int, what: str) -> None:
+    """Stop every rank where `folder`, which the first one looks at, has no room; a collective.
+
+    Raises:
+        TrainingError: fewer than `needed` bytes are free.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    [is_short] = ranks.sum([float(ranks.is_first and free < needed)])
+    if is_short:
+        raise TrainingError(
+            f"{what} needs {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free at {folder}; "
+            "free some and run the same again: it goes on from the last checkpoint"
+        )
 
 
 def latest_checkpoint(checkpoints: Path, config: dict[str, Any]) -> Checkpoint | None:

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.batches import num_steps, step_window
 from trainers.checkpoint import (
+    CheckpointWriter,
+    check_disk,
     export_model,
     latest_checkpoint,
     load_weights,
     restore_engine,
-    save_checkpoint,
 )
 from trainers.config import TrainConfig
 from trainers.data import encode_all, read_split
@@ -31,6 +32,7 @@ from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
 from trainers.lora import add_lora, merge_lora, save_adapter
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM
+from trainers.memory import advice
 from trainers.models import load_model, load_tokenizer
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
@@ -67,8 +69,8 @@ def train(
 
     Raises:
         InputError: model, data or settings do not fit.
-        TrainingError: the loss or its gradient is not finite; the parameters were not touched
-            by that step.
+        TrainingError: the loss or its gradient is not finite, and the parameters were not touched
+            by that step; or memory or disk were too small.
     """
     finished = finished_result(config, output_dir)
     if finished is not None:
@@ -77,9 +79,14 @@ def train(
     metrics_file = _MetricsFile(output_dir / "metrics.jsonl", run.ranks, run.first_step)
     started = time.monotonic()
     tokens_seen, metrics = run.tokens_seen, None
-    with _termination() as terminated:
+    settings = config.model_dump(mode="json")
+    checkpoints = CheckpointWriter(
+        run.engine, output_dir / "checkpoints", settings, keep=config.checkpoint.keep
+    )
+    with _termination() as terminated, _advice_on_memory(run, config):
         for step in range(run.first_step, run.total_steps):
             metrics = _run_step(run, config, step)
+            checkpoints.settle(wait=False)
             tokens_seen += metrics.num_tokens
             if metrics.step % config.log_every_steps == 0 or metrics.step == run.total_steps:
                 metrics_file.append(metrics)
@@ -89,16 +96,11 @@ def train(
             every = config.checkpoint.every_steps
             is_due = every is not None and metrics.step % every == 0
             if num_terminated or (is_due and metrics.step < run.total_steps):
-                save_checkpoint(
-                    run.engine,
-                    output_dir / "checkpoints",
-                    step=metrics.step,
-                    tokens=tokens_seen,
-                    config=config.model_dump(mode="json"),
-                    keep=config.checkpoint.keep,
-                )
+                checkpoints.begin(step=metrics.step, tokens=tokens_seen)
             if num_terminated:
+                checkpoints.settle(wait=True)
                 raise Interrupted
+    checkpoints.settle(wait=True)
     seconds = time.monotonic() - started
     return _finish(run, config, output_dir, metrics, tokens_seen, seconds)
 
@@ -115,6 +117,7 @@ class _Run:
     model: PreTrainedModel
     engine: ZeroEngine
     examples: list[Encoded]
+    num_parameters: int
     origin: dict[str, torch.Tensor] | None
     total_steps: int
     first_step: int
@@ -130,6 +133,7 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
     torch.manual_seed(config.seed)
     model = load_model(config.model, DTYPES[config.deepspeed.precision])
+    num_parameters = model.num_parameters()
     if config.lora is not None:
         add_lora(model, config.lora)
     if config.deepspeed.gradient_checkpointing:
@@ -157,6 +161,7 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
         model=model,
         engine=engine,
         examples=examples,
+        num_parameters=num_parameters,
         origin=origin,
         total_steps=total_steps,
         first_step=checkpoint.step if checkpoint else 0,
@@ -255,6 +260,8 @@ def _export(run: _Run, config: TrainConfig, output_dir: Path) -> dict[str, float
         for name, weight in run.engine.full_state_dict().items()
         if name.startswith(MODEL_PREFIX)
     }
+    size = run.num_parameters * run.model.dtype.itemsize
+    check_disk(run.ranks, output_dir, size, "the trained model")
     if run.ranks.is_first:
         if config.lora is not None:
             save_adapter(weights, config.lora, config.model.path, output_dir / "adapter")
@@ -332,6 +339,19 @@ def _step_of(line: str) -> float:
     except ValueError:
         return math.inf
     return float(content["step"])
+
+
+@contextmanager
+def _advice_on_memory(run: _Run, config: TrainConfig) -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_cuda = isinstance(error, torch.OutOfMemoryError)
+        if not is_cuda and "DefaultCPUAllocator" not in str(error):
+            raise
+        found = advice(run.num_parameters, config, run.ranks.world_size)
+        raise TrainingError(f"a rank ran out of memory on {run.ranks.device}: {found}") from error
 
 
 @contextmanager

@@ -100,6 +100,11 @@ class ZeroEngine:
         module: nn.Module = self._engine.module
         return module
 
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained, over all ranks."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters.values())
+
     def forward(self, *inputs: Tensor, **settings: Any) -> Any:
         return self._engine(*inputs, **settings)
 

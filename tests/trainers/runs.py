@@ -1,6 +1,7 @@
 """Small fine-tunes for tests: a model, data and settings that train in about a second."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,17 @@ class Crash(Exception):
 
 
 def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | None = None) -> None:
-    """Train, or crash once step `crash_after` is logged."""
+    """Train, or crash once step `crash_after` is logged.
+
+    No step begins before the shards of the one before are written, so that it is certain which
+    checkpoints are complete.
+    """
     from trainers.sft import train
 
     def on_step(metrics: StepMetrics) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint":
+                thread.join()
         if metrics.step == crash_after:
             raise Crash
 

@@ -1,14 +1,18 @@
 """A step that cannot be trusted ends the run before the optimizer moves."""
 
+import errno
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from tests.trainers.runs import settings
 from trainers import sft
+from trainers.checkpoint import latest_checkpoint
 from trainers.config import ModelConfig, TrainConfig
 from trainers.errors import TrainingError
 from trainers.models import load_model
@@ -43,3 +47,44 @@ def test_gradient_that_is_not_finite_stops_the_run(
     after = local_weights(loaded[0])
     assert all(torch.equal(a, b[: a.numel()]) for a, b in zip(before, after, strict=True))
     assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_disk_without_room_for_a_checkpoint_stops_with_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(TrainingError, match=r"checkpoint of step 2 needs .* are free at"):
+        sft.train(TrainConfig.model_validate(config), tmp_path / "out")
+    monkeypatch.undo()
+    result = sft.train(TrainConfig.model_validate(config), tmp_path / "out")
+    assert result.steps == 6
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def fail_at_the_second(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr("trainers.checkpoint.save_file", fail_at_the_second)
+    config = TrainConfig.model_validate(settings(tmp_path))
+    with pytest.raises(TrainingError, match=r"step 4 could not be written .* No space left"):
+        sft.train(config, tmp_path / "out")
+    newest = latest_checkpoint(tmp_path / "out" / "checkpoints", config.model_dump(mode="json"))
+    assert newest is not None
+    assert newest.step == 2
+
+
+def test_out_of_memory_says_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(sft, "accumulate_gradient", out_of_memory)
+    with pytest.raises(TrainingError, match=r"ran out of memory .* try batch.micro_batch_size 1,"):
+        sft.train(TrainConfig.model_validate(settings(tmp_path)), tmp_path / "out")

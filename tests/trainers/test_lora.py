@@ -42,7 +42,7 @@ def train_with_lora(folder: Path) -> None:
         config = settings(
             folder, lora=lora, deepspeed={"zero_stage": stage, "precision": "float32"}
         )
-        train_until(config, folder / f"stage-{stage}", crash_after=5)
+        train_until(config, folder / f"stage-{stage}", crash_after=6)
         train_until(config, folder / f"stage-{stage}")
 
 

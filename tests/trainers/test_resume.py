@@ -29,11 +29,11 @@ def weights(output_dir: Path) -> dict[str, bytes]:
 
 
 def interrupted_and_whole(folder: Path) -> None:
-    """In each stage: one run without a break, one that crashes after step 5 and goes on from 4."""
+    """In each stage: one run without a break, one that crashes after step 6 and goes on from 4."""
     for stage in STAGES:
         config = settings(folder, deepspeed={"zero_stage": stage, "precision": "float32"})
         train_until(config, folder / f"whole-{stage}")
-        train_until(config, folder / f"cut-{stage}", crash_after=5)
+        train_until(config, folder / f"cut-{stage}", crash_after=6)
         train_until(config, folder / f"cut-{stage}")
 
 
@@ -69,7 +69,7 @@ def test_finished_run_leaves_no_checkpoint_behind(runs: Path) -> None:
 def resume_after_damage(folder: Path) -> None:
     config = settings(folder, checkpoint={"every_steps": 2, "keep": 2})
     train_until(config, folder / "whole")
-    train_until(config, folder / "cut", crash_after=5)
+    train_until(config, folder / "cut", crash_after=6)
     newest = folder / "cut" / "checkpoints" / "step-00000004"
     [shard] = newest.glob("shard-*")
     with shard.open("r+b") as file:
@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
 
 
 def leave_a_checkpoint(folder: Path) -> None:
-    train_until(settings(folder), folder / "cut", crash_after=5)
+    train_until(settings(folder), folder / "cut", crash_after=6)
     other = settings(folder, loss={"prompt_loss_weight": 0.2})
     with pytest.raises(InputError, match="a run with other settings"):
         train_until(other, folder / "cut")
@@ -101,7 +101,7 @@ def resume_at(folder: Path, crash_after: int | None) -> None:
 @pytest.mark.slow
 def test_resumes_at_another_world_size(tmp_path: Path) -> None:
     """The gradient is the same at any world size, up to the order of float32 sums."""
-    run_in_world(2, resume_at, tmp_path, 5)
+    run_in_world(2, resume_at, tmp_path, 6)
     run_in_world(1, resume_at, tmp_path, None)
     train_in_one = tmp_path / "whole"
     run_in_world(1, train_whole, tmp_path)
