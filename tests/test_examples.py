@@ -7,6 +7,8 @@ from ruamel.yaml import YAML
 
 from orchestrator.plan import expand
 from orchestrator.spec import load_spec
+from trainers.config import TrainConfig
+from trainers.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,3 +27,14 @@ def test_the_demo_spec_has_two_lines_to_edit() -> None:
 def test_ray_accepts_the_cluster_file() -> None:
     config = YAML(typ="safe").load(ROOT / "cluster.yaml")
     validate_config(prepare_config(config))
+
+
+def test_the_alpaca_config_is_the_published_recipe() -> None:
+    config = load_config(TrainConfig, ROOT / "examples" / "alpaca.yaml")
+    assert config.optimizer.learning_rate == 2e-5
+    assert config.batch.global_batch_size == 128
+    assert config.schedule.epochs == 3
+    assert (config.schedule.kind, config.schedule.warmup_ratio) == ("cosine", 0.03)
+    assert config.optimizer.weight_decay == 0
+    assert (config.data.template, config.data.max_length) == ("alpaca", 512)
+    assert config.deepspeed.precision == "bfloat16"
