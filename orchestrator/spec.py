@@ -134,7 +134,9 @@ def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
 def _value_problems(
     label: str, values: list[Any], field: FieldInfo, content: Mapping[str, Any], path: Path
 ) -> list[Problem]:
-    rules: Any = Annotated[field.annotation, *field.metadata]
+    rules: Any = field.annotation
+    if field.metadata:
+        rules = Annotated[field.annotation, *field.metadata]
     adapter: TypeAdapter[Any] = TypeAdapter(rules)
     problems = []
     dotted = label.removeprefix("search.space.")

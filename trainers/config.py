@@ -13,6 +13,7 @@ Precision = Literal["float32", "bfloat16"]
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -69,9 +70,27 @@ class DataConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of the held-out split, the same for all trials.")
 
 
+class RoleWeights(Section):
+    """Loss weights of single roles, where they differ from the usual two."""
+
+    system: Weight | None = Field(
+        None, description="Weight of a system turn's token; null takes loss.prompt_loss_weight."
+    )
+    user: Weight | None = Field(
+        None, description="Weight of a user turn's token; null takes loss.prompt_loss_weight."
+    )
+    template: Weight | None = Field(
+        None, description="Weight of a token of the template; null takes loss.prompt_loss_weight."
+    )
+    completion: Weight | None = Field(None, description="Weight of a completion token; null is 1.")
+
+
 class LossConfig(Section):
-    prompt_loss_weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+    prompt_loss_weight: Weight = Field(
         0.0, description="Weight of a prompt token beside 1 for a completion token."
+    )
+    role_weights: RoleWeights = Field(
+        RoleWeights(), description="Weights of single roles that replace the usual ones."
     )
     normalization: NormalizationMode = Field(
         "weights", description="What the weighted sum over the global batch is divided by."
@@ -79,6 +98,18 @@ class LossConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of each target's probability that is spread over the vocabulary."
     )
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        roles = self.role_weights
+        prompt = (roles.system, roles.user, roles.template)
+        prompt_counts = any(self.prompt_loss_weight if w is None else w for w in prompt)
+        if roles.completion == 0 and not prompt_counts:
+            raise ValueError(
+                "a token of some role must count: loss.role_weights.completion is 0, and so is"
+                " the weight of system, user and template tokens; set one of them above 0"
+            )
+        return self
 
 
 class OptimizerConfig(Section):

@@ -20,9 +20,17 @@ CHUNK_BYTES = 64 * 2**20
 
 
 def role_weights(config: LossConfig) -> dict[Role, float]:
-    """The loss weight of a token by its role: 1 for completion, the PLW for prompt."""
-    prompt = dict.fromkeys(PROMPT_ROLES, config.prompt_loss_weight)
-    return {Role.PADDING: 0.0, **prompt, Role.COMPLETION: 1.0}
+    """The loss weight of a token by its role: 1 for completion, the PLW for prompt.
+
+    `config.role_weights` replaces the weights of single roles.
+    """
+    usual = {
+        Role.PADDING: 0.0,
+        **dict.fromkeys(PROMPT_ROLES, config.prompt_loss_weight),
+        Role.COMPLETION: 1.0,
+    }
+    own = {Role[name.upper()]: weight for name, weight in config.role_weights}
+    return usual | {role: weight for role, weight in own.items() if weight is not None}
 
 
 def token_weights(target_roles: Tensor, config: LossConfig) -> Tensor:
@@ -37,18 +45,20 @@ def denominator(target_counts: dict[Role, int], config: LossConfig) -> float:
 
     Modes: `weights` sums w_t; `nonzero` counts w_t > 0; `completion` counts completion tokens;
     `tokens` counts all tokens but padding. A first token has no context and is never a target.
+    Of a batch that has nothing to divide by it is 1: the loss is a sum over nothing, 0.
     """
     weights = role_weights(config)
     counts = {role: count for role, count in target_counts.items() if role != Role.PADDING}
     match config.normalization:
         case "weights":
-            return sum(weights[role] * count for role, count in counts.items())
+            divisor = sum(weights[role] * count for role, count in counts.items())
         case "nonzero":
-            return float(sum(count for role, count in counts.items() if weights[role] > 0))
+            divisor = sum(count for role, count in counts.items() if weights[role] > 0)
         case "completion":
-            return float(counts.get(Role.COMPLETION, 0))
+            divisor = counts.get(Role.COMPLETION, 0)
         case "tokens":
-            return float(sum(counts.values()))
+            divisor = sum(counts.values())
+    return float(divisor) or 1.0
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

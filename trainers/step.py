@@ -7,7 +7,7 @@ import torch
 
 from trainers.batches import collate, collate_packed, count_targets, deal, deal_packed
 from trainers.config import BatchConfig, LossConfig
-from trainers.loss import denominator, token_weights
+from trainers.loss import denominator, role_weights, token_weights
 from trainers.ranks import Ranks
 from trainers.roles import PROMPT_ROLES, Encoded, Role
 from trainers.zero import ZeroEngine
@@ -18,7 +18,7 @@ class BatchLoss:
     """Losses of a global batch, summed over all ranks.
 
     `loss` is the weighted sum over its divisor. The role losses are means in nats per token;
-    None where no token of the role was computed, which is every prompt token at weight 0.
+    None where no token of them was computed, as none of a role with weight 0 is.
     """
 
     loss: float
@@ -65,11 +65,12 @@ def accumulate_gradient(
         sums[1] += losses_N[is_completion].sum()
         sums[2] += losses_N[~is_completion].sum()
     weighted, completion, prompt = ranks.sum(sums.tolist())
-    num_prompt = sum(counts[role] for role in PROMPT_ROLES) if loss.prompt_loss_weight > 0 else 0
+    weight_of = role_weights(loss)
+    num_computed = {role: counts[role] if weight_of[role] > 0 else 0 for role in Role}
     return BatchLoss(
         loss=weighted / divisor,
-        completion_loss=_mean(completion, counts[Role.COMPLETION]),
-        prompt_loss=_mean(prompt, num_prompt),
+        completion_loss=_mean(completion, num_computed[Role.COMPLETION]),
+        prompt_loss=_mean(prompt, sum(num_computed[role] for role in PROMPT_ROLES)),
         num_tokens=sum(len(example.input_ids) for example in global_batch),
     )
 

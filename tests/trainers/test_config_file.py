@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.config import TrainConfig
+from trainers.config import RoleWeights, TrainConfig
 from trainers.config_file import load_config
 from trainers.errors import InputError
 
@@ -91,6 +91,70 @@ def test_a_rule_over_several_settings_names_their_section(tmp_path: Path) -> Non
     assert problems_of(path) == [
         "train.yaml:7: schedule: give exactly one of schedule.epochs and schedule.steps"
     ]
+
+
+ROLE_WEIGHTS = """\
+  role_weights:
+    user: 0
+"""
+
+
+def test_role_weights_are_a_section_of_the_loss(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + ROLE_WEIGHTS)
+    config = load_config(TrainConfig, path, ("loss.role_weights.system=0.5",))
+    assert config.loss.role_weights == RoleWeights(system=0.5, user=0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            "loss.role_weights.user=2",
+            "train.yaml:7: loss.role_weights.user: input should be less than or equal to 1, got 2;"
+            " edit loss.role_weights.user",
+        ),
+        (
+            "loss.role_weights.sytem=1",
+            "train.yaml:7: unknown key loss.role_weights.sytem; did you mean system?",
+        ),
+    ],
+)
+def test_a_bad_role_weight_is_named_by_its_path(
+    override: str, problem: str, tmp_path: Path
+) -> None:
+    assert problems_of(written(tmp_path, VALID + ROLE_WEIGHTS), (override,)) == [problem]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("loss.prompt_loss_weight=0", "loss.role_weights.completion=0"),
+        (
+            "loss.role_weights={completion: 0, system: 0, user: 0, template: 0}",
+            "loss.prompt_loss_weight=1",
+        ),
+    ],
+)
+def test_weights_with_which_nothing_counts_are_refused(
+    overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert problems_of(written(tmp_path, VALID), overrides) == [
+        "train.yaml:5: loss: a token of some role must count: loss.role_weights.completion is 0,"
+        " and so is the weight of system, user and template tokens; set one of them above 0"
+    ]
+
+
+def test_one_role_that_counts_is_enough(tmp_path: Path) -> None:
+    config = load_config(
+        TrainConfig,
+        written(tmp_path, VALID),
+        (
+            "loss.prompt_loss_weight=0",
+            "loss.role_weights.completion=0",
+            "loss.role_weights.user=0.1",
+        ),
+    )
+    assert config.loss.role_weights.completion == 0
 
 
 def test_an_empty_section_is_no_group_of_settings(tmp_path: Path) -> None:
