@@ -43,7 +43,7 @@ def measure_heldout(
     # Two passes: one for what a batch's examples begin with, one for the rest.
     pass_cost = 2 * loaded.scorer.reader.pass_cost
     for batch in sorted_batches(lengths, batch_size, pass_cost=pass_cost):
-        sequences = [encoded[i].input_ids for i in batch]
+        sequences = [list(encoded[i].input_ids) for i in batch]
         log_probs_BT = loaded.scorer.sequence_log_probs(sequences, [1] * len(batch))
         for index, row in zip(batch, (-log_probs_BT).tolist(), strict=True):
             losses[index] = row[: len(encoded[index].input_ids)]
@@ -65,7 +65,7 @@ def _sample(loaded: LoadedModel, example: Example, encoded: Encoded, losses: lis
     return {
         "measure": "heldout",
         "id": example.id,
-        "prompt": loaded.decode(encoded.input_ids[: encoded.num_prompt_tokens]),
+        "prompt": loaded.decode(list(encoded.input_ids[: encoded.num_prompt_tokens])),
         "target": example.completion,
         "output": None,
         "value": (

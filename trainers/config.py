@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NormalizationMode = Literal["weights", "nonzero", "completion", "tokens"]
 Precision = Literal["float32", "bfloat16"]
+CompletionTurns = Literal["last", "all"]
+TooLong = Literal["truncate", "drop", "error"]
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -58,8 +60,22 @@ class DataConfig(Section):
             "`prompt`, `instruction`, `input` and `messages` up to where the completion starts."
         ),
     )
+    completion_turns: CompletionTurns = Field(
+        "last",
+        description=(
+            "Assistant turns of a chat that are completion: the last, with earlier ones part of "
+            "the prompt, or all, each with its end-of-turn token."
+        ),
+    )
     max_length: Annotated[int, Field(ge=8)] = Field(
-        512, description="Tokens per example; a longer prompt loses tokens from its left."
+        512, description="Tokens per example, its end-of-sequence token included."
+    )
+    too_long: TooLong = Field(
+        "truncate",
+        description=(
+            "What happens to a longer example: its prompt is cut from the left and its completion "
+            "kept as far as it fits, it is left out, or it is an error."
+        ),
     )
     heldout_examples: PositiveInt = Field(
         256, description="Examples kept out of training, drawn by data.seed."

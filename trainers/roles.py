@@ -5,29 +5,28 @@ role of the character they start at; the completion is tokenised on its own and 
 end-of-sequence token. So no token straddles the border that the loss weight changes at.
 """
 
-import re
+import itertools
+import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import jinja2.sandbox
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from trainers.config import CompletionTurns
 from trainers.errors import InputError, Problem
 from trainers.examples import Example, Message
-
-# Source: github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT.
-ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further"
-    " context. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
-)
-ALPACA_WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately"
-    " completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:"
+from trainers.rendering import (
+    ALPACA_WITH_INPUT,
+    ALPACA_WITHOUT_INPUT,
+    FieldFinder,
+    compile_template,
+    read_template,
 )
 
 
@@ -41,6 +40,9 @@ class Role(IntEnum):
     COMPLETION = 4
 
 
+# Raise whenever the code here or in trainers/rendering.py would give other tokens or roles.
+TOKENS_VERSION = 1
+
 PROMPT_ROLES = (Role.SYSTEM, Role.USER, Role.TEMPLATE)
 
 
@@ -49,17 +51,49 @@ class Encoded:
     """One tokenised example: `input_ids` and the `Role` of each, of one length (T,)."""
 
     id: str
-    input_ids: list[int]
-    roles: list[int]
+    input_ids: list[int] | NDArray[np.int32]
+    roles: list[int] | NDArray[np.int8]
     num_truncated_tokens: int = 0
 
     @property
     def num_completion_tokens(self) -> int:
-        return sum(role == Role.COMPLETION for role in self.roles)
+        return int(np.count_nonzero(np.asarray(self.roles) == Role.COMPLETION))
 
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.roles) - self.num_completion_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeExample:
+    """All tokens of an example, whatever its length: the prompt's with their roles, then those of
+    the last turn, which end with the end-of-sequence token.
+    """
+
+    id: str
+    prompt_ids: list[int]
+    prompt_roles: list[int]
+    completion_ids: list[int]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def cut_to(self, max_length: int) -> Encoded:
+        """At most `max_length` of the tokens.
+
+        The prompt loses tokens from its left: the completion is what is learned. Only a
+        completion that leaves no room for one prompt token is cut, at its end.
+        """
+        completion_ids = self.completion_ids[: max_length - 1]
+        first = max(0, len(self.prompt_ids) + len(completion_ids) - max_length)
+        input_ids = self.prompt_ids[first:] + completion_ids
+        return Encoded(
+            id=self.id,
+            input_ids=input_ids,
+            roles=self.prompt_roles[first:] + [int(Role.COMPLETION)] * len(completion_ids),
+            num_truncated_tokens=self.num_tokens - len(input_ids),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,21 +104,28 @@ class _Span:
 
 _Renderer = Callable[[Example], list[_Span]]
 
-# Stands for the text of field number N while a template is searched for its fields. The spaces
-# are ones that a template would trim, and that no template writes itself.
-_MARKER = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
-
 
 class Template:
     """Renders an example's prompt, remembering which characters are the user's.
+
+    With `completion_turns` "all" the assistant turns within the prompt are completion as well,
+    each with the end-of-turn token behind it. The tokens are the same either way.
 
     Raises:
         InputError: the template does not exist, does not compile, or does not fit the tokenizer.
     """
 
-    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        completion_turns: CompletionTurns = "last",
+    ) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        self.completion_turns = completion_turns
+        self.source: str | None = None
+        self._fields = FieldFinder()
         renderers: dict[str, _Renderer] = {"plain": _render_plain, "alpaca": _render_alpaca}
         self._render: _Renderer
         if name == "chat":
@@ -95,11 +136,13 @@ class Template:
                         fix="set data.template to alpaca or plain",
                     )
                 )
+            self.source = json.dumps(tokenizer.chat_template)
             self._render = self._render_chat
         elif name in renderers:
             self._render = renderers[name]
         else:
-            self._jinja = _compile(Path(name))
+            self.source = read_template(Path(name))
+            self._jinja = compile_template(Path(name), self.source)
             self._render = self._render_jinja
         if tokenizer.eos_token_id is None:
             raise InputError(
@@ -108,58 +151,125 @@ class Template:
                     fix="set eos_token in the model folder's tokenizer_config.json",
                 )
             )
+        # The chat template writes its own start token; the others take the tokenizer's.
+        adds_bos = name != "chat" and _starts_with_bos(tokenizer)
+        self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
+        self._end_ids = {tokenizer.eos_token_id} | {
+            id for id, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
 
     def encode(self, example: Example, max_length: int) -> Encoded:
-        """Prompt and completion tokens of `example`, at most `max_length` of them.
-
-        A long example loses tokens from the left of its prompt: the completion is what is
-        learned. Only a completion that leaves no room for one prompt token is cut, at its end.
+        """The tokens of `example`, cut to `max_length` as `WholeExample.cut_to` does.
 
         Raises:
             InputError: the template cannot show the example.
         """
-        prompt_ids, prompt_roles = self._encode_prompt(example)
-        completion_ids = self.encode_completion(example.completion)
-        total = len(prompt_ids) + len(completion_ids)
-        kept_completion = completion_ids[: max_length - 1]
-        room = max_length - len(kept_completion)
-        kept_from = max(0, len(prompt_ids) - room)
-        input_ids = prompt_ids[kept_from:] + kept_completion
-        return Encoded(
-            id=example.id,
-            input_ids=input_ids,
-            roles=prompt_roles[kept_from:] + [int(Role.COMPLETION)] * len(kept_completion),
-            num_truncated_tokens=total - len(input_ids),
-        )
+        return self.tokenize([example])[0].cut_to(max_length)
+
+    def tokenize(self, examples: Sequence[Example]) -> list[WholeExample]:
+        """All tokens of each example. Several at once take less time than one by one.
+
+        Raises:
+            InputError: the template cannot show an example, or not all of its assistant turns
+                that are to be completion.
+        """
+        prompts = self._tokenize_prompts(examples)
+        completions = self._token_ids([example.completion for example in examples])
+        return [
+            WholeExample(
+                id=example.id,
+                prompt_ids=prompt_ids,
+                prompt_roles=prompt_roles,
+                completion_ids=[*completion_ids, self.tokenizer.eos_token_id],
+            )
+            for example, (prompt_ids, prompt_roles), completion_ids in zip(
+                examples, prompts, completions, strict=True
+            )
+        ]
 
     def encode_prompt(self, example: Example) -> list[int]:
         """The prompt's token ids, the same in training and at inference."""
-        return self._encode_prompt(example)[0]
+        return self._tokenize_prompts([example])[0][0]
 
     def encode_completion(self, completion: str) -> list[int]:
         """The completion's token ids with the end-of-sequence token behind them."""
-        ids: list[int] = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        return [*self._token_ids([completion])[0], self.tokenizer.eos_token_id]
 
-    def _encode_prompt(self, example: Example) -> tuple[list[int], list[int]]:
-        spans = [span for span in self._render(example) if span.text]
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        encoding = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        ids: list[list[int]] = encoding["input_ids"]
+        return ids
+
+    def _tokenize_prompts(self, examples: Sequence[Example]) -> list[tuple[list[int], list[int]]]:
+        """Token ids and roles of each example's prompt."""
+        rendered = [[span for span in self._render(e) if span.text] for e in examples]
+        encoding = self.tokenizer(
+            ["".join(span.text for span in spans) for spans in rendered],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        prompts = []
+        for example, spans, ids, offsets in zip(
+            examples, rendered, encoding["input_ids"], encoding["offset_mapping"], strict=True
+        ):
+            ends = list(itertools.accumulate(len(span.text) for span in spans))
+            span_of_token = [min(bisect_right(ends, start), len(ends) - 1) for start, _ in offsets]
+            roles = [int(spans[index].role) for index in span_of_token]
+            if self.completion_turns == "all":
+                self._mark_ends_of_turns(example, spans, ids, offsets, roles)
+            prompts.append((self._bos + ids, [int(Role.TEMPLATE)] * len(self._bos) + roles))
+        return prompts
+
+    def _mark_ends_of_turns(
+        self,
+        example: Example,
+        spans: Sequence[_Span],
+        ids: Sequence[int],
+        offsets: Sequence[tuple[int, int]],
+        roles: list[int],
+    ) -> None:
+        """Give the end-of-turn token after each assistant turn, and what white space the template
+        puts before it, to the completion: the model must produce both.
+        """
+        found = [index for index, span in enumerate(spans) if span.role == Role.COMPLETION]
+        if len(found) != sum(turn.role == "assistant" for turn in example.messages[:-1]):
+            raise _unseen_turn(example)
         text = "".join(span.text for span in spans)
-        # The chat template writes its own start token; the others take the tokenizer's.
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        role_of_character = [span.role for span in spans for _ in span.text]
-        ids: list[int] = encoding["input_ids"]
-        roles = [
-            int(role_of_character[min(start, len(role_of_character) - 1)])
-            for start, _ in encoding["offset_mapping"]
-        ]
-        if self.name != "chat" and _starts_with_bos(self.tokenizer):
-            ids = [self.tokenizer.bos_token_id, *ids]
-            roles = [int(Role.TEMPLATE), *roles]
-        return ids, roles
+        starts = [start for start, _ in offsets]
+        for index in found:
+            end_of_text = sum(len(span.text) for span in spans[: index + 1])
+            position = bisect_left(starts, end_of_text)
+            for token in range(position, len(ids)):
+                roles[token] = int(Role.COMPLETION)
+                if ids[token] in self._end_ids:
+                    break
+                if text[slice(*offsets[token])].strip():
+                    raise self._unended_turn(example)
+            else:
+                raise self._unended_turn(example)
+
+    def _unended_turn(self, example: Example) -> InputError:
+        return InputError(
+            Problem(
+                message=(
+                    "data.completion_turns is all, but the template puts no special token right"
+                    " behind an earlier assistant turn: the model would not learn to end it"
+                ),
+                where=example.id,
+                fix=f"let it write {self.tokenizer.eos_token} there",
+            )
+        )
 
     def _render_chat(self, example: Example) -> list[_Span]:
         turns = example.messages[:-1]
-        fields = _fields_of(turns)
+        fields = self._fields_of(turns)
 
         def render(texts: Sequence[str]) -> str:
             text = self.tokenizer.apply_chat_template(
@@ -169,9 +279,11 @@ class Template:
             return text
 
         try:
-            spans = _locate(fields, render) or []
+            spans, _ = self._located(turns, fields, render)
         except jinja2.TemplateError as error:
             raise _misfit(example, f"the chat template refuses the chat: {error}") from None
+        if not spans and any(field.role == Role.COMPLETION for field in fields):
+            raise _unseen_turn(example)
         shown = [span.text.strip() for span in spans if span.role != Role.TEMPLATE]
         if any(field.text.strip() not in shown for field in fields):
             raise _misfit(example, "the chat template does not show a message's text unchanged")
@@ -180,7 +292,7 @@ class Template:
     def _render_jinja(self, example: Example) -> list[_Span]:
         turns = example.messages[:-1]
         texts = (example.prompt, example.instruction or example.prompt, example.input or "")
-        fields = [*_fields_of(turns), *(_Span(text, Role.USER) for text in texts)]
+        fields = [*self._fields_of(turns), *(_Span(text, Role.USER) for text in texts)]
 
         def render(texts: Sequence[str]) -> str:
             *contents, prompt, instruction, input = texts
@@ -193,18 +305,35 @@ class Template:
             return text
 
         try:
-            # A template may change the texts, such as shorten them: then all of it is the user's.
-            return _locate(fields, render) or [
-                _Span(render([field.text for field in fields]), Role.USER)
-            ]
+            spans, whole = self._located(turns, fields, render)
         except jinja2.TemplateError as error:
             raise _misfit(example, f"{self.name} cannot be rendered: {error}") from None
+        # A template may change the texts, such as shorten them: then all of it is the user's.
+        return spans or [_Span(whole, Role.USER)]
 
+    def _fields_of(self, turns: Sequence[Message]) -> list[_Span]:
+        role_of = {
+            "system": Role.SYSTEM,
+            "user": Role.USER,
+            "assistant": Role.COMPLETION if self.completion_turns == "all" else Role.USER,
+        }
+        return [_Span(turn.content, role_of[turn.role]) for turn in turns]
 
-def _fields_of(turns: Sequence[Message]) -> list[_Span]:
-    return [
-        _Span(turn.content, Role.SYSTEM if turn.role == "system" else Role.USER) for turn in turns
-    ]
+    def _located(
+        self,
+        turns: Sequence[Message],
+        fields: Sequence[_Span],
+        render: Callable[[Sequence[str]], str],
+    ) -> tuple[list[_Span], str]:
+        """Spans of fields and template in turn, none if they cannot be told apart; the text."""
+        pieces, whole = self._fields.find(
+            tuple(turn.role for turn in turns), [field.text for field in fields], render
+        )
+        spans = [
+            _Span(text, Role.TEMPLATE if index is None else fields[index].role)
+            for text, index in pieces
+        ]
+        return spans, whole
 
 
 def _messages_of(turns: Sequence[Message], contents: Sequence[str]) -> list[dict[str, str]]:
@@ -212,30 +341,22 @@ def _messages_of(turns: Sequence[Message], contents: Sequence[str]) -> list[dict
     return [{"role": turn.role, "content": content} for turn, content in pairs]
 
 
-def _locate(fields: Sequence[_Span], render: Callable[[Sequence[str]], str]) -> list[_Span] | None:
-    """What `render` makes of the fields' texts, as spans of fields and template in turn.
-
-    Found by rendering a second time with markers for texts, since a short text may occur in the
-    template too: "help" in "You are a helpful assistant". None if a text is changed by more than
-    trimming, or changes what the template says around it.
-    """
-    marked = render(
-        [f"\u2003\ue000{i}\ue001\u2003" if f.text else "" for i, f in enumerate(fields)]
-    )
-    before, *rest = _MARKER.split(marked)
-    spans = [_Span(before, Role.TEMPLATE)]
-    for lead, index, trail, after in zip(*(rest[part::4] for part in range(4)), strict=True):
-        field = fields[int(index)]
-        text = field.text if lead else field.text.lstrip()
-        spans.append(_Span(text if trail else text.rstrip(), field.role))
-        spans.append(_Span(after, Role.TEMPLATE))
-    whole = "".join(span.text for span in spans)
-    return spans if whole == render([field.text for field in fields]) else None
-
-
 def _misfit(example: Example, message: str) -> InputError:
     return InputError(
         Problem(message=message, where=example.id, fix="set data.template to alpaca or plain")
+    )
+
+
+def _unseen_turn(example: Example) -> InputError:
+    return InputError(
+        Problem(
+            message=(
+                "data.completion_turns is all, but the template does not show every assistant"
+                " turn unchanged: some strip the thinking of earlier ones, or leave them out"
+            ),
+            where=example.id,
+            fix="set data.template to a Jinja file that renders `messages` as they are",
+        )
     )
 
 
@@ -276,26 +397,3 @@ def _render_alpaca(example: Example) -> list[_Span]:
 def _starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     ids: list[int] = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-
-
-def _compile(path: Path) -> Any:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            Problem(
-                message=f"data.template must be chat, alpaca, plain or a Jinja file, got {path}",
-                fix="give the path of a UTF-8 file that exists",
-            )
-        ) from None
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise InputError(
-            Problem(
-                message=f"not a valid template: {error.message}", where=f"{path}:{error.lineno}"
-            )
-        ) from None
