@@ -186,15 +186,28 @@ def data() -> None:
 @click.argument("path")
 @click.option("--model", default="demo:smollm2-135m-instruct", help="Whose tokenizer counts.")
 @click.option("--template", default="chat", help="chat, alpaca, plain or a Jinja file.")
-@click.option("--max-length", default=512, help="Tokens per example.")
+@click.option("--max-length", type=click.IntRange(min=8), default=512, help="Tokens per example.")
+@click.option(
+    "--too-long",
+    type=click.Choice(["truncate", "drop", "error"]),
+    default="truncate",
+    help="What happens to longer examples.",
+)
+@click.option(
+    "--completion-turns",
+    type=click.Choice(["last", "all"]),
+    default="last",
+    help="Assistant turns of a chat that are completion.",
+)
 @click.option("--split", default="train", help="Split of a hub data set.")
 @_json_option
-def stats(path: str, model: str, template: str, max_length: int, split: str, as_json: bool) -> None:
+def stats(path: str, model: str, as_json: bool, **settings: Any) -> None:
     """Counts, tokens by role and the generation ratio of PATH (a file, hub name or demo:...)."""
     from orchestrator.screen import print_stats
     from orchestrator.single import stats_of
+    from trainers.config import DataConfig
 
-    found = stats_of(path, model=model, template=template, max_length=max_length, split=split)
+    found = stats_of(DataConfig(path=path, **settings), model=model)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:

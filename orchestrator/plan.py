@@ -18,13 +18,12 @@ from orchestrator.record import SweepFolder, TrialRecord
 from orchestrator.spec import SweepSpec
 from trainers.batches import num_steps
 from trainers.config import TrainConfig
-from trainers.data import Split, read_split
+from trainers.data import Split, encode_all, read_split
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 from trainers.files import sha256_of
 from trainers.memory import GIB, state_bytes
 from trainers.models import check_model, load_tokenizer, resolve_model_path
-from trainers.roles import Template
 from trainers.stats import DataStats, data_stats
 
 # The share of the matrix-product peak that training reached on two CPU cores: SmolLM2-135M in
@@ -82,8 +81,8 @@ def make_plan(spec: SweepSpec) -> Prepared:
     split = read_split(spec.data)
     check_examples(split.heldout, spec.evals)
     tokenizer = load_tokenizer(spec.model)
-    template = Template(spec.data.template, tokenizer)
-    stats = data_stats(split.train, template, spec.data.max_length)
+    encoded = encode_all(split.train, spec.data, tokenizer)
+    stats = data_stats(encoded, spec.data)
     model_fingerprint = fingerprint_model(spec)
     data_fingerprint = fingerprint_examples([*split.train, *split.heldout])
     folder = SweepFolder(spec.folder)
@@ -95,7 +94,7 @@ def make_plan(spec: SweepSpec) -> Prepared:
         settings = settings_with(spec, searched)
         trial_id = fingerprint_trial(settings, model_fingerprint, data_fingerprint)
         config = TrainConfig.model_validate(settings)
-        steps = num_steps(len(split.train), config.batch.global_batch_size, config.schedule)
+        steps = num_steps(len(encoded), config.batch.global_batch_size, config.schedule)
         tokens = round(steps * config.batch.global_batch_size * tokens_per_example)
         known = folder.read_trial(trial_id)
         trials.append(
@@ -125,7 +124,7 @@ def make_plan(spec: SweepSpec) -> Prepared:
         data={
             "path": spec.data.path,
             "fingerprint": data_fingerprint,
-            "num_train": len(split.train),
+            "num_train": len(encoded),
             "num_heldout": len(split.heldout),
             **_stats_summary(stats),
         },

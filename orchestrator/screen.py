@@ -123,6 +123,15 @@ def print_stats(path: str, stats: DataStats) -> None:
         f"{path}: {stats.num_examples} examples, template {stats.template}, "
         f"{stats.num_truncated_examples} cut to {stats.max_length} tokens"
     )
+    if stats.num_truncated_examples:
+        title += f" ({stats.num_truncated_tokens} lost)"
+    if stats.num_cut_completions:
+        title += f", {stats.num_cut_completions} of them without the end of their completion"
+    if stats.num_dropped_examples:
+        title += (
+            f", {stats.num_dropped_examples} longer ones dropped"
+            f" ({stats.num_dropped_tokens} tokens)"
+        )
     table = Table(title=title, title_justify="left")
     table.add_column("tokens")
     for heading in ("total", "mean", "median", "95th percentile"):

@@ -9,11 +9,10 @@ from orchestrator.record import SweepFolder
 from orchestrator.spec import load_spec
 from orchestrator.tracking_uri import is_web, ui_command
 from trainers.config import DataConfig, ModelConfig
-from trainers.data import read_split
+from trainers.data import encode_all, read_split
 from trainers.errors import InputError, Problem
 from trainers.models import load_tokenizer, resolve_model_path
 from trainers.records import read_examples
-from trainers.roles import Template
 from trainers.stats import DataStats, data_stats
 
 
@@ -35,15 +34,15 @@ def open_sweep(path: Path) -> SweepFolder:
     return folder
 
 
-def stats_of(path: str, *, model: str, template: str, max_length: int, split: str) -> DataStats:
-    """Counts and tokens by role of a data set under a model's tokenizer and a template.
+def stats_of(config: DataConfig, *, model: str) -> DataStats:
+    """Counts and tokens by role of all examples of a data set under a model's tokenizer.
 
     Raises:
         InputError: data, model or template do not fit.
     """
     tokenizer = load_tokenizer(ModelConfig(path=model))
-    examples = read_examples(path, split=split)
-    return data_stats(examples, Template(template, tokenizer), max_length)
+    examples = read_examples(config.path, split=config.split)
+    return data_stats(encode_all(examples, config, tokenizer), config)
 
 
 def evaluate_model(

@@ -1,6 +1,10 @@
-"""What holds for all tests: threads that sleep while they wait, and no way out to a hub."""
+"""What holds for all tests: threads that sleep while they wait, and no way out to a hub,
+and a cache of their own."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 # Before torch is imported anywhere: see orchestrator/cli.py for what spinning threads cost.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -8,3 +12,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """So that small files of tests never push out what a user works with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLW_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainers.config import LossConfig
+from trainers.errors import InputError, Problem
 from trainers.packing import hidden_states
 from trainers.roles import PROMPT_ROLES, Role
 
@@ -59,6 +60,20 @@ def denominator(target_counts: dict[Role, int], config: LossConfig) -> float:
         case "tokens":
             divisor = sum(counts.values())
     return float(divisor) or 1.0
+
+
+def check_counted(target_counts: dict[Role, int], config: LossConfig) -> None:
+    """Raise InputError if not one of the targets, given by role, has a weight above 0."""
+    weights = role_weights(config)
+    if any(count and weights[role] > 0 for role, count in target_counts.items()):
+        return
+    found = ", ".join(role.name.lower() for role, count in target_counts.items() if count)
+    raise InputError(
+        Problem(
+            message=f"no token of the training data counts: all are of roles ({found}) of weight 0",
+            fix="set loss.prompt_loss_weight or one of loss.role_weights above 0",
+        )
+    )
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

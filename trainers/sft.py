@@ -28,16 +28,16 @@ from trainers.checkpoint import (
 from trainers.config import TrainConfig
 from trainers.data import encode_all, read_split
 from trainers.diagnostics import distance, distance_by_layer, loss_rsd
+from trainers.encoded import EncodedExamples
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
 from trainers.lora import add_lora, merge_lora, save_adapter
-from trainers.loss import MODEL_PREFIX, WeightedPromptLM
+from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
 from trainers.memory import advice
 from trainers.models import load_model, load_tokenizer
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
-from trainers.roles import Encoded
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
 from trainers.zero import ZeroEngine
@@ -116,7 +116,7 @@ class _Run:
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     engine: ZeroEngine
-    examples: list[Encoded]
+    examples: EncodedExamples
     num_parameters: int
     origin: dict[str, torch.Tensor] | None
     total_steps: int
@@ -128,7 +128,10 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     """Load model and data, build the engine, and resume where there is a checkpoint."""
     ranks = join_ranks()
     tokenizer = load_tokenizer(config.model)
-    examples = encode_all(read_split(config.data).train, config.data, tokenizer)
+    examples = encode_all(
+        read_split(config.data).train, config.data, tokenizer, is_first=ranks.is_first
+    )
+    check_counted(examples.target_counts(), config.loss)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
     checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
     torch.manual_seed(config.seed)

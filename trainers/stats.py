@@ -1,14 +1,16 @@
 """How long prompts and completions are, in tokens, and how they compare."""
 
-import statistics
-from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from math import ceil
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from trainers.examples import Example
-from trainers.roles import Role, Template
+from trainers.config import CompletionTurns, DataConfig
+from trainers.encoded import EncodedExamples
+from trainers.roles import Role
 
 
 class _Stats(BaseModel):
@@ -42,14 +44,19 @@ class DataStats(_Stats):
     """Token counts of a data set, as it is trained on: after truncation to `max_length`.
 
     `prompt` is the sum of system, user and template tokens. The end-of-sequence token counts as
-    a completion token, with and without the template.
+    a completion token, with and without the template. The numbers of what is truncated, cut and
+    dropped are those of `trainers.encoded.LengthCounts`.
     """
 
     num_examples: int
     max_length: int
     template: str
+    completion_turns: CompletionTurns
     num_truncated_examples: int
     num_truncated_tokens: int
+    num_cut_completions: int
+    num_dropped_examples: int
+    num_dropped_tokens: int
     prompt: TokenCounts
     completion: TokenCounts
     system: TokenCounts
@@ -68,52 +75,47 @@ class DataStats(_Stats):
         return self.model_dump(mode="json")
 
 
-def data_stats(examples: Iterable[Example], template: Template, max_length: int) -> DataStats:
-    """The token counts of `examples`, of which there is at least one, under `template`.
-
-    Raises:
-        InputError: the template cannot show an example.
-    """
-    counts: dict[Role, list[int]] = {role: [] for role in Role}
-    num_truncated: list[int] = []
-    for example in examples:
-        encoded = template.encode(example, max_length)
-        num_truncated.append(encoded.num_truncated_tokens)
-        for role, of_role in counts.items():
-            of_role.append(encoded.roles.count(role))
-    assert num_truncated, "read_examples never gives an empty list"
-    completion = counts[Role.COMPLETION]
-    shown = [sum(pair) for pair in zip(counts[Role.SYSTEM], counts[Role.USER], strict=True)]
-    prompt = [sum(pair) for pair in zip(shown, counts[Role.TEMPLATE], strict=True)]
+def data_stats(examples: EncodedExamples, config: DataConfig) -> DataStats:
+    """The token counts of `examples`, which `encode_all` made with `config`."""
+    of_role = {role: _counts_per_example(examples, role) for role in Role}
+    completion = of_role[Role.COMPLETION]
+    shown = of_role[Role.SYSTEM] + of_role[Role.USER]
+    prompt = shown + of_role[Role.TEMPLATE]
     return DataStats(
-        num_examples=len(num_truncated),
-        max_length=max_length,
-        template=template.name,
-        num_truncated_examples=sum(number > 0 for number in num_truncated),
-        num_truncated_tokens=sum(num_truncated),
+        **asdict(examples.counts),
+        max_length=config.max_length,
+        template=config.template,
+        completion_turns=config.completion_turns,
         prompt=_token_counts(prompt),
         completion=_token_counts(completion),
-        system=_token_counts(counts[Role.SYSTEM]),
-        user=_token_counts(counts[Role.USER]),
-        template_tokens=_token_counts(counts[Role.TEMPLATE]),
+        system=_token_counts(of_role[Role.SYSTEM]),
+        user=_token_counts(of_role[Role.USER]),
+        template_tokens=_token_counts(of_role[Role.TEMPLATE]),
         generation_ratio=_generation_ratio(completion, prompt),
         generation_ratio_without_template=_generation_ratio(completion, shown),
     )
 
 
-def _token_counts(counts: Sequence[int]) -> TokenCounts:
+def _counts_per_example(examples: EncodedExamples, role: Role) -> NDArray[np.int64]:
+    up_to = np.concatenate([[0], np.cumsum(examples.roles == role, dtype=np.int64)])
+    return np.diff(up_to[examples.offsets])
+
+
+def _token_counts(counts: NDArray[np.int64]) -> TokenCounts:
     return TokenCounts(
-        total=sum(counts),
-        mean=sum(counts) / len(counts),
-        median=statistics.median(counts),
+        total=int(counts.sum()),
+        mean=float(counts.mean()),
+        median=float(np.median(counts)),
         # Nearest rank: the smallest count that at least 95% of the examples do not exceed.
-        percentile_95=sorted(counts)[ceil(0.95 * len(counts)) - 1],
+        percentile_95=int(np.sort(counts)[ceil(0.95 * len(counts)) - 1]),
     )
 
 
-def _generation_ratio(completion: Sequence[int], prompt: Sequence[int]) -> GenerationRatio:
-    ratios = [c / p for c, p in zip(completion, prompt, strict=True) if p]
+def _generation_ratio(completion: NDArray[np.int64], prompt: NDArray[np.int64]) -> GenerationRatio:
+    has_prompt = prompt > 0
+    if not has_prompt.any():
+        return GenerationRatio(of_means=None, mean_of_ratios=None)
     return GenerationRatio(
-        of_means=sum(completion) / sum(prompt) if any(prompt) else None,
-        mean_of_ratios=sum(ratios) / len(ratios) if ratios else None,
+        of_means=float(completion.sum() / prompt.sum()),
+        mean_of_ratios=float((completion[has_prompt] / prompt[has_prompt]).mean()),
     )

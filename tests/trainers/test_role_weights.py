@@ -21,7 +21,7 @@ from trainers.config import (
     RoleWeights,
 )
 from trainers.errors import InputError
-from trainers.loss import WeightedPromptLM, denominator, role_weights, token_weights
+from trainers.loss import WeightedPromptLM, check_counted, denominator, role_weights, token_weights
 from trainers.ranks import Ranks
 from trainers.roles import Encoded, Role
 from trainers.step import accumulate_gradient
@@ -71,6 +71,17 @@ def test_divisor_follows_from_the_weights(mode: NormalizationMode, divisor: floa
 def test_a_batch_without_a_counted_token_is_divided_by_one() -> None:
     only_system = LossConfig(role_weights=RoleWeights(system=1.0, completion=0.0))
     assert denominator({Role.USER: 3, Role.COMPLETION: 2}, only_system) == 1.0
+
+
+def test_data_of_which_no_token_counts_is_refused() -> None:
+    only_system = LossConfig(role_weights=RoleWeights(system=1.0, completion=0.0))
+    with pytest.raises(InputError) as caught:
+        check_counted({Role.SYSTEM: 0, Role.USER: 3, Role.COMPLETION: 2}, only_system)
+    assert str(caught.value) == (
+        "no token of the training data counts: all are of roles (user, completion) of weight 0; set"
+        " loss.prompt_loss_weight or one of loss.role_weights above 0"
+    )
+    check_counted({Role.SYSTEM: 1, Role.USER: 3, Role.COMPLETION: 2}, only_system)
 
 
 def write_losses(losses: dict[str, LossConfig], folder: Path) -> None:
