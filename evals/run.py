@@ -15,16 +15,13 @@ import transformers
 from evals.config import EvalConfig
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
-from evals.items import check_examples, choice_items, choose, digest
+from evals.items import check_examples, choice_items, choose, scoring_identity
 from evals.measure import Measured
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
 from evals.scores import ScoreCard
 from trainers.examples import Example
 from trainers.files import write_json, write_text
-
-# Raised whenever the same model and items may score otherwise than before.
-SCORING_VERSION = 1
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -128,15 +125,11 @@ def _signature(
 ) -> dict[str, Any]:
     """What the scores depend on besides the model: equal signatures make them comparable."""
     return {
-        "version": SCORING_VERSION,
-        "measures": config.model_dump(mode="json", exclude={"seed", "batch_size"}),
-        "seed": config.seed,
+        **scoring_identity(
+            examples, config, template=loaded.template.name, max_length=loaded.max_length
+        ),
         "batch_size": config.batch_size,
-        "template": loaded.template.name,
-        "template_sha256": _template_sha256(loaded),
-        "max_length": loaded.max_length,
-        "items_sha256": digest(examples),
-        "num_examples": len(examples),
+        **_chat_template_sha256(loaded),
         "device": loaded.device.type,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "torch": str(torch.__version__),
@@ -145,13 +138,11 @@ def _signature(
     }
 
 
-def _template_sha256(loaded: LoadedModel) -> str | None:
-    """Of a template whose text is not ours: the checkpoint's own, or a file's."""
-    name = loaded.template.name
-    if name in ("alpaca", "plain"):
-        return None
-    text = loaded.tokenizer.chat_template if name == "chat" else Path(name).read_text("utf-8")
-    return hashlib.sha256(str(text).encode("utf-8")).hexdigest()
+def _chat_template_sha256(loaded: LoadedModel) -> dict[str, str]:
+    if loaded.template.name != "chat":
+        return {}
+    text = str(loaded.tokenizer.chat_template)
+    return {"template_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
 
 
 def _say_nothing(measure: str, done: int, total: int) -> None:

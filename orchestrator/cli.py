@@ -93,7 +93,7 @@ def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None
     from orchestrator.screen import print_plan
     from orchestrator.sweep import check
 
-    prepared = check(spec, is_local=address is None)
+    prepared = check(spec, address=address)
     if as_json:
         click.echo(prepared.plan.model_dump_json(indent=2))
         return
@@ -109,13 +109,17 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
     from orchestrator.screen import print_outcome
     from orchestrator.sweep import check, run_sweep
 
-    prepared = check(spec, is_local=address is None)
+    prepared = check(spec, address=address)
     if not as_json:
         click.echo(
             f"sweep {spec.name}: {len(prepared.plan.trials)} trials, "
             f"{prepared.plan.num_done} done before; log: {spec.folder / 'sweep.log'}"
         )
-    outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)
+    try:
+        outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from the last checkpoints", err=True)
+        sys.exit(1)
     print_outcome(outcome, as_json=as_json)
     sys.exit(1 if outcome.num_failed or outcome.num_unfinished else 0)
 

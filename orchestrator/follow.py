@@ -53,6 +53,14 @@ class Follower:
         self._stop.set()
         self._thread.join()
 
+    def say_stopping(self) -> None:
+        """Answer an interrupt at once: ending what runs takes some seconds."""
+        self._console.print(
+            "stopping; the same command goes on from the last checkpoints (again: stop at once)",
+            markup=False,
+            highlight=False,
+        )
+
     def show_once(self) -> None:
         """Print the table as it is, for a sweep with nothing left to run."""
         self._console.print(status_table(self._folder, self._skipped))

@@ -5,17 +5,18 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 
-from evals.items import check_examples
+from evals.items import check_examples, scoring_identity
 from orchestrator.record import SweepFolder, TrialRecord
-from orchestrator.spec import SweepSpec
+from orchestrator.spec import CADENCE, SweepSpec
 from trainers.batches import num_steps
 from trainers.config import TrainConfig
 from trainers.data import Split, encode_all, read_split
@@ -31,6 +32,10 @@ from trainers.stats import DataStats, data_stats
 _TYPICAL_EFFICIENCY = 0.25
 
 
+# `pending` is trained and scored, `scores` is only scored anew, `done` is skipped.
+PlannedState = Literal["pending", "scores", "done"]
+
+
 class TrialPlan(BaseModel):
     """One trial before it runs. Times are estimates in seconds, None where nothing is known."""
 
@@ -39,7 +44,7 @@ class TrialPlan(BaseModel):
     id: str
     settings: dict[str, Any]
     searched: dict[str, Any]
-    state: str
+    state: PlannedState
     steps: int
     tokens: int
     estimated_train_seconds: float | None
@@ -54,6 +59,7 @@ class SweepPlan(BaseModel):
     output_dir: str
     trials: list[TrialPlan]
     num_done: int
+    has_untuned_scores: bool
     workers_per_trial: int
     cpus_per_worker: int
     model: dict[str, Any]
@@ -88,7 +94,8 @@ def make_plan(spec: SweepSpec) -> Prepared:
     folder = SweepFolder(spec.folder)
     num_parameters = count_parameters(resolve_model_path(spec.model.path))
     tokens_per_example = stats.tokens_per_example
-    speed, basis = _tokens_per_second(folder, num_parameters)
+    speed, basis = _tokens_per_second(folder, num_parameters, model_fingerprint)
+    scores = partial(_has_scores, folder, spec, split.heldout)
     trials = []
     for searched in expand(spec):
         settings = settings_with(spec, searched)
@@ -96,13 +103,12 @@ def make_plan(spec: SweepSpec) -> Prepared:
         config = TrainConfig.model_validate(settings)
         steps = num_steps(len(encoded), config.batch.global_batch_size, config.schedule)
         tokens = round(steps * config.batch.global_batch_size * tokens_per_example)
-        known = folder.read_trial(trial_id)
         trials.append(
             TrialPlan(
                 id=trial_id,
                 settings=settings,
                 searched=searched,
-                state=known.state if known else "pending",
+                state=_planned_state(folder, trial_id, scores),
                 steps=steps,
                 tokens=tokens,
                 estimated_train_seconds=tokens / speed if speed else None,
@@ -113,6 +119,9 @@ def make_plan(spec: SweepSpec) -> Prepared:
         output_dir=str(spec.folder),
         trials=trials,
         num_done=sum(trial.state == "done" for trial in trials),
+        has_untuned_scores=(
+            scores(None) and folder.read_sweep().model["fingerprint"] == model_fingerprint
+        ),
         workers_per_trial=spec.resources.workers_per_trial,
         cpus_per_worker=spec.resources.cpus_per_worker,
         model={
@@ -178,7 +187,7 @@ def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str
     template = Path(settings["data"]["template"])
     if template.is_file():
         identity["data"]["template"] = sha256_of(template)
-    for cadence in ("checkpoint", "log_every_steps", "log_distance_every_steps"):
+    for cadence in CADENCE:
         identity.pop(cadence)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -230,9 +239,38 @@ def pending_record(trial: TrialPlan) -> TrialRecord:
     )
 
 
-def _tokens_per_second(folder: SweepFolder, num_parameters: int | None) -> tuple[float | None, str]:
+def _planned_state(
+    folder: SweepFolder, trial_id: str, has_scores: Callable[[str], bool]
+) -> PlannedState:
+    known = folder.read_trial(trial_id)
+    if known is None or known.state != "done":
+        return "pending"
+    return "done" if has_scores(trial_id) else "scores"
+
+
+def _has_scores(
+    folder: SweepFolder, spec: SweepSpec, heldout: Sequence[Example], trial_id: str | None
+) -> bool:
+    """Whether a trial, or the untuned model for None, has the scores that the spec asks for."""
+    card = folder.read_scores(trial_id)
+    if card is None or not folder.sweep_json.exists():
+        return False
+    wanted = scoring_identity(
+        heldout, spec.evals, template=spec.data.template, max_length=spec.data.max_length
+    )
+    if spec.data.template == "chat":
+        # The chat template is the model's, and so part of its fingerprint.
+        wanted.pop("template_sha256")
+    return all(card.signature.get(key) == value for key, value in wanted.items())
+
+
+def _tokens_per_second(
+    folder: SweepFolder, num_parameters: int | None, model_fingerprint: str
+) -> tuple[float | None, str]:
     """Expected training speed, from this sweep's own trials or from a matrix product."""
-    if folder.sweep_json.exists():
+    if folder.sweep_json.exists() and (
+        folder.read_sweep().model["fingerprint"] == model_fingerprint
+    ):
         measured = [t.tokens_per_second for t in folder.read_trials() if t.tokens_per_second]
         if measured:
             mean = sum(measured) / len(measured)
@@ -273,7 +311,7 @@ def _disk_gib(num_parameters: int | None, trials: list[TrialPlan], spec: SweepSp
     if num_parameters is None:
         return None
     width = 4 if spec.deepspeed.precision == "float32" else 2
-    to_run = sum(trial.state != "done" for trial in trials)
+    to_run = sum(trial.state == "pending" for trial in trials)
     checkpoint = 12 * (spec.checkpoint.keep + 1) if spec.checkpoint.every_steps else 0
     return num_parameters * (width * to_run + checkpoint) / 2**30
 

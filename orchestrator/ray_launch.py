@@ -65,10 +65,14 @@ class WarmRanks:
         self._has_failed = progress.error is not None or progress.attempts > 1
         return progress
 
-    def close(self, timeout_s: float = 10) -> None:
-        """Let the ranks go, and with them the resources they hold."""
+    def close(self, *, wait: bool = True, timeout_s: float = 10) -> None:
+        """Let the ranks go, and with them the resources they hold.
+
+        Args:
+            wait: until they are gone, at most `timeout_s`.
+        """
         ray.get(self._mailbox.close.remote())
-        if self._group is not None:
+        if self._group is not None and wait:
             self._group.join(timeout_s)
 
     def _run_group(self) -> None:

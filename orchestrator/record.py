@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict
 from evals.scores import ScoreCard
 from trainers.files import read_json, write_json
 
-State = Literal["pending", "training", "scoring", "done", "failed"]
+# An interrupted trial goes on when its sweep is run again.
+State = Literal["pending", "training", "scoring", "interrupted", "done", "failed"]
 
 
 class TrialRecord(BaseModel):

@@ -110,11 +110,16 @@ def scored(record: TrialRecord, eval_seconds: float, attempts: int) -> TrialReco
     return record.model_copy(
         update={
             "state": "done",
-            "attempts": record.attempts + attempts,
+            "attempts": attempts,
             "eval_seconds": eval_seconds,
             "ended_at": now(),
         }
     )
+
+
+def interrupted(record: TrialRecord) -> TrialRecord:
+    """The record of a trial that was cut short with its sweep."""
+    return record.model_copy(update={"state": "interrupted", "ended_at": now()})
 
 
 def failed(record: TrialRecord, reason: str, attempts: int) -> TrialRecord:
@@ -122,7 +127,7 @@ def failed(record: TrialRecord, reason: str, attempts: int) -> TrialRecord:
     return record.model_copy(
         update={
             "state": "failed",
-            "attempts": record.attempts + attempts,
+            "attempts": attempts,
             "error": reason,
             "ended_at": now(),
         }

@@ -14,6 +14,7 @@ from orchestrator.plan import SweepPlan
 from orchestrator.sweep import Outcome
 from trainers.stats import DataStats
 
+_PLANNED = {"pending": "pending", "scores": "done, scored anew", "done": "done, skipped"}
 _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -34,13 +35,13 @@ def print_plan(plan: SweepPlan) -> None:
         table.add_row(
             trial.id,
             *(str(value) for value in trial.searched.values()),
-            "done, skipped" if trial.state == "done" else trial.state,
+            _PLANNED[trial.state],
             str(trial.steps),
             f"{trial.tokens:,}",
-            "-" if trial.state == "done" else format_duration(trial.estimated_train_seconds),
+            format_duration(trial.estimated_train_seconds if trial.state == "pending" else None),
         )
     console().print(table)
-    left = [trial for trial in plan.trials if trial.state != "done"]
+    left = [trial for trial in plan.trials if trial.state == "pending"]
     seconds = [trial.estimated_train_seconds for trial in left]
     total = None if None in seconds else sum(s for s in seconds if s is not None)
     memory = format_number(plan.estimated_memory_gib, ".1f")

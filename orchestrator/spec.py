@@ -15,6 +15,8 @@ from trainers.errors import InputError, Problem
 
 # Trials are compared on the same held-out examples, so the data and the model stay fixed.
 _FIXED_SECTIONS = ("model", "data")
+# What only decides how often something is written is no part of a trial's identity.
+CADENCE = ("checkpoint", "log_every_steps", "log_distance_every_steps")
 
 
 class SearchConfig(Section):
@@ -51,7 +53,11 @@ class TrackingConfig(Section):
 class SweepSpec(TrainConfig):
     """A sweep: the settings of a fine-tune, and lists of values for some of them."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        min_length=1,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the sweep; left out, that of the file without its ending.",
+    )
     output_dir: str | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
     note: str | None = Field(None, description="A caveat that the report repeats.")
     search: SearchConfig
@@ -78,6 +84,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         InputError: every rule that the file breaks, with its line.
     """
     content = read_yaml(path)
+    content.setdefault("name", path.stem)
     for override in overrides:
         apply_override(content, override)
     problems = _space_problems(content, path)
@@ -126,6 +133,14 @@ def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
                     fix="make one sweep for each",
                 )
             )
+        elif dotted.split(".")[0] in CADENCE:
+            problems.append(
+                Problem(
+                    message=f"{dotted} cannot be searched: it does not change a trial's result",
+                    where=where,
+                    fix="set it outside of search.space",
+                )
+            )
         elif isinstance(values, list):
             problems += _value_problems(label, values, fields[dotted], content, path)
     return problems
@@ -143,7 +158,7 @@ def _value_problems(
     for index, value in enumerate(values):
         where = f"{path}:{line_of(content, ('search', 'space', dotted, index)) or 1}"
         try:
-            adapter.validate_python(value)
+            adapter.validate_python(value, strict=True)
         except ValidationError as error:
             rule = error.errors()[0]["msg"]
             message = f"{label}: {rule[0].lower()}{rule[1:]}, got {value!r}"

@@ -5,20 +5,27 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from evals.items import digest, write_examples
+from filelock import FileLock, Timeout
+
+from evals.items import write_examples
+from orchestrator.address import check_address
 from orchestrator.plain import redact
 from orchestrator.plan import Prepared, SweepPlan, make_plan, pending_record
 from orchestrator.record import SweepFolder, SweepRecord
-from orchestrator.run_trial import now
+from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
 from orchestrator.tracking_uri import check_reachable, choose_uri
 from trainers.errors import InputError, Problem
 from trainers.files import write_text
+
+if TYPE_CHECKING:
+    from orchestrator.ray_sweep import Cluster
 
 _VERSIONED_PACKAGES = ("plw-sweep", "torch", "transformers", "deepspeed", "ray", "mlflow")
 
@@ -68,8 +75,11 @@ def check_disk(plan: SweepPlan) -> None:
         )
 
 
-def check(spec: SweepSpec, *, is_local: bool) -> Prepared:
+def check(spec: SweepSpec, *, address: str | None) -> Prepared:
     """Everything that can be known to be wrong before anything is written or started.
+
+    Args:
+        address: of the cluster to run on; None for this machine.
 
     Raises:
         InputError: all that was found.
@@ -84,10 +94,13 @@ def check(spec: SweepSpec, *, is_local: bool) -> Prepared:
 
     checks: list[Callable[[], None]] = [
         plan,
+        lambda: check_output_dir(spec),
         lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri)),
     ]
-    if is_local:
+    if address is None:
         checks.append(lambda: check_machine(spec))
+    else:
+        checks.append(lambda: check_address(address))
     for one in checks:
         try:
             one()
@@ -99,21 +112,56 @@ def check(spec: SweepSpec, *, is_local: bool) -> Prepared:
     return prepared
 
 
+def check_output_dir(spec: SweepSpec) -> None:
+    """Raise InputError where the sweep's folder cannot be made or written."""
+    folder = spec.folder
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        problem = f"output_dir {spec.folder} cannot be a folder: {folder} is a file"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"output_dir {spec.folder} cannot be written: no permission for {folder}"
+    else:
+        return
+    raise InputError(Problem(message=problem, fix="set output_dir, or give another --output-dir"))
+
+
+@contextmanager
+def only_sweep_in(folder: SweepFolder) -> Iterator[None]:
+    """Keep a second sweep out of the folder while this one runs.
+
+    Raises:
+        InputError: another one runs in it.
+    """
+    folder.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.root / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            Problem(
+                message="another sweep is running in this folder",
+                where=str(folder.root),
+                fix="wait for it, or give another --output-dir",
+            )
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list[str]:
     """Write the sweep's record and held-out data; returns the ids of the trials to be run."""
     plan = prepared.plan
     folder = SweepFolder(spec.folder)
     earlier = folder.read_sweep() if folder.sweep_json.exists() else None
-    if earlier is not None and earlier.model["fingerprint"] != plan.model["fingerprint"]:
+    if not plan.has_untuned_scores:
         shutil.rmtree(folder.untuned, ignore_errors=True)
     write_examples(folder.heldout, prepared.split.heldout)
-    to_run = []
     for trial in plan.trials:
-        known = folder.read_trial(trial.id)
-        if known is None:
+        if folder.read_trial(trial.id) is None:
             folder.write_trial(pending_record(trial))
-        if known is None or known.state != "done" or not has_scores(spec, prepared, trial.id):
-            to_run.append(trial.id)
     folder.write_sweep(
         SweepRecord(
             name=spec.name,
@@ -127,20 +175,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
         )
     )
     write_text(folder.root / "spec.yaml", redact(spec_path.read_text(encoding="utf-8")))
-    return to_run
-
-
-def has_scores(spec: SweepSpec, prepared: Prepared, trial_id: str | None) -> bool:
-    """Whether a trial, or the untuned model for None, has the scores that the spec asks for."""
-    card = SweepFolder(spec.folder).read_scores(trial_id)
-    if card is None:
-        return False
-    wanted = {
-        "measures": spec.evals.model_dump(mode="json", exclude={"seed", "batch_size"}),
-        "seed": spec.evals.seed,
-        "items_sha256": digest(prepared.split.heldout),
-    }
-    return all(card.signature.get(key) == value for key, value in wanted.items())
+    return [trial.id for trial in plan.trials if trial.state != "done"]
 
 
 def environment() -> dict[str, Any]:
@@ -189,42 +224,65 @@ def run_sweep(
     """Run what is not done, keep MLflow and the terminal up to date, and write the report.
 
     Raises:
-        InputError: the cluster is too small, or MLflow stopped answering before the start.
+        InputError: the cluster is not there or too small, MLflow stopped answering before the
+            start, or another sweep runs in the folder.
     """
-    # MLflow and Ray take seconds to import, so only a sweep that starts pays for them.
-    from orchestrator.follow import Follower
+    # Ray takes seconds to import, so only a sweep that starts pays for it.
     from orchestrator.quiet import output_to
-    from orchestrator.ray_sweep import UNTUNED, ray_cluster, run_trials, slots
+    from orchestrator.ray_sweep import ray_cluster, slots
+
+    folder = SweepFolder(spec.folder)
+    plan = prepared.plan
+    has_work = plan.num_done < len(plan.trials) or not plan.has_untuned_scores
+    with only_sweep_in(folder), output_to(folder.log) as terminal, ExitStack() as stack:
+        screen = None if is_silent else terminal
+        cluster = None
+        if has_work:
+            # Nothing of the sweep is written before it is known that it can run.
+            cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
+            slots(spec, cluster)
+        to_run = prepare_folder(spec, prepared, spec_path)
+        outcome = _run(spec, plan, to_run, cluster, screen)
+    shutil.rmtree(folder.root / "ray", ignore_errors=True)
+    return outcome
+
+
+def _run(
+    spec: SweepSpec,
+    plan: SweepPlan,
+    to_run: list[str],
+    cluster: "Cluster | None",
+    screen: TextIO | None,
+) -> Outcome:
+    """The sweep once its folder is prepared; `cluster` is None where nothing is to be run."""
+    from orchestrator.follow import Follower
+    from orchestrator.ray_sweep import UNTUNED, run_trials
     from orchestrator.report import write_report
     from orchestrator.tracking import FinalStatus, Tracker
 
-    to_run = prepare_folder(spec, prepared, spec_path)
     folder = SweepFolder(spec.folder)
-    work = list(to_run) if has_scores(spec, prepared, None) else [UNTUNED, *to_run]
     uri = choose_uri(spec.folder, spec.tracking.uri)
-    with output_to(folder.log) as terminal:
-        tracker = Tracker.open(folder, uri=uri, experiment=spec.tracking.experiment or spec.name)
-        skipped = {trial.id for trial in prepared.plan.trials} - set(to_run)
-        screen = None if is_silent else terminal
-        follower = Follower(folder, tracker, screen, skipped=skipped)
-        try:
-            if work:
-                with ray_cluster(address, os.cpu_count() or 1) as cluster:
-                    slots(spec, cluster)
-                    with follower:
-                        run_trials(spec, folder, work, cluster)
-            else:
-                follower.show_once()
-        except BaseException:
-            tracker.finish("KILLED")
-            raise
-        states = {trial.id: trial.state for trial in folder.read_trials()}
-        write_report(folder)
-        num_failed = sum(state == "failed" for state in states.values())
-        num_unfinished = sum(state not in ("done", "failed") for state in states.values())
-        status: FinalStatus = "FAILED" if num_failed else "FINISHED"
-        is_tracked = tracker.finish("KILLED" if num_unfinished else status)
-    shutil.rmtree(folder.root / "ray", ignore_errors=True)
+    tracker = Tracker.open(folder, uri=uri, experiment=spec.tracking.experiment or spec.name)
+    skipped = {trial.id for trial in plan.trials} - set(to_run)
+    follower = Follower(folder, tracker, screen, skipped=skipped)
+    try:
+        if cluster is None:
+            follower.show_once()
+        else:
+            work = to_run if plan.has_untuned_scores else [UNTUNED, *to_run]
+            with follower:
+                run_trials(spec, folder, work, cluster, follower.say_stopping)
+    except BaseException:
+        _mark_interrupted(folder)
+        tracker.finish("KILLED")
+        raise
+    _mark_interrupted(folder)
+    states = [trial.state for trial in folder.read_trials()]
+    write_report(folder)
+    num_failed = states.count("failed")
+    num_unfinished = len(states) - num_failed - states.count("done")
+    status: FinalStatus = "FAILED" if num_failed else "FINISHED"
+    is_tracked = tracker.finish("KILLED" if num_unfinished else status)
     return Outcome(
         folder=folder,
         num_run=len(to_run),
@@ -233,3 +291,10 @@ def run_sweep(
         num_unfinished=num_unfinished,
         is_tracked=is_tracked,
     )
+
+
+def _mark_interrupted(folder: SweepFolder) -> None:
+    """Trials that still seem to run when the sweep ends were cut short with it."""
+    for record in folder.read_trials():
+        if record.state in ("training", "scoring"):
+            folder.write_trial(interrupted(record))

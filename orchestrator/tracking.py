@@ -68,7 +68,13 @@ SUMMARY_FIELDS = (
     "loss_rsd",
     "distance",
 )
-RUN_STATUS = {"training": "RUNNING", "scoring": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
+RUN_STATUS = {
+    "training": "RUNNING",
+    "scoring": "RUNNING",
+    "interrupted": "KILLED",
+    "done": "FINISHED",
+    "failed": "FAILED",
+}
 # A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
 # and the next sync posts what this one could not. The rest keeps mlflow off the terminal.
 CLIENT_ENVIRONMENT = {
@@ -118,8 +124,7 @@ class Tracker:
         try:
             client = _client(uri)
             record = open_runs(client, folder, uri, experiment)
-            if not client.get_run(record.parent_run_id).data.params:
-                _log_params(client, record.parent_run_id, folder.read_sweep().spec)
+            _set_spec_tags(client, record.parent_run_id, folder.read_sweep().spec)
         except _mlflow_errors() as error:
             raise InputError(
                 Problem(
@@ -379,6 +384,15 @@ def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]
     params = [Param(key, param_text(value)) for key, value in flatten(redact(dict(settings)))]
     for start in range(0, len(params), MAX_PARAMS_PER_POST):
         client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_POST])
+
+
+def _set_spec_tags(client: "MlflowClient", run_id: str, spec: Mapping[str, Any]) -> None:
+    """The spec as tags, since a sweep that is run again may have another, and params are fixed."""
+    from mlflow.entities import RunTag
+
+    tags = [RunTag(f"spec.{key}", param_text(value)) for key, value in flatten(redact(dict(spec)))]
+    for start in range(0, len(tags), MAX_PARAMS_PER_POST):
+        client.log_batch(run_id, tags=tags[start : start + MAX_PARAMS_PER_POST])
 
 
 def _written_at(path: Path) -> int:

@@ -31,7 +31,7 @@ class Workplace:
 
     @property
     def sweep(self) -> Path:
-        return self.folder / "runs" / "demo"
+        return self.folder / "runs" / "sweep"
 
     def plw(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run `plw` to its end."""

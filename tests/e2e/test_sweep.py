@@ -68,7 +68,7 @@ class TestOwnModelAndData:
     def test_the_screen_shows_progress_and_next_commands_only(self, workplace: Workplace) -> None:
         output = (workplace.folder / "output.txt").read_text()
         assert "PLW 0.242  done" in output
-        assert "plw ui runs/demo" in output
+        assert "plw ui runs/sweep" in output
         for chatter in ("WARNING", "FutureWarning", "DeepSpeed", "Loading weights", "(raylet"):
             assert chatter not in output
 
@@ -89,9 +89,9 @@ class TestOwnModelAndData:
         assert {run.info.run_id for run in workplace.runs()} == before
 
     def test_status_and_report_print_json(self, workplace: Workplace) -> None:
-        status = json.loads(workplace.plw("status", "runs/demo", "--json").stdout)
+        status = json.loads(workplace.plw("status", "runs/sweep", "--json").stdout)
         assert [row["state"] for row in status] == ["done"] * 4
-        report = workplace.plw("report", "runs/demo", "--json")
+        report = workplace.plw("report", "runs/sweep", "--json")
         assert isinstance(json.loads(report.stdout), dict)
 
     def test_plan_knows_what_is_done(self, workplace: Workplace) -> None:
@@ -208,6 +208,9 @@ def test_an_interrupted_sweep_says_so_and_goes_on(tmp_path: Path) -> None:
     os.killpg(driver.pid, signal.SIGINT)
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1, output
+    assert "stopping; the same command goes on" in output
+    assert workplace.trials()[0]["state"] == "interrupted"
+    assert [run.info.status for run in workplace.runs()] == ["KILLED", "KILLED"]
     assert "interrupted: 1 trials are not finished" in output
     assert "Traceback" not in output
     driver = workplace.start("sweep", "sweep.yaml")

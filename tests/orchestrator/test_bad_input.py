@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from orchestrator.cli import main
+from orchestrator.record import SweepFolder
+from orchestrator.sweep import only_sweep_in
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
 
@@ -67,7 +69,7 @@ def workplace(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> W
 def assert_refused(workplace: Workplace, *expected: str, command: str = "sweep") -> None:
     """Exit code 2, each expected text in the message, and no file that was not there before."""
     before = workplace.files() | {"sweep.yaml"}
-    code, output = workplace.run(command)
+    code, output = workplace.run(*command.split())
     assert code == 2, output
     for text in expected:
         assert text in output
@@ -202,6 +204,27 @@ def test_epochs_beside_steps(workplace: Workplace) -> None:
 def test_the_model_cannot_be_searched(workplace: Workplace) -> None:
     workplace.spec["search"] = {"space": {"model.path": ["a", "b"]}}
     assert_refused(workplace, "model.path cannot be searched")
+
+
+def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:
+    workplace.spec["output_dir"] = "data.jsonl"
+    assert_refused(workplace, "cannot be a folder", "data.jsonl is a file", "set output_dir")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere", "127.0.0.1:notaport"])
+def test_a_cluster_that_does_not_answer(workplace: Workplace, address: str) -> None:
+    assert_refused(
+        workplace, f"no Ray cluster can be used at {address}", command=f"sweep --address {address}"
+    )
+
+
+def test_a_second_sweep_in_the_same_folder(workplace: Workplace) -> None:
+    folder = SweepFolder(workplace.folder / "taken")
+    workplace.spec["output_dir"] = "taken"
+    with only_sweep_in(folder):
+        code, output = workplace.run("sweep")
+    assert code == 2
+    assert "another sweep is running in this folder" in output
 
 
 @pytest.mark.parametrize("command", ["status", "report", "ui"])

@@ -70,7 +70,7 @@ def test_parent_run_has_the_sweeps_name_and_spec(
     run = MlflowClient(store_uri).get_run(tracker.record.parent_run_id)
     assert run.info.run_name == "demo"
     assert run.info.status == "RUNNING"
-    assert run.data.params["search.method"] == "grid"
+    assert run.data.tags["spec.search.method"] == "grid"
     assert run.data.tags["mlflow.source.git.commit"] == "57793e2"
     assert demo_sweep.read_tracking() == tracker.record
 
@@ -317,7 +317,7 @@ def test_passwords_reach_neither_mlflow_nor_the_record(tmp_path: Path, store_uri
     assert tracker.finish("FAILED")
     client = MlflowClient(store_uri)
     parent = client.get_run(tracker.record.parent_run_id)
-    assert parent.data.params["tracking.uri"] == "http://host:5000"
+    assert parent.data.tags["spec.tracking.uri"] == "http://host:5000"
     child = client.get_run(run_of(tracker, failed.id))
     assert child.data.tags["plw.error"] == "no answer from http://host:5000"
     for run in (parent, child):

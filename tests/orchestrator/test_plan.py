@@ -1,0 +1,136 @@
+"""What a plan takes to be done, and which trials are the same."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from evals.items import scoring_identity
+from evals.scores import ScoreCard
+from orchestrator.plan import make_plan
+from orchestrator.record import SweepFolder
+from orchestrator.spec import load_spec
+from orchestrator.sweep import prepare_folder
+from tests.tiny_model import save_tiny_model
+from tests.trainers.runs import write_data
+from trainers.errors import InputError
+from trainers.files import write_json
+
+
+def write_spec(folder: Path, **changes: Any) -> Path:
+    if not (folder / "model").exists():
+        save_tiny_model(folder / "model")
+        write_data(folder / "data.jsonl", 60)
+        (folder / "prompt.jinja").write_text("Q: {{ prompt }}\nA:")
+    spec = {
+        "model": {"path": str(folder / "model")},
+        "data": {
+            "path": str(folder / "data.jsonl"),
+            "template": str(folder / "prompt.jinja"),
+            "max_length": 64,
+            "heldout_examples": 20,
+        },
+        "schedule": {"steps": 3},
+        "search": {"space": {"loss.prompt_loss_weight": [0, 0.1]}},
+        "evals": {"heldout": {"examples": 8}, "multiple_choice": None, "short_generation": None,
+                  "long_generation": None},
+        "output_dir": str(folder / "runs"),
+        **changes,
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    with path.open("w") as file:
+        YAML().dump(spec, file)
+    return path
+
+
+def states(path: Path) -> list[str]:
+    return [trial.state for trial in make_plan(load_spec(path)).plan.trials]
+
+
+def ids(path: Path) -> list[str]:
+    return [trial.id for trial in make_plan(load_spec(path)).plan.trials]
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A spec whose trials are all done and scored."""
+    path = write_spec(tmp_path)
+    spec = load_spec(path)
+    prepared = make_plan(spec)
+    folder = SweepFolder(spec.folder)
+    prepare_folder(spec, prepared, path)
+    signature = scoring_identity(
+        prepared.split.heldout, spec.evals, template=spec.data.template, max_length=64
+    )
+    for trial in folder.read_trials():
+        folder.write_trial(trial.model_copy(update={"state": "done"}))
+    for place in [folder.untuned, *(folder.trial(t.id) for t in folder.read_trials())]:
+        card = ScoreCard(model_path="m", scores=[], signature=signature, seconds=1.0)
+        write_json(place / "scores.json", card.model_dump(mode="json"))
+    return path
+
+
+def test_a_sweep_without_a_name_is_called_as_its_file(tmp_path: Path) -> None:
+    assert load_spec(write_spec(tmp_path)).name == "mine"
+
+
+def test_what_is_done_is_planned_as_done(finished: Path) -> None:
+    assert states(finished) == ["done", "done"]
+    assert make_plan(load_spec(finished)).plan.has_untuned_scores
+
+
+def test_other_measures_score_finished_trials_anew(finished: Path) -> None:
+    other = {"heldout": {"examples": 5}, "multiple_choice": None, "short_generation": None,
+             "long_generation": None}  # fmt: skip
+    path = write_spec(finished.parent, evals=other)
+    assert states(path) == ["scores", "scores"]
+
+
+def test_an_edited_template_file_makes_other_trials_and_scores(finished: Path) -> None:
+    before = ids(finished)
+    (finished.parent / "prompt.jinja").write_text("{{ prompt }} =>")
+    assert not set(before) & set(ids(finished))
+    assert states(finished) == ["pending", "pending"]
+    assert not make_plan(load_spec(finished)).plan.has_untuned_scores
+
+
+def test_a_moved_template_file_makes_the_same_trials(finished: Path) -> None:
+    before = ids(finished)
+    folder = finished.parent
+    shutil.move(folder / "prompt.jinja", folder / "moved.jinja")
+    content = YAML(typ="safe").load(finished.read_text())
+    content["data"]["template"] = str(folder / "moved.jinja")
+    assert ids(write_spec(folder, data=content["data"])) == before
+
+
+@pytest.mark.parametrize("dotted", ["log_every_steps", "checkpoint.every_steps"])
+def test_what_does_not_change_a_result_cannot_be_searched(dotted: str, tmp_path: Path) -> None:
+    path = write_spec(tmp_path, search={"space": {dotted: [1, 2]}})
+    with pytest.raises(InputError, match=f"{dotted} cannot be searched: it does not change"):
+        load_spec(path)
+
+
+def test_a_value_of_another_type_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, search={"space": {"loss.prompt_loss_weight": [0, "0.1"]}})
+    with pytest.raises(InputError, match=r"mine.yaml:\d+: search.space.* valid number, got '0.1'"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "values"),
+    [
+        ("loss.normalization", ["weights", "tokens"]),
+        ("deepspeed.zero_stage", [1, 2]),
+        ("schedule.kind", ["cosine", "linear"]),
+        ("loss.role_weights.template", [0.0, 0.5]),
+        ("seed", [0, 1]),
+    ],
+)
+def test_any_other_setting_can_be_searched(dotted: str, values: list[Any], tmp_path: Path) -> None:
+    planned = make_plan(load_spec(write_spec(tmp_path, search={"space": {dotted: values}}))).plan
+    assert [trial.searched for trial in planned.trials] == [{dotted: value} for value in values]
+    assert len({trial.id for trial in planned.trials}) == 2
+    assert json.loads(planned.model_dump_json())["num_done"] == 0
