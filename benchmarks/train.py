@@ -29,6 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -122,24 +123,23 @@ def loss_difference(ours: Measured, trl: Measured) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The rows for people; a difference of losses beyond the tolerance is flagged."""
-    shown = Table(title=title, title_justify="left")
-    columns = ("data", "against TRL", "tokens/s", "TRL's", "ratio", "memory", "TRL's", "ratio")
-    for name in (*columns, "share of matmul peak", "TRL's", "loss difference"):
-        shown.add_column(name, justify="left" if name in columns[:2] else "right")
+    """The rows for people, ours : TRL's; losses that differ beyond the tolerance are flagged."""
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name in ("data", "TRL"):
+        shown.add_column(name)
+    for name in ("tokens/s ratio", "tokens/s", "memory ratio", "GB", "matmul peak", "loss"):
+        shown.add_column(name, justify="right")
     for r in rows:
+        low, high = r["tokens_per_s_ratio_min"], r["tokens_per_s_ratio_max"]
+        memory = (r["peak_memory_bytes"] / 1e9, r["trl_peak_memory_bytes"] / 1e9)
         shown.add_row(
             r["data"],
             r["packing"],
-            f"{r['tokens_per_s']:.1f}",
-            f"{r['trl_tokens_per_s']:.1f}",
-            f"{r['tokens_per_s_ratio']:.2f} "
-            f"({r['tokens_per_s_ratio_min']:.2f}-{r['tokens_per_s_ratio_max']:.2f})",
-            f"{r['peak_memory_bytes'] / 1e9:.2f} GB",
-            f"{r['trl_peak_memory_bytes'] / 1e9:.2f} GB",
+            f"{r['tokens_per_s_ratio']:.2f} ({low:.2f}-{high:.2f})",
+            f"{r['tokens_per_s']:.1f} : {r['trl_tokens_per_s']:.1f}",
             f"{r['peak_memory_ratio']:.2f}",
-            f"{r['share_of_matmul_peak']:.0%}",
-            f"{r['trl_share_of_matmul_peak']:.0%}",
+            f"{memory[0]:.2f} : {memory[1]:.2f}",
+            f"{r['share_of_matmul_peak']:.0%} : {r['trl_share_of_matmul_peak']:.0%}",
             f"{r['loss_difference']:.0e}" + ("" if r["losses_agree"] else " DISAGREE"),
         )
     return shown
@@ -219,6 +219,8 @@ class Bench:
         # Ours knows `batch.packing`; TRL is told by the job.
         if side == "ours":
             batch["packing"] = packing
+            if packing and options.max_tokens is not None:
+                batch["max_tokens"] = options.max_tokens
         config = {
             "model": {"path": options.model},
             "data": {
@@ -261,31 +263,27 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = shown.add_argument
-    add("--model", default="demo:smollm2-135m-instruct", help="as model.path of a config")
-    add(
-        "--short",
-        default="demo:python-docs-short",
-        metavar="FILE",
-        help="as data.path; turned round where its completions are longer than its prompts",
-    )
-    add("--long", default="demo:python-docs-long", metavar="FILE", help="likewise, the other way")
-    add("--template", default="chat", help="as data.template")
-    add("--examples", type=int, default=16, help="examples, all of them in every step")
-    add(
-        "--micro-batch-size",
-        type=int,
-        default=4,
-        help="examples of a forward pass; packed rows where TRL packs",
-    )
-    add("--max-length", type=int, default=512, help="tokens of an example and of a packed row")
-    add("--steps", type=int, default=2, help="timed steps, after one that is not")
-    add("--rounds", type=int, default=3, help="how often each side has its turn")
-    add("--precision", choices=("float32", "bfloat16"), default="float32")
-    add("--threads", type=int, default=os.cpu_count(), help="threads of each side")
-    add("--against", nargs="+", choices=get_args(Comparison), default=list(get_args(Comparison)),
-        help="TRL padded, packed, or padded with its own defaults")  # fmt: skip
-    add("--json", action="store_true", help="print the rows as JSON instead of the table")
+    options: dict[str, tuple[type, Any, str]] = {
+        "--model": (str, "demo:smollm2-135m-instruct", "as model.path of a config"),
+        "--short": (str, "demo:python-docs-short", "as data.path; prompt and completion change"
+                    " places where that is what makes completions the shorter side"),
+        "--long": (str, "demo:python-docs-long", "likewise, for completions as the longer side"),
+        "--template": (str, "chat", "as data.template"),
+        "--examples": (int, 16, "drawn from each data set; all of them make up each step"),
+        "--micro-batch-size": (int, 4, "examples of a forward pass, packed rows for TRL's packing"),
+        "--max-tokens": (int, None, "as batch.max_tokens, for our packing"),
+        "--max-length": (int, 512, "tokens of an example and of TRL's packed row"),
+        "--steps": (int, 2, "timed steps, after one that is not"),
+        "--rounds": (int, 3, "turns of each side"),
+        "--threads": (int, os.cpu_count(), "threads of each side"),
+    }  # fmt: skip
+    for name, (kind, default, text) in options.items():
+        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    comparisons = get_args(Comparison)
+    shown.add_argument("--against", nargs="+", choices=comparisons, default=comparisons,
+                       help="TRL padded, packed, or padded with its own defaults")  # fmt: skip
+    shown.add_argument("--json", action="store_true", help="print rows as JSON instead of a table")
     return shown
 
 
