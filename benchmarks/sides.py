@@ -91,7 +91,7 @@ def run_trl(config: TrainConfig, *, packing: bool, defaults: bool) -> Measured:
     dataset = Dataset.from_list(
         [
             {
-                "input_ids": examples[index].input_ids,
+                "input_ids": [int(token) for token in examples[index].input_ids],
                 "completion_mask": [int(role == Role.COMPLETION) for role in examples[index].roles],
             }
             for index in window
@@ -195,7 +195,7 @@ def matmul_flops_per_s(dtype: torch.dtype) -> float:
 def read_data(config: TrainConfig) -> tuple[PreTrainedTokenizerBase, list[Encoded]]:
     """The tokenizer and the very examples that `trainers.sft.train` makes of `config`."""
     tokenizer = load_tokenizer(config.model)
-    return tokenizer, encode_all(read_split(config.data).train, config.data, tokenizer)
+    return tokenizer, list(encode_all(read_split(config.data).train, config.data, tokenizer))
 
 
 def main() -> int:
