@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 MODEL := $(VENV)/.demo-model
+BENCH := $(VENV)/.bench
+BENCH_ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-full lint format clean
+.PHONY: help setup demo bench test test-fast test-full lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +20,9 @@ setup: $(INSTALLED) $(COMPILED) $(MODEL)  ## Virtual environment, packages, comp
 
 demo: setup  ## Sweep four prompt loss weights on a real model and write the report
 	plw sweep examples/demo.yaml
+
+bench: setup $(BENCH)  ## This trainer beside TRL's, one table of ratios (BENCH_ARGS=--help)
+	@python -m benchmarks.train $(BENCH_ARGS)
 
 test: setup lint  ## Lint, fast tests and end-to-end tests
 	pytest -m "not full"
@@ -46,6 +51,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(BENCH): $(INSTALLED)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(COMPILED): $(INSTALLED) trainers/compile_ops.py

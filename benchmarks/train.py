@@ -1,0 +1,324 @@
+"""This trainer beside TRL's `SFTTrainer`: tokens per second, peak memory, share of matmul peak.
+
+Both sides fine-tune the same model on the same token ids with a loss on the completion alone. Every
+step is one pass over all of `--examples`, so neither the order of examples nor how a side packs
+them can change a step, and the per-step losses have to agree. The sides take turns, each in a fresh
+process; imports, loading, tokenisation and a first step are not timed. A token of data counts
+once, padding never.
+
+    share of matmul peak = useful FLOP per second / FLOP per second of one large matrix product
+    useful FLOP of a step = 6 (non-embedding parameters) (tokens)
+                          + 6 (hidden size) (vocabulary) (completion tokens)
+
+Both in `--precision` on the same threads. Six is two for a multiplication and an addition, times
+three for the forward pass and the two products of the backward pass; attention scores are left out.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, get_args
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from trainers.errors import InputError, Problem
+from trainers.examples import Example
+from trainers.records import read_examples
+
+Data = Literal["short", "long"]
+# "defaults": our padded side against TRL with its own settings where they leave task and precision
+# alone: gradient checkpointing, micro-batches of 8, the learning rate's linear decay.
+Comparison = Literal["padded", "packed", "defaults"]
+Side = Literal["ours", "trl", "trl_defaults"]
+LOSS_TOLERANCE = 1e-3  # relative, of each step's loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one child process is to do; `config` is a `TrainConfig` as JSON."""
+
+    side: Side | Literal["yardstick"]
+    packing: bool
+    threads: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One fine-tune: when each step ended, in seconds, its loss, and the peak of the process."""
+
+    step_ends_s: list[float]
+    losses: list[float]
+    peak_memory_bytes: int
+
+    def tokens_per_s(self, tokens_per_step: int) -> float:
+        """Throughput of all steps but the first."""
+        seconds = self.step_ends_s[-1] - self.step_ends_s[0]
+        return tokens_per_step * (len(self.step_ends_s) - 1) / seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """What a step of the data set is worth, and what the machine could do."""
+
+    matmul_flops_per_s: float
+    flops_per_step: float
+    tokens_per_step: int
+    completion_tokens_per_step: int
+
+
+def row(
+    data: Data,
+    comparison: Comparison,
+    ours: Sequence[Measured],
+    trl: Sequence[Measured],
+    y: Yardstick,
+) -> dict[str, Any]:
+    """One line of the table: medians over the rounds, ratios taken within each round.
+
+    A ratio is ours over TRL's, so more is better for tokens per second, less for memory.
+    """
+    our_speeds = [run.tokens_per_s(y.tokens_per_step) for run in ours]
+    trl_speeds = [run.tokens_per_s(y.tokens_per_step) for run in trl]
+    speed_ratios = [a / b for a, b in zip(our_speeds, trl_speeds, strict=True)]
+    memory = [(a.peak_memory_bytes, b.peak_memory_bytes) for a, b in zip(ours, trl, strict=True)]
+    per_token = y.flops_per_step / y.tokens_per_step / y.matmul_flops_per_s
+    difference = max(loss_difference(a, b) for a, b in zip(ours, trl, strict=True))
+    return {
+        "data": data,
+        "packing": comparison,
+        "tokens_per_s_ratio": median(speed_ratios),
+        "peak_memory_ratio": median(a / b for a, b in memory),
+        "share_of_matmul_peak": median(our_speeds) * per_token,
+        "trl_share_of_matmul_peak": median(trl_speeds) * per_token,
+        "tokens_per_s": median(our_speeds),
+        "trl_tokens_per_s": median(trl_speeds),
+        "tokens_per_s_ratio_min": min(speed_ratios),
+        "tokens_per_s_ratio_max": max(speed_ratios),
+        "peak_memory_bytes": median(a for a, _ in memory),
+        "trl_peak_memory_bytes": median(b for _, b in memory),
+        "loss_difference": difference,
+        "losses_agree": difference <= LOSS_TOLERANCE,
+        "rounds": len(ours),
+        **asdict(y),
+    }
+
+
+def loss_difference(ours: Measured, trl: Measured) -> float:
+    """The largest relative difference of a step's loss."""
+    pairs = zip(ours.losses, trl.losses, strict=True)
+    return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """The rows for people, ours : TRL's; losses that differ beyond the tolerance are flagged."""
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("data")
+    shown.add_column("TRL")
+    for name in ("tokens/s ratio", "from-to", "tokens/s", "memory ratio", "GB", "matmul peak"):
+        shown.add_column(name, justify="right")
+    shown.add_column("loss diff", justify="right")
+    for r in rows:
+        shown.add_row(
+            r["data"],
+            r["packing"],
+            f"{r['tokens_per_s_ratio']:.2f}",
+            f"{r['tokens_per_s_ratio_min']:.2f}-{r['tokens_per_s_ratio_max']:.2f}",
+            f"{r['tokens_per_s']:.0f}:{r['trl_tokens_per_s']:.0f}",
+            f"{r['peak_memory_ratio']:.2f}",
+            f"{r['peak_memory_bytes'] / 1e9:.1f}:{r['trl_peak_memory_bytes'] / 1e9:.1f}",
+            f"{r['share_of_matmul_peak']:.0%}:{r['trl_share_of_matmul_peak']:.0%}",
+            f"{r['loss_difference']:.0e}" + ("" if r["losses_agree"] else " DISAGREE"),
+        )
+    return shown
+
+
+def oriented(examples: Sequence[Example], data: Data) -> list[Example]:
+    """The pairs with the shorter side as completion for `short`, as prompt for `long`."""
+    prompt = sum(len(example.prompt) for example in examples)
+    completion = sum(len(example.completion) for example in examples)
+    if (completion < prompt) == (data == "short"):
+        return list(examples)
+    return [example.inverted() for example in examples]
+
+
+def write_examples(path: str, data: Data, count: int, folder: Path) -> Path:
+    """`count` examples drawn from `path`, and one more, because a fine-tune holds one out."""
+    examples = oriented(read_examples(path), data)
+    if len(examples) <= count:
+        fix = f"give --examples {len(examples) - 1} or less"
+        raise InputError(Problem(message=f"holds {len(examples)} examples", where=path, fix=fix))
+    written = folder / f"{data}.jsonl"
+    drawn = random.Random(0).sample(examples, count + 1)
+    lines = [json.dumps({"prompt": e.prompt, "completion": e.completion}) for e in drawn]
+    written.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return written
+
+
+class Bench:
+    """Runs the children, one after the other, and says on stderr how far it is."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.files: dict[Data, Path] = {
+            data: write_examples(getattr(options, data), data, options.examples, folder)
+            for data in get_args(Data)
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each data set and comparison."""
+        rows: list[dict[str, Any]] = []
+        for data in get_args(Data):
+            yardsticks: list[Yardstick] = []
+            done: dict[tuple[Side, bool], list[Measured]] = {}
+            for number in range(self.options.rounds):
+                yardsticks.append(Yardstick(**self._run(data, "yardstick", packing=False)))
+                turns = self._turns()
+                # Who goes first alternates too, against a machine that gets slower or faster.
+                for side, packing in turns if number % 2 == 0 else reversed(turns):
+                    run = Measured(**self._run(data, side, packing=packing))
+                    done.setdefault((side, packing), []).append(run)
+                    speed = run.tokens_per_s(yardsticks[0].tokens_per_step)
+                    self._say(
+                        f"{data} {'packed' if packing else 'padded'} {side}, round {number + 1}"
+                        f" of {self.options.rounds}: {speed:.1f} tokens/s,"
+                        f" {run.peak_memory_bytes / 1e9:.2f} GB"
+                    )
+            # The best of all rounds: whatever else the machine does can only make it slower.
+            yardstick = max(yardsticks, key=lambda one: one.matmul_flops_per_s)
+            for comparison in self.options.against:
+                is_packed = comparison == "packed"
+                trl = done["trl_defaults" if comparison == "defaults" else "trl", is_packed]
+                rows.append(row(data, comparison, done["ours", is_packed], trl, yardstick))
+        return rows
+
+    def _turns(self) -> list[tuple[Side, bool]]:
+        turns: list[tuple[Side, bool]] = []
+        for comparison in self.options.against:
+            turns.append(("ours", comparison == "packed"))
+            other: Side = "trl_defaults" if comparison == "defaults" else "trl"
+            turns.append((other, comparison == "packed"))
+        return list(dict.fromkeys(turns))
+
+    def _run(self, data: Data, side: Side | Literal["yardstick"], *, packing: bool) -> Any:
+        """What the child for `side` measured."""
+        options = self.options
+        batch = {
+            "global_batch_size": options.examples,
+            "micro_batch_size": options.micro_batch_size,
+        }
+        # Ours knows `batch.packing`; TRL is told by the job.
+        if side == "ours":
+            batch["packing"] = packing
+            if packing and options.max_tokens is not None:
+                batch["max_tokens"] = options.max_tokens
+        config = {
+            "model": {"path": options.model},
+            "data": {
+                "path": str(self.files[data]),
+                "template": options.template,
+                "max_length": options.max_length,
+                "heldout_examples": 1,
+            },
+            "loss": {"prompt_loss_weight": 0.0},
+            # Constant, because then both sides mean the same by it.
+            "schedule": {"kind": "constant", "warmup_ratio": 0.0, "steps": options.steps + 1},
+            "batch": batch,
+            "deepspeed": {"zero_stage": 0, "precision": options.precision},
+        }
+        job = Job(side=side, packing=packing, threads=options.threads, config=config)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
+            job_file.write_text(json.dumps(asdict(job)))
+            child = subprocess.run(
+                [sys.executable, "-m", "benchmarks.sides", str(job_file), str(result_file)],
+                env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if child.returncode != 0:
+                self._say(child.stdout)
+                raise SystemExit(child.returncode)
+            return json.loads(result_file.read_text())
+
+    def _say(self, line: str) -> None:
+        print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shown = argparse.ArgumentParser(
+        prog="python -m benchmarks.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options: dict[str, tuple[type, Any, str]] = {
+        "--model": (str, "demo:smollm2-135m-instruct", "as model.path of a config"),
+        "--short": (str, "demo:python-docs-short", "as data.path; prompt and completion change"
+                    " places where that is what makes completions the shorter side"),
+        "--long": (str, "demo:python-docs-long", "likewise, for completions as the longer side"),
+        "--template": (str, "chat", "as data.template"),
+        "--examples": (int, 16, "drawn from each data set; all of them make up each step"),
+        "--micro-batch-size": (int, 4, "examples of a forward pass, packed rows for TRL's packing"),
+        "--max-tokens": (int, None, "as batch.max_tokens, for our packing"),
+        "--max-length": (int, 512, "tokens of an example and of TRL's packed row"),
+        "--steps": (int, 2, "timed steps, after one that is not"),
+        "--rounds": (int, 3, "turns of each side"),
+        "--threads": (int, os.cpu_count(), "threads of each side"),
+    }  # fmt: skip
+    for name, (kind, default, text) in options.items():
+        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    comparisons = get_args(Comparison)
+    shown.add_argument("--against", nargs="+", choices=comparisons, default=comparisons,
+                       help="TRL padded, packed, or padded with its own defaults")  # fmt: skip
+    shown.add_argument("--json", action="store_true", help="print rows as JSON instead of a table")
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if importlib.util.find_spec("trl") is None:
+        print(
+            "TRL is not installed: run `make bench`, or"
+            " `pip install --constraint constraints.txt --editable '.[bench]'`",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        with tempfile.TemporaryDirectory(prefix="plw-bench-") as folder:
+            rows = Bench(options, Path(folder)).rows()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    title = (
+        f"{options.model}, {options.precision}, {options.threads} threads, {options.examples}"
+        f" examples a step, micro-batch {options.micro_batch_size}, {options.rounds} rounds"
+    )
+    console = Console()
+    # A table folded to fewer columns cannot be read.
+    console.width = max(console.width, 110)
+    console.print(table(rows, title))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

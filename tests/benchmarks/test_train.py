@@ -1,0 +1,93 @@
+"""What `benchmarks.train` makes of measurements. TRL itself is not needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.train import (
+    LOSS_TOLERANCE,
+    Measured,
+    Yardstick,
+    main,
+    oriented,
+    row,
+    write_examples,
+)
+from trainers.errors import InputError
+from trainers.examples import pair
+
+# A step is 100 tokens and 6e9 FLOP on a machine that could do 60e9 in a second.
+YARDSTICK = Yardstick(
+    matmul_flops_per_s=60e9, flops_per_step=6e9, tokens_per_step=100, completion_tokens_per_step=10
+)
+
+
+def measured(seconds_per_step: float, gigabytes: int, losses: tuple[float, ...]) -> Measured:
+    return Measured(
+        # The first step takes long, as first steps do.
+        step_ends_s=[50 + seconds_per_step * step for step in range(len(losses))],
+        losses=list(losses),
+        peak_memory_bytes=gigabytes * 10**9,
+    )
+
+
+def test_the_first_step_is_not_timed() -> None:
+    run = measured(0.5, 1, (3.0, 2.0, 1.0))
+    assert run.tokens_per_s(100) == 200.0
+
+
+def test_a_row_is_the_median_of_each_rounds_ratio() -> None:
+    losses = (3.0, 2.0)
+    ours = [measured(0.5, 2, losses), measured(0.25, 2, losses), measured(1.0, 2, losses)]
+    trl = [measured(1.0, 4, losses), measured(1.0, 5, losses), measured(1.0, 8, losses)]
+    result = row("short", "packed", ours, trl, YARDSTICK)
+    assert (result["data"], result["packing"], result["rounds"]) == ("short", "packed", 3)
+    assert result["tokens_per_s_ratio"] == 2.0
+    assert (result["tokens_per_s_ratio_min"], result["tokens_per_s_ratio_max"]) == (1.0, 4.0)
+    assert result["peak_memory_ratio"] == 0.4
+    # 200 tokens per second are 12e9 FLOP per second, of 60e9.
+    assert result["share_of_matmul_peak"] == pytest.approx(0.2)
+    assert result["trl_share_of_matmul_peak"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("factor", "agree"), [(0.9, True), (1.1, False)])
+def test_losses_agree_within_the_tolerance(factor: float, agree: bool) -> None:
+    ours = measured(1.0, 1, (3.0, 2.0 * (1 + factor * LOSS_TOLERANCE)))
+    result = row("long", "padded", [ours], [measured(1.0, 1, (3.0, 2.0))], YARDSTICK)
+    assert result["losses_agree"] is agree
+    assert result["loss_difference"] == pytest.approx(factor * LOSS_TOLERANCE)
+
+
+def test_short_data_has_the_longer_side_as_prompt() -> None:
+    long = [pair("a", prompt="Why?", completion="Because it has always been so.")]
+    assert oriented(long, "long") == long
+    assert oriented(long, "short")[0].completion == "Why?"
+    assert oriented(oriented(long, "short"), "long")[0].completion == long[0].completion
+
+
+def test_one_example_more_is_written_for_the_held_out_side(tmp_path: Path) -> None:
+    written = write_examples("demo:python-docs-short", "short", 5, tmp_path)
+    assert len(written.read_text().splitlines()) == 6
+    with pytest.raises(InputError, match="give --examples 5 or less"):
+        write_examples(str(written), "short", 6, tmp_path)
+
+
+def test_help_needs_no_trl_and_a_run_says_that_it_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert main([]) == 2
+    assert "make bench" in capsys.readouterr().err
+
+
+def test_the_measuring_process_stays_small() -> None:
+    code = (
+        "import sys, benchmarks.train; print({'torch', 'transformers', 'trl'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
