@@ -30,7 +30,7 @@ test: setup lint  ## Lint, fast tests and end-to-end tests
 test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 	pytest
 
-test-full: setup  ## Every cell of every matrix
+test-full: setup $(BENCH)  ## Every cell of every matrix
 	pytest -m ""
 
 lint: $(INSTALLED)  ## ruff and mypy --strict

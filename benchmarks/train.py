@@ -222,7 +222,7 @@ class Bench:
         # Ours knows `batch.packing`; TRL is told by the job.
         if side == "ours":
             batch["packing"] = packing
-            if packing and options.max_tokens is not None:
+            if options.max_tokens is not None:
                 batch["max_tokens"] = options.max_tokens
         config = {
             "model": {"path": options.model},
@@ -274,7 +274,7 @@ def parser() -> argparse.ArgumentParser:
         "--template": (str, "chat", "as data.template"),
         "--examples": (int, 16, "drawn from each data set; all of them make up each step"),
         "--micro-batch-size": (int, 4, "examples of a forward pass, packed rows for TRL's packing"),
-        "--max-tokens": (int, None, "as batch.max_tokens, for our packing"),
+        "--max-tokens": (int, None, "as batch.max_tokens, for our sides"),
         "--max-length": (int, 512, "tokens of an example and of TRL's packed row"),
         "--steps": (int, 2, "timed steps, after one that is not"),
         "--rounds": (int, 3, "turns of each side"),

@@ -52,18 +52,27 @@ def step_window(step: int, num_examples: int, global_batch_size: int, seed: int)
 
 
 def deal(
-    lengths: Sequence[int], *, micro_batch_size: int, rank: int, world_size: int
+    lengths: Sequence[int],
+    *,
+    micro_batch_size: int,
+    max_tokens: int | None = None,
+    rank: int,
+    world_size: int,
 ) -> list[list[int]]:
     """The micro-batches of `rank`, as positions in a global batch of examples of these lengths.
 
     Each rank gets equally many, empty ones where examples run out. Examples of similar length
-    go together, so that little is padded.
+    go together, so that little is padded. With `max_tokens`, a micro-batch has fewer examples
+    where it would hold more positions, padding included; never fewer than one.
     """
     by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    chunks = [
-        by_length[start : start + micro_batch_size]
-        for start in range(0, len(by_length), micro_batch_size)
-    ]
+    chunks: list[list[int]] = []
+    start = 0
+    while start < len(by_length):
+        longest = max(1, lengths[by_length[start]])
+        fitting = micro_batch_size if max_tokens is None else max(1, max_tokens // longest)
+        chunks.append(by_length[start : start + min(micro_batch_size, fitting)])
+        start += len(chunks[-1])
     rounds = math.ceil(len(chunks) / world_size)
     chunks += [[] for _ in range(rounds * world_size - len(chunks))]
     return chunks[rank::world_size]

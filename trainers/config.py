@@ -164,25 +164,18 @@ class BatchConfig(Section):
     packing: bool = Field(
         False,
         description=(
-            "Put examples back to back instead of padding them, as many as batch.max_tokens holds; "
-            "none sees another, so loss and gradient stay the same."
+            "Put examples back to back instead of padding them, as many as batch.max_tokens holds "
+            "or else batch.micro_batch_size x data.max_length tokens; none sees another, so loss "
+            "and gradient stay the same."
         ),
     )
     max_tokens: PositiveInt | None = Field(
         None,
         description=(
-            "Tokens per packed forward pass of one rank; null takes batch.micro_batch_size x "
-            "data.max_length."
+            "Most tokens of one forward pass of one rank, padding included, to bound its memory; "
+            "null sets no other bound than batch.micro_batch_size."
         ),
     )
-
-    @model_validator(mode="after")
-    def _tokens_of_packing(self) -> Self:
-        if self.max_tokens is not None and not self.packing:
-            raise ValueError(
-                "batch.max_tokens is the size of a packed forward pass, but batch.packing is false"
-            )
-        return self
 
 
 # What we set for the loss, the schedule and the checkpoints to be what they say, as paths into

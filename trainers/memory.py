@@ -35,6 +35,8 @@ def advice(num_parameters: int, config: TrainConfig, world_size: int) -> str:
     if batch.packing:
         tokens = batch.max_tokens or batch.micro_batch_size * config.data.max_length
         ways.append(f"batch.max_tokens {max(1, tokens // 2)} (now {tokens})")
+    elif batch.max_tokens is not None:
+        ways.append(f"batch.max_tokens {max(1, batch.max_tokens // 2)} (now {batch.max_tokens})")
     elif batch.micro_batch_size > 1:
         ways.append(f"batch.micro_batch_size {batch.micro_batch_size // 2}")
     if not deepspeed.gradient_checkpointing:

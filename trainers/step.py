@@ -89,6 +89,7 @@ def _micro_batches(
     return deal(
         lengths,
         micro_batch_size=batch.micro_batch_size,
+        max_tokens=batch.max_tokens,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )

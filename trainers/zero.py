@@ -70,6 +70,7 @@ class ZeroEngine:
         self._is_plain = (
             deepspeed_config.zero_stage == 0 and deepspeed_config.precision == "float32"
         )
+        self._max_grad_norm = optimizer.max_grad_norm
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adam = torch.optim.AdamW(
             trainable,
@@ -85,7 +86,11 @@ class ZeroEngine:
             model=model,
             optimizer=adam,
             config=_deepspeed_settings(
-                optimizer, deepspeed_config, ranks.world_size, micro_batch_size
+                # Without ZeRO, `step` clips: it has the norm at hand.
+                0.0 if self._is_plain else optimizer.max_grad_norm,
+                deepspeed_config,
+                ranks.world_size,
+                micro_batch_size,
             ),
             dist_init_required=False,
         )
@@ -124,12 +129,14 @@ class ZeroEngine:
         for group in self._inner_optimizer.param_groups:
             group["lr"] = learning_rate
         if self._is_plain:
+            parameters = list(self._parameters.values())
             norm = torch.nn.utils.get_total_norm(
-                [p.grad for p in self._parameters.values() if p.grad is not None]
+                [grad for parameter in parameters if (grad := parameter.grad) is not None]
             )
-            if not torch.isfinite(norm):
-                return float(norm)
-            self._engine.step()
+            if torch.isfinite(norm):
+                if self._max_grad_norm > 0:
+                    torch.nn.utils.clip_grads_with_norm_(parameters, self._max_grad_norm, norm)
+                self._engine.step()
             return float(norm)
         self._engine.step()
         # DeepSpeed's ZeRO optimizers pass over a step whose gradient is not finite.
@@ -326,12 +333,12 @@ class _PaddedValue:
 
 
 def _deepspeed_settings(
-    optimizer: OptimizerConfig, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
+    max_grad_norm: float, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
 ) -> dict[str, Any]:
     own = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": optimizer.max_grad_norm,
+        "gradient_clipping": max_grad_norm,
         "bf16": {"enabled": config.precision == "bfloat16"},
         "zero_optimization": {
             "stage": config.zero_stage,
