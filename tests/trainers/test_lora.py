@@ -17,6 +17,8 @@ from trainers.config import LoraConfig, TrainConfig
 from trainers.errors import InputError
 from trainers.lora import add_lora
 
+pytestmark = pytest.mark.slow
+
 CELLS = [Cell(0.1, "weights", stage, 2, 2, 7, packing=stage == 3, lora=True) for stage in range(4)]
 
 

@@ -85,6 +85,7 @@ def reference(trained: Path) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_distance_penalty_equals_its_definition(
     stage: int, trained: Path, reference: dict[str, torch.Tensor]
@@ -95,6 +96,7 @@ def test_distance_penalty_equals_its_definition(
         assert error < 1e-5, (name, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_distance_is_that_of_the_exported_model_from_the_original(
     stage: int, trained: Path
