@@ -21,7 +21,7 @@ from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
 from evals.scores import ScoreCard
 from trainers.examples import Example
-from trainers.files import write_json, write_text
+from trainers.files import check_output_folder, write_json, write_text
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -46,10 +46,12 @@ def score_model(
     and then after each. `num_threads` bounds torch's threads while this runs.
 
     Raises:
-        InputError: the examples, the template or the checkpoint cannot be scored.
+        InputError: the examples, the template or the checkpoint cannot be scored, or nothing can
+            be written to `out_dir`.
         TrainingError: the model's log-probabilities are not finite.
     """
     start = time.monotonic()
+    check_output_folder(out_dir, where="--output-dir")
     check_examples(examples, config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)

@@ -46,8 +46,10 @@ def main() -> None:
     from orchestrator.packages import check_packages
 
     check_packages()
-    # Neither a hub's progress bars nor a tokenizer's warning about forks belong on the screen.
+    # Neither a hub's progress bars, nor a line for each time that it is asked again, nor a
+    # tokenizer's warning about forks belong on the screen.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # OpenMP threads that spin while they wait made a step 10 to 20 times slower on two cores as
@@ -106,13 +108,13 @@ def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None
 @_json_option
 def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
     """Run the trials of SPEC that are not done, score them and write the report."""
-    from orchestrator.screen import print_outcome
+    from orchestrator.screen import print_outcome, trials_phrase
     from orchestrator.sweep import check, run_sweep
 
     prepared = check(spec, address=address)
     if not as_json:
         click.echo(
-            f"sweep {spec.name}: {len(prepared.plan.trials)} trials, "
+            f"sweep {spec.name}: {trials_phrase(len(prepared.plan.trials))}, "
             f"{prepared.plan.num_done} done before; log: {spec.folder / 'sweep.log'}"
         )
     try:
@@ -148,7 +150,11 @@ def train(config: Path, output_dir: Path, overrides: Sequence[str]) -> None:
     help="A sweep spec, whose measures, template and held-out examples are used.",
 )
 @click.option("--template", help="chat, alpaca, plain or a Jinja file; default: the spec's.")
-@click.option("--max-length", type=int, help="Tokens per example; default: the spec's or 512.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=8),
+    help="Tokens per example; default: the spec's or 512.",
+)
 @click.option(
     "-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Where it goes."
 )
@@ -210,8 +216,10 @@ def stats(path: str, model: str, as_json: bool, **settings: Any) -> None:
     from orchestrator.screen import print_stats
     from orchestrator.single import stats_of
     from trainers.config import DataConfig
+    from trainers.config_file import build_config
 
-    found = stats_of(DataConfig(path=path, **settings), model=model)
+    config = build_config(DataConfig, {"path": path, **settings}, source=Path("plw data stats"))
+    found = stats_of(config, model=model)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -252,7 +260,13 @@ def report(folder: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port on 127.0.0.1.",
+)
 def ui(folder: Path, port: int) -> None:
     """Open MLflow where the sweep in FOLDER was tracked."""
     from orchestrator.single import ui_of
@@ -260,6 +274,8 @@ def ui(folder: Path, port: int) -> None:
     command, page = ui_of(folder, port)
     click.echo(f"MLflow: {page}   (Ctrl-C stops it)")
     if command:
+        # Its job workers serve nothing that a sweep has, and would outlive a server that is killed.
+        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
         os.execv(command[0], command)
 
 

@@ -33,7 +33,7 @@ class Finding:
 
 
 def examine(folder: Path, tracking_uri: str | None) -> list[Finding]:
-    """Look at everything that a sweep in `folder` would need."""
+    """Look at everything that sweeps whose folders are in `folder` would need."""
     looks: list[Callable[[], Finding]] = [
         _python,
         _packages,
@@ -114,7 +114,8 @@ def _mlflow(folder: Path, tracking_uri: str | None) -> Finding:
     from trainers.errors import InputError
 
     version = importlib.metadata.version("mlflow")
-    uri = choose_uri(folder, tracking_uri)
+    # Any sweep in the folder: they all share the store beside them.
+    uri = choose_uri(folder / "sweep", tracking_uri)
     try:
         check_reachable(uri)
     except InputError as error:

@@ -71,7 +71,10 @@ class Follower:
                 self._round()
             self._round()
             return
-        with Live(console=self._console, auto_refresh=False) as live:
+        # Live would take sys.stdout as well, and show on the terminal what belongs in the log.
+        with Live(
+            console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        ) as live:
             while not self._stop.wait(REFRESH_S):
                 self._sync()
                 live.update(status_table(self._folder, self._skipped), refresh=True)

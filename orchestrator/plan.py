@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from evals.items import check_examples, scoring_identity
 from orchestrator.record import SweepFolder, TrialRecord
@@ -214,18 +215,28 @@ def fingerprint_examples(examples: list[Example]) -> str:
 
 
 def count_parameters(path: str) -> int | None:
-    """Parameters in a folder's safetensors headers; None for a model that is not here yet."""
+    """Parameters in a folder's safetensors headers; None for a model that is not here yet.
+
+    Raises:
+        InputError: a file is damaged, such as one that was not copied whole.
+    """
     folder = Path(path)
     if not folder.is_dir():
         return None
     total = 0
     for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a mapping
-                size = 1
-                for extent in tensors.get_slice(key).get_shape():
-                    size *= extent
-                total += size
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                keys = tensors.keys()
+                total += sum(prod(tensors.get_slice(key).get_shape()) for key in keys)
+        except SafetensorError as error:
+            raise InputError(
+                Problem(
+                    message=f"the weights cannot be read: {error}",
+                    where=str(file),
+                    fix="copy or download the file again, or save the model with save_pretrained",
+                )
+            ) from None
     return total
 
 

@@ -94,16 +94,16 @@ def draw_panel(axes: "Axes", measure: Measure) -> None:
     """One measure: points with 95% error bars over w_p, the untuned model as a dashed line."""
     axes.set_title(measure.title, loc="left", fontweight="bold")
     series = _series(measure.points)
-    best_shift = 0.0
+    rings: list[tuple[float, float]] = []
     for index, (label, points) in enumerate(series):
         shift = (index - (len(series) - 1) / 2) * SERIES_SHIFT
         _draw_points(axes, points, SERIES_COLOURS[index], label, shift=shift)
-        best_shift = shift if measure.best in points else best_shift
+        rings += [(point.w_p + shift, point.value) for point in points if point in measure.ties]
     _draw_untuned(axes, measure)
-    if measure.best is not None:
+    if rings:
         axes.plot(
-            measure.best.w_p + best_shift,
-            measure.best.value,
+            [place for place, _ in rings],
+            [value for _, value in rings],
             marker="o",
             markersize=11,
             markerfacecolor="none",

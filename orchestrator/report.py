@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.scores import Score
 from orchestrator.analysis import GROUPS, best_label, headline, read_findings
+from orchestrator.cut_data import cut_data
 from orchestrator.findings import Findings, Measure, Point, format_value
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.plots import ALL_PANELS, file_stem, write_plots
@@ -237,7 +238,10 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
     if findings.normalizations:
         modes = " and ".join(findings.normalizations)
         yield f"Loss normalization: {modes}. One PLW under two modes is two settings, never pooled."
-    if findings.groups_not_measured:
+    yield from cut_data(sweep.data)
+    if not findings.trials.scored:
+        yield "No trial has been scored yet."
+    elif findings.groups_not_measured:
         groups = ", ".join(group.replace("_", " ") for group in findings.groups_not_measured)
         yield f"Not measured: {groups}."
     if not has_untuned:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
+from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
 from orchestrator.follow import format_duration, format_number
 from orchestrator.plan import SweepPlan
@@ -26,7 +27,8 @@ def console() -> Console:
 
 def print_plan(plan: SweepPlan) -> None:
     """The trials, what each will cost, and what the sweep needs."""
-    table = Table(title=f"sweep {plan.name}: {len(plan.trials)} trials", title_justify="left")
+    title = f"sweep {plan.name}: {trials_phrase(len(plan.trials))}"
+    table = Table(title=title, title_justify="left")
     for heading in ("id", *plan.trials[0].searched, "state"):
         table.add_column(heading)
     for heading in ("steps", "tokens", "training"):
@@ -55,6 +57,8 @@ def print_plan(plan: SweepPlan) -> None:
     }
     for name, need in needs.items():
         click.echo(f"{name:19}{need}")
+    for warning in cut_data(plan.data):
+        click.echo(f"warning: {warning}")
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
@@ -79,14 +83,19 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
         return
     click.echo()
     if outcome.num_skipped:
-        click.echo(f"{outcome.num_skipped} trials were done before and were skipped.")
+        were = "was" if outcome.num_skipped == 1 else "were"
+        click.echo(f"{trials_phrase(outcome.num_skipped)} {were} done before and {were} skipped.")
     for trial in folder.read_trials():
         if trial.state == "failed":
             click.echo(f"failed: {trial.id}: {trial.error}; see {folder.trial(trial.id)}/log.txt")
     if outcome.num_unfinished:
+        is_one = outcome.num_unfinished == 1
+        are, checkpoints = (
+            ("is", "its last checkpoint") if is_one else ("are", "their last checkpoints")
+        )
         click.echo(
-            f"interrupted: {outcome.num_unfinished} trials are not finished; the same command "
-            "goes on from their last checkpoints"
+            f"interrupted: {trials_phrase(outcome.num_unfinished)} {are} not finished; "
+            f"the same command goes on from {checkpoints}"
         )
     if not outcome.is_tracked:
         click.echo("MLflow did not take everything; run the sweep again to post what is missing.")
@@ -97,6 +106,11 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     click.echo(f"  plw report {shown}      write the report again")
     click.echo(f"  plw status {shown}      the trials at a glance")
     click.echo(f"  plw ui {shown}          browse runs, metrics and samples in MLflow")
+
+
+def trials_phrase(count: int) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def print_scores(card: ScoreCard) -> None:

@@ -1,13 +1,17 @@
 """Commands on one thing that is already there: a model, a data set, a sweep's folder."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from evals.config import EvalConfig
 from evals.scores import ScoreCard
 from orchestrator.record import SweepFolder
 from orchestrator.spec import load_spec
-from orchestrator.tracking_uri import is_web, ui_command
+from orchestrator.tracking_uri import check_port, is_web, ui_command
 from trainers.config import DataConfig, ModelConfig
 from trainers.data import encode_all, read_split
 from trainers.errors import InputError, Problem
@@ -17,10 +21,10 @@ from trainers.stats import DataStats, data_stats
 
 
 def open_sweep(path: Path) -> SweepFolder:
-    """The sweep in a folder.
+    """The sweep in a folder, all of whose records can be read.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or records of it are damaged.
     """
     folder = SweepFolder(path.expanduser().absolute())
     if not folder.sweep_json.exists():
@@ -31,7 +35,54 @@ def open_sweep(path: Path) -> SweepFolder:
                 fix="give the output_dir of a sweep, such as runs/demo",
             )
         )
+    kept = "keeps the trained models and scores them again"
+    problems = _damaged(folder.sweep_json, folder.read_sweep, kept)
+    if not problems:
+        problems = _damaged_records(folder)
+    if problems:
+        raise InputError(problems)
     return folder
+
+
+def _damaged_records(folder: SweepFolder) -> list[Problem]:
+    """What is wrong with the records beside sweep.json, which is whole."""
+    scored_again = "scores that model again"
+    problems = [
+        *_damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew"),
+        *_damaged(folder.untuned / "scores.json", lambda: folder.read_scores(None), scored_again),
+    ]
+    for trial_id in folder.read_sweep().trial_ids:
+        root = folder.trial(trial_id)
+        for name, read, outcome in (
+            ("trial.json", folder.read_trial, "runs that trial again"),
+            ("scores.json", folder.read_scores, scored_again),
+        ):
+            problems += _damaged(root / name, partial(read, trial_id), outcome)
+    return problems
+
+
+def _damaged(path: Path, read: Callable[[], object], outcome: str) -> list[Problem]:
+    """The problem with the record at `path`, if `read` fails; `outcome` of a run without it."""
+    try:
+        read()
+    except (OSError, ValueError) as error:
+        return [
+            Problem(
+                message=f"the record is damaged: {_fault(error)}",
+                where=str(path),
+                fix=f"delete this file and run the same sweep again, which {outcome}",
+            )
+        ]
+    return []
+
+
+def _fault(error: OSError | ValueError) -> str:
+    """Why a record cannot be read, on one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "the whole of it"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def stats_of(config: DataConfig, *, model: str) -> DataStats:
@@ -66,7 +117,7 @@ def evaluate_model(
     if spec_path is not None:
         spec = load_spec(spec_path)
         evals, data = spec.evals, spec.data
-    elif data_path is not None:
+    elif data_path:
         evals, data = EvalConfig(), DataConfig(path=data_path)
     else:
         raise InputError(
@@ -76,8 +127,8 @@ def evaluate_model(
     return score_model(
         model_path=resolve_model_path(model),
         examples=examples,
-        template=template or data.template,
-        max_length=max_length or data.max_length,
+        template=data.template if template is None else template,
+        max_length=data.max_length if max_length is None else max_length,
         config=evals,
         out_dir=output_dir,
         num_threads=os.cpu_count(),
@@ -88,7 +139,7 @@ def ui_of(path: Path, port: int) -> tuple[list[str], str]:
     """The command that serves MLflow for a sweep, if none serves it yet, and the page to open.
 
     Raises:
-        InputError: there is no sweep in `path`, or it was never tracked.
+        InputError: there is no sweep in `path`, it was never tracked, or `port` is taken.
     """
     folder = open_sweep(path)
     record = folder.read_tracking()
@@ -99,4 +150,5 @@ def ui_of(path: Path, port: int) -> tuple[list[str], str]:
     page = f"#/experiments/{record.experiment_id}"
     if is_web(record.uri):
         return [], f"{record.uri.rstrip('/')}/{page}"
+    check_port(port)
     return ui_command(record.uri, port=port), f"http://127.0.0.1:{port}/{page}"

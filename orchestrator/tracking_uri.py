@@ -167,6 +167,23 @@ def _sqlite_problem(uri: str, database: Path) -> Problem | None:
     return None
 
 
+def check_port(port: int, host: str = "127.0.0.1") -> None:
+    """Raise InputError if a server cannot listen on `port`, such as where another one does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do it: a port is free although connections of its last user are winding down.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                Problem(
+                    message=f"cannot listen on {host}:{port}: {error.strerror or error}",
+                    where="--port",
+                    fix="give another --port",
+                )
+            ) from None
+
+
 def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
     """The command that serves MLflow's pages for a database at `uri`.
 

@@ -115,6 +115,9 @@ def _problem(
     rule = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "model_type":
         rule = "must be a group of settings"
+    if detail["type"] == "too_short":
+        least = detail["ctx"]["min_length"]
+        rule = f"needs at least {least} value{'' if least == 1 else 's'}"
     rule = rule[0].lower() + rule[1:]
     shown = detail["input"]
     if not dotted or isinstance(shown, Mapping):

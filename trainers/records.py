@@ -91,14 +91,18 @@ def split_heldout(
                     f"data.heldout_examples must be smaller than the number of examples, got"
                     f" {heldout_examples} of {len(examples)}: none is left to train on"
                 ),
-                fix=f"set data.heldout_examples to {len(examples) - 1} or less, or give more data",
+                fix=(
+                    f"set data.heldout_examples to {len(examples) - 1} or less, or give more data"
+                    if len(examples) > 1
+                    else "give at least 2 examples, one to train on and one to hold out"
+                ),
             )
         )
     drawn = sorted(examples, key=lambda example: _draw(seed, example))
     train: list[Example] = []
     heldout: list[Example] = []
-    for _, group in groupby(drawn, key=_prompt_key):
-        alike = list(group)
+    groups = [list(group) for _, group in groupby(drawn, key=_prompt_key)]
+    for alike in groups:
         fits = len(heldout) + len(alike) <= heldout_examples
         (heldout if fits else train).extend(alike)
     if heldout_examples and not heldout:
@@ -108,7 +112,13 @@ def split_heldout(
                     f"data.heldout_examples is {heldout_examples}, but every prompt is shared by"
                     " more examples than that, and those must stay together"
                 ),
-                fix="set data.heldout_examples higher, or remove examples with the same prompt",
+                fix=(
+                    f"set data.heldout_examples to {min(map(len, groups))} or more, or remove"
+                    " examples with the same prompt"
+                    if len(groups) > 1
+                    else "give examples with other prompts: all have the same one, and what is"
+                    " held out must not have been trained on"
+                ),
             )
         )
     # Drawn anew: so far examples with the same prompt stand side by side.

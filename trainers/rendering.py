@@ -41,25 +41,54 @@ class FieldFinder:
 
         Found by rendering with markers for texts too, since a short text may occur in the
         template: "help" in "You are a helpful assistant". No pieces if a text is changed by more
-        than trimming, or changes what the template says around it.
+        than trimming, or changes what the template says around it, or if the template cannot
+        render markers, such as one that counts on a separator in the text.
 
         Args:
             shape: all that `render` depends on beside `texts`; it is kept for the next one.
         """
+        whole = render(texts)
         key = (shape, tuple(map(bool, texts)))
         if key not in self._marked:
             markers = [
                 f"\u2003\ue000{i}\ue001\u2003" if text else "" for i, text in enumerate(texts)
             ]
-            self._marked[key] = _MARKER.split(render(markers))
+            self._marked[key] = _MARKER.split(_rendered(render, markers) or "")
         before, *rest = self._marked[key]
         pieces: list[Piece] = [(before, None)]
         for lead, number, trail, after in zip(*(rest[part::4] for part in range(4)), strict=True):
             text = texts[int(number)]
             text = text if lead else text.lstrip()
             pieces += [(text if trail else text.rstrip(), int(number)), (after, None)]
-        whole = render(texts)
         return (pieces if whole == "".join(text for text, _ in pieces) else []), whole
+
+
+def depends_on_texts(whole: str, num_texts: int, render: Callable[[Sequence[str]], str]) -> bool:
+    """Whether a template says something else for other texts than the ones it made `whole` of.
+
+    Yes in doubt: where it can render neither of two sets of made-up texts.
+    """
+    made_up = [
+        _rendered(render, [f"{mark}{number}" for number in range(num_texts)])
+        for mark in ("\ue000", "\ue001")
+    ]
+    others = [text for text in made_up if text is not None]
+    return not others or any(text != whole for text in others)
+
+
+def _rendered(render: Callable[[Sequence[str]], str], texts: Sequence[str]) -> str | None:
+    """What a template makes of made-up texts; None where it cannot, which is no fault of it."""
+    try:
+        return render(texts)
+    except Exception:
+        return None
+
+
+def describe_error(error: Exception) -> str:
+    """What went wrong in a template, which may run into any error of Python's."""
+    if isinstance(error, jinja2.TemplateError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def read_template(path: Path) -> str:

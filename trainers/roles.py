@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +25,8 @@ from trainers.rendering import (
     ALPACA_WITHOUT_INPUT,
     FieldFinder,
     compile_template,
+    depends_on_texts,
+    describe_error,
     read_template,
 )
 
@@ -126,6 +127,7 @@ class Template:
         self.completion_turns = completion_turns
         self.source: str | None = None
         self._fields = FieldFinder()
+        self._is_known_to_depend = False
         renderers: dict[str, _Renderer] = {"plain": _render_plain, "alpaca": _render_alpaca}
         self._render: _Renderer
         if name == "chat":
@@ -280,8 +282,9 @@ class Template:
 
         try:
             spans, _ = self._located(turns, fields, render)
-        except jinja2.TemplateError as error:
-            raise _misfit(example, f"the chat template refuses the chat: {error}") from None
+        except Exception as error:  # A template is a program: it may fail in any way.
+            fault = describe_error(error)
+            raise _misfit(example, f"the chat template refuses the chat: {fault}") from None
         if not spans and any(field.role == Role.COMPLETION for field in fields):
             raise _unseen_turn(example)
         shown = [span.text.strip() for span in spans if span.role != Role.TEMPLATE]
@@ -306,8 +309,15 @@ class Template:
 
         try:
             spans, whole = self._located(turns, fields, render)
-        except jinja2.TemplateError as error:
-            raise _misfit(example, f"{self.name} cannot be rendered: {error}") from None
+        except Exception as error:
+            fault = describe_error(error)
+            raise _misfit(example, f"{self.name} cannot be rendered: {fault}") from None
+        if not whole.strip():
+            raise _misfit(example, f"{self.name} renders an empty prompt")
+        if not self._is_known_to_depend and not depends_on_texts(whole, len(fields), render):
+            fault = "renders the same prompt whatever prompt, instruction, input and messages say"
+            raise _misfit(example, f"{self.name} {fault}")
+        self._is_known_to_depend = True
         # A template may change the texts, such as shorten them: then all of it is the user's.
         return spans or [_Span(whole, Role.USER)]
 

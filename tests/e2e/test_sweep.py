@@ -211,7 +211,7 @@ def test_an_interrupted_sweep_says_so_and_goes_on(tmp_path: Path) -> None:
     assert "stopping; the same command goes on" in output
     assert workplace.trials()[0]["state"] == "interrupted"
     assert [run.info.status for run in workplace.runs()] == ["KILLED", "KILLED"]
-    assert "interrupted: 1 trials are not finished" in output
+    assert "interrupted: 1 trial is not finished" in output
     assert "Traceback" not in output
     driver = workplace.start("sweep", "sweep.yaml")
     log = workplace.sweep / "trials" / workplace.trials()[0]["id"] / "log.txt"

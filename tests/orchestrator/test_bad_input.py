@@ -83,6 +83,19 @@ def test_the_spec_is_right_before_it_is_spoilt(workplace: Workplace) -> None:
     assert "2 trials" in output
 
 
+def test_plan_warns_of_data_that_is_cut(workplace: Workplace) -> None:
+    workplace.spec["data"] = {
+        **{"path": "data.jsonl", "template": "plain", "heldout_examples": 8},
+        "max_length": 8,
+    }
+    code, output = workplace.run("plan")
+    assert code == 0
+    assert (
+        "\nwarning: 100% of the training examples (52 of 52) were cut to 8 tokens, which lost "
+    ) in output
+    assert "R_g and all findings are those of the cut data. Raise data.max_length" in output
+
+
 def test_unknown_key_names_line_and_nearest_key(workplace: Workplace) -> None:
     workplace.spec["optimiser"] = {"learning_rate": 1e-4}
     assert_refused(workplace, "unknown key optimiser", "did you mean optimizer?")
@@ -111,6 +124,14 @@ def test_all_problems_of_a_spec_come_at_once(workplace: Workplace) -> None:
         "did you mean micro_batch_size?",
         "did you mean loss.prompt_loss_weight?",
     )
+
+
+@pytest.mark.parametrize("space", [{"loss.prompt_loss_weight": []}, {}])
+def test_a_search_over_nothing(workplace: Workplace, space: dict[str, list[float]]) -> None:
+    workplace.spec["search"] = {"space": space}
+    place = ".loss.prompt_loss_weight" if space else ""
+    got = ", got []" if space else ""
+    assert_refused(workplace, f"search.space{place}: needs at least 1 value{got}")
 
 
 def test_missing_data_file(workplace: Workplace) -> None:
@@ -149,9 +170,15 @@ def without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def with_half_its_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
+        (with_half_its_weights, "model.safetensors: the weights cannot be read: "),
         (without_tokenizer, "the model folder has no tokenizer"),
         (without_weights, "the model folder has no safetensors weights"),
     ],

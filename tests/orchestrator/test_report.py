@@ -7,9 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
+from orchestrator.analysis import analyse
 from orchestrator.findings import w_p
-from orchestrator.plots import tick_weights
+from orchestrator.plots import draw_panel, tick_weights
 from orchestrator.record import SweepFolder
 from orchestrator.report import report_json, write_report
 from tests.orchestrator.sweeps import (
@@ -242,6 +244,59 @@ def test_sweep_without_any_score_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "plots").exists()
 
 
+def test_an_interrupted_sweep_does_not_say_that_its_measures_were_not_taken(
+    tmp_path: Path,
+) -> None:
+    folder = write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}, card(UNTUNED))
+    caveats = page_of(folder).ids["caveats"]
+    assert "No trial has been scored yet." in caveats
+    assert "Not measured" not in caveats
+
+
+def caveats_with(folder: Path, **counts: int) -> str:
+    stats = {
+        "num_examples": 1000,
+        "max_length": 512,
+        "num_truncated_examples": 0,
+        "num_truncated_tokens": 0,
+        "num_cut_completions": 0,
+        "num_dropped_examples": 0,
+        "num_dropped_tokens": 0,
+    }
+    sweep = write_sweep(folder / "s", [trial(0.1)], {}, data={"stats": stats | counts})
+    return page_of(sweep).ids["caveats"]
+
+
+def test_much_data_that_was_cut_is_a_caveat(tmp_path: Path) -> None:
+    caveats = caveats_with(tmp_path, num_truncated_examples=51, num_truncated_tokens=12345)
+    assert (
+        "5% of the training examples (51 of 1,000) were cut to 512 tokens, which lost 12,345 "
+        "tokens: R_g and all findings are those of the cut data."
+    ) in caveats
+
+
+def test_little_data_that_was_cut_is_none(tmp_path: Path) -> None:
+    caveats = caveats_with(tmp_path, num_truncated_examples=50, num_truncated_tokens=12345)
+    assert "512 tokens" not in caveats
+
+
+def test_cut_completions_and_dropped_examples_are_always_told(tmp_path: Path) -> None:
+    caveats = caveats_with(
+        tmp_path,
+        num_truncated_examples=1,
+        num_cut_completions=1,
+        num_dropped_examples=1,
+        num_dropped_tokens=700,
+    )
+    assert (
+        "1 training example lost the end of the completion with its end-of-sequence token: "
+        "nothing there teaches where to stop."
+    ) in caveats
+    assert (
+        "1 training example of 1,001 had more than 512 tokens and was dropped, with 700 tokens."
+    ) in caveats
+
+
 def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
     trials = [
         trial(plw, seed=seed, searched={"optimizer.learning_rate": rate})
@@ -291,6 +346,34 @@ def test_plots_are_written_as_svg_and_png(demo: SweepFolder) -> None:
     svg = (demo.plots / "multiple_choice_accuracy.svg").read_text(encoding="utf-8")
     for text in ("Multiple choice, accuracy", "untuned model", "95% interval over items"):
         assert f">{text}</text>" in svg
+
+
+def test_all_plws_that_tie_are_ringed_under_one_label() -> None:
+    scores = {0.0: 0.8, 0.01: 0.8, 0.1: 0.6, 1.0: 0.8}
+    trials = [trial(plw) for plw in scores]
+    cards = {t.id: card({ACCURACY: (scores[t.prompt_loss_weight], 0.5, 0.9)}) for t in trials}
+    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, None).measures
+    axes = Figure().add_subplot()
+    draw_panel(axes, measure)
+    [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
+    assert list(rings.get_xdata()) == [w_p(0.0), w_p(0.01), w_p(1.0)]
+    assert list(rings.get_ydata()) == [0.8, 0.8, 0.8]
+
+
+def test_ties_of_several_series_are_ringed_where_their_points_stand() -> None:
+    trials = [
+        trial(plw, searched={"optimizer.learning_rate": rate})
+        for plw in (0.0, 0.1)
+        for rate in (1e-5, 1e-4)
+    ]
+    cards = {t.id: card({ACCURACY: (0.8, 0.5, 0.9)}) for t in trials}
+    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, None).measures
+    axes = Figure().add_subplot()
+    draw_panel(axes, measure)
+    [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
+    places = {x for line in axes.lines if line is not rings for x in line.get_xdata()}
+    assert sorted(rings.get_xdata()) == sorted(places)
+    assert len(places) == 4
 
 
 def test_untuned_model_far_off_is_told_and_not_drawn(demo: SweepFolder) -> None:

@@ -427,7 +427,35 @@ def test_a_heldout_part_that_leaves_nothing_to_train_on_is_refused() -> None:
     )
 
 
-def test_prompts_that_are_all_shared_too_widely_are_refused() -> None:
-    examples = [pair(f"data.jsonl:{i}", prompt="Q", completion=f"A{i}") for i in range(10)]
-    with pytest.raises(InputError, match="every prompt is shared by more examples than that"):
+def test_one_example_alone_cannot_be_split() -> None:
+    with pytest.raises(InputError) as caught:
+        split_heldout(numbered(1), heldout_examples=1, seed=0)
+    assert str(caught.value) == (
+        "data.heldout_examples must be smaller than the number of examples, got 1 of 1: none is"
+        " left to train on; give at least 2 examples, one to train on and one to hold out"
+    )
+
+
+def test_prompts_that_are_all_shared_too_widely_are_refused_with_a_number_that_helps() -> None:
+    examples = [
+        pair(f"data.jsonl:{i}", prompt="Q" if i < 4 else "R", completion=f"A{i}") for i in range(10)
+    ]
+    with pytest.raises(InputError) as caught:
         split_heldout(examples, heldout_examples=3, seed=0)
+    assert str(caught.value) == (
+        "data.heldout_examples is 3, but every prompt is shared by more examples than that, and"
+        " those must stay together; set data.heldout_examples to 4 or more, or remove examples"
+        " with the same prompt"
+    )
+    train, heldout = split_heldout(examples, heldout_examples=4, seed=0)
+    assert (len(train), len(heldout)) == (6, 4)
+
+
+def test_examples_that_all_share_one_prompt_are_refused() -> None:
+    examples = [pair(f"data.jsonl:{i}", prompt="Q", completion=f"A{i}") for i in range(10)]
+    with pytest.raises(InputError) as caught:
+        split_heldout(examples, heldout_examples=3, seed=0)
+    assert str(caught.value).endswith(
+        "; give examples with other prompts: all have the same one, and what is held out must not"
+        " have been trained on"
+    )

@@ -231,12 +231,49 @@ def test_jinja_file_that_rewrites_the_prompt_is_all_the_users(tmp_path: Path) ->
     [
         ("{{ question }}", "prompt.jinja cannot be rendered: 'question' is undefined"),
         ("Q\n{{ prompt }", "prompt.jinja:2: not a valid template: unexpected '}'"),
+        ("{{ prompt / 0 }}", "prompt.jinja cannot be rendered: TypeError: unsupported operand"),
+        ("{{ messages[7].content }}", "prompt.jinja cannot be rendered: list object has no"),
+        ("", "prompt.jinja renders an empty prompt; set data.template to"),
+        ("{# nothing #}\n\n", "prompt.jinja renders an empty prompt; set data.template to"),
+        ("{{ input }}", "prompt.jinja renders an empty prompt; set data.template to"),
+        ("Answer:", "prompt.jinja renders the same prompt whatever prompt, instruction, input"),
+        (
+            "{% for m in messages %}{{ m.role }}:{% endfor %}",
+            "prompt.jinja renders the same prompt whatever prompt, instruction, input",
+        ),
     ],
 )
 def test_jinja_file_that_is_wrong_says_where(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Template(jinja_file(tmp_path, source), tiny_tokenizer()).encode(HI, 100)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "rendered"),
+    [
+        ("Numbers: {{ input }}.", "Numbers: ."),
+        ("{% if input %}{{ input }}{% else %}Go on.{% endif %}", "Go on."),
+        ("{{ messages[0].content }}", "a###b"),
+        ("{{ prompt.split('###')[1] }}", "b"),
+        ("{{ prompt[:1] }}", "a"),
+        ("{{ prompt | length }} letters", "5 letters"),
+        ("{% if prompt == 'a###b' %}this{% else %}that{% endif %} one", "this one"),
+    ],
+)
+def test_jinja_file_may_show_any_part_of_an_example(
+    tmp_path: Path, source: str, rendered: str
+) -> None:
+    template = Template(jinja_file(tmp_path, source), tiny_tokenizer())
+    encoded = template.encode(pair("a", prompt="a###b", completion="c"), 100)
+    prompt = tokens(template, encoded)[: encoded.num_prompt_tokens]
+    assert "".join(prompt) == rendered
+
+
+def test_chat_template_that_fails_in_any_way_names_the_example() -> None:
+    template = Template("chat", tiny_tokenizer(chat_template="{{ messages[0].content / 0 }}"))
+    with pytest.raises(InputError, match="a: the chat template refuses the chat: TypeError: "):
+        template.encode(HI, 100)
 
 
 def test_unknown_template_lists_the_valid_ones() -> None:
