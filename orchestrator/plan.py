@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from evals.items import check_examples, scoring_identity
-from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.record import SweepFolder, TrialRecord, check_records
 from orchestrator.spec import CADENCE, SweepSpec
 from trainers.batches import num_steps
 from trainers.config import TrainConfig
@@ -84,6 +84,9 @@ def make_plan(spec: SweepSpec) -> Prepared:
     Raises:
         InputError: model, data or a trial's settings do not fit.
     """
+    folder = SweepFolder(spec.folder)
+    if folder.sweep_json.exists():
+        check_records(folder)
     check_model(spec.model)
     split = read_split(spec.data)
     check_examples(split.heldout, spec.evals)
@@ -92,7 +95,6 @@ def make_plan(spec: SweepSpec) -> Prepared:
     stats = data_stats(encoded, spec.data)
     model_fingerprint = fingerprint_model(spec)
     data_fingerprint = fingerprint_examples([*split.train, *split.heldout])
-    folder = SweepFolder(spec.folder)
     num_parameters = count_parameters(resolve_model_path(spec.model.path))
     tokens_per_example = stats.tokens_per_example
     speed, basis = _tokens_per_second(folder, num_parameters, model_fingerprint)

@@ -17,12 +17,15 @@ MLflow and the report are views of these files; nothing that matters lives anywh
       report.md report.html plots/
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.scores import ScoreCard
+from trainers.errors import InputError, Problem
 from trainers.files import read_json, write_json
 
 # An interrupted trial goes on when its sweep is run again.
@@ -167,3 +170,54 @@ class SweepFolder:
 
     def write_tracking(self, record: TrackingRecord) -> None:
         write_json(self.tracking_json, record.model_dump(mode="json"))
+
+
+def check_records(folder: SweepFolder) -> None:
+    """Raise InputError with all records of the sweep in `folder` that cannot be read."""
+    kept = "keeps the trained models and scores them again"
+    problems = _damaged(folder.sweep_json, folder.read_sweep, kept)
+    if not problems:
+        problems = _damaged_records(folder)
+    if problems:
+        raise InputError(problems)
+
+
+def _damaged_records(folder: SweepFolder) -> list[Problem]:
+    """What is wrong with the records beside sweep.json, which is whole."""
+    scored_again = "scores that model again"
+    problems = [
+        *_damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew"),
+        *_damaged(folder.untuned / "scores.json", lambda: folder.read_scores(None), scored_again),
+    ]
+    for trial_id in folder.read_sweep().trial_ids:
+        root = folder.trial(trial_id)
+        for name, read, outcome in (
+            ("trial.json", folder.read_trial, "runs that trial again"),
+            ("scores.json", folder.read_scores, scored_again),
+        ):
+            problems += _damaged(root / name, partial(read, trial_id), outcome)
+    return problems
+
+
+def _damaged(path: Path, read: Callable[[], object], outcome: str) -> list[Problem]:
+    """The problem with the record at `path`, if `read` fails; `outcome` of a run without it."""
+    try:
+        read()
+    except (OSError, ValueError) as error:
+        return [
+            Problem(
+                message=f"the record is damaged: {_fault(error)}",
+                where=str(path),
+                fix=f"delete this file and run the same sweep again, which {outcome}",
+            )
+        ]
+    return []
+
+
+def _fault(error: OSError | ValueError) -> str:
+    """Why a record cannot be read, on one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "the whole of it"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"

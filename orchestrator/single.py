@@ -1,15 +1,11 @@
 """Commands on one thing that is already there: a model, a data set, a sweep's folder."""
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from evals.config import EvalConfig
 from evals.scores import ScoreCard
-from orchestrator.record import SweepFolder
+from orchestrator.record import SweepFolder, check_records
 from orchestrator.spec import load_spec
 from orchestrator.tracking_uri import check_port, is_web, ui_command
 from trainers.config import DataConfig, ModelConfig
@@ -35,54 +31,8 @@ def open_sweep(path: Path) -> SweepFolder:
                 fix="give the output_dir of a sweep, such as runs/demo",
             )
         )
-    kept = "keeps the trained models and scores them again"
-    problems = _damaged(folder.sweep_json, folder.read_sweep, kept)
-    if not problems:
-        problems = _damaged_records(folder)
-    if problems:
-        raise InputError(problems)
+    check_records(folder)
     return folder
-
-
-def _damaged_records(folder: SweepFolder) -> list[Problem]:
-    """What is wrong with the records beside sweep.json, which is whole."""
-    scored_again = "scores that model again"
-    problems = [
-        *_damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew"),
-        *_damaged(folder.untuned / "scores.json", lambda: folder.read_scores(None), scored_again),
-    ]
-    for trial_id in folder.read_sweep().trial_ids:
-        root = folder.trial(trial_id)
-        for name, read, outcome in (
-            ("trial.json", folder.read_trial, "runs that trial again"),
-            ("scores.json", folder.read_scores, scored_again),
-        ):
-            problems += _damaged(root / name, partial(read, trial_id), outcome)
-    return problems
-
-
-def _damaged(path: Path, read: Callable[[], object], outcome: str) -> list[Problem]:
-    """The problem with the record at `path`, if `read` fails; `outcome` of a run without it."""
-    try:
-        read()
-    except (OSError, ValueError) as error:
-        return [
-            Problem(
-                message=f"the record is damaged: {_fault(error)}",
-                where=str(path),
-                fix=f"delete this file and run the same sweep again, which {outcome}",
-            )
-        ]
-    return []
-
-
-def _fault(error: OSError | ValueError) -> str:
-    """Why a record cannot be read, on one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"])) or "the whole of it"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def stats_of(config: DataConfig, *, model: str) -> DataStats:

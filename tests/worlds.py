@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from trainers.ranks import join_ranks
+
 
 def _rank_main(
     rank: int,
@@ -28,10 +30,20 @@ def _rank_main(
 
 
 def run_in_world(world_size: int, function: Callable[..., Any], *arguments: Any) -> None:
-    """Run `function` in `world_size` fresh processes that form a gloo group.
+    """Run `function` in `world_size` processes that form a gloo group.
 
-    The function writes what it found to files; an exception in any rank is raised here.
+    The function writes what it found to files; an exception in any rank is raised here. A world
+    of one is this process, as it is for warm ranks: a fresh one would only import for seconds.
     """
+    if world_size == 1:
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            join_ranks()
+            function(*arguments)
+        finally:
+            torch.set_num_threads(num_threads)
+        return
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(
             _rank_main,

@@ -178,6 +178,7 @@ def test_weights_that_were_not_copied_whole_are_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_asked_again_is_not_on_the_screen(tmp_path: Path) -> None:
     code = (
         "import logging, sys; from orchestrator.cli import main\n"

@@ -134,3 +134,14 @@ def test_any_other_setting_can_be_searched(dotted: str, values: list[Any], tmp_p
     assert [trial.searched for trial in planned.trials] == [{dotted: value} for value in values]
     assert len({trial.id for trial in planned.trials}) == 2
     assert json.loads(planned.model_dump_json())["num_done"] == 0
+
+
+def test_a_damaged_record_is_named_before_anything_is_planned(finished: Path) -> None:
+    folder = SweepFolder(load_spec(finished).folder)
+    trial_id = ids(finished)[0]
+    (folder.trial(trial_id) / "trial.json").write_text("{")
+    with pytest.raises(InputError, match=f"{trial_id}/trial.json"):
+        make_plan(load_spec(finished))
+    folder.sweep_json.write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"sweep\.json"):
+        make_plan(load_spec(finished))

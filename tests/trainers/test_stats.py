@@ -1,7 +1,6 @@
 """Token counts and generation ratios, worked out by hand on one-character tokens."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,16 +84,6 @@ def test_with_all_turns_earlier_answers_count_as_completion() -> None:
     assert (last.user.total, last.completion.total) == (6, 3)
     assert (every.user.total, every.completion.total) == (4, 6)
     assert every.tokens_per_example == last.tokens_per_example
-
-
-def test_a_ratio_without_prompt_tokens_is_undefined(tmp_path: Path) -> None:
-    path = tmp_path / "prompt.jinja"
-    path.write_text("Answer:", encoding="utf-8")
-    stats = stats_of(TWO, template=str(path))
-    assert stats.generation_ratio.of_means == 5 / 14
-    assert stats.generation_ratio_without_template == GenerationRatio(
-        of_means=None, mean_of_ratios=None
-    )
 
 
 @pytest.mark.parametrize(("count", "rank"), [(1, 1), (19, 19), (20, 19), (40, 38), (41, 39)])
