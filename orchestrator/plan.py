@@ -1,7 +1,6 @@
 """The trials of a sweep, who they are and what they will cost. Starts nothing."""
 
 import copy
-import hashlib
 import itertools
 import json
 import time
@@ -16,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from evals.items import check_examples, scoring_identity
+from orchestrator.fingerprint import fingerprint_examples, fingerprint_model, fingerprint_trial
 from orchestrator.record import SweepFolder, TrialRecord, check_records
-from orchestrator.spec import CADENCE, SweepSpec
+from orchestrator.spec import SweepSpec
 from trainers.batches import num_steps
 from trainers.config import TrainConfig
 from trainers.data import Split, encode_all, read_split
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
-from trainers.files import sha256_of
 from trainers.memory import GIB, state_bytes
 from trainers.models import check_model, load_tokenizer, resolve_model_path
 from trainers.stats import DataStats, data_stats
@@ -96,25 +95,20 @@ def make_plan(spec: SweepSpec) -> Prepared:
     model_fingerprint = fingerprint_model(spec)
     data_fingerprint = fingerprint_examples([*split.train, *split.heldout])
     num_parameters = count_parameters(resolve_model_path(spec.model.path))
-    tokens_per_example = stats.tokens_per_example
     speed, basis = _tokens_per_second(folder, num_parameters, model_fingerprint)
     scores = partial(_has_scores, folder, spec, split.heldout)
     trials = []
     for searched in expand(spec):
         settings = settings_with(spec, searched)
         trial_id = fingerprint_trial(settings, model_fingerprint, data_fingerprint)
-        config = TrainConfig.model_validate(settings)
-        steps = num_steps(len(encoded), config.batch.global_batch_size, config.schedule)
-        tokens = round(steps * config.batch.global_batch_size * tokens_per_example)
         trials.append(
-            TrialPlan(
-                id=trial_id,
-                settings=settings,
-                searched=searched,
+            _plan_trial(
+                trial_id,
+                searched,
+                TrainConfig.model_validate(settings),
+                stats,
                 state=_planned_state(folder, trial_id, scores),
-                steps=steps,
-                tokens=tokens,
-                estimated_train_seconds=tokens / speed if speed else None,
+                speed=speed,
             )
         )
     plan = SweepPlan(
@@ -147,6 +141,29 @@ def make_plan(spec: SweepSpec) -> Prepared:
     return Prepared(plan, split)
 
 
+def _plan_trial(
+    trial_id: str,
+    searched: dict[str, Any],
+    config: TrainConfig,
+    stats: DataStats,
+    *,
+    state: PlannedState,
+    speed: float | None,
+) -> TrialPlan:
+    """One trial, at `speed` tokens a second where that is known."""
+    steps = num_steps(stats.num_examples, config.batch.global_batch_size, config.schedule)
+    tokens = round(steps * config.batch.global_batch_size * stats.tokens_per_example)
+    return TrialPlan(
+        id=trial_id,
+        settings=config.model_dump(mode="json"),
+        searched=searched,
+        state=state,
+        steps=steps,
+        tokens=tokens,
+        estimated_train_seconds=tokens / speed if speed else None,
+    )
+
+
 def expand(spec: SweepSpec) -> list[dict[str, Any]]:
     """The grid: every combination of the searched values, the first key changing slowest."""
     keys = list(spec.search.space)
@@ -176,44 +193,6 @@ def settings_with(spec: SweepSpec, searched: Mapping[str, Any]) -> dict[str, Any
         raise InputError(
             Problem(message=f"the trial {dict(searched)} is not valid: {rule}")
         ) from None
-
-
-def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str:
-    """Ten hexadecimal digits that name a trial by what determines its result.
-
-    Paths are replaced by the content they lead to; what only changes how often something is
-    written is left out.
-    """
-    identity = copy.deepcopy(dict(settings))
-    identity["model"] |= {"path": model}
-    identity["data"] |= {"path": data}
-    template = Path(settings["data"]["template"])
-    if template.is_file():
-        identity["data"]["template"] = sha256_of(template)
-    for cadence in CADENCE:
-        identity.pop(cadence)
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def fingerprint_model(spec: SweepSpec) -> str:
-    """A digest of the model's files, or its hub name and revision."""
-    folder = Path(resolve_model_path(spec.model.path))
-    if not folder.is_dir():
-        return f"hub:{spec.model.path}@{spec.model.revision or 'default'}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
-            digest.update(f"{path.name} {sha256_of(path)}\n".encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def fingerprint_examples(examples: list[Example]) -> str:
-    """A digest of the texts, in order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for message in example.messages:
-            digest.update(f"{message.role}\x00{message.content}\x00".encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def count_parameters(path: str) -> int | None:

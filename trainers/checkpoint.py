@@ -196,11 +196,31 @@ def restore_engine(engine: ZeroEngine, checkpoint: Checkpoint) -> None:
 
 
 def load_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's float32 weights into a model that has no engine yet."""
+    """Copy the checkpoint's float32 weights into a model that has no engine yet.
+
+    Raises:
+        InputError: it is a checkpoint of another model.
+    """
     saved = checkpoint.read_all(("weight",))
-    for name, parameter in model.named_parameters():
-        if name in saved:
-            parameter.data.copy_(saved[name]["weight"])
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    different = sorted(
+        name
+        for name in saved.keys() | trained.keys()
+        if name not in saved
+        or name not in trained
+        or saved[name]["weight"].shape != trained[name].shape
+    )
+    if different:
+        raise InputError(
+            Problem(
+                message=f"the checkpoint is of another model: {len(different)} weights differ in "
+                f"name or shape, such as {different[0]}",
+                where=str(checkpoint.folder),
+                fix="use another output folder, or delete this one",
+            )
+        )
+    for name, parameter in trained.items():
+        parameter.data.copy_(saved[name]["weight"])
 
 
 def export_model(

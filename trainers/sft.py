@@ -252,12 +252,7 @@ def _export(run: _Run, config: TrainConfig, output_dir: Path) -> dict[str, float
 
     Under LoRA only the first rank knows the distances.
     """
-    squared: dict[str, float] = {}
-    if config.lora is None:
-        origin = run.origin
-        if origin is None:
-            origin = _copy_of(WeightedPromptLM(load_model(config.model, run.model.dtype)))
-        squared = run.engine.squared_distances(origin)
+    squared = {} if config.lora is not None else _squared_distances(run, config)
     weights = {
         name.removeprefix(MODEL_PREFIX): weight
         for name, weight in run.engine.full_state_dict().items()
@@ -272,6 +267,15 @@ def _export(run: _Run, config: TrainConfig, output_dir: Path) -> dict[str, float
         export_model(weights, run.model, run.tokenizer, output_dir / "model")
     run.ranks.barrier()
     return squared
+
+
+def _squared_distances(run: _Run, config: TrainConfig) -> dict[str, float]:
+    origin = run.origin
+    if origin is None:
+        # Read again, so that no copy takes memory while there are activations.
+        pretrained = WeightedPromptLM(load_model(config.model, run.model.dtype))
+        origin = {name: parameter.detach() for name, parameter in pretrained.named_parameters()}
+    return run.engine.squared_distances(origin)
 
 
 def finished_result(config: TrainConfig, output_dir: Path) -> TrainResult | None:

@@ -38,6 +38,8 @@ class Cell:
     packing: bool = False
     lora: bool = False
     offload: bool = False
+    tied: bool = True
+    recompute: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +48,7 @@ class Cell:
             f"-{self.world_size}x{self.micro_batch_size}-of{self.num_examples}"
             f"-{'packed' if self.packing else 'padded'}"
             f"{'-lora' if self.lora else ''}{'-offload' if self.offload else ''}"
+            f"{'' if self.tied else '-untied'}{'-recompute' if self.recompute else ''}"
         )
 
 
@@ -75,7 +78,7 @@ def tiny_model(*, tied: bool = True) -> LlamaForCausalLM:
 
 
 def cell_model(cell: Cell) -> LlamaForCausalLM:
-    model = tiny_model()
+    model = tiny_model(tied=cell.tied)
     if cell.lora:
         add_lora(model, LoraConfig(rank=4))
         generator = torch.Generator().manual_seed(13)
@@ -129,10 +132,12 @@ def write_gradients(cells: list[Cell], folder: Path) -> None:
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
     for cell in cells:
         model = cell_model(cell)
+        if cell.recompute:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         if cell.packing:
             use_packed_attention(model)
         engine = ZeroEngine(
-            WeightedPromptLM(model),
+            WeightedPromptLM(model).train(),
             optimizer=OptimizerConfig(),
             deepspeed_config=DeepSpeedConfig(
                 zero_stage=cell.zero_stage,

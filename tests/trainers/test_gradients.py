@@ -18,7 +18,12 @@ from tests.trainers.gradients import (
 from tests.worlds import run_in_world
 
 OVERALL, PER_TENSOR = 1e-5, 1e-4
-OFFLOADED = [Cell(0.242, "weights", stage, 2, 2, 7, offload=True) for stage in (1, 2, 3)]
+# CPU offload, a head of its own, activations computed twice.
+OTHERS = [
+    *(Cell(0.242, "weights", stage, 2, 2, 7, offload=True) for stage in (1, 2, 3)),
+    *(Cell(0.242, "weights", stage, 2, 2, 7, stage == 0, tied=False) for stage in (0, 3)),
+    *(Cell(0.01, "weights", stage, 2, 2, 7, stage == 3, recompute=True) for stage in (2, 3)),
+]
 
 
 def covering_cells() -> list[Cell]:
@@ -41,10 +46,10 @@ def compute(cells: list[Cell], folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compute([*covering_cells(), *OFFLOADED], tmp_path_factory.mktemp("gradients"))
+    return compute([*covering_cells(), *OTHERS], tmp_path_factory.mktemp("gradients"))
 
 
-@pytest.mark.parametrize("cell", [*covering_cells(), *OFFLOADED], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*covering_cells(), *OTHERS], ids=lambda cell: cell.name)
 def test_gradient_equals_float64_whole_batch_reference(cell: Cell, gradients: Path) -> None:
     overall, worst = errors(torch.load(gradients / f"{cell.name}.pt"), reference_gradient(cell))
     assert overall < OVERALL
