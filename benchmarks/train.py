@@ -236,7 +236,10 @@ class Bench:
             # Constant, because then both sides mean the same by it.
             "schedule": {"kind": "constant", "warmup_ratio": 0.0, "steps": options.steps + 1},
             "batch": batch,
-            "deepspeed": {"zero_stage": 0, "precision": options.precision},
+            "deepspeed": {
+                "zero_stage": 0 if options.precision == "float32" else 1,
+                "precision": options.precision,
+            },
         }
         job = Job(side=side, packing=packing, threads=options.threads, config=config)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:

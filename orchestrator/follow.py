@@ -18,6 +18,8 @@ from orchestrator.tracking import Tracker
 REFRESH_S = 1.0
 # Piped output has one line for about every tenth of a trial.
 LINES_PER_TRIAL = 10
+# A table that is piped is cut by nobody.
+PIPED_WIDTH = 160
 
 
 class Follower:
@@ -31,8 +33,11 @@ class Follower:
     ) -> None:
         self._folder = folder
         self._tracker = tracker
+        is_terminal = terminal is not None and terminal.isatty()
         self._console = Console(
-            file=terminal or io.StringIO(), soft_wrap=terminal is None or not terminal.isatty()
+            file=terminal or io.StringIO(),
+            soft_wrap=not is_terminal,
+            width=None if is_terminal else PIPED_WIDTH,
         )
         self._skipped = skipped
         self._stop = threading.Event()

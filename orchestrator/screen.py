@@ -10,7 +10,7 @@ from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
-from orchestrator.follow import format_duration, format_number
+from orchestrator.follow import PIPED_WIDTH, format_duration, format_number
 from orchestrator.plan import SweepPlan
 from orchestrator.sweep import Outcome
 from trainers.stats import DataStats
@@ -22,7 +22,7 @@ _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 def console() -> Console:
     """The terminal, or lines as wide as they are when piped."""
     plain = Console()
-    return plain if plain.is_terminal else Console(width=160)
+    return plain if plain.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def print_plan(plan: SweepPlan) -> None:

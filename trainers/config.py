@@ -202,7 +202,9 @@ _OWN_DEEPSPEED_KEYS = (
 
 
 class DeepSpeedConfig(Section):
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What ZeRO partitions over ranks.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="What ZeRO partitions over ranks; 0, nothing, is for float32."
+    )
     precision: Precision = Field("bfloat16", description="Type of weights and activations.")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass to save memory."
@@ -219,7 +221,12 @@ class DeepSpeedConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _stage_of_offload(self) -> Self:
+    def _stage_of_the_rest(self) -> Self:
+        if self.zero_stage == 0 and self.precision == "bfloat16":
+            raise ValueError(
+                "deepspeed.zero_stage 0 trains in float32 only; take stage 1 for bfloat16, which "
+                "on one rank is the same and on several keeps less"
+            )
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("deepspeed.offload_optimizer needs deepspeed.zero_stage 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:

@@ -20,7 +20,7 @@ def state_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> fl
     if config.lora is not None:
         return num_parameters * weights
     gradients = width / (world_size if stage >= 2 else 1)
-    has_master_copy = not (stage == 0 and width == 4)
+    has_master_copy = stage > 0
     states = (8 + 4 * has_master_copy) / (world_size if stage >= 1 else 1)
     if deepspeed.offload_optimizer:
         gradients = states = 0.0

@@ -66,10 +66,8 @@ class ZeroEngine:
             verbose=False,
         )
         self.ranks = ranks
-        # Without ZeRO and in float32, DeepSpeed steps torch's own optimizer and wraps nothing.
-        self._is_plain = (
-            deepspeed_config.zero_stage == 0 and deepspeed_config.precision == "float32"
-        )
+        # Without ZeRO, and so in float32, DeepSpeed steps torch's own optimizer and wraps nothing.
+        self._is_plain = deepspeed_config.zero_stage == 0
         self._max_grad_norm = optimizer.max_grad_norm
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adam = torch.optim.AdamW(
@@ -300,7 +298,6 @@ class ZeroEngine:
         for attribute in (
             "fp32_partitioned_groups_flat",  # stage 3
             "single_partition_of_fp32_groups",  # stages 1 and 2
-            "fp32_groups_flat_partition",  # stage 0 in bfloat16
         ):
             if hasattr(outer, attribute):
                 partitions: list[Tensor] = list(getattr(outer, attribute))

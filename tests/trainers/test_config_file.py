@@ -244,3 +244,59 @@ def test_a_bad_override_does_not_point_at_the_line_it_replaced(tmp_path: Path) -
 )
 def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, problem: str) -> None:
     assert problems_of(written(tmp_path, VALID), (override,)) == [problem]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.dropout=1",
+        "model.attention=fast",
+        "data.max_length=7",
+        "data.heldout_examples=0",
+        "data.train_examples=0",
+        "data.seed=-1",
+        "data.completion_turns=first",
+        "data.too_long=cut",
+        "loss.prompt_loss_weight=-0.1",
+        "loss.prompt_loss_weight=true",
+        "loss.prompt_loss_weight=.nan",
+        "loss.label_smoothing=1",
+        "loss.role_weights.completion=1.1",
+        "optimizer.learning_rate=0",
+        "optimizer.weight_decay=-1",
+        "optimizer.distance_penalty=-1",
+        "optimizer.beta1=1",
+        "optimizer.beta2=-0.1",
+        "optimizer.epsilon=0",
+        "optimizer.max_grad_norm=.inf",
+        "schedule.kind=step",
+        "schedule.warmup_ratio=1",
+        "schedule.epochs=0",
+        "schedule.steps=0",
+        "batch.global_batch_size=0",
+        "batch.micro_batch_size=1.5",
+        "batch.packing=2",
+        "batch.max_tokens=0",
+        "deepspeed.zero_stage=4",
+        "deepspeed.precision=float16",
+        "deepspeed.offload_optimizer=1",
+        "deepspeed.override=[]",
+        "lora.rank=0",
+        "lora.alpha=0",
+        "lora.dropout=1",
+        "lora.target_modules=[]",
+        "checkpoint.every_steps=0",
+        "checkpoint.keep=0",
+        "log_every_steps=0",
+        "log_distance_every_steps=0",
+        "seed=-1",
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_field(tmp_path: Path, override: str) -> None:
+    dotted, _, value = override.partition("=")
+    with pytest.raises(InputError) as caught:
+        load_config(TrainConfig, written(tmp_path, VALID), (override,))
+    [problem] = caught.value.problems
+    assert dotted in str(problem)
+    shown = {".nan": "nan", ".inf": "inf", "true": "True"}.get(value, value)
+    assert f"got {shown}" in str(problem) or f"got '{shown}'" in str(problem)

@@ -11,7 +11,11 @@ from trainers.memory import advice, state_bytes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"zero_stage": 0, "offload_optimizer": True}, "needs deepspeed.zero_stage 1, 2 or 3"),
+        ({"zero_stage": 0, "precision": "bfloat16"}, "stage 0 trains in float32 only"),
+        (
+            {"zero_stage": 0, "precision": "float32", "offload_optimizer": True},
+            "needs deepspeed.zero_stage 1, 2 or 3",
+        ),
         ({"zero_stage": 2, "offload_parameters": True}, "needs deepspeed.zero_stage 3"),
         ({"override": {"gradient_clipping": 2.0}}, "must not set gradient_clipping"),
         ({"override": {"zero_optimization": {"stage": 3}}}, "not set zero_optimization.stage"),
