@@ -304,7 +304,8 @@ def _disk_gib(num_parameters: int | None, trials: list[TrialPlan], spec: SweepSp
         return None
     width = 4 if spec.deepspeed.precision == "float32" else 2
     to_run = sum(trial.state == "pending" for trial in trials)
-    checkpoint = 12 * (spec.checkpoint.keep + 1) if spec.checkpoint.every_steps else 0
+    has_checkpoints = to_run > 0 and spec.checkpoint.every_steps is not None
+    checkpoint = 12 * (spec.checkpoint.keep + 1) if has_checkpoints else 0
     return num_parameters * (width * to_run + checkpoint) / 2**30
 
 
