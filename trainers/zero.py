@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from deepspeed.utils import (
 
 from trainers.config import DeepSpeedConfig, OptimizerConfig
 from trainers.ranks import Ranks
+
+# DeepSpeed 0.19 calls names that torch 2.13 has renamed, and under ZeRO 3 each step would say so.
+warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
 
 # Compiling takes about a minute; a lock this old belongs to a process that was killed.
 STALE_LOCK_S = 180
