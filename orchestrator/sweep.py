@@ -22,7 +22,7 @@ from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
 from orchestrator.tracking_uri import check_reachable, choose_uri
 from trainers.errors import InputError, Problem
-from trainers.files import write_text
+from trainers.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
     from orchestrator.ray_sweep import Cluster
@@ -94,7 +94,7 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
 
     checks: list[Callable[[], None]] = [
         plan,
-        lambda: check_output_dir(spec),
+        lambda: check_output_folder(spec.folder, where="output_dir"),
         lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri)),
     ]
     if address is None:
@@ -110,20 +110,6 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
         raise InputError(problems)
     assert prepared is not None
     return prepared
-
-
-def check_output_dir(spec: SweepSpec) -> None:
-    """Raise InputError where the sweep's folder cannot be made or written."""
-    folder = spec.folder
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        problem = f"output_dir {spec.folder} cannot be a folder: {folder} is a file"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"output_dir {spec.folder} cannot be written: no permission for {folder}"
-    else:
-        return
-    raise InputError(Problem(message=problem, fix="set output_dir, or give another --output-dir"))
 
 
 @contextmanager

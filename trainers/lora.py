@@ -28,7 +28,8 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> None:
     try:
         peft.inject_adapter_in_model(_peft_config(config), model)
     except ValueError as error:
-        raise _bad_targets(config, str(error).splitlines()[0]) from error
+        # peft's first sentence names the target; its advice is not about our settings.
+        raise _bad_targets(config, str(error).splitlines()[0].split(". ")[0]) from error
     if not isinstance(model.get_output_embeddings(), nn.Linear):
         raise _bad_targets(config, "the output head is among them")
     if any("lora_embedding" in name for name, _ in model.named_parameters()):

@@ -235,7 +235,9 @@ def test_the_model_cannot_be_searched(workplace: Workplace) -> None:
 
 def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:
     workplace.spec["output_dir"] = "data.jsonl"
-    assert_refused(workplace, "cannot be a folder", "data.jsonl is a file", "set output_dir")
+    assert_refused(
+        workplace, "output_dir: must be a folder", "data.jsonl is a file", "give another folder"
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere", "127.0.0.1:notaport"])

@@ -70,3 +70,11 @@ def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | Non
         train(TrainConfig.model_validate(config), output_dir, on_step=on_step)
     except Crash:
         return
+
+
+def train_cut_and_whole(config: dict[str, Any], folder: Path, name: str) -> None:
+    """One run without a break, `whole-<name>`; one that crashes after step 6 and goes on from 4,
+    `cut-<name>`."""
+    train_until(config, folder / f"whole-{name}")
+    train_until(config, folder / f"cut-{name}", crash_after=6)
+    train_until(config, folder / f"cut-{name}")

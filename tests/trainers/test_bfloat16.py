@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.trainers.runs import settings, train_until
+from tests.trainers.runs import settings, train_cut_and_whole
 from tests.worlds import run_in_world
 
 STAGES = (1, 2, 3)
@@ -20,9 +20,7 @@ def interrupted_and_whole(folder: Path) -> None:
             deepspeed={"zero_stage": stage, "precision": "bfloat16"},
             batch={"global_batch_size": 7, "micro_batch_size": 2, "packing": stage in (1, 3)},
         )
-        train_until(config, folder / f"whole-{stage}")
-        train_until(config, folder / f"cut-{stage}", crash_after=6)
-        train_until(config, folder / f"cut-{stage}")
+        train_cut_and_whole(config, folder, str(stage))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1), pytest.param(2, marks=pytest.mark.slow)])

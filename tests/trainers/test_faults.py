@@ -82,9 +82,14 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
 
 
 def test_out_of_memory_says_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_memory(*_: object, **__: object) -> None:
+    def out_of_memory(_: torch.Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(sft, "accumulate_gradient", out_of_memory)
+    def load_hungry(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+        model = load_model(config, dtype)
+        model.get_submodule("model.norm").weight.register_hook(out_of_memory)
+        return model
+
+    monkeypatch.setattr(sft, "load_model", load_hungry)
     with pytest.raises(TrainingError, match=r"ran out of memory .* try batch.micro_batch_size 1,"):
         sft.train(TrainConfig.model_validate(settings(tmp_path)), tmp_path / "out")

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.trainers.runs import settings, train_until
+from tests.trainers.runs import settings, train_cut_and_whole, train_until
 from tests.worlds import run_in_world
 from trainers.errors import InputError
 
@@ -37,9 +37,7 @@ def interrupted_and_whole(folder: Path) -> None:
     """In each stage: one run without a break, one that crashes after step 6 and goes on from 4."""
     for stage in STAGES:
         config = settings(folder, deepspeed={"zero_stage": stage, "precision": "float32"})
-        train_until(config, folder / f"whole-{stage}")
-        train_until(config, folder / f"cut-{stage}", crash_after=6)
-        train_until(config, folder / f"cut-{stage}")
+        train_cut_and_whole(config, folder, str(stage))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1), pytest.param(2, marks=pytest.mark.slow)])
