@@ -132,6 +132,7 @@ def _log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     if not torch.isfinite(log_probs_N).all():
         raise TrainingError(
             "the model gives log-probabilities that are not finite: its weights have diverged;"
-            " lower optimizer.learning_rate"
+            " lower optimizer.learning_rate",
+            kind="divergence",
         )
     return log_probs_N

@@ -5,31 +5,50 @@ and resume from its last checkpoint.
 """
 
 import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
 
+JobKind = Literal["trial", "base"]
+# `checkpoint` keeps what is needed to go on later, `discard` does not.
+StopKind = Literal["checkpoint", "discard"]
+Outcome = Literal["done", "failed", "stopped"]
+
+# A worker group that dies before its ranks have begun says nothing about the job.
+START_FAILURES = 2
+
 
 @dataclass(frozen=True)
 class Job:
-    """One thing for the ranks to do: train and score a trial, or score the untuned model."""
+    """One thing for the ranks to do: train and score trial `key`, or score base `key` untuned."""
 
     number: int
-    kind: Literal["trial", "untuned"]
-    trial_id: str | None
+    kind: JobKind
+    key: str
     settings: dict[str, Any]
     model_path: str
 
 
 @dataclass
 class Progress:
-    """What has become of a job. `error` is None for one that went well or goes on."""
+    """What has become of a job. `heldout` are (step, held-out completion loss), in order.
 
-    is_finished: bool = False
+    `attempts` is 0 while no rank has begun; `error` is the reason of the last failure.
+    """
+
+    outcome: Outcome | None = None
     error: str | None = None
     attempts: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    heldout: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.outcome is not None
 
 
 @ray.remote(num_cpus=0, max_concurrency=10_000)
@@ -38,9 +57,11 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._job: Job | None = None
-        self._progress = Progress(is_finished=True)
-        self._excuse: str | None = None
+        self._progress = Progress(outcome="done")
+        self._failures: Counter[str] = Counter()
+        self._excuse: tuple[str, str] | None = None
         self._excused_attempt = 0
+        self._stop: StopKind | None = None
         self._is_closed = False
         self._changed = asyncio.Condition()
 
@@ -48,7 +69,8 @@ class Mailbox:
         """Hand the next job to the ranks; the last one must be finished."""
         assert self._progress.is_finished
         self._job, self._progress = job, Progress()
-        self._excuse, self._excused_attempt = None, 0
+        self._failures.clear()
+        self._excuse, self._excused_attempt, self._stop = None, 0, None
         await self._notify()
 
     async def take(self, after: int) -> Job | None:
@@ -69,34 +91,83 @@ class Mailbox:
     async def begin(self) -> None:
         """Count an attempt at the current job: its first, or one after its ranks died."""
         self._progress.attempts += 1
-
-    async def report(self, metrics: dict[str, Any]) -> None:
-        """Keep the latest metrics of the current job."""
-        self._progress.metrics = metrics
         await self._notify()
 
-    async def excuse(self, error: str) -> None:
+    async def report(self, metrics: dict[str, Any]) -> None:
+        """Keep the latest metrics of the current job, and each held-out loss."""
+        self._progress.metrics = metrics
+        loss = metrics.get("heldout_completion_loss")
+        if loss is not None:
+            # A resumed run measures again what the one that was cut had measured.
+            earlier = [entry for entry in self._progress.heldout if entry[0] < metrics["step"]]
+            self._progress.heldout = [*earlier, (metrics["step"], loss)]
+        await self._notify()
+
+    async def stop(self, kind: StopKind) -> None:
+        """Ask the ranks to end the current job at their next step."""
+        self._stop = kind
+        await self._notify()
+
+    async def stop_wish(self, number: int) -> StopKind | None:
+        """How job `number` shall end early, once that is wished; None when it has ended."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: (
+                    self._stop is not None
+                    or self._progress.is_finished
+                    or self._is_closed
+                    or self._job is None
+                    or self._job.number != number
+                )
+            )
+        is_current = self._job is not None and self._job.number == number
+        return self._stop if is_current and not self._progress.is_finished else None
+
+    async def excuse(self, error: str, kind: str) -> None:
         """Keep why this attempt ends; the first reason is the cause, the others follow from it."""
         if self._excused_attempt != self._progress.attempts:
             self._excused_attempt = self._progress.attempts
-            self._excuse = error
+            self._excuse = (error, kind)
 
-    async def fail(self, error: str) -> None:
-        """Mark the current job as failed: for the reason its ranks gave, or else for `error`."""
-        await self.finish(self._excuse or error)
+    async def group_died(self, error: str, retries: Mapping[str, int]) -> bool:
+        """Whether the job shall be tried again by a new worker group; if not, it is finished.
 
-    async def finish(self, error: str | None) -> None:
-        """Mark the current job as done, or as failed for a reason."""
-        self._progress.is_finished = True
-        self._progress.error = error
+        Args:
+            error: what is known of the death, where the ranks gave no reason.
+            retries: how often a job is tried again after a failure of each kind.
+        """
+        if self._progress.is_finished or self._is_closed:
+            return False
+        has_excuse = self._excused_attempt == self._progress.attempts and self._excuse is not None
+        reason, kind = self._excuse if has_excuse and self._excuse else (error, "crash")
+        if self._progress.attempts == 0:
+            kind = "start"
+        self._failures[kind] += 1
+        self._progress.error = reason
+        if self._stop is not None:
+            await self.finish("stopped")
+        elif self._failures[kind] > {**retries, "start": START_FAILURES}.get(kind, 0):
+            await self.finish("failed")
+        return not self._progress.is_finished
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Mark the current job as ended."""
+        self._progress.outcome = outcome
         await self._notify()
 
-    async def wait(self, seen: dict[str, Any]) -> Progress:
-        """The current job's progress, once its metrics differ from `seen` or it is finished."""
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: self._progress.is_finished or self._progress.metrics != seen
-            )
+    async def wait(
+        self, metrics: dict[str, Any], attempts: int, num_heldout: int, timeout_s: float
+    ) -> Progress:
+        """The current job's progress, once it is more than what is given, or after `timeout_s`."""
+
+        def has_news() -> bool:
+            now = self._progress
+            seen = (metrics, attempts, num_heldout)
+            return now.is_finished or (now.metrics, now.attempts, len(now.heldout)) != seen
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(has_news)
         return self._progress
 
     async def close(self) -> None:

@@ -2,12 +2,14 @@
 
 A fresh worker group spends half a minute on two cores importing torch, transformers and DeepSpeed
 before its first step. These ranks import once; each trial gets a new model, a new engine and
-freshly seeded generators, and nothing else of the process is part of a trial.
+freshly seeded generators, and nothing else of the process is part of a trial. After any fault the
+group is replaced by fresh processes.
 """
 
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +17,56 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.mailbox import Job, Mailbox, Progress
+from orchestrator.mailbox import Job, JobKind, Mailbox, Progress, StopKind
 from orchestrator.packages import check_packages
 from orchestrator.run_trial import score, train_rank
+from trainers.errors import InputError, TrainingError
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """What a worker group is and does, the same for all of its jobs."""
+
+    root: str
+    evals: dict[str, Any]
+    num_workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    retries: dict[str, int]
 
 
 class WarmRanks:
     """A worker group that waits for jobs; started at the first one, restarted when it is gone."""
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        name: str,
-        evals: dict[str, Any],
-        num_workers: int,
-        cpus_per_worker: int,
-        gpus_per_worker: float,
-        max_failures: int,
-    ) -> None:
-        self._root, self._name, self._evals = root, name, evals
-        self._num_workers = num_workers
-        self._cpus, self._gpus = cpus_per_worker, gpus_per_worker
-        self._max_failures = max_failures
-        self._mailbox = _new_mailbox()
+    def __init__(self, name: str, settings: RankSettings) -> None:
+        self._name, self._settings = name, settings
+        # Beside its driver, which is kept off nodes that come and go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         self._group: threading.Thread | None = None
         self._num_jobs = 0
-        self._has_failed = False
 
-    def give(
-        self, *, kind: Any, trial_id: str | None, settings: dict[str, Any], model_path: str
-    ) -> None:
+    def give(self, *, kind: JobKind, key: str, settings: dict[str, Any], model_path: str) -> None:
         """Hand a job to the ranks."""
-        if self._has_failed:
-            # Ray Train counts a group's failures, we count a job's: so each gets a group anew.
-            self.close()
-            self._mailbox, self._group, self._has_failed = _new_mailbox(), None, False
         self._num_jobs += 1
-        job = Job(self._num_jobs, kind, trial_id, settings, model_path)
+        job = Job(self._num_jobs, kind, key, settings, model_path)
         ray.get(self._mailbox.give.remote(job))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
             self._group.start()
 
-    def wait(self, seen: dict[str, Any]) -> Progress:
-        """The job's progress, once there is more of it than the metrics in `seen`."""
-        progress: Progress = ray.get(self._mailbox.wait.remote(seen))
-        self._has_failed = progress.error is not None or progress.attempts > 1
+    def wait(self, seen: Progress, timeout_s: float) -> Progress:
+        """The job's progress, once there is more of it than in `seen` or after `timeout_s`."""
+        progress: Progress = ray.get(
+            self._mailbox.wait.remote(seen.metrics, seen.attempts, len(seen.heldout), timeout_s)
+        )
         return progress
+
+    def stop(self, kind: StopKind) -> None:
+        """Ask the ranks to end the current job at their next step."""
+        ray.get(self._mailbox.stop.remote(kind))
 
     def close(self, *, wait: bool = True, timeout_s: float = 10) -> None:
         """Let the ranks go, and with them the resources they hold.
@@ -76,40 +79,47 @@ class WarmRanks:
             self._group.join(timeout_s)
 
     def _run_group(self) -> None:
-        use_gpu = self._gpus > 0
-        resources = {"CPU": self._cpus, **({"GPU": self._gpus} if use_gpu else {})}
-        trainer = TorchTrainer(
+        """Run worker groups, one after another, until the jobs are done or one has failed."""
+        while True:
+            try:
+                self._trainer().fit()
+                return
+            except Exception as error:
+                verdict = self._mailbox.group_died.remote(_reason(error), self._settings.retries)
+                if not ray.get(verdict):
+                    return
+
+    def _trainer(self) -> TorchTrainer:
+        settings = self._settings
+        use_gpu = settings.gpus_per_worker > 0
+        resources = {"CPU": settings.cpus_per_worker}
+        if use_gpu:
+            resources["GPU"] = settings.gpus_per_worker
+        return TorchTrainer(
             _rank_loop,
             train_loop_config={
-                "root": str(self._root),
-                "evals": self._evals,
-                "num_threads": self._cpus,
+                "root": settings.root,
+                "evals": settings.evals,
+                "num_threads": settings.cpus_per_worker,
                 "mailbox": self._mailbox,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=self._num_workers, use_gpu=use_gpu, resources_per_worker=resources
+                num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 # Ray Train restores a run whose name it knows; ours resume by themselves.
                 name=f"{self._name}-{time.time_ns()}",
-                storage_path=str(self._root / "ray" / "train"),
-                failure_config=FailureConfig(max_failures=self._max_failures),
+                storage_path=str(Path(settings.root) / "ray" / "train"),
+                # It counts a group's failures, we count a job's, by kind.
+                failure_config=FailureConfig(max_failures=0),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            ray.get(self._mailbox.fail.remote(_reason(error)))
-
-
-def _new_mailbox() -> Any:
-    return Mailbox.remote()  # type: ignore[attr-defined]
 
 
 def _rank_loop(config: dict[str, Any]) -> None:
     check_packages()
-    mailbox, root = config["mailbox"], Path(config["root"])
+    mailbox = config["mailbox"]
     rank = ray.train.get_context().get_world_rank()
     number = 0
     while (job := ray.get(mailbox.take.remote(number))) is not None:
@@ -117,28 +127,51 @@ def _rank_loop(config: dict[str, Any]) -> None:
         if rank == 0:
             ray.get(mailbox.begin.remote())
         try:
-            _do(job, root, config, rank)
+            is_complete = _do(job, config, rank)
         except BaseException as error:
-            ray.get(mailbox.excuse.remote(_reason(error)))
+            ray.get(mailbox.excuse.remote(_reason(error), _kind_of(error)))
             # The group restarts with fresh processes: whatever broke may have left its traces.
             raise
         if rank == 0:
-            ray.get(mailbox.finish.remote(None))
+            ray.get(mailbox.finish.remote("done" if is_complete else "stopped"))
 
 
-def _do(job: Job, root: Path, config: dict[str, Any], rank: int) -> None:
-    mailbox, num_threads = config["mailbox"], config["num_threads"]
+def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
+    """Do the job, or this rank's part of it; False if it was stopped early."""
+    mailbox, num_threads, root = config["mailbox"], config["num_threads"], Path(config["root"])
     if job.kind == "trial":
-        assert job.trial_id is not None
-        train_rank(
+        is_complete = train_rank(
             root,
-            job.trial_id,
+            job.key,
             job.settings,
             num_threads,
             on_step=(lambda metrics: mailbox.report.remote(asdict(metrics))) if rank == 0 else None,
+            should_stop=_stop_wish(mailbox, job) if rank == 0 else None,
         )
+        if not is_complete:
+            return False
     if rank == 0:
-        score(root, job.trial_id, job.model_path, job.settings, config["evals"], num_threads)
+        score(root, job.kind, job.key, job.model_path, job.settings, config["evals"], num_threads)
+    return True
+
+
+def _stop_wish(mailbox: Any, job: Job) -> Callable[[], StopKind | None]:
+    """A question that costs microseconds: the answer is pushed to this process when there is one."""
+    answer = mailbox.stop_wish.remote(job.number)
+
+    def ask() -> StopKind | None:
+        ready, _ = ray.wait([answer], timeout=0)
+        wish: StopKind | None = ray.get(answer) if ready else None
+        return wish
+
+    return ask
+
+
+def _kind_of(error: BaseException) -> str:
+    """The kind of failure, as the spec's `retries` counts them; bad input is never tried again."""
+    if isinstance(error, TrainingError):
+        return error.kind
+    return "input" if isinstance(error, InputError) else "crash"
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evals.config import EvalConfig
 from orchestrator.quiet import output_to
@@ -26,8 +26,12 @@ def train_rank(
     settings: dict[str, Any],
     num_threads: int,
     on_step: Callable[[StepMetrics], None] | None,
-) -> None:
+    should_stop: Callable[[], Literal["checkpoint", "discard"] | None] | None = None,
+) -> bool:
     """Train one rank of a trial, its output going to the trial's log.
+
+    Returns whether it was trained to its end; not so where `should_stop`, asked after each step,
+    has ended it.
 
     Raises:
         InputError, TrainingError: as `trainers.sft.train`.
@@ -38,12 +42,19 @@ def train_rank(
         import torch
 
         torch.set_num_threads(num_threads)
-        from trainers.sft import train
+        from trainers.sft import Interrupted, Stopped, train
 
-        train(TrainConfig.model_validate(settings), folder.trial(trial_id), on_step=on_step)
+        config = TrainConfig.model_validate(settings)
+        try:
+            train(config, folder.trial(trial_id), on_step=on_step, should_stop=should_stop)
+        except (Interrupted, Stopped):
+            is_complete = False
+        else:
+            is_complete = True
         # Engine and model refer to each other: without this the next trial on these warm ranks
         # would find the memory of the last one still taken.
         gc.collect()
+    return is_complete
 
 
 def train_result(root: Path, trial_id: str) -> TrainResult | None:
@@ -54,15 +65,16 @@ def train_result(root: Path, trial_id: str) -> TrainResult | None:
 
 def score(
     root: Path,
-    trial_id: str | None,
+    kind: Literal["trial", "base"],
+    key: str,
     model_path: str,
     settings: dict[str, Any],
     evals: dict[str, Any],
     num_threads: int,
 ) -> float:
-    """Score a trial's model, or the untuned one for None; returns the seconds it took."""
+    """Score a trial's model or a base's untuned one; returns the seconds it took."""
     folder = SweepFolder(root)
-    out_dir = folder.untuned if trial_id is None else folder.trial(trial_id)
+    out_dir = folder.base(key) if kind == "base" else folder.trial(key)
     began = time.monotonic()
     config = EvalConfig.model_validate(evals)
     with output_to(out_dir / "log.txt"):
@@ -84,9 +96,14 @@ def score(
 
 
 def started(record: TrialRecord) -> TrialRecord:
-    """The record as it is once its ranks have been given the job."""
+    """The record as it is once its ranks have begun."""
     return record.model_copy(
-        update={"state": "training", "error": None, "started_at": record.started_at or now()}
+        update={
+            "state": "training",
+            "error": None,
+            "note": None,
+            "started_at": record.started_at or now(),
+        }
     )
 
 
@@ -105,12 +122,11 @@ def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
     )
 
 
-def scored(record: TrialRecord, eval_seconds: float, attempts: int) -> TrialRecord:
+def scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
     """The record of a trial that is finished."""
     return record.model_copy(
         update={
             "state": "done",
-            "attempts": attempts,
             "eval_seconds": eval_seconds,
             "ended_at": now(),
         }
@@ -119,15 +135,20 @@ def scored(record: TrialRecord, eval_seconds: float, attempts: int) -> TrialReco
 
 def interrupted(record: TrialRecord) -> TrialRecord:
     """The record of a trial that was cut short with its sweep."""
-    return record.model_copy(update={"state": "interrupted", "ended_at": now()})
+    return record.model_copy(update={"state": "interrupted", "note": None, "ended_at": now()})
 
 
-def failed(record: TrialRecord, reason: str, attempts: int) -> TrialRecord:
+def stopped(record: TrialRecord) -> TrialRecord:
+    """The record of a trial that the scheduler has ended early."""
+    return record.model_copy(update={"state": "stopped", "note": None, "ended_at": now()})
+
+
+def failed(record: TrialRecord, reason: str) -> TrialRecord:
     """The record of a trial that has given up, with the reason in one line."""
     return record.model_copy(
         update={
             "state": "failed",
-            "attempts": attempts,
+            "note": None,
             "error": reason,
             "ended_at": now(),
         }

@@ -18,6 +18,8 @@ _FIXED_SECTIONS = ("model", "data")
 # What only decides how often something is written is no part of a trial's identity.
 CADENCE = ("checkpoint", "log_every_steps", "log_distance_every_steps")
 
+Count = Annotated[int, Field(ge=0)]
+
 
 class SearchConfig(Section):
     method: Literal["grid"] = "grid"
@@ -36,9 +38,14 @@ class ResourceConfig(Section):
     max_concurrent_trials: PositiveInt | None = Field(
         None, description="Trials at once; null runs as many as fit."
     )
-    max_failures: Annotated[int, Field(ge=0)] = Field(
-        1, description="Times a trial is restarted from its last checkpoint after a failure."
-    )
+
+
+class RetryConfig(Section):
+    """How often a trial is tried again, from its last checkpoint, after a failure of each kind."""
+
+    crash: Count = Field(2, description="A process, node or library that failed.")
+    out_of_memory: Count = Field(0, description="A rank whose memory was too small.")
+    divergence: Count = Field(0, description="A loss or gradient that was not finite.")
 
 
 class TrackingConfig(Section):
@@ -63,6 +70,7 @@ class SweepSpec(TrainConfig):
     search: SearchConfig
     evals: EvalConfig = EvalConfig()
     resources: ResourceConfig = ResourceConfig()
+    retries: RetryConfig = RetryConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property

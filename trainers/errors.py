@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+# A crash may pass; the same numbers diverge again, and the same sizes need the same memory.
+FailureKind = Literal["crash", "out_of_memory", "divergence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +39,10 @@ class InputError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run that started and could not go on, such as a loss that is not finite."""
+
+    def __init__(self, message: str, kind: FailureKind = "crash") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type["TrainingError"], tuple[str, FailureKind]]:
+        return (TrainingError, (str(self), self.kind))

@@ -304,7 +304,8 @@ def _not_finite(what: str, loss: BatchLoss, example_ids: list[str]) -> TrainingE
     return TrainingError(
         f"{what} (loss of completion tokens {loss.completion_loss}, of prompt tokens "
         f"{loss.prompt_loss}) on examples {shown}; the parameters were not moved by it; try a "
-        "lower learning rate or look at those examples"
+        "lower learning rate or look at those examples",
+        kind="divergence",
     )
 
 
@@ -358,7 +359,9 @@ def _advice_on_memory(run: _Run, config: TrainConfig) -> Iterator[None]:
         if not is_cuda and "DefaultCPUAllocator" not in str(error):
             raise
         found = advice(run.num_parameters, config, run.ranks.world_size)
-        raise TrainingError(f"a rank ran out of memory on {run.ranks.device}: {found}") from error
+        raise TrainingError(
+            f"a rank ran out of memory on {run.ranks.device}: {found}", kind="out_of_memory"
+        ) from error
 
 
 @contextmanager

@@ -72,9 +72,13 @@ class Workplace:
         [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
         return list(client.search_runs([experiment.experiment_id]))
 
-    def metric_steps(self, run_id: str, name: str) -> list[int]:
+    def metric_points(self, run_id: str, name: str) -> list[Any]:
+        """MLflow's points of one metric of a run."""
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'runs' / 'mlflow.db'}")
-        return [point.step for point in client.get_metric_history(run_id, name)]
+        return list(client.get_metric_history(run_id, name))
+
+    def metric_steps(self, run_id: str, name: str) -> list[int]:
+        return [point.step for point in self.metric_points(run_id, name)]
 
 
 def make_workplace(folder: Path, **sections: dict[str, Any]) -> Workplace:

@@ -1,0 +1,43 @@
+"""What a sweep may spend, and whether it has."""
+
+import time
+from collections.abc import Callable
+
+from orchestrator.record import SweepFolder
+from orchestrator.search_config import BudgetConfig
+
+
+class Budget:
+    """Once it is spent no further trial starts; those that run are finished."""
+
+    def __init__(
+        self,
+        config: BudgetConfig | None,
+        *,
+        gpus_per_trial: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._gpus = config, gpus_per_trial
+        self._now, self._started = now, now()
+
+    def spent(self, folder: SweepFolder) -> str | None:
+        """Which limit has been reached, in words, or None.
+
+        Trials, GPU-hours and money count over all runs of the sweep, hours over this one.
+        """
+        config = self._config
+        if config is None:
+            return None
+        records = folder.read_trials()
+        gpu_hours = sum(record.busy_seconds for record in records) * self._gpus / 3600
+        money = gpu_hours * (config.price_per_gpu_hour or 0.0)
+        used = {
+            "trials": (float(sum(r.state != "pending" for r in records)), config.trials),
+            "hours": ((self._now() - self._started) / 3600, config.hours),
+            "gpu_hours": (gpu_hours, config.gpu_hours),
+            "money": (money, config.money),
+        }
+        for name, (value, limit) in used.items():
+            if limit is not None and value >= limit:
+                return f"search.budget.{name} is spent: {value:.4g} of {limit:g}"
+        return None

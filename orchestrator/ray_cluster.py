@@ -1,0 +1,61 @@
+"""The Ray cluster that a sweep runs on: connect to it or start one, and see what it holds."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray._private.state import state as ray_state
+
+from orchestrator.address import no_cluster
+from orchestrator.placement import MANY, Cluster, NodeShape
+
+
+@contextmanager
+def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
+    """Connect to the cluster at `address`, or start one on this machine.
+
+    Raises:
+        InputError: no cluster answers at the address, or it refuses us.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ranks that import torch and DeepSpeed on a busy machine need longer than Ray's minute.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={
+                "env_vars": {
+                    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+                    "TOKENIZERS_PARALLELISM": "false",
+                }
+            },
+            **local,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise no_cluster(address, reason) from error
+    try:
+        yield Cluster(nodes=_nodes_now(), may_become=_nodes_to_come())
+    finally:
+        ray.shutdown()
+
+
+def _nodes_now() -> list[NodeShape]:
+    return [NodeShape(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+
+
+def _nodes_to_come() -> list[NodeShape]:
+    """All nodes that the autoscaler may have running, as it told Ray; none without one."""
+    config = ray_state.get_cluster_config()
+    if config is None:
+        return []
+    return [
+        NodeShape(dict(group.resources), MANY if group.max_count < 0 else group.max_count)
+        for group in config.node_group_configs
+    ]

@@ -1,0 +1,195 @@
+"""The Tune actor that drives one job after another on warm ranks.
+
+A job is a trial, to be trained and scored, or a base, to be scored untuned. The driver alone
+writes a trial's record while it runs; the ranks write the files beside it.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.mailbox import Progress
+from orchestrator.placement import why_waiting
+from orchestrator.ray_launch import RankSettings, WarmRanks
+from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.run_trial import failed, interrupted, scored, started, train_result, trained
+
+POLL_S = 1.0
+# A step may take long, and so may a checkpoint of a large model.
+STOP_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class BaseJob:
+    """How to score a base untuned."""
+
+    settings: dict[str, Any]
+    model_path: str
+
+
+class TrialDriver(tune.Trainable):  # type: ignore[misc]
+    """One `step` is one held-out measurement of a trial, or its end.
+
+    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks. A trial
+    that fails ends like any other for Tune: its record says what became of it.
+    """
+
+    def setup(
+        self, config: dict[str, Any], ranks: RankSettings, bases: dict[str, BaseJob]
+    ) -> None:
+        self._settings, self._bases = ranks, bases
+        self._folder = SweepFolder(Path(ranks.root))
+        self._ranks: WarmRanks | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._discard()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if not self._is_given:
+            self._give()
+        assert self._ranks is not None
+        num_seen = len(self._seen.heldout)
+        while True:
+            progress = self._ranks.wait(self._seen, POLL_S)
+            self._follow(progress)
+            self._seen = progress
+            if progress.is_finished:
+                self._is_running = False
+                return {"done": True, "point": self._point}
+            if len(progress.heldout) > num_seen:
+                step, loss = progress.heldout[-1]
+                return {
+                    "done": False,
+                    "point": self._point,
+                    "step": step,
+                    "heldout_completion_loss": loss,
+                }
+            if self._is_stop_requested() and self._end_early(progress):
+                return {"done": True, "point": self._point}
+
+    def cleanup(self) -> None:
+        if self._ranks is not None:
+            self._discard()
+            # Ranks in the middle of a trial end with Ray: their checkpoints are safe.
+            self._ranks.close(wait=not self._is_running)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to keep: the ranks write their own checkpoints into the trial's folder."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load: a trial that runs again resumes from its own checkpoints."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._kind, self._key = config["kind"], config["key"]
+        self._point = config["point"]
+        self._is_given = self._is_running = self._is_asked_to_stop = False
+        self._seen = Progress()
+
+    def _give(self) -> None:
+        if self._ranks is None:
+            self._ranks = WarmRanks(f"ranks-{os.getpid()}", self._settings)
+        self._is_given = self._is_running = True
+        self._given_at = time.monotonic()
+        if self._kind == "base":
+            base = self._bases[self._key]
+            self._ranks.give(
+                kind="base", key=self._key, settings=base.settings, model_path=base.model_path
+            )
+            return
+        record = self._record()
+        # Scoring a finished trial anew is no further attempt at it.
+        self._num_earlier = record.attempts - (record.state == "done")
+        self._busy_earlier_s = record.busy_seconds
+        self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
+        self._ranks.give(
+            kind="trial",
+            key=record.id,
+            settings=record.settings,
+            model_path=str(self._folder.model(record.id)),
+        )
+
+    def _is_stop_requested(self) -> bool:
+        folder = self._folder
+        return folder.stop_requested(None) or (
+            self._kind == "trial" and folder.stop_requested(self._key)
+        )
+
+    def _end_early(self, progress: Progress) -> bool:
+        """Ask the ranks for a checkpoint; True where they do nothing that one could keep."""
+        assert self._ranks is not None
+        if self._kind == "trial":
+            record = self._record()
+            if record.state == "training" and progress.attempts > 0:
+                if not self._is_asked_to_stop:
+                    self._ranks.stop("checkpoint")
+                    self._is_asked_to_stop = True
+                return False
+            self._folder.write_trial(interrupted(record))
+        return True
+
+    def _discard(self) -> None:
+        """End the trial that is still running, because the scheduler has stopped it early."""
+        if not self._is_running or self._ranks is None or self._is_stop_requested():
+            return
+        self._ranks.stop("discard")
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while not self._seen.is_finished and time.monotonic() < deadline:
+            self._seen = self._ranks.wait(self._seen, POLL_S)
+        self._is_running = not self._seen.is_finished
+
+    def _follow(self, progress: Progress) -> None:
+        """Bring the trial's record up to what is known of it."""
+        if self._kind == "base":
+            return
+        record = self._record()
+        record = record.model_copy(
+            update={
+                "attempts": self._num_earlier + progress.attempts,
+                "busy_seconds": self._busy_earlier_s + time.monotonic() - self._given_at,
+            }
+        )
+        result = train_result(self._folder.root, record.id)
+        if progress.outcome == "failed":
+            self._folder.write_trial(failed(record, progress.error or "for an unknown reason"))
+        elif progress.outcome == "stopped":
+            self._folder.write_trial(interrupted(record))
+        elif progress.outcome == "done":
+            assert result is not None
+            card = self._folder.read_scores(record.id)
+            assert card is not None
+            self._folder.write_trial(scored(trained(record, result), card.seconds))
+        elif progress.attempts == 0:
+            self._note_waiting(record)
+        elif result is not None or progress.metrics.get("step") == record.total_steps:
+            self._change_state(record, "scoring")
+        elif record.state == "waiting":
+            self._folder.write_trial(started(record))
+
+    def _note_waiting(self, record: TrialRecord) -> None:
+        settings = self._settings
+        note = why_waiting(
+            ray.cluster_resources(),
+            ray.available_resources(),
+            num_workers=settings.num_workers,
+            cpus=settings.cpus_per_worker,
+            gpus=settings.gpus_per_worker,
+        )
+        if record.note != note:
+            self._folder.write_trial(record.model_copy(update={"note": note}))
+
+    def _change_state(self, record: TrialRecord, state: Any) -> None:
+        if record.state != state:
+            self._folder.write_trial(record.model_copy(update={"state": state}))
+
+    def _record(self) -> TrialRecord:
+        record = self._folder.read_trial(self._key)
+        assert record is not None
+        return record

@@ -1,0 +1,68 @@
+"""How many trials a cluster holds, and why one waits."""
+
+import pytest
+
+from orchestrator.placement import Cluster, NodeShape, gpus_per_worker, slots, why_waiting
+from orchestrator.spec import ResourceConfig
+from trainers.errors import InputError
+
+LAPTOP = Cluster([NodeShape({"CPU": 8, "memory": 1e10}, 1)])
+FOUR_GPU_NODES = Cluster([NodeShape({"CPU": 16, "GPU": 2}, 4)])
+SCALES_FROM_ZERO = Cluster(
+    nodes=[NodeShape({"plw_driver": 1000}, 1)],
+    may_become=[NodeShape({"plw_driver": 1000}, 1), NodeShape({"CPU": 8, "GPU": 1}, 8)],
+)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "expected"),
+    [
+        (LAPTOP, {"workers_per_trial": 2, "cpus_per_worker": 2}, 2),
+        (LAPTOP, {"workers_per_trial": 1, "cpus_per_worker": 8}, 1),
+        (LAPTOP, {"cpus_per_worker": 1, "max_concurrent_trials": 3}, 3),
+        (FOUR_GPU_NODES, {"workers_per_trial": 2}, 4),
+        (FOUR_GPU_NODES, {"workers_per_trial": 8}, 1),
+        (FOUR_GPU_NODES, {"gpus_per_worker": 0.5}, 16),
+        (FOUR_GPU_NODES, {"gpus_per_worker": 2.0, "workers_per_trial": 3}, 1),
+        (SCALES_FROM_ZERO, {"workers_per_trial": 2}, 4),
+    ],
+)
+def test_as_many_trials_run_at_once_as_fit(
+    cluster: Cluster, resources: dict[str, float], expected: int
+) -> None:
+    assert slots(ResourceConfig.model_validate(resources), cluster) == expected
+
+
+def test_a_worker_never_spans_two_nodes() -> None:
+    with pytest.raises(InputError) as error:
+        slots(ResourceConfig(gpus_per_worker=4.0), FOUR_GPU_NODES)
+    [problem] = error.value.problems
+    assert problem.message == (
+        "a trial needs 1 worker of 1 CPU and 4 GPU each, but the cluster holds at most 0 of them "
+        "(its largest node has 16 CPU, 2 GPU)"
+    )
+    assert problem.where == "resources"
+
+
+def test_a_trial_larger_than_a_full_grown_cluster_is_refused() -> None:
+    with pytest.raises(InputError, match="needs 9 workers of 1 CPU and 1 GPU each"):
+        slots(ResourceConfig(workers_per_trial=9), SCALES_FROM_ZERO)
+
+
+def test_a_gpu_each_where_there_are_any_or_may_come() -> None:
+    assert gpus_per_worker(ResourceConfig(), LAPTOP) == 0
+    assert gpus_per_worker(ResourceConfig(), SCALES_FROM_ZERO) == 1
+    assert gpus_per_worker(ResourceConfig(gpus_per_worker=0.25), FOUR_GPU_NODES) == 0.25
+
+
+def test_a_waiting_trial_says_what_it_waits_for() -> None:
+    need = {"num_workers": 2, "cpus": 4, "gpus": 1}
+    assert why_waiting({"CPU": 8}, {"CPU": 8}, **need) == (
+        "for nodes: needs 2 GPUs, the cluster has 0"
+    )
+    assert why_waiting({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 1}, **need) == (
+        "for its workers, which start or wait for 2 GPUs (1 of 2 free)"
+    )
+    assert why_waiting({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}, **need) == (
+        "for its workers to start"
+    )
