@@ -13,11 +13,15 @@ import ray
 
 @dataclass(frozen=True)
 class Job:
-    """One thing for the ranks to do: train and score a trial, or score the untuned model."""
+    """One thing for the ranks to do: train and score a trial, or score a base's untuned model.
+
+    `base` is the key of the trial's base, or of the one to be scored, for which `trial_id` is None.
+    """
 
     number: int
     kind: Literal["trial", "untuned"]
     trial_id: str | None
+    base: str
     settings: dict[str, Any]
     model_path: str
 

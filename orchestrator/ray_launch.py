@@ -45,7 +45,13 @@ class WarmRanks:
         self._has_failed = False
 
     def give(
-        self, *, kind: Any, trial_id: str | None, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: Any,
+        trial_id: str | None,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
     ) -> None:
         """Hand a job to the ranks."""
         if self._has_failed:
@@ -53,7 +59,7 @@ class WarmRanks:
             self.close()
             self._mailbox, self._group, self._has_failed = _new_mailbox(), None, False
         self._num_jobs += 1
-        job = Job(self._num_jobs, kind, trial_id, settings, model_path)
+        job = Job(self._num_jobs, kind, trial_id, base, settings, model_path)
         ray.get(self._mailbox.give.remote(job))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
@@ -138,7 +144,15 @@ def _do(job: Job, root: Path, config: dict[str, Any], rank: int) -> None:
             on_step=(lambda metrics: mailbox.report.remote(asdict(metrics))) if rank == 0 else None,
         )
     if rank == 0:
-        score(root, job.trial_id, job.model_path, job.settings, config["evals"], num_threads)
+        score(
+            root,
+            job.trial_id,
+            job.base,
+            job.model_path,
+            job.settings,
+            config["evals"],
+            num_threads,
+        )
 
 
 def _reason(error: BaseException) -> str:

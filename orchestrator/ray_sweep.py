@@ -3,12 +3,12 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -20,9 +20,13 @@ from orchestrator.record import SweepFolder, TrialRecord
 from orchestrator.run_trial import failed, scored, started, train_result, trained
 from orchestrator.spec import SweepSpec
 from trainers.errors import InputError, Problem
-from trainers.models import resolve_model_path
 
-UNTUNED = "untuned"
+if TYPE_CHECKING:
+    # Types only: the actors that import this module need no transformers.
+    from orchestrator.planner import Base
+
+# What stands before the key of a base whose untuned model is to be scored.
+UNTUNED = "untuned:"
 DRIVER_MEMORY_BYTES = 100 * 2**20
 
 
@@ -113,11 +117,12 @@ def slots(spec: SweepSpec, cluster: Cluster) -> int:
 def run_trials(
     spec: SweepSpec,
     folder: SweepFolder,
-    trial_ids: list[str],
+    bases: "Sequence[Base]",
+    trial_ids: Sequence[str],
     cluster: Cluster,
     on_interrupt: Callable[[], None],
 ) -> None:
-    """Run the trials that are given, the untuned model's scoring among them, to their ends.
+    """Score the untuned models of `bases` and run the trials that are given to their ends.
 
     A trial that fails is recorded as failed and does not stop the others. A first Ctrl-C ends
     the running ones after a call of `on_interrupt`, a second one raises KeyboardInterrupt.
@@ -126,8 +131,9 @@ def run_trials(
     context = {
         "root": str(folder.root),
         "evals": spec.evals.model_dump(mode="json"),
-        "untuned_model": resolve_model_path(spec.model.path),
-        "untuned_settings": spec.train_settings(),
+        "untuned": {
+            base.key: {"settings": base.settings, "model_path": base.model_path} for base in bases
+        },
         "num_workers": resources.workers_per_trial,
         "cpus_per_worker": resources.cpus_per_worker,
         "gpus_per_worker": gpus_per_worker(spec, cluster),
@@ -140,7 +146,9 @@ def run_trials(
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"trial_id": tune.grid_search(trial_ids)},
+        param_space={
+            "trial_id": tune.grid_search([*(f"{UNTUNED}{base.key}" for base in bases), *trial_ids])
+        },
         tune_config=tune.TuneConfig(max_concurrent_trials=slots(spec, cluster), reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"tune-{os.getpid()}",
@@ -225,7 +233,9 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         """Nothing to load: a trial that runs again resumes from its own checkpoints."""
 
     def _begin(self, trial_id: str) -> None:
-        self._trial_id = None if trial_id == UNTUNED else trial_id
+        is_untuned = trial_id.startswith(UNTUNED)
+        self._trial_id = None if is_untuned else trial_id
+        self._base = trial_id.removeprefix(UNTUNED) if is_untuned else None
         self._is_given = False
         self._is_running = False
         self._seen = {}
@@ -243,12 +253,9 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
                 max_failures=context["max_failures"],
             )
         self._is_given = self._is_running = True
-        if self._trial_id is None:
+        if self._base is not None:
             self._ranks.give(
-                kind="untuned",
-                trial_id=None,
-                settings=context["untuned_settings"],
-                model_path=context["untuned_model"],
+                kind="untuned", trial_id=None, base=self._base, **context["untuned"][self._base]
             )
             return
         record = self._record()
@@ -258,6 +265,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._ranks.give(
             kind="trial",
             trial_id=record.id,
+            base=record.base,
             settings=record.settings,
             model_path=str(self._folder.model(record.id)),
         )

@@ -55,14 +55,16 @@ def train_result(root: Path, trial_id: str) -> TrainResult | None:
 def score(
     root: Path,
     trial_id: str | None,
+    base: str,
     model_path: str,
     settings: dict[str, Any],
     evals: dict[str, Any],
     num_threads: int,
 ) -> float:
-    """Score a trial's model, or the untuned one for None; returns the seconds it took."""
+    """Score a trial's model on the held-out examples of its base, or for None the base's untuned
+    model; returns the seconds it took."""
     folder = SweepFolder(root)
-    out_dir = folder.untuned if trial_id is None else folder.trial(trial_id)
+    out_dir = folder.base(base) if trial_id is None else folder.trial(trial_id)
     began = time.monotonic()
     config = EvalConfig.model_validate(evals)
     with output_to(out_dir / "log.txt"):
@@ -72,8 +74,8 @@ def score(
 
         train = TrainConfig.model_validate(settings)
         score_model(
-            model_path=model_path,
-            examples=load_examples(folder.heldout),
+            model_path=_at_revision(model_path, train.model.revision),
+            examples=load_examples(folder.heldout(base)),
             template=train.data.template,
             max_length=train.data.max_length,
             config=config,
@@ -81,6 +83,15 @@ def score(
             num_threads=num_threads,
         )
     return time.monotonic() - began
+
+
+def _at_revision(model_path: str, revision: str | None) -> str:
+    """A hub model's files at a revision, which scoring would not know of; a folder as it is."""
+    if revision is None or Path(model_path).is_dir():
+        return model_path
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(model_path, revision=revision)
 
 
 def started(record: TrialRecord) -> TrialRecord:
