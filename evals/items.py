@@ -78,7 +78,7 @@ def load_examples(path: Path) -> list[Example]:
         raise InputError(
             Problem(
                 message=f"cannot read held-out examples: {error}",
-                fix="give a UTF-8 JSONL file such as the sweep's data/heldout.jsonl",
+                fix="give a UTF-8 JSONL file such as a base's heldout.jsonl in the sweep's folder",
             )
         ) from None
     examples: list[Example] = []

@@ -6,11 +6,12 @@ here draws, writes or trains.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from evals.config import Group
 from evals.scores import Score, ScoreCard
+from orchestrator.bases import BaseRecord, base_labels
 from orchestrator.findings import (
     Estimate,
     Findings,
@@ -30,12 +31,14 @@ MAX_PLWS_NAMED = 4
 def read_findings(folder: SweepFolder) -> Findings:
     """The findings of the sweep in `folder`, finished or not."""
     trials = folder.read_trials()
+    sweep = folder.read_sweep()
     cards = {trial.id: folder.read_scores(trial.id) for trial in trials}
+    untuned = {base.key: folder.read_base_scores(base.key) for base in sweep.bases}
     return analyse(
-        folder.read_sweep(),
+        sweep,
         trials,
         {trial_id: card for trial_id, card in cards.items() if card is not None},
-        folder.read_scores(None),
+        {key: card for key, card in untuned.items() if card is not None},
     )
 
 
@@ -43,14 +46,19 @@ def analyse(
     sweep: SweepRecord,
     trials: Sequence[TrialRecord],
     cards: Mapping[str, ScoreCard],
-    untuned: ScoreCard | None,
+    untuned: Mapping[str, ScoreCard],
 ) -> Findings:
-    """The findings from trials that are done and have a card; the others are only counted."""
+    """The findings from trials that are done and have a card; the others are only counted.
+
+    Args:
+        untuned: the scores of the untuned models, by the keys of their bases.
+    """
     scored = [trial for trial in trials if trial.state == "done" and trial.id in cards]
-    heads = _measures_present([cards[trial.id] for trial in scored])
+    labels = base_labels(sweep.bases)
     measures = [
-        _measure(head, scored, cards, untuned.by_name().get(head.name) if untuned else None)
-        for head in heads
+        measure
+        for base in sweep.bases
+        for measure in _measures(base, labels[base.key], scored, cards, untuned.get(base.key))
     ]
     present = {measure.group for measure in measures}
     done = sum(trial.state == "done" for trial in trials)
@@ -67,7 +75,7 @@ def analyse(
             unfinished=planned - done - failed,
             scored=len(scored),
         ),
-        generation_ratio=_generation_ratio(sweep.data),
+        generation_ratio=_generation_ratio(sweep.bases),
         normalizations=sorted({str(trial.settings["loss"]["normalization"]) for trial in trials}),
         single_seed=any(measure.single_seed for measure in measures),
         is_demo=any(_is_demo(trial) for trial in trials),
@@ -79,8 +87,14 @@ def is_heldout_completion_loss(score: Score) -> bool:
     return score.group is None and "completion" in score.name
 
 
-def _generation_ratio(data: Mapping[str, Any]) -> float | None:
-    """R_g of the training data: mean completion length over mean prompt length."""
+def _generation_ratio(bases: Sequence[BaseRecord]) -> float | None:
+    """R_g of the training data; None where trials have different ones."""
+    ratios = {generation_ratio(data) for base in bases for data in base.data}
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+def generation_ratio(data: Mapping[str, Any]) -> float | None:
+    """R_g of training data as a base records it: mean completion over mean prompt length."""
     ratio = data.get("stats", data).get("generation_ratio")
     if isinstance(ratio, Mapping):
         ratio = ratio.get("of_means")
@@ -97,24 +111,67 @@ def _measures_present(cards: Sequence[ScoreCard]) -> list[Score]:
     return ordered + [score for score in first.values() if is_heldout_completion_loss(score)]
 
 
+def _measures(
+    base: BaseRecord,
+    label: str,
+    trials: Sequence[TrialRecord],
+    cards: Mapping[str, ScoreCard],
+    untuned: ScoreCard | None,
+) -> list[Measure]:
+    """What the trials of one base say; `label` is empty where it is the only one."""
+    own = [trial for trial in trials if trial.base == base.key]
+    heads = _measures_present([cards[trial.id] for trial in own])
+    references = untuned.by_name() if untuned else {}
+    told = _told_by_base(own) if label else set()
+    found = [_measure(head, own, cards, references.get(head.name), told) for head in heads]
+    if not label:
+        return found
+    return [
+        measure.model_copy(
+            update={
+                "id": f"{measure.name}-{base.key}",
+                "title": f"{measure.title} ({label})",
+                "phrase": f"{measure.phrase} of {label}",
+            }
+        )
+        for measure in found
+    ]
+
+
+def _told_by_base(trials: Sequence[TrialRecord]) -> set[str]:
+    """The searched settings of model and data that are the same in all trials of a base."""
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        for key, value in trial.searched.items():
+            values.setdefault(key, set()).add(str(value))
+    return {
+        key
+        for key, found in values.items()
+        if len(found) == 1 and key.startswith(("model.", "data."))
+    }
+
+
 def _measure(
     head: Score,
     trials: Sequence[TrialRecord],
     cards: Mapping[str, ScoreCard],
     untuned: Score | None,
+    told: Collection[str],
 ) -> Measure:
     pools: dict[str, list[tuple[TrialRecord, Score]]] = {}
     for trial in trials:
         score = cards[trial.id].by_name().get(head.name)
         if score is not None:
             pools.setdefault(_identity(trial), []).append((trial, score))
-    points = [_point(pool) for pool in pools.values()]
+    points = [_point(pool, told) for pool in pools.values()]
     points.sort(key=lambda point: point.prompt_loss_weight)
     best = _best(points, higher_is_better=head.higher_is_better)
     is_named, verdict = judge(points, best, head.unit)
     reference = _of_items(untuned) if untuned else None
     title, phrase = _names(head)
     return Measure(
+        id=head.name,
+        base=trials[0].base,
         name=head.name,
         title=title,
         phrase=phrase,
@@ -137,13 +194,14 @@ def _identity(trial: TrialRecord) -> str:
     return json.dumps(shared, sort_keys=True, default=str)
 
 
-def _point(pool: Sequence[tuple[TrialRecord, Score]]) -> Point:
+def _point(pool: Sequence[tuple[TrialRecord, Score]], told: Collection[str]) -> Point:
+    """One setting's seeds together; the searched settings in `told` go without saying."""
     trial = pool[0][0]
     scores = [score for _, score in pool]
     other = {
         key: value
         for key, value in trial.searched.items()
-        if key.rpartition(".")[2] not in ("prompt_loss_weight", "seed")
+        if key.rpartition(".")[2] not in ("prompt_loss_weight", "seed") and key not in told
     }
     return Point(
         **over_seeds(scores).model_dump(),

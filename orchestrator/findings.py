@@ -44,11 +44,15 @@ class Point(Estimate):
 
 
 class Measure(Finding):
-    """One measure over PLW. `best` is the best one observed, named as best only if `is_named`.
+    """One measure over PLW, on one base. `best` is the best one observed, named as best only if
+    `is_named`.
 
+    `id` is the measure's name, followed by the base's key where the sweep has several.
     `beats_untuned` is None where there is no untuned score or no interval to compare.
     """
 
+    id: str
+    base: str
     name: str
     title: str
     phrase: str
@@ -91,7 +95,10 @@ class TrialCounts(Finding):
 
 
 class Findings(Finding):
-    """All that the scores of a sweep say. `generation_ratio` is R_g, completion over prompt."""
+    """All that the scores of a sweep say.
+
+    `generation_ratio` is R_g, completion over prompt, where all trials have the same training data.
+    """
 
     sweep: str
     measures: list[Measure]

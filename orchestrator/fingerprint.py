@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.spec import CADENCE, SweepSpec
+from orchestrator.spec import CADENCE
+from trainers.config import ModelConfig
 from trainers.examples import Example
 from trainers.files import sha256_of
 from trainers.models import resolve_model_path
@@ -21,20 +22,37 @@ def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str
     """
     identity = copy.deepcopy(dict(settings))
     identity["model"] |= {"path": model}
-    identity["data"] |= {"path": data}
-    template = Path(settings["data"]["template"])
-    if template.is_file():
-        identity["data"]["template"] = sha256_of(template)
+    identity["data"] |= {
+        "path": data,
+        "template": fingerprint_template(settings["data"]["template"]),
+    }
     for cadence in CADENCE:
         identity.pop(cadence)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def fingerprint_model(spec: SweepSpec) -> str:
+def fingerprint_base(*, model: str, items: str, template: str, max_length: int) -> str:
+    """Eight hexadecimal digits that name what an untuned model's scores depend on.
+
+    Args:
+        model: the model's fingerprint.
+        items: the digest of the held-out examples.
+    """
+    identity = [model, items, fingerprint_template(template), max_length]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+
+
+def fingerprint_template(template: str) -> str:
+    """The digest of a template's file, or its name where it is one of the built-in ones."""
+    path = Path(template)
+    return sha256_of(path) if path.is_file() else template
+
+
+def fingerprint_model(config: ModelConfig) -> str:
     """A digest of the model's files, or its hub name and revision."""
-    folder = Path(resolve_model_path(spec.model.path))
+    folder = Path(resolve_model_path(config.path))
     if not folder.is_dir():
-        return f"hub:{spec.model.path}@{spec.model.revision or 'default'}"
+        return f"hub:{config.path}@{config.revision or 'default'}"
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):

@@ -24,11 +24,15 @@ START_FAILURES = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One thing for the ranks to do: train and score trial `key`, or score base `key` untuned."""
+    """One thing for the ranks to do: train and score trial `key`, or score base `key` untuned.
+
+    `base` is the key of the base whose held-out examples the scores are taken on.
+    """
 
     number: int
     kind: JobKind
     key: str
+    base: str
     settings: dict[str, Any]
     model_path: str
 

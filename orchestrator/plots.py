@@ -44,7 +44,7 @@ STYLE: Any = {
 def write_plots(measures: Sequence[Measure], folder: Path) -> dict[str, Path]:
     """Write `<measure>.svg` and `.png` for each measure and `scores.png|svg` for all.
 
-    Returns the SVG paths by measure name, with `scores` for the picture of all panels; nothing
+    Returns the SVG paths by the measures' ids, with `scores` for the picture of all panels; nothing
     is written, and the result is empty, where nothing was scored.
     """
     from matplotlib import rc_context
@@ -56,14 +56,14 @@ def write_plots(measures: Sequence[Measure], folder: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     with rc_context(STYLE):
         for measure in drawn:
-            paths[measure.name] = _write([measure], folder / file_stem(measure.name))
+            paths[measure.id] = _write([measure], folder / file_stem(measure.id))
         paths[ALL_PANELS] = _write(drawn, folder / ALL_PANELS)
     return paths
 
 
-def file_stem(measure_name: str) -> str:
-    """The measure's name with only what is safe in a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in measure_name)
+def file_stem(measure_id: str) -> str:
+    """The measure's id with only what is safe in a file name."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in measure_id)
 
 
 def _write(measures: Sequence[Measure], stem: Path) -> Path:

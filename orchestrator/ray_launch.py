@@ -48,10 +48,12 @@ class WarmRanks:
         self._group: threading.Thread | None = None
         self._num_jobs = 0
 
-    def give(self, *, kind: JobKind, key: str, settings: dict[str, Any], model_path: str) -> None:
+    def give(
+        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+    ) -> None:
         """Hand a job to the ranks."""
         self._num_jobs += 1
-        job = Job(self._num_jobs, kind, key, settings, model_path)
+        job = Job(self._num_jobs, kind, key, base, settings, model_path)
         ray.get(self._mailbox.give.remote(job))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
@@ -151,7 +153,10 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
         if not is_complete:
             return False
     if rank == 0:
-        score(root, job.kind, job.key, job.model_path, job.settings, config["evals"], num_threads)
+        evals = config["evals"]
+        score(
+            root, job.kind, job.key, job.base, job.model_path, job.settings, evals, num_threads
+        )
     return True
 
 

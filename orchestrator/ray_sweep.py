@@ -3,8 +3,9 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,7 @@ from orchestrator.placement import DRIVER_RESOURCE, Cluster, gpus_per_worker, sl
 from orchestrator.ray_launch import RankSettings
 from orchestrator.record import SweepFolder
 from orchestrator.spec import SweepSpec
-from orchestrator.trial_driver import BaseJob, TrialDriver
+from orchestrator.trial_driver import TrialDriver
 from orchestrator.trial_queue import QueuedJob, TrialQueue
 
 DRIVER_MEMORY_BYTES = 100 * 2**20
@@ -28,7 +29,6 @@ def run_jobs(
     spec: SweepSpec,
     folder: SweepFolder,
     queue: TrialQueue,
-    bases: Mapping[str, BaseJob],
     cluster: Cluster,
     scheduler: TrialScheduler | None,
     on_interrupt: Callable[[], None],
@@ -57,7 +57,7 @@ def run_jobs(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(TrialDriver, ranks=ranks, bases=dict(bases)), reservation
+            tune.with_parameters(TrialDriver, ranks=ranks), reservation
         ),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
@@ -90,7 +90,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         if job is None:
             return str(Searcher.FINISHED)
         self._jobs[trial_id] = job
-        return {"kind": job.kind, "key": job.key, "point": job.point}
+        return asdict(job)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

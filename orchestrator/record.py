@@ -5,8 +5,10 @@ MLflow and the report are views of these files; nothing that matters lives anywh
     <output_dir>/
       sweep.json                 the spec as resolved, the trials' ids, where it ran
       sweep.log                  what Ray and the libraries had to say
-      data/heldout.jsonl         the examples that every model is scored on
-      untuned/scores.json        the model before any training
+      bases/<key>/heldout.jsonl  the examples that trials of this base are scored on
+      bases/<key>/scores.json    its model before any training
+      bases/<key>/samples.jsonl  every scored item of that
+      bases/<key>/log.txt
       trials/<id>/trial.json     settings, state, outcome
       trials/<id>/metrics.jsonl  one line per logged step
       trials/<id>/log.txt        the trial's own output
@@ -25,24 +27,35 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.scores import ScoreCard
+from orchestrator.bases import BaseRecord
 from trainers.errors import InputError, Problem
 from trainers.files import read_json, write_json
 
-# An interrupted trial goes on when its sweep is run again.
-State = Literal["pending", "training", "scoring", "interrupted", "done", "failed"]
+# A waiting trial has been given to workers that have not begun. An interrupted one goes on when its
+# sweep is run again, a stopped one was ended early by the scheduler.
+State = Literal[
+    "pending", "waiting", "training", "scoring", "interrupted", "done", "stopped", "failed"
+]
 
 
 class TrialRecord(BaseModel):
-    """One trial: what was asked of it (`settings`, `searched`) and what became of it."""
+    """One trial: what was asked of it (`settings`, `searched`) and what became of it.
+
+    `base` is the key of what it starts from and is scored on, `note` says what it waits for.
+    `busy_seconds` are those for which it held its workers, over all attempts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
+    base: str
     settings: dict[str, Any]
     searched: dict[str, Any]
     state: State = "pending"
     attempts: int = 0
     error: str | None = None
+    note: str | None = None
+    busy_seconds: float = 0.0
     started_at: str | None = None
     ended_at: str | None = None
     total_steps: int | None = None
@@ -82,8 +95,7 @@ class SweepRecord(BaseModel):
     spec: dict[str, Any]
     spec_path: str
     trial_ids: list[str]
-    model: dict[str, Any]
-    data: dict[str, Any]
+    bases: list[BaseRecord]
     environment: dict[str, Any]
 
 
@@ -106,14 +118,6 @@ class SweepFolder:
         return self.root / "sweep.log"
 
     @property
-    def heldout(self) -> Path:
-        return self.root / "data" / "heldout.jsonl"
-
-    @property
-    def untuned(self) -> Path:
-        return self.root / "untuned"
-
-    @property
     def report_md(self) -> Path:
         return self.root / "report.md"
 
@@ -129,6 +133,12 @@ class SweepFolder:
         """The folder as a person in the working directory would type it."""
         here = Path.cwd()
         return self.root.relative_to(here) if self.root.is_relative_to(here) else self.root
+
+    def base(self, key: str) -> Path:
+        return self.root / "bases" / key
+
+    def heldout(self, key: str) -> Path:
+        return self.base(key) / "heldout.jsonl"
 
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
@@ -157,11 +167,13 @@ class SweepFolder:
         records = (self.read_trial(trial_id) for trial_id in self.read_sweep().trial_ids)
         return [record for record in records if record is not None]
 
-    def read_scores(self, trial_id: str | None) -> ScoreCard | None:
-        """The scores of a trial, or of the untuned model for None; None if not scored yet."""
-        folder = self.untuned if trial_id is None else self.trial(trial_id)
-        path = folder / "scores.json"
-        return ScoreCard.model_validate(read_json(path)) if path.exists() else None
+    def read_scores(self, trial_id: str) -> ScoreCard | None:
+        """The scores of a trial; None if it is not scored yet."""
+        return _read_card(self.trial(trial_id))
+
+    def read_base_scores(self, key: str) -> ScoreCard | None:
+        """The scores of a base's model before any training; None if it is not scored yet."""
+        return _read_card(self.base(key))
 
     def read_tracking(self) -> TrackingRecord | None:
         if not self.tracking_json.exists():
@@ -170,6 +182,11 @@ class SweepFolder:
 
     def write_tracking(self, record: TrackingRecord) -> None:
         write_json(self.tracking_json, record.model_dump(mode="json"))
+
+
+def _read_card(folder: Path) -> ScoreCard | None:
+    path = folder / "scores.json"
+    return ScoreCard.model_validate(read_json(path)) if path.exists() else None
 
 
 def check_records(folder: SweepFolder) -> None:
@@ -185,11 +202,12 @@ def check_records(folder: SweepFolder) -> None:
 def _damaged_records(folder: SweepFolder) -> list[Problem]:
     """What is wrong with the records beside sweep.json, which is whole."""
     scored_again = "scores that model again"
-    problems = [
-        *_damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew"),
-        *_damaged(folder.untuned / "scores.json", lambda: folder.read_scores(None), scored_again),
-    ]
-    for trial_id in folder.read_sweep().trial_ids:
+    problems = _damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew")
+    sweep = folder.read_sweep()
+    for base in sweep.bases:
+        path = folder.base(base.key) / "scores.json"
+        problems += _damaged(path, partial(folder.read_base_scores, base.key), scored_again)
+    for trial_id in sweep.trial_ids:
         root = folder.trial(trial_id)
         for name, read, outcome in (
             ("trial.json", folder.read_trial, "runs that trial again"),

@@ -4,14 +4,15 @@ A view of the files in the sweep's folder: writing it again is always safe, also
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.scores import Score
+from evals.scores import Score, ScoreCard
 from orchestrator.analysis import GROUPS, best_label, headline, read_findings
-from orchestrator.cut_data import cut_data
+from orchestrator.bases import base_labels
+from orchestrator.caveats import caveats
 from orchestrator.findings import Findings, Measure, Point, format_value
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.plots import ALL_PANELS, file_stem, write_plots
@@ -45,7 +46,10 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
     """The report's content as JSON data: headline, findings, trials with scores, circumstances."""
     sweep = folder.read_sweep()
     findings = read_findings(folder)
-    untuned = folder.read_scores(None)
+    untuned = {}
+    for base in sweep.bases:
+        card = folder.read_base_scores(base.key)
+        untuned[base.key] = card.model_dump(mode="json")["scores"] if card else None
     trials = []
     for trial in folder.read_trials():
         card = folder.read_scores(trial.id)
@@ -54,7 +58,7 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
     content = {
         "headline": headline(findings),
         "findings": findings.model_dump(mode="json"),
-        "untuned": untuned.model_dump(mode="json")["scores"] if untuned else None,
+        "untuned": untuned,
         "trials": trials,
         "sweep": sweep.model_dump(mode="json"),
     }
@@ -65,7 +69,9 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
 def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path]) -> dict[str, Any]:
     sweep = folder.read_sweep()
     trials = folder.read_trials()
-    columns = _score_columns(folder, trials)
+    tried = [(trial, folder.read_scores(trial.id)) for trial in trials]
+    untuned = {base.key: folder.read_base_scores(base.key) for base in sweep.bases}
+    columns = _score_columns([*(card for _, card in tried), *untuned.values()])
     return {
         "sweep": sweep,
         "findings": findings,
@@ -74,41 +80,50 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
             {
                 "title": measure.title,
                 "alt": _alt_text(measure),
-                "data": base64.b64encode(plots[measure.name].read_bytes()).decode(),
+                "data": base64.b64encode(plots[measure.id].read_bytes()).decode(),
             }
             for measure in findings.measures
-            if measure.name in plots
+            if measure.id in plots
         ],
         "has_plots": ALL_PANELS in plots,
         "panel_files": [file_stem(name) for name in plots if name != ALL_PANELS],
         "best_rows": [_best_row(measure) for measure in findings.measures],
         "has_other": any(_searched(trial) for trial in trials),
         "columns": [column_title(score) for score in columns.values()],
-        "trials": _trial_table(folder, trials, columns),
+        "trials": [
+            *_trial_rows(tried, columns),
+            *_untuned_rows(base_labels(sweep.bases), untuned, columns),
+        ],
         "failures": [
             {"trial": _name(trial), "reason": _shorten(trial.error)}
             for trial in trials
             if trial.state == "failed"
         ],
-        "caveats": redact(list(caveats(sweep, findings, folder.read_scores(None) is not None))),
+        "caveats": redact(list(caveats(sweep, findings, None not in untuned.values()))),
         "command": redact(str(sweep.environment.get("command") or f"plw sweep {sweep.spec_path}")),
         "spec": to_yaml(sweep.spec),
         "circumstances": [
             (title, [(key, str(value)) for key, value in flatten(redact(section))])
-            for title, section in (
-                ("Model", sweep.model),
-                ("Data", sweep.data),
-                ("Environment", sweep.environment),
-            )
+            for title, section in _circumstances(sweep)
         ],
     }
 
 
-def _score_columns(folder: SweepFolder, trials: list[TrialRecord]) -> dict[str, Score]:
+def _circumstances(sweep: SweepRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the sweep ran on, each with its title."""
+    labels = base_labels(sweep.bases)
+    for base in sweep.bases:
+        of = f" of {labels[base.key]}" if labels[base.key] else ""
+        yield f"Model{of}", base.model
+        for data in base.data:
+            yield f"Data{of}", data
+    yield "Environment", sweep.environment
+
+
+def _score_columns(cards: Iterable[ScoreCard | None]) -> dict[str, Score]:
     """One score of each measure that any model has, by name: the groups' first, then losses."""
     columns: dict[str, Score] = {}
-    for trial_id in [*(trial.id for trial in trials), None]:
-        card = folder.read_scores(trial_id)
+    for card in cards:
         for score in card.scores if card else ():
             columns.setdefault(score.name, score)
     places = [*GROUPS, None]
@@ -124,47 +139,50 @@ def column_title(score: Score) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _trial_table(
-    folder: SweepFolder, trials: list[TrialRecord], columns: Mapping[str, Score]
+def _trial_rows(
+    tried: Sequence[tuple[TrialRecord, ScoreCard | None]], columns: Mapping[str, Score]
 ) -> list[dict[str, Any]]:
-    rows = []
-    for trial in sorted(trials, key=lambda trial: trial.prompt_loss_weight):
-        rows.append(
-            {
-                "plw": f"{trial.prompt_loss_weight:g}",
-                "id": trial.id,
-                "searched": _searched(trial),
-                "seed": str(trial.settings.get("seed", "-")),
-                "state": _state(trial),
-                "completion_loss": format_value(trial.final_completion_loss, "nats"),
-                "prompt_loss": format_value(trial.final_prompt_loss, "nats"),
-                "scores": _score_cells(folder, trial.id, columns),
-                "tokens_per_second": _count(trial.tokens_per_second),
-                "time": _duration(trial.train_seconds, trial.eval_seconds),
-            }
-        )
-    card = folder.read_scores(None)
-    rows.append(
+    return [
+        {
+            "plw": f"{trial.prompt_loss_weight:g}",
+            "id": trial.id,
+            "searched": _searched(trial),
+            "seed": str(trial.settings.get("seed", "-")),
+            "state": _state(trial),
+            "completion_loss": format_value(trial.final_completion_loss, "nats"),
+            "prompt_loss": format_value(trial.final_prompt_loss, "nats"),
+            "scores": _score_cells(card, columns),
+            "tokens_per_second": _count(trial.tokens_per_second),
+            "time": _duration(trial.train_seconds, trial.eval_seconds),
+        }
+        for trial, card in sorted(tried, key=lambda pair: pair[0].prompt_loss_weight)
+    ]
+
+
+def _untuned_rows(
+    labels: Mapping[str, str],
+    untuned: Mapping[str, ScoreCard | None],
+    columns: Mapping[str, Score],
+) -> list[dict[str, Any]]:
+    """A row for the untuned model of each base, which is labelled where there are several."""
+    return [
         {
             "plw": "untuned",
-            "id": "",
-            "searched": "",
+            "id": key if labels[key] else "",
+            "searched": labels[key],
             "seed": "",
             "state": "scored" if card else "not scored",
             "completion_loss": "-",
             "prompt_loss": "-",
-            "scores": _score_cells(folder, None, columns),
+            "scores": _score_cells(card, columns),
             "tokens_per_second": "-",
             "time": _duration(None, card.seconds if card else None),
         }
-    )
-    return rows
+        for key, card in untuned.items()
+    ]
 
 
-def _score_cells(
-    folder: SweepFolder, trial_id: str | None, columns: Mapping[str, Score]
-) -> list[str]:
-    card = folder.read_scores(trial_id)
+def _score_cells(card: ScoreCard | None, columns: Mapping[str, Score]) -> list[str]:
     by_name = card.by_name() if card else {}
     return [_score_cell(by_name.get(name)) for name in columns]
 
@@ -203,55 +221,6 @@ def _best_row(measure: Measure) -> dict[str, Any]:
 def _basis(point: Point) -> str:
     num_seeds = len(point.seeds)
     return f"{point.num_items} items, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
-
-
-def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
-    """What a reader must know before acting on the scores, the weightiest first."""
-    intervals = {point.interval for m in findings.measures for point in m.points}
-    if findings.single_seed:
-        yield (
-            "SINGLE SEED: at least one PLW was trained with one seed only. Another seed can move "
-            "its score by more than the interval shows."
-        )
-    if "items" in intervals:
-        yield "Intervals are over items: another draw of items, not another training seed."
-    if "seeds" in intervals:
-        yield (
-            "Intervals of settings with several seeds are over training seeds (Student t), for "
-            "these items. From two or three seeds they are wide, and can reach beyond the scale."
-        )
-    if findings.measures:
-        yield (
-            "A PLW is named best only where its 95% interval overlaps no other PLW's. All models "
-            "answer the same items, so this is stricter than a paired test; and the best of "
-            "several noisy scores is flattered by chance."
-        )
-    if sweep.model.get("note"):
-        yield f"Model: {str(sweep.model['note']).rstrip('.')}."
-    if sweep.spec.get("note"):
-        yield f"{str(sweep.spec['note']).rstrip('.')}."
-    if findings.generation_ratio is not None:
-        yield (
-            f"The training data's generation ratio R_g (completion tokens over prompt tokens) is "
-            f"{findings.generation_ratio:.3g}; the best PLW is known to depend on it."
-        )
-    if findings.normalizations:
-        modes = " and ".join(findings.normalizations)
-        yield f"Loss normalization: {modes}. One PLW under two modes is two settings, never pooled."
-    yield from cut_data(sweep.data)
-    if not findings.trials.scored:
-        yield "No trial has been scored yet."
-    elif findings.groups_not_measured:
-        groups = ", ".join(group.replace("_", " ") for group in findings.groups_not_measured)
-        yield f"Not measured: {groups}."
-    if not has_untuned:
-        yield "The untuned model was not scored, so nothing says that tuning helped."
-    counts = findings.trials
-    if counts.failed or counts.unfinished:
-        yield (
-            f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
-            "finish; the scores speak for the rest."
-        )
 
 
 def _alt_text(measure: Measure) -> str:

@@ -67,12 +67,16 @@ def score(
     root: Path,
     kind: Literal["trial", "base"],
     key: str,
+    base: str,
     model_path: str,
     settings: dict[str, Any],
     evals: dict[str, Any],
     num_threads: int,
 ) -> float:
-    """Score a trial's model or a base's untuned one; returns the seconds it took."""
+    """Score trial `key`'s model, or base `key`'s untuned one, on the held-out examples of `base`.
+
+    Returns the seconds it took.
+    """
     folder = SweepFolder(root)
     out_dir = folder.base(key) if kind == "base" else folder.trial(key)
     began = time.monotonic()
@@ -84,8 +88,8 @@ def score(
 
         train = TrainConfig.model_validate(settings)
         score_model(
-            model_path=model_path,
-            examples=load_examples(folder.heldout),
+            model_path=_at_revision(model_path, train.model.revision),
+            examples=load_examples(folder.heldout(base)),
             template=train.data.template,
             max_length=train.data.max_length,
             config=config,
@@ -93,6 +97,15 @@ def score(
             num_threads=num_threads,
         )
     return time.monotonic() - began
+
+
+def _at_revision(model_path: str, revision: str | None) -> str:
+    """A hub model's files at a revision, which scoring would not know of; a folder as it is."""
+    if revision is None or Path(model_path).is_dir():
+        return model_path
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(model_path, revision=revision)
 
 
 def started(record: TrialRecord) -> TrialRecord:

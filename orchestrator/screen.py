@@ -57,8 +57,10 @@ def print_plan(plan: SweepPlan) -> None:
     }
     for name, need in needs.items():
         click.echo(f"{name:19}{need}")
-    for warning in cut_data(plan.data):
-        click.echo(f"warning: {warning}")
+    for base in plan.bases:
+        for data in base.data:
+            for warning in cut_data(data):
+                click.echo(f"warning: {warning}")
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:

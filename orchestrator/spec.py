@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,8 +13,10 @@ from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, line_of, read_yaml
 from trainers.errors import InputError, Problem
 
-# Trials are compared on the same held-out examples, so the data and the model stay fixed.
-_FIXED_SECTIONS = ("model", "data")
+# Trials on one data set are compared on the same held-out examples.
+_FIXED = ("data.heldout_examples", "data.seed")
+# What a spec need not give beside the values that are searched for it.
+_SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
 # What only decides how often something is written is no part of a trial's identity.
 CADENCE = ("checkpoint", "log_every_steps", "log_distance_every_steps")
 
@@ -37,6 +39,9 @@ class ResourceConfig(Section):
     )
     max_concurrent_trials: PositiveInt | None = Field(
         None, description="Trials at once; null runs as many as fit."
+    )
+    price_per_gpu_hour: NonNegative | None = Field(
+        None, description="Price of one GPU for an hour, in any currency, for costs and budgets."
     )
 
 
@@ -82,6 +87,9 @@ class SweepSpec(TrainConfig):
         return self.model_dump(mode="json", include=set(TrainConfig.model_fields))
 
 
+Config = TypeVar("Config", bound=TrainConfig)
+
+
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     """The spec in a YAML file.
 
@@ -95,6 +103,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     content.setdefault("name", path.stem)
     for override in overrides:
         apply_override(content, override)
+    _start_from_searched(content)
     problems = _space_problems(content, path)
     try:
         spec = build_config(SweepSpec, content, source=path)
@@ -102,21 +111,35 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         raise InputError([*error.problems, *problems]) from None
     if problems:
         raise InputError(problems)
-    return _with_absolute_paths(spec)
+    return with_absolute_paths(spec)
 
 
-def _with_absolute_paths(spec: SweepSpec) -> SweepSpec:
+def with_absolute_paths(config: Config) -> Config:
     """Ranks run elsewhere: what is a path here must still be one there."""
 
     def absolute(path: str) -> str:
         local = Path(path).expanduser()
         return str(local.absolute()) if local.exists() else path
 
-    model = spec.model.model_copy(update={"path": absolute(spec.model.path)})
-    data = spec.data.model_copy(
-        update={"path": absolute(spec.data.path), "template": absolute(spec.data.template)}
+    model = config.model.model_copy(update={"path": absolute(config.model.path)})
+    data = config.data.model_copy(
+        update={"path": absolute(config.data.path), "template": absolute(config.data.template)}
     )
-    return spec.model_copy(update={"model": model, "data": data})
+    return config.model_copy(update={"model": model, "data": data})
+
+
+def _start_from_searched(content: dict[str, Any]) -> None:
+    """Where model or data are only searched, put in their first values: nobody gives them twice."""
+    search = content.get("search")
+    space = search.get("space") if isinstance(search, Mapping) else None
+    if not isinstance(space, Mapping):
+        return
+    for name, key in _SEARCHED_SOURCES:
+        values = space.get(f"{name}.{key}")
+        if isinstance(values, list) and values:
+            section = content.setdefault(name, {})
+            if isinstance(section, dict):
+                section.setdefault(key, values[0])
 
 
 def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
@@ -133,12 +156,12 @@ def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
             near = difflib.get_close_matches(str(dotted), fields, n=1, cutoff=0.5)
             fix = f"did you mean {near[0]}?" if near else f"settings: {', '.join(fields)}"
             problems.append(Problem(message=f"unknown setting {dotted}", where=where, fix=fix))
-        elif dotted.split(".")[0] in _FIXED_SECTIONS:
+        elif dotted in _FIXED:
             problems.append(
                 Problem(
-                    message=f"{dotted} cannot be searched: trials share model and held-out data",
+                    message=f"{dotted} cannot be searched: trials share their held-out examples",
                     where=where,
-                    fix="make one sweep for each",
+                    fix="set it outside of search.space",
                 )
             )
         elif dotted.split(".")[0] in CADENCE:

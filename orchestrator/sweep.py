@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from filelock import FileLock, Timeout
 
-from evals.items import write_examples
 from orchestrator.address import check_address
 from orchestrator.plain import redact
-from orchestrator.plan import Prepared, SweepPlan, make_plan, pending_record
+from orchestrator.plan import Prepared, SweepPlan, make_plan
+from orchestrator.planner import Base, pending_record, prepare_base, refreshed_record
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
@@ -142,12 +142,13 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
     plan = prepared.plan
     folder = SweepFolder(spec.folder)
     earlier = folder.read_sweep() if folder.sweep_json.exists() else None
-    if not plan.has_untuned_scores:
-        shutil.rmtree(folder.untuned, ignore_errors=True)
-    write_examples(folder.heldout, prepared.split.heldout)
+    for base in prepared.bases:
+        prepare_base(folder, base)
     for trial in plan.trials:
-        if folder.read_trial(trial.id) is None:
-            folder.write_trial(pending_record(trial))
+        known = folder.read_trial(trial.id)
+        record = pending_record(trial) if known is None else refreshed_record(known, trial)
+        if record != known:
+            folder.write_trial(record)
     folder.write_sweep(
         SweepRecord(
             name=spec.name,
@@ -155,8 +156,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
             spec=redact(spec.model_dump(mode="json")),
             spec_path=str(spec_path),
             trial_ids=[trial.id for trial in plan.trials],
-            model=plan.model,
-            data=plan.data,
+            bases=[base.record for base in prepared.bases],
             environment=environment(),
         )
     )
@@ -219,7 +219,7 @@ def run_sweep(
 
     folder = SweepFolder(spec.folder)
     plan = prepared.plan
-    has_work = plan.num_done < len(plan.trials) or not plan.has_untuned_scores
+    has_work = plan.num_done < len(plan.trials) or not plan.has_base_scores
     with only_sweep_in(folder), output_to(folder.log) as terminal, ExitStack() as stack:
         screen = None if is_silent else terminal
         cluster = None
@@ -228,7 +228,8 @@ def run_sweep(
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
             slots(spec, cluster)
         to_run = prepare_folder(spec, prepared, spec_path)
-        outcome = _run(spec, plan, to_run, cluster, screen)
+        unscored = [base for base in prepared.bases if not base.has_scores]
+        outcome = _run(spec, plan, unscored, to_run, cluster, screen)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome
 
@@ -236,13 +237,14 @@ def run_sweep(
 def _run(
     spec: SweepSpec,
     plan: SweepPlan,
+    unscored: list[Base],
     to_run: list[str],
     cluster: "Cluster | None",
     screen: TextIO | None,
 ) -> Outcome:
     """The sweep once its folder is prepared; `cluster` is None where nothing is to be run."""
     from orchestrator.follow import Follower
-    from orchestrator.ray_sweep import UNTUNED, run_trials
+    from orchestrator.ray_sweep import run_trials
     from orchestrator.report import write_report
     from orchestrator.tracking import FinalStatus, Tracker
 
@@ -255,9 +257,8 @@ def _run(
         if cluster is None:
             follower.show_once()
         else:
-            work = to_run if plan.has_untuned_scores else [UNTUNED, *to_run]
             with follower:
-                run_trials(spec, folder, work, cluster, follower.say_stopping)
+                run_trials(spec, folder, unscored, to_run, cluster, follower.say_stopping)
     except BaseException:
         _mark_interrupted(folder)
         tracker.finish("KILLED")

@@ -31,6 +31,7 @@ from orchestrator.tracking_files import (
     score_metrics,
     tail,
     write_state,
+    written_at,
 )
 from orchestrator.tracking_runs import open_runs
 from orchestrator.tracking_uri import (
@@ -279,7 +280,7 @@ class Tracker:
         values |= {name: value for name, value in summary.items() if value is not None}
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") != digest:
-            time_ms = _written_at(self._folder.trial(trial.id) / "scores.json")
+            time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
             self._log_changed(state.run_id, values, step=trial.total_steps or 0, time_ms=time_ms)
             state.files["scores"] = digest
             self._save()
@@ -338,12 +339,9 @@ class Tracker:
 
     def _finish(self, status: FinalStatus) -> None:
         parent, posted = self._record.parent_run_id, self._state.files
-        untuned = self._folder.read_scores(None)
-        if untuned is not None:
-            path = self._folder.untuned / "scores.json"
-            values = score_metrics(untuned, prefix="untuned_")
-            self._log_changed(parent, values, step=0, time_ms=_written_at(path))
-            self._post_file(parent, posted, path, "untuned")
+        keys = [base.key for base in self._folder.read_sweep().bases]
+        for key in keys:
+            self._post_untuned(key, is_only=len(keys) == 1)
         sweep_text = self._folder.sweep_json.read_text(encoding="utf-8")
         self._post_text(parent, posted, "sweep.json", sweep_text)
         for path in (self._folder.report_md, self._folder.report_html):
@@ -356,6 +354,16 @@ class Tracker:
         for name, count in findings.trials.model_dump().items():
             self._client.set_tag(parent, f"plw.trials_{name}", str(count))
         self._client.set_terminated(parent, status)
+
+    def _post_untuned(self, key: str, *, is_only: bool) -> None:
+        """Post the untuned scores of a base, under its key unless there is no other."""
+        card = self._folder.read_base_scores(key)
+        if card is None:
+            return
+        parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
+        values = score_metrics(card, prefix="untuned_" if is_only else f"untuned_{key}_")
+        self._log_changed(parent, values, step=0, time_ms=written_at(path))
+        self._post_file(parent, self._state.files, path, "untuned" if is_only else f"untuned/{key}")
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -393,8 +401,3 @@ def _set_spec_tags(client: "MlflowClient", run_id: str, spec: Mapping[str, Any])
     tags = [RunTag(f"spec.{key}", param_text(value)) for key, value in flatten(redact(dict(spec)))]
     for start in range(0, len(tags), MAX_PARAMS_PER_POST):
         client.log_batch(run_id, tags=tags[start : start + MAX_PARAMS_PER_POST])
-
-
-def _written_at(path: Path) -> int:
-    """When the file was written, in ms: scores that are measured again come after the old ones."""
-    return int(path.stat().st_mtime * 1000)

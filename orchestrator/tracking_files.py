@@ -127,3 +127,8 @@ def first_line(error: BaseException) -> str:
     """The first line of what went wrong, without passwords."""
     lines = str(redact(str(error))).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def written_at(path: Path) -> int:
+    """When the file was written, in ms: scores that are measured again come after the old ones."""
+    return int(path.stat().st_mtime * 1000)

@@ -6,7 +6,6 @@ writes a trial's record while it runs; the ranks write the files beside it.
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,6 @@ POLL_S = 1.0
 STOP_TIMEOUT_S = 600.0
 
 
-@dataclass(frozen=True)
-class BaseJob:
-    """How to score a base untuned."""
-
-    settings: dict[str, Any]
-    model_path: str
-
-
 class TrialDriver(tune.Trainable):  # type: ignore[misc]
     """One `step` is one held-out measurement of a trial, or its end.
 
@@ -39,10 +30,8 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     that fails ends like any other for Tune: its record says what became of it.
     """
 
-    def setup(
-        self, config: dict[str, Any], ranks: RankSettings, bases: dict[str, BaseJob]
-    ) -> None:
-        self._settings, self._bases = ranks, bases
+    def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
+        self._settings = ranks
         self._folder = SweepFolder(Path(ranks.root))
         self._ranks: WarmRanks | None = None
         self._begin(config)
@@ -89,7 +78,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._kind, self._key = config["kind"], config["key"]
-        self._point = config["point"]
+        self._point, self._untuned = config["point"], config["untuned"]
         self._is_given = self._is_running = self._is_asked_to_stop = False
         self._seen = Progress()
 
@@ -99,10 +88,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._is_given = self._is_running = True
         self._given_at = time.monotonic()
         if self._kind == "base":
-            base = self._bases[self._key]
-            self._ranks.give(
-                kind="base", key=self._key, settings=base.settings, model_path=base.model_path
-            )
+            self._ranks.give(kind="base", key=self._key, base=self._key, **self._untuned)
             return
         record = self._record()
         # Scoring a finished trial anew is no further attempt at it.
@@ -112,6 +98,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._ranks.give(
             kind="trial",
             key=record.id,
+            base=record.base,
             settings=record.settings,
             model_path=str(self._folder.model(record.id)),
         )

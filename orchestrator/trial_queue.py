@@ -22,11 +22,15 @@ ENDED = ("done", "failed", "stopped", "interrupted")
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A trial to run, or a base to score untuned; `point` is None for a base."""
+    """A trial to run, or a base to score untuned, which has no `point`.
+
+    `untuned` are the `settings` and the `model_path` of a base; a trial's are in its record.
+    """
 
     kind: Literal["trial", "base"]
     key: str
-    point: int | None
+    point: int | None = None
+    untuned: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 from evals.config import Group
 from evals.scores import Score, ScoreCard
+from orchestrator.bases import BaseRecord
 from orchestrator.record import State, SweepFolder, SweepRecord, TrialRecord
 from trainers.config import TrainConfig
 from trainers.files import write_json, write_text
@@ -21,6 +22,8 @@ MEASURES: dict[str, tuple[Group | None, bool, str]] = {
     "heldout_completion_loss": (None, False, "nats per token"),
     "heldout_prompt_loss": (None, False, "nats per token"),
 }
+# The base that every trial has by default.
+BASE = "0a1b2c3d"
 START = 1_790_000_000.0
 
 DEMO: dict[float, dict[str, Interval]] = {
@@ -94,6 +97,7 @@ def trial(
     state: State = "done",
     error: str | None = None,
     searched: Mapping[str, Any] | None = None,
+    base: str = BASE,
 ) -> TrialRecord:
     other = dict(searched or {})
     settings = TrainConfig.model_validate(
@@ -110,6 +114,7 @@ def trial(
     other_id = "".join(f"-{value}" for value in other.values())
     return TrialRecord(
         id=f"{str(plw).replace('.', '')}s{seed}{other_id}",
+        base=base,
         settings=settings,
         searched={"loss.prompt_loss_weight": plw, **other},
         state=state,
@@ -126,6 +131,36 @@ def trial(
     )
 
 
+def base_record(
+    key: str = BASE,
+    *,
+    model: str = "demo:smollm2-135m-instruct",
+    data: str = "demo:python-docs-short",
+    stats: Mapping[str, Any] | None = None,
+) -> BaseRecord:
+    ratio = {"generation_ratio": {"of_means": 0.0421, "mean_of_ratios": 0.051}}
+    return BaseRecord(
+        key=key,
+        template="plain",
+        max_length=128,
+        model={
+            "path": model,
+            "revision": None,
+            "fingerprint": "0f1e2d3c",
+            "num_parameters": 134_515_008,
+            "note": "dequantised from a 4-bit file, already instruction-tuned",
+        },
+        data=[
+            {
+                "path": data,
+                "split": "train",
+                "fingerprint": "a1b2c3d4",
+                "stats": dict(ratio if stats is None else stats),
+            }
+        ],
+    )
+
+
 def sweep_record(trial_ids: Sequence[str], **changes: Any) -> SweepRecord:
     fields: dict[str, Any] = {
         "name": "demo",
@@ -138,16 +173,7 @@ def sweep_record(trial_ids: Sequence[str], **changes: Any) -> SweepRecord:
         },
         "spec_path": "sweep.yaml",
         "trial_ids": list(trial_ids),
-        "model": {
-            "path": "demo:smollm2-135m-instruct",
-            "fingerprint": "0f1e2d3c",
-            "note": "dequantised from a 4-bit file, already instruction-tuned",
-        },
-        "data": {
-            "path": "demo:python-docs-short",
-            "fingerprint": "a1b2c3d4",
-            "stats": {"generation_ratio": {"of_means": 0.0421, "mean_of_ratios": 0.051}},
-        },
+        "bases": [base_record()],
         "environment": {
             "command": "plw sweep sweep.yaml",
             "commit": "57793e2",
@@ -200,7 +226,7 @@ def write_sweep(
         if record.id in cards:
             write_card(folder.trial(record.id), cards[record.id])
     if untuned is not None:
-        write_card(folder.untuned, untuned)
+        write_card(folder.base(BASE), untuned)
     return folder
 
 

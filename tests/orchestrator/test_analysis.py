@@ -7,7 +7,7 @@ from evals.scores import ScoreCard
 from orchestrator.analysis import analyse, headline, over_seeds, read_findings
 from orchestrator.findings import Findings, format_value, w_p
 from orchestrator.record import SweepFolder, TrialRecord
-from tests.orchestrator.sweeps import card, score, sweep_record, trial
+from tests.orchestrator.sweeps import BASE, card, score, sweep_record, trial
 
 ACCURACY = "multiple_choice_accuracy"
 LOSS = "heldout_completion_loss"
@@ -21,7 +21,12 @@ def findings_of(
 ) -> Findings:
     trials = [trial(plw) for plw in scored]
     cards = {t.id: card(scored[t.prompt_loss_weight]) for t in trials}
-    return analyse(sweep_record([t.id for t in trials], **changes), trials, cards, untuned)
+    return analyse(
+        sweep_record([t.id for t in trials], **changes),
+        trials,
+        cards,
+        {BASE: untuned} if untuned else {},
+    )
 
 
 def without_demo(record: TrialRecord) -> TrialRecord:
@@ -147,7 +152,7 @@ def test_seeds_of_one_plw_are_one_point_and_several_settings_are_several() -> No
     cards = {
         t.id: card({ACCURACY: (0.5 + index / 100, 0.4, 0.7)}) for index, t in enumerate(trials)
     }
-    findings = analyse(sweep_record([t.id for t in trials]), trials, cards, None)
+    findings = analyse(sweep_record([t.id for t in trials]), trials, cards, {})
     (measure,) = findings.measures
     found = [(p.prompt_loss_weight, p.other_settings, p.seeds) for p in measure.points]
     assert found == [
@@ -165,7 +170,7 @@ def test_normalization_modes_are_never_pooled() -> None:
     loss = {"prompt_loss_weight": 0.1, "normalization": "completion"}
     other = other.model_copy(update={"settings": other.settings | {"loss": loss}})
     cards = {t.id: card({ACCURACY: (0.5, 0.4, 0.6)}) for t in (one, other)}
-    findings = analyse(sweep_record([one.id, other.id]), [one, other], cards, None)
+    findings = analyse(sweep_record([one.id, other.id]), [one, other], cards, {})
     assert [point.seeds for point in findings.measures[0].points] == [[0], [1]]
     assert findings.normalizations == ["completion", "weights"]
 
@@ -188,7 +193,7 @@ def test_failed_and_unfinished_trials_are_counted_and_not_scored() -> None:
     running = without_demo(trial(1.0, state="training"))
     cards = {t.id: card({ACCURACY: (0.5, 0.4, 0.6)}) for t in [*done, failed]}
     planned = [t.id for t in [*done, failed, running]] + ["not-begun"]
-    findings = analyse(sweep_record(planned), [*done, failed, running], cards, None)
+    findings = analyse(sweep_record(planned), [*done, failed, running], cards, {})
     assert findings.trials.model_dump() == {
         "planned": 5,
         "done": 2,
@@ -205,7 +210,7 @@ def test_failed_and_unfinished_trials_are_counted_and_not_scored() -> None:
 
 
 def test_sweep_without_scores_recommends_nothing() -> None:
-    findings = analyse(sweep_record(["a", "b"]), [], {}, None)
+    findings = analyse(sweep_record(["a", "b"]), [], {}, {})
     assert findings.measures == []
     assert findings.groups_not_measured == [
         "multiple_choice",

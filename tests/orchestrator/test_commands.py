@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from orchestrator import doctor
 from orchestrator.cli import main
-from orchestrator.plan import count_parameters
 from orchestrator.record import SweepFolder, TrackingRecord
 from orchestrator.screen import print_outcome
+from orchestrator.sources import count_parameters
 from orchestrator.sweep import Outcome
 from orchestrator.tracking_uri import answers, check_port
-from tests.orchestrator.sweeps import trial, write_sweep
+from tests.orchestrator.sweeps import BASE, trial, write_sweep
 from tests.orchestrator.test_tracking_uri import free_port
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
@@ -51,7 +51,7 @@ def track(folder: SweepFolder, uri: str) -> None:
         ("tracking.json", "[]", "the whole of it: input should be a valid dictionary"),
         ("trials/00s0/trial.json", '{"a": 1}', "id: field required"),
         ("trials/00s0/scores.json", "", "Expecting value: line 1"),
-        ("untuned/scores.json", '{"scores": 1}', "model_path: field required"),
+        (f"bases/{BASE}/scores.json", '{"scores": 1}', "model_path: field required"),
     ],
 )
 def test_a_damaged_record_is_named(

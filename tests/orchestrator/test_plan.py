@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from evals.items import scoring_identity
 from evals.scores import ScoreCard
-from orchestrator.plan import make_plan
+from orchestrator.plan import Prepared, make_plan
 from orchestrator.record import SweepFolder
 from orchestrator.spec import load_spec
 from orchestrator.sweep import prepare_folder
@@ -46,6 +45,18 @@ def write_spec(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def finish(prepared: Prepared, folder: SweepFolder) -> None:
+    """Write that all trials are done, and scores as the spec asks for."""
+    bases = {base.key: base for base in prepared.bases}
+    places = [(folder.base(key), key) for key in bases]
+    for trial in folder.read_trials():
+        folder.write_trial(trial.model_copy(update={"state": "done"}))
+        places.append((folder.trial(trial.id), trial.base))
+    for place, key in places:
+        card = ScoreCard(model_path="m", scores=[], signature=bases[key].scoring, seconds=1.0)
+        write_json(place / "scores.json", card.model_dump(mode="json"))
+
+
 def states(path: Path) -> list[str]:
     return [trial.state for trial in make_plan(load_spec(path)).plan.trials]
 
@@ -62,14 +73,7 @@ def finished(tmp_path: Path) -> Path:
     prepared = make_plan(spec)
     folder = SweepFolder(spec.folder)
     prepare_folder(spec, prepared, path)
-    signature = scoring_identity(
-        prepared.split.heldout, spec.evals, template=spec.data.template, max_length=64
-    )
-    for trial in folder.read_trials():
-        folder.write_trial(trial.model_copy(update={"state": "done"}))
-    for place in [folder.untuned, *(folder.trial(t.id) for t in folder.read_trials())]:
-        card = ScoreCard(model_path="m", scores=[], signature=signature, seconds=1.0)
-        write_json(place / "scores.json", card.model_dump(mode="json"))
+    finish(prepared, folder)
     return path
 
 
@@ -79,7 +83,7 @@ def test_a_sweep_without_a_name_is_called_as_its_file(tmp_path: Path) -> None:
 
 def test_what_is_done_is_planned_as_done(finished: Path) -> None:
     assert states(finished) == ["done", "done"]
-    assert make_plan(load_spec(finished)).plan.has_untuned_scores
+    assert make_plan(load_spec(finished)).plan.has_base_scores
 
 
 def test_other_measures_score_finished_trials_anew(finished: Path) -> None:
@@ -94,7 +98,7 @@ def test_an_edited_template_file_makes_other_trials_and_scores(finished: Path) -
     (finished.parent / "prompt.jinja").write_text("{{ prompt }} =>")
     assert not set(before) & set(ids(finished))
     assert states(finished) == ["pending", "pending"]
-    assert not make_plan(load_spec(finished)).plan.has_untuned_scores
+    assert not make_plan(load_spec(finished)).plan.has_base_scores
 
 
 def test_a_moved_template_file_makes_the_same_trials(finished: Path) -> None:

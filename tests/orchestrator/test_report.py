@@ -15,8 +15,10 @@ from orchestrator.plots import draw_panel, tick_weights
 from orchestrator.record import SweepFolder
 from orchestrator.report import report_json, write_report
 from tests.orchestrator.sweeps import (
+    BASE,
     DEMO,
     UNTUNED,
+    base_record,
     card,
     sweep_record,
     trial,
@@ -263,7 +265,7 @@ def caveats_with(folder: Path, **counts: int) -> str:
         "num_dropped_examples": 0,
         "num_dropped_tokens": 0,
     }
-    sweep = write_sweep(folder / "s", [trial(0.1)], {}, data={"stats": stats | counts})
+    sweep = write_sweep(folder / "s", [trial(0.1)], {}, bases=[base_record(stats=stats | counts)])
     return page_of(sweep).ids["caveats"]
 
 
@@ -352,7 +354,7 @@ def test_all_plws_that_tie_are_ringed_under_one_label() -> None:
     scores = {0.0: 0.8, 0.01: 0.8, 0.1: 0.6, 1.0: 0.8}
     trials = [trial(plw) for plw in scores]
     cards = {t.id: card({ACCURACY: (scores[t.prompt_loss_weight], 0.5, 0.9)}) for t in trials}
-    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, None).measures
+    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).measures
     axes = Figure().add_subplot()
     draw_panel(axes, measure)
     [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
@@ -367,7 +369,7 @@ def test_ties_of_several_series_are_ringed_where_their_points_stand() -> None:
         for rate in (1e-5, 1e-4)
     ]
     cards = {t.id: card({ACCURACY: (0.8, 0.5, 0.9)}) for t in trials}
-    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, None).measures
+    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).measures
     axes = Figure().add_subplot()
     draw_panel(axes, measure)
     [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
@@ -399,7 +401,7 @@ def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Pa
     assert sorted(content) == ["findings", "headline", "sweep", "trials", "untuned"]
     assert content["headline"].startswith("Single-seed demo: only PLW 0 has scores")
     assert content["trials"][0]["scores"][0]["value"] == 0.75
-    assert content["untuned"] is None
+    assert content["untuned"] == {BASE: None}
     assert content["sweep"]["spec"]["tracking"]["uri"] == "http://host"
     write_report(folder)
     for path in (folder.report_md, folder.report_html):

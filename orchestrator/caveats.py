@@ -1,0 +1,94 @@
+"""What a reader must know before acting on a sweep's scores."""
+
+from collections.abc import Iterator
+
+from orchestrator.analysis import generation_ratio
+from orchestrator.bases import base_labels
+from orchestrator.cut_data import cut_data
+from orchestrator.findings import Findings
+from orchestrator.record import SweepRecord
+
+
+def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
+    """The caveats, the weightiest first; `has_untuned`: every untuned model was scored."""
+    intervals = {point.interval for m in findings.measures for point in m.points}
+    if findings.single_seed:
+        yield (
+            "SINGLE SEED: at least one PLW was trained with one seed only. Another seed can move "
+            "its score by more than the interval shows."
+        )
+    if "items" in intervals:
+        yield "Intervals are over items: another draw of items, not another training seed."
+    if "seeds" in intervals:
+        yield (
+            "Intervals of settings with several seeds are over training seeds (Student t), for "
+            "these items. From two or three seeds they are wide, and can reach beyond the scale."
+        )
+    if findings.measures:
+        yield (
+            "A PLW is named best only where its 95% interval overlaps no other PLW's. All models "
+            "answer the same items, so this is stricter than a paired test; and the best of "
+            "several noisy scores is flattered by chance."
+        )
+    yield from _notes(sweep)
+    yield from _ratios(sweep, findings)
+    if findings.normalizations:
+        modes = " and ".join(findings.normalizations)
+        yield f"Loss normalization: {modes}. One PLW under two modes is two settings, never pooled."
+    yield from _cut(sweep)
+    if not findings.trials.scored:
+        yield "No trial has been scored yet."
+    elif findings.groups_not_measured:
+        groups = ", ".join(group.replace("_", " ") for group in findings.groups_not_measured)
+        yield f"Not measured: {groups}."
+    if not has_untuned:
+        models = (
+            "Not every untuned model was" if len(sweep.bases) > 1 else "The untuned model was not"
+        )
+        yield f"{models} scored, so nothing says that tuning helped."
+    counts = findings.trials
+    if counts.failed or counts.unfinished:
+        yield (
+            f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
+            "finish; the scores speak for the rest."
+        )
+
+
+def _notes(sweep: SweepRecord) -> Iterator[str]:
+    """The caveats that came with the models, and that of the spec."""
+    for note in dict.fromkeys(base.model.get("note") for base in sweep.bases):
+        if note:
+            yield f"Model: {str(note).rstrip('.')}."
+    if sweep.spec.get("note"):
+        yield f"{str(sweep.spec['note']).rstrip('.')}."
+
+
+def _cut(sweep: SweepRecord) -> Iterator[str]:
+    """What of which training data was too long."""
+    labels = base_labels(sweep.bases)
+    for base in sweep.bases:
+        of = f"{labels[base.key]}: " if labels[base.key] else ""
+        yield from (f"{of}{sentence}" for data in base.data for sentence in cut_data(data))
+
+
+def _ratios(sweep: SweepRecord, findings: Findings) -> Iterator[str]:
+    """What the generation ratio of the training data is, or those of several, and means."""
+    meaning = "generation ratio R_g (completion tokens over prompt tokens)"
+    if findings.generation_ratio is not None:
+        yield (
+            f"The training data's {meaning} is {findings.generation_ratio:.3g}; the best PLW is "
+            "known to depend on it."
+        )
+        return
+    labels = base_labels(sweep.bases)
+    found = [
+        f"{ratio:.3g} for {labels[base.key] or data.get('path')}"
+        for base in sweep.bases
+        for data in base.data
+        if (ratio := generation_ratio(data)) is not None
+    ]
+    if found:
+        yield (
+            f"The training data's {meaning} is {', '.join(dict.fromkeys(found))}; the best PLW is "
+            "known to depend on it, so look at each by itself."
+        )
