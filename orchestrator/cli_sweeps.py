@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,18 +13,37 @@ from orchestrator.cli_options import folder_argument, json_option
 
 @click.command()
 @folder_argument
+@click.option("-w", "--watch", "is_watched", is_flag=True, help="Until the sweep ends or Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks of --watch.",
+)
+@click.option("--all", "shows_all", is_flag=True, help="All trials, however many.")
 @json_option
-def status(folder: Path, as_json: bool) -> None:
-    """Show the trials of the sweep in FOLDER."""
-    from orchestrator.follow import status_rows, status_table
+def status(folder: Path, is_watched: bool, interval: float, shows_all: bool, as_json: bool) -> None:
+    """Show the trials of the sweep in FOLDER, from any terminal or machine that sees it."""
     from orchestrator.lookup import open_sweep
+    from orchestrator.reader import SweepReader
     from orchestrator.screen import console
+    from orchestrator.status import MAX_ROWS, status_table
+    from orchestrator.watch import watch
 
     opened = open_sweep(folder)
+    most = None if shows_all else MAX_ROWS
+    if is_watched:
+        watch(opened, sys.stdout, interval_s=interval, max_rows=most, as_json=as_json)
+        return
+    reader = SweepReader(opened)
+    reader.refresh()
+    trials = reader.statuses()
     if as_json:
-        click.echo(json.dumps(status_rows(opened), indent=2))
+        click.echo(json.dumps([asdict(trial) for trial in trials], indent=2))
     else:
-        console().print(status_table(opened, skipped=set()))
+        console().print(status_table(reader.sweep.name, trials, max_rows=most))
 
 
 @click.command()
