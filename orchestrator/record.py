@@ -16,6 +16,8 @@ MLflow and the report are views of these files; nothing that matters lives anywh
       trials/<id>/model/         the trained model
       trials/<id>/scores.json    benchmark scores
       trials/<id>/samples.jsonl  every scored item, with output and verdict
+      trials/<id>/stop           `plw stop` asks for the end of this trial
+      stop                       `plw stop` asks for the end of the sweep
       report.md report.html plots/
 """
 
@@ -31,11 +33,12 @@ from orchestrator.bases import BaseRecord
 from trainers.errors import InputError, Problem
 from trainers.files import read_json, write_json
 
-# A waiting trial has been given to workers that have not begun. An interrupted one goes on when its
-# sweep is run again, a stopped one was ended early by the scheduler.
+# A waiting trial has its turn but no place yet, as its `note` says. An interrupted trial goes on
+# when its sweep is run again; a stopped one was ended early, on purpose.
 State = Literal[
     "pending", "waiting", "training", "scoring", "interrupted", "done", "stopped", "failed"
 ]
+RUNNING: tuple[State, ...] = ("training", "scoring")
 
 
 class TrialRecord(BaseModel):
@@ -175,6 +178,24 @@ class SweepFolder:
         """The scores of a base's model before any training; None if it is not scored yet."""
         return _read_card(self.base(key))
 
+    def request_stop(self, trial_id: str | None) -> None:
+        """Ask the driver to end a trial, or the whole sweep for None."""
+        path = self._stop(trial_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def stop_requested(self, trial_id: str | None) -> bool:
+        """Whether the end of this very trial was asked for, or that of the whole sweep for None."""
+        return self._stop(trial_id).exists()
+
+    def clear_stop_requests(self) -> None:
+        """Forget all requests to stop, the trials' and the sweep's."""
+        for path in (self._stop(None), *self.root.glob("trials/*/stop")):
+            path.unlink(missing_ok=True)
+
+    def _stop(self, trial_id: str | None) -> Path:
+        return (self.root if trial_id is None else self.trial(trial_id)) / "stop"
+
     def read_tracking(self) -> TrackingRecord | None:
         if not self.tracking_json.exists():
             return None
@@ -189,12 +210,18 @@ def _read_card(folder: Path) -> ScoreCard | None:
     return ScoreCard.model_validate(read_json(path)) if path.exists() else None
 
 
-def check_records(folder: SweepFolder) -> None:
-    """Raise InputError with all records of the sweep in `folder` that cannot be read."""
+def check_sweep_record(folder: SweepFolder) -> None:
+    """Raise InputError if the sweep's own record, sweep.json, cannot be read."""
     kept = "keeps the trained models and scores them again"
     problems = _damaged(folder.sweep_json, folder.read_sweep, kept)
-    if not problems:
-        problems = _damaged_records(folder)
+    if problems:
+        raise InputError(problems)
+
+
+def check_records(folder: SweepFolder) -> None:
+    """Raise InputError with all records of the sweep in `folder` that cannot be read."""
+    check_sweep_record(folder)
+    problems = _damaged_records(folder)
     if problems:
         raise InputError(problems)
 

@@ -1,6 +1,7 @@
 """What the commands print for people."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -10,10 +11,13 @@ from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
-from orchestrator.follow import PIPED_WIDTH, format_duration, format_number
-from orchestrator.plan import SweepPlan
-from orchestrator.sweep import Outcome
-from trainers.stats import DataStats
+from orchestrator.status import PIPED_WIDTH, format_duration, format_number
+
+if TYPE_CHECKING:
+    # Types only: these import torch, which takes seconds.
+    from orchestrator.plan import SweepPlan
+    from orchestrator.sweep import Outcome
+    from trainers.stats import DataStats
 
 _PLANNED = {"pending": "pending", "scores": "done, scored anew", "done": "done, skipped"}
 _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -25,7 +29,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=PIPED_WIDTH)
 
 
-def print_plan(plan: SweepPlan) -> None:
+def print_plan(plan: "SweepPlan") -> None:
     """The trials, what each will cost, and what the sweep needs."""
     title = f"sweep {plan.name}: {trials_phrase(len(plan.trials))}"
     table = Table(title=title, title_justify="left")
@@ -63,7 +67,7 @@ def print_plan(plan: SweepPlan) -> None:
                 click.echo(f"warning: {warning}")
 
 
-def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     """What was found, where the report is, and what to do next."""
     folder = outcome.folder
     findings = read_findings(folder)
@@ -134,7 +138,7 @@ def print_scores(card: ScoreCard) -> None:
     console().print(table)
 
 
-def print_stats(path: str, stats: DataStats) -> None:
+def print_stats(path: str, stats: "DataStats") -> None:
     """Tokens by role and the generation ratio, with what the paper would expect of it."""
     title = (
         f"{path}: {stats.num_examples} examples, template {stats.template}, "

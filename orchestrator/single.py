@@ -1,38 +1,17 @@
-"""Commands on one thing that is already there: a model, a data set, a sweep's folder."""
+"""Commands on one thing that is already there: a model or a data set."""
 
 import os
 from pathlib import Path
 
 from evals.config import EvalConfig
 from evals.scores import ScoreCard
-from orchestrator.record import SweepFolder, check_records
 from orchestrator.spec import load_spec
-from orchestrator.tracking_uri import check_port, is_web, ui_command
 from trainers.config import DataConfig, ModelConfig
 from trainers.data import encode_all, read_split
 from trainers.errors import InputError, Problem
 from trainers.models import load_tokenizer, resolve_model_path
 from trainers.records import read_examples
 from trainers.stats import DataStats, data_stats
-
-
-def open_sweep(path: Path) -> SweepFolder:
-    """The sweep in a folder, all of whose records can be read.
-
-    Raises:
-        InputError: there is none, or records of it are damaged.
-    """
-    folder = SweepFolder(path.expanduser().absolute())
-    if not folder.sweep_json.exists():
-        raise InputError(
-            Problem(
-                message="no sweep here: sweep.json is missing",
-                where=str(path),
-                fix="give the output_dir of a sweep, such as runs/demo",
-            )
-        )
-    check_records(folder)
-    return folder
 
 
 def stats_of(config: DataConfig, *, model: str) -> DataStats:
@@ -83,22 +62,3 @@ def evaluate_model(
         out_dir=output_dir,
         num_threads=os.cpu_count(),
     )
-
-
-def ui_of(path: Path, port: int) -> tuple[list[str], str]:
-    """The command that serves MLflow for a sweep, if none serves it yet, and the page to open.
-
-    Raises:
-        InputError: there is no sweep in `path`, it was never tracked, or `port` is taken.
-    """
-    folder = open_sweep(path)
-    record = folder.read_tracking()
-    if record is None:
-        raise InputError(
-            Problem(message="the sweep was not tracked yet", where=str(path), fix="run it first")
-        )
-    page = f"#/experiments/{record.experiment_id}"
-    if is_web(record.uri):
-        return [], f"{record.uri.rstrip('/')}/{page}"
-    check_port(port)
-    return ui_command(record.uri, port=port), f"http://127.0.0.1:{port}/{page}"

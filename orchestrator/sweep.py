@@ -5,15 +5,14 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from filelock import FileLock, Timeout
-
 from orchestrator.address import check_address
+from orchestrator.lock import only_sweep_in
 from orchestrator.plain import redact
 from orchestrator.plan import Prepared, SweepPlan, make_plan
 from orchestrator.planner import Base, pending_record, prepare_base, refreshed_record
@@ -110,31 +109,6 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
         raise InputError(problems)
     assert prepared is not None
     return prepared
-
-
-@contextmanager
-def only_sweep_in(folder: SweepFolder) -> Iterator[None]:
-    """Keep a second sweep out of the folder while this one runs.
-
-    Raises:
-        InputError: another one runs in it.
-    """
-    folder.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.root / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            Problem(
-                message="another sweep is running in this folder",
-                where=str(folder.root),
-                fix="wait for it, or give another --output-dir",
-            )
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list[str]:

@@ -70,10 +70,12 @@ SUMMARY_FIELDS = (
     "distance",
 )
 RUN_STATUS = {
+    "waiting": "SCHEDULED",
     "training": "RUNNING",
     "scoring": "RUNNING",
     "interrupted": "KILLED",
     "done": "FINISHED",
+    "stopped": "KILLED",
     "failed": "FAILED",
 }
 # A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
@@ -199,6 +201,8 @@ class Tracker:
     def _sync_trial(self, trial_id: str) -> None:
         trial = self._folder.read_trial(trial_id)
         if trial is None or trial.state == "pending":
+            return
+        if trial.state == "waiting" and trial.started_at is None:
             return
         state = self._trial_state(trial)
         self._post_params(trial, state)
@@ -330,7 +334,7 @@ class Tracker:
             error = redact(trial.error or "")[-MAX_TAG_CHARS:]
             self._client.set_tag(state.run_id, "plw.error", error)
         status = RUN_STATUS[trial.state]
-        if status == "RUNNING":
+        if status in ("RUNNING", "SCHEDULED"):
             self._client.update_run(state.run_id, status=status)
         else:
             self._client.set_terminated(state.run_id, status, milliseconds(trial.ended_at))

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from orchestrator.cli import main
+from orchestrator.lock import only_sweep_in
 from orchestrator.record import SweepFolder
-from orchestrator.sweep import only_sweep_in
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
 

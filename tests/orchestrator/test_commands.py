@@ -20,6 +20,7 @@ from orchestrator.screen import print_outcome
 from orchestrator.sources import count_parameters
 from orchestrator.sweep import Outcome
 from orchestrator.tracking_uri import answers, check_port
+from tests.orchestrator.plw import refused
 from tests.orchestrator.sweeps import BASE, trial, write_sweep
 from tests.orchestrator.test_tracking_uri import free_port
 from tests.tiny_model import save_tiny_model
@@ -27,14 +28,6 @@ from tests.trainers.runs import write_data
 from trainers.errors import InputError
 
 PLW = str(Path(sys.executable).with_name("plw"))
-
-
-def refused(*arguments: str) -> str:
-    """What `plw ARGUMENTS` says when it refuses them, on one line."""
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
 
 
 def track(folder: SweepFolder, uri: str) -> None:
