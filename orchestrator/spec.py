@@ -16,7 +16,12 @@ from trainers.errors import InputError, Problem
 # Trials are compared on the same held-out examples, so the data and the model stay fixed.
 _FIXED_SECTIONS = ("model", "data")
 # What only decides how often something is written is no part of a trial's identity.
-CADENCE = ("checkpoint", "log_every_steps", "log_distance_every_steps")
+CADENCE = (
+    "checkpoint",
+    "log_every_steps",
+    "log_distance_every_steps",
+    "log_heldout_every_steps",
+)
 
 
 class SearchConfig(Section):
