@@ -18,7 +18,12 @@ _FIXED = ("data.heldout_examples", "data.seed")
 # What a spec need not give beside the values that are searched for it.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
 # What only decides how often something is written is no part of a trial's identity.
-CADENCE = ("checkpoint", "log_every_steps", "log_distance_every_steps")
+CADENCE = (
+    "checkpoint",
+    "log_every_steps",
+    "log_distance_every_steps",
+    "log_heldout_every_steps",
+)
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -121,6 +121,17 @@ class CheckpointWriter:
             self._complete(self._folder(self._marker["step"]))
         ranks.barrier()
 
+    def discard(self) -> None:
+        """Delete all checkpoints of the run, once no rank is writing; a collective."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        ranks = self._engine.ranks
+        ranks.barrier()
+        if ranks.is_first:
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+        ranks.barrier()
+
     def _folder(self, step: int) -> Path:
         return self._checkpoints / f"step-{step:08d}"
 

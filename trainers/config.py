@@ -294,6 +294,13 @@ class TrainConfig(Section):
             "them is kept in memory; null measures it once, at the end."
         ),
     )
+    log_heldout_every_steps: PositiveInt | None = Field(
+        None,
+        description=(
+            "Steps between measurements of the loss on held-out examples, of completion and of "
+            "prompt tokens; null takes none."
+        ),
+    )
     seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
 
     @model_validator(mode="after")

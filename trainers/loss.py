@@ -171,6 +171,10 @@ def chunked_cross_entropy(
         A scalar and (N,), both float32, or float64 for float64 hidden states. The tensor of all
         logits never exists.
     """
+    if not torch.is_grad_enabled():
+        # Otherwise torch asks for the gradient of every parameter all the same.
+        weight_VD = weight_VD.detach()
+        bias_V = None if bias_V is None else bias_V.detach()
     weighted_sum, losses_N = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_ND, weight_VD, bias_V, targets_N, weights_N, label_smoothing
     )

@@ -9,7 +9,8 @@ class StepMetrics:
 
     `loss` is the weighted loss that was minimised: its scale moves with the prompt loss weight,
     so never compare it between trials. The two role losses are means in nats per token.
-    `distance` is the L2 distance from the pre-trained weights, None where it was not measured.
+    `distance` is the L2 distance from the pre-trained weights, and the held-out losses are those
+    after the step, of the same tokens in every trial; None where they were not measured.
     """
 
     step: int
@@ -23,6 +24,8 @@ class StepMetrics:
     num_tokens: int
     tokens_per_second: float
     distance: float | None = None
+    heldout_completion_loss: float | None = None
+    heldout_prompt_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,14 @@
 """One supervised fine-tune, read from top to bottom: `train` is the whole of it."""
 
-import json
 import logging
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,15 +28,19 @@ from trainers.diagnostics import distance, distance_by_layer, loss_rsd
 from trainers.encoded import EncodedExamples
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
+from trainers.heldout import encode_heldout, measure_heldout_loss
 from trainers.lora import add_lora, merge_lora, save_adapter
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
 from trainers.memory import advice
+from trainers.metrics_file import MetricsFile, losses_of_every
 from trainers.models import load_model, load_tokenizer
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
+from trainers.roles import Encoded
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
+from trainers.stopping import Interrupted, Stop, Stopped, agreed_stop, termination
 from trainers.zero import ZeroEngine
 
 log = logging.getLogger(__name__)
@@ -47,17 +48,11 @@ log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Interrupted(SystemExit):
-    """SIGTERM arrived: a checkpoint was written and the run can be resumed."""
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
-
 def train(
     config: TrainConfig,
     output_dir: Path,
     on_step: Callable[[StepMetrics], None] | None = None,
+    should_stop: Callable[[], Stop | None] | None = None,
 ) -> TrainResult:
     """Fine-tune as `config` says and leave the model in `output_dir / "model"`.
 
@@ -66,40 +61,45 @@ def train(
 
     Args:
         on_step: called on every rank at every logged step, after `metrics.jsonl` was written.
+        should_stop: asked by every rank after every step; one rank's wish is enough.
 
     Raises:
         InputError: model, data or settings do not fit.
         TrainingError: the loss or its gradient is not finite, and the parameters were not touched
             by that step; or memory or disk were too small.
+        Interrupted: SIGTERM or `should_stop` asked for a checkpoint, which is there.
+        Stopped: `should_stop` asked to discard the run.
     """
     finished = finished_result(config, output_dir)
     if finished is not None:
         return finished
     run = _start(config, output_dir)
-    metrics_file = _MetricsFile(output_dir / "metrics.jsonl", run.ranks, run.first_step)
+    metrics_file = MetricsFile(output_dir / "metrics.jsonl", run.ranks)
     started = time.monotonic()
     tokens_seen, metrics = run.tokens_seen, None
     settings = config.model_dump(mode="json")
     checkpoints = CheckpointWriter(
         run.engine, output_dir / "checkpoints", settings, keep=config.checkpoint.keep
     )
-    with _termination() as terminated, _advice_on_memory(run, config):
+    with termination() as terminated, _advice_on_memory(run, config):
         for step in range(run.first_step, run.total_steps):
             metrics = _run_step(run, config, step)
             checkpoints.settle(wait=False)
             tokens_seen += metrics.num_tokens
-            if metrics.step % config.log_every_steps == 0 or metrics.step == run.total_steps:
+            is_last = metrics.step == run.total_steps
+            is_measured = _is_due(metrics.step, config.log_heldout_every_steps, is_last)
+            if is_measured:
+                metrics = _with_heldout_loss(run, config, metrics)
+            if is_measured or _is_due(metrics.step, config.log_every_steps, is_last):
                 metrics_file.append(metrics)
                 if on_step is not None:
                     on_step(metrics)
-            [num_terminated] = run.ranks.sum([float(terminated.is_set())])
-            every = config.checkpoint.every_steps
-            is_due = every is not None and metrics.step % every == 0
-            if num_terminated or (is_due and metrics.step < run.total_steps):
+            stop = agreed_stop(run.ranks, terminated, should_stop)
+            is_due = _is_due(metrics.step, config.checkpoint.every_steps, False)
+            if stop == "checkpoint" or (is_due and not is_last and stop is None):
                 checkpoints.begin(step=metrics.step, tokens=tokens_seen)
-            if num_terminated:
-                checkpoints.settle(wait=True)
-                raise Interrupted
+            if stop is not None:
+                _end_early(run, checkpoints, stop, metrics.step)
     checkpoints.settle(wait=True)
     seconds = time.monotonic() - started
     return _finish(run, config, output_dir, metrics, tokens_seen, seconds)
@@ -117,20 +117,29 @@ class _Run:
     model: PreTrainedModel
     engine: ZeroEngine
     examples: EncodedExamples
+    heldout: list[Encoded]
     num_parameters: int
     origin: dict[str, torch.Tensor] | None
     total_steps: int
     first_step: int
     tokens_seen: int
 
+    @property
+    def pad_token_id(self) -> int:
+        """What padding holds, which never matters: nothing that counts attends to it."""
+        pad_token_id = self.tokenizer.pad_token_id
+        return pad_token_id if isinstance(pad_token_id, int) else 0
+
 
 def _start(config: TrainConfig, output_dir: Path) -> _Run:
     """Load model and data, build the engine, and resume where there is a checkpoint."""
     ranks = join_ranks()
     tokenizer = load_tokenizer(config.model)
-    examples = encode_all(
-        read_split(config.data).train, config.data, tokenizer, is_first=ranks.is_first
-    )
+    split = read_split(config.data)
+    examples = encode_all(split.train, config.data, tokenizer, is_first=ranks.is_first)
+    heldout: list[Encoded] = []
+    if config.log_heldout_every_steps is not None:
+        heldout = encode_heldout(split.heldout, config.data, tokenizer)
     check_counted(examples.target_counts(), config.loss)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
     checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
@@ -164,6 +173,7 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
         model=model,
         engine=engine,
         examples=examples,
+        heldout=heldout,
         num_parameters=num_parameters,
         origin=origin,
         total_steps=total_steps,
@@ -178,15 +188,13 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
     # Seeding by step makes dropout the same whether or not the run was resumed here.
     torch.manual_seed(hash((config.seed, step, run.ranks.rank)) % 2**63)
     window = step_window(step, len(run.examples), config.batch.global_batch_size, config.seed)
-    pad_token_id = run.tokenizer.pad_token_id
     batch_loss = accumulate_gradient(
         run.engine,
         [run.examples[index] for index in window],
         loss=config.loss,
         batch=config.batch,
         max_length=config.data.max_length,
-        # What padding holds never matters: nothing that counts attends to it.
-        pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
+        pad_token_id=run.pad_token_id,
     )
     ids = [run.examples[index].id for index in window]
     # All ranks hold the same sums, so all stop, before the optimizer moves.
@@ -215,6 +223,36 @@ def _run_step(run: _Run, config: TrainConfig, step: int) -> StepMetrics:
     )
 
 
+def _is_due(step: int, every_steps: int | None, is_last: bool) -> bool:
+    """Whether what is done every so many steps, and at the last one, is due after `step`."""
+    return every_steps is not None and (is_last or step % every_steps == 0)
+
+
+def _with_heldout_loss(run: _Run, config: TrainConfig, metrics: StepMetrics) -> StepMetrics:
+    found = measure_heldout_loss(
+        run.engine,
+        run.heldout,
+        batch=config.batch,
+        max_length=config.data.max_length,
+        pad_token_id=run.pad_token_id,
+    )
+    return replace(
+        metrics,
+        heldout_completion_loss=found.completion_loss,
+        heldout_prompt_loss=found.prompt_loss,
+    )
+
+
+def _end_early(run: _Run, checkpoints: CheckpointWriter, stop: Stop, step: int) -> NoReturn:
+    """Leave nothing half done on disk or in memory: warm ranks go on with another run."""
+    if stop == "discard":
+        checkpoints.discard()
+    else:
+        checkpoints.settle(wait=True)
+    run.engine.destroy()
+    raise Interrupted if stop == "checkpoint" else Stopped(step)
+
+
 def _finish(
     run: _Run,
     config: TrainConfig,
@@ -234,7 +272,7 @@ def _finish(
         tokens_per_second=(tokens_seen - run.tokens_seen) / seconds,
         completion_loss=metrics.completion_loss if metrics else None,
         prompt_loss=metrics.prompt_loss if metrics else None,
-        loss_rsd=loss_rsd(_logged_losses(output_dir / "metrics.jsonl")),
+        loss_rsd=loss_rsd(losses_of_every(output_dir / "metrics.jsonl", config.log_every_steps)),
         distance=distance(squared),
         distance_by_layer=distance_by_layer(squared),
     )
@@ -313,42 +351,6 @@ def _copy_of(model: WeightedPromptLM) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def _logged_losses(path: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-class _MetricsFile:
-    """metrics.jsonl, appended to by the first rank; a resumed run drops what it will repeat."""
-
-    def __init__(self, path: Path, ranks: Ranks, first_step: int) -> None:
-        self._path = path if ranks.is_first else None
-        if self._path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        if path.exists():
-            kept = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if _step_of(line) <= first_step
-            ]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def append(self, metrics: StepMetrics) -> None:
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(metrics)) + "\n")
-
-
-def _step_of(line: str) -> float:
-    """The step of a metrics line; a line that a kill cut short counts as not yet written."""
-    try:
-        content: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return math.inf
-    return float(content["step"])
-
-
 @contextmanager
 def _advice_on_memory(run: _Run, config: TrainConfig) -> Iterator[None]:
     """Turn running out of memory into a TrainingError that says what to change."""
@@ -362,17 +364,3 @@ def _advice_on_memory(run: _Run, config: TrainConfig) -> Iterator[None]:
         raise TrainingError(
             f"a rank ran out of memory on {run.ranks.device}: {found}", kind="out_of_memory"
         ) from error
-
-
-@contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, where this thread may handle signals at all."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from trainers.batches import collate, collate_packed, count_targets, deal, deal_packed
 from trainers.config import BatchConfig, LossConfig
@@ -44,40 +45,76 @@ def accumulate_gradient(
     ranks = engine.ranks
     counts = count_targets(global_batch)
     divisor = denominator(counts, loss)
-    micro_batches = _micro_batches(global_batch, batch, max_length, ranks)
+    micro_batches = deal_batch(global_batch, batch, max_length, ranks)
     sums = torch.zeros(3, dtype=torch.float64)
     for index, members in enumerate(micro_batches):
-        make = collate_packed if batch.packing else collate
-        micro_batch = make([global_batch[i] for i in members], pad_token_id)
-        weights = token_weights(micro_batch.target_roles_BT.flatten(), loss)
-        selected_N = weights.nonzero().squeeze(1)
-        weighted_sum, losses_N = engine.forward(
-            micro_batch.input_ids_BT.to(ranks.device),
-            selected_N.to(ranks.device),
-            micro_batch.targets_BT.flatten()[selected_N].to(ranks.device),
-            weights[selected_N].to(ranks.device),
-            sequence_lengths=micro_batch.sequence_lengths,
+        done = forward(
+            engine,
+            [global_batch[i] for i in members],
+            loss=loss,
+            packing=batch.packing,
+            pad_token_id=pad_token_id,
         )
+        weighted_sum = done.weighted_sum
         engine.backward(weighted_sum / divisor, is_last=index == len(micro_batches) - 1)
-        losses_N = losses_N.double().cpu()
-        is_completion = micro_batch.target_roles_BT.flatten()[selected_N] == Role.COMPLETION
-        sums[0] += weighted_sum.detach().double().cpu()
-        sums[1] += losses_N[is_completion].sum()
-        sums[2] += losses_N[~is_completion].sum()
+        sums += torch.stack([weighted_sum.detach().double().cpu(), *done.role_sums()])
     weighted, completion, prompt = ranks.sum(sums.tolist())
     weight_of = role_weights(loss)
     num_computed = {role: counts[role] if weight_of[role] > 0 else 0 for role in Role}
     return BatchLoss(
         loss=weighted / divisor,
-        completion_loss=_mean(completion, num_computed[Role.COMPLETION]),
-        prompt_loss=_mean(prompt, sum(num_computed[role] for role in PROMPT_ROLES)),
+        completion_loss=mean(completion, num_computed[Role.COMPLETION]),
+        prompt_loss=mean(prompt, sum(num_computed[role] for role in PROMPT_ROLES)),
         num_tokens=sum(len(example.input_ids) for example in global_batch),
     )
 
 
-def _micro_batches(
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of one rank: the weighted sum, and the loss and role of each target.
+
+    N are the targets whose weight is above 0.
+    """
+
+    weighted_sum: Tensor
+    losses_N: Tensor
+    roles_N: Tensor
+
+    def role_sums(self) -> tuple[Tensor, Tensor]:
+        """The unweighted losses of completion and of prompt tokens, summed in float64."""
+        losses_N = self.losses_N.double().cpu()
+        is_completion = self.roles_N == Role.COMPLETION
+        return losses_N[is_completion].sum(), losses_N[~is_completion].sum()
+
+
+def forward(
+    engine: ZeroEngine,
+    examples: Sequence[Encoded],
+    *,
+    loss: LossConfig,
+    packing: bool,
+    pad_token_id: int,
+) -> Pass:
+    """Run one micro-batch, an empty one too, through the model; every rank does so at once."""
+    device = engine.ranks.device
+    micro_batch = (collate_packed if packing else collate)(examples, pad_token_id)
+    roles = micro_batch.target_roles_BT.flatten()
+    weights = token_weights(roles, loss)
+    selected_N = weights.nonzero().squeeze(1)
+    weighted_sum, losses_N = engine.forward(
+        micro_batch.input_ids_BT.to(device),
+        selected_N.to(device),
+        micro_batch.targets_BT.flatten()[selected_N].to(device),
+        weights[selected_N].to(device),
+        sequence_lengths=micro_batch.sequence_lengths,
+    )
+    return Pass(weighted_sum, losses_N, roles[selected_N])
+
+
+def deal_batch(
     global_batch: Sequence[Encoded], batch: BatchConfig, max_length: int, ranks: Ranks
 ) -> list[list[int]]:
+    """This rank's micro-batches, as positions in the batch; equally many for every rank."""
     lengths = [len(example.input_ids) for example in global_batch]
     if batch.packing:
         return deal_packed(
@@ -95,5 +132,6 @@ def _micro_batches(
     )
 
 
-def _mean(total: float, count: int) -> float | None:
+def mean(total: float, count: int) -> float | None:
+    """The mean of `count` losses; None of none."""
     return total / count if count else None

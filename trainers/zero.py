@@ -115,6 +115,23 @@ class ZeroEngine:
     def forward(self, *inputs: Tensor, **settings: Any) -> Any:
         return self._engine(*inputs, **settings)
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Forward passes without dropout or gradient, after which training goes on as before.
+
+        To be entered between steps, by all ranks.
+        """
+        self._engine.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._engine.train()
+            # ZeRO 3 has fetched ahead for a backward pass that never comes.
+            release = getattr(self._engine.optimizer, "empty_partition_cache", None)
+            if release is not None:
+                release()
+
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Add the gradient of `loss` to the step's; after the last one it is summed over ranks.
 

@@ -110,7 +110,9 @@ def test_a_moved_template_file_makes_the_same_trials(finished: Path) -> None:
     assert ids(write_spec(folder, data=content["data"])) == before
 
 
-@pytest.mark.parametrize("dotted", ["log_every_steps", "checkpoint.every_steps"])
+@pytest.mark.parametrize(
+    "dotted", ["log_every_steps", "log_heldout_every_steps", "checkpoint.every_steps"]
+)
 def test_what_does_not_change_a_result_cannot_be_searched(dotted: str, tmp_path: Path) -> None:
     path = write_spec(tmp_path, search={"space": {dotted: [1, 2]}})
     with pytest.raises(InputError, match=f"{dotted} cannot be searched: it does not change"):

@@ -1,0 +1,85 @@
+"""The held-out loss during training: of completion and of prompt tokens, whatever is trained on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from trainers.batches import count_targets
+from trainers.config import BatchConfig, DataConfig, LossConfig
+from trainers.data import encode_all
+from trainers.errors import TrainingError
+from trainers.examples import Example
+from trainers.roles import PROMPT_ROLES, Encoded, Role
+from trainers.step import deal_batch, forward, mean
+from trainers.zero import ZeroEngine
+
+# Bounds the cost of a measurement: as much as the forward passes of half a global batch of 128,
+# and enough to tell points apart. The examples stand in the order that data.seed has drawn, so
+# the first ones are a random sample.
+MAX_EXAMPLES = 64
+
+_ALL_TOKENS = LossConfig(prompt_loss_weight=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutLoss:
+    """Mean next-token losses in nats; None for a side without tokens."""
+
+    completion_loss: float | None
+    prompt_loss: float | None
+
+
+def encode_heldout(
+    heldout: Sequence[Example], config: DataConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[Encoded]:
+    """The held-out examples to measure on, encoded as they are for the scores of a model.
+
+    So neither what is done to long training examples nor which of their turns count matters.
+    """
+    as_scored = config.model_copy(update={"too_long": "truncate", "completion_turns": "last"})
+    # The training examples have been logged; these are not worth a line of their own.
+    return list(encode_all(heldout[:MAX_EXAMPLES], as_scored, tokenizer, is_first=False))
+
+
+def measure_heldout_loss(
+    engine: ZeroEngine,
+    examples: Sequence[Encoded],
+    *,
+    batch: BatchConfig,
+    max_length: int,
+    pad_token_id: int,
+) -> HeldoutLoss:
+    """The losses that `evals.heldout` defines, of the model as it is now; a collective.
+
+    Sums of next-token losses over all tokens of a side, divided by their number: no weight, no
+    label smoothing, no dropout. Neither weights nor random states change.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    counts = count_targets(examples)
+    sums = torch.zeros(2, dtype=torch.float64)
+    with engine.evaluating():
+        # Every rank has equally many micro-batches, as ZeRO's collectives need.
+        for members in deal_batch(examples, batch, max_length, engine.ranks):
+            done = forward(
+                engine,
+                [examples[i] for i in members],
+                loss=_ALL_TOKENS,
+                packing=batch.packing,
+                pad_token_id=pad_token_id,
+            )
+            sums += torch.stack(done.role_sums())
+    completion, prompt = engine.ranks.sum(sums.tolist())
+    if not math.isfinite(completion + prompt):
+        raise TrainingError(
+            f"the loss on held-out examples is not finite (sums: completion {completion}, prompt "
+            f"{prompt}); try a lower learning rate"
+        )
+    return HeldoutLoss(
+        completion_loss=mean(completion, counts[Role.COMPLETION]),
+        prompt_loss=mean(prompt, sum(counts[role] for role in PROMPT_ROLES)),
+    )
