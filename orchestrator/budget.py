@@ -12,12 +12,14 @@ class Budget:
 
     def __init__(
         self,
-        config: BudgetConfig | None,
+        config: BudgetConfig,
         *,
         gpus_per_trial: float,
+        price_per_gpu_hour: float | None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self._gpus = config, gpus_per_trial
+        self._price = price_per_gpu_hour or 0.0
         self._now, self._started = now, now()
 
     def spent(self, folder: SweepFolder) -> str | None:
@@ -26,11 +28,11 @@ class Budget:
         Trials, GPU-hours and money count over all runs of the sweep, hours over this one.
         """
         config = self._config
-        if config is None:
+        if config == BudgetConfig():
             return None
         records = folder.read_trials()
         gpu_hours = sum(record.busy_seconds for record in records) * self._gpus / 3600
-        money = gpu_hours * (config.price_per_gpu_hour or 0.0)
+        money = gpu_hours * self._price
         used = {
             "trials": (float(sum(r.state != "pending" for r in records)), config.trials),
             "hours": ((self._now() - self._started) / 3600, config.hours),

@@ -1,6 +1,5 @@
 """The trials of a sweep, who they are and what they will cost. Starts nothing."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.bases import BaseRecord
 from orchestrator.estimates import disk_gib, gpu_hours, memory_by_zero_stage
+from orchestrator.history import History, read_history, repeats
 from orchestrator.planner import Base, Planner, TrialPlan
+from orchestrator.search import make_search
+from orchestrator.search_rules import first_points, grid_points
 from orchestrator.spec import SweepSpec
 from trainers.config import TrainConfig
 from trainers.errors import InputError, Problem
@@ -26,6 +28,7 @@ class BasePlan(BaseRecord):
 class SweepPlan(BaseModel):
     """All that a sweep will do; `trials` in the order in which they start.
 
+    `num_open` more trials get their values from the search, once it knows what came before.
     Memory is that of one worker for the largest trial, GPU hours and cost those of the trials
     that are still to be trained. What cannot be known beforehand is None.
     """
@@ -36,12 +39,14 @@ class SweepPlan(BaseModel):
     output_dir: str
     trials: list[TrialPlan]
     bases: list[BasePlan]
+    num_open: int
     num_done: int
     workers_per_trial: int
     cpus_per_worker: int
     estimated_memory_gib: float | None
     memory_by_zero_stage: dict[int, float | None] | None
     estimated_disk_gib: float | None
+    estimated_train_seconds: float | None
     estimated_gpu_hours: float | None
     estimated_cost: float | None
     estimate_basis: str
@@ -51,13 +56,20 @@ class SweepPlan(BaseModel):
         """Whether no untuned model is left to be scored."""
         return all(base.has_scores for base in self.bases)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to be trained or scored."""
+        is_skipped = all(trial.state in ("done", "stopped") for trial in self.trials)
+        return not (is_skipped and self.num_open == 0 and self.has_base_scores)
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the planner that made it, so that nothing is read twice."""
+    """A plan with what it was made from, so that nothing is read twice."""
 
     plan: SweepPlan
     planner: Planner
+    history: History
 
     @property
     def bases(self) -> list[Base]:
@@ -65,15 +77,34 @@ class Prepared:
 
 
 def make_plan(spec: SweepSpec) -> Prepared:
-    """Expand the search space, read and count the data, and estimate the cost.
+    """List the trials as far as they are known, read and count the data, and estimate the cost.
 
     Raises:
         InputError: models, data or trials' settings do not fit, all of them at once.
     """
     planner = Planner(spec)
+    if spec.search.method == "grid":
+        trials = _plan_all(planner, [{**p, **r} for p in grid_points(spec.search) for r in repeats(spec)])
+        return Prepared(sweep_plan(spec, planner, trials, num_open=0), planner, History())
+    history = read_history(spec, planner)
+    search = make_search(spec.search, history.known, history.num_own, history.unfinished)
+    points = []
+    # The rest is chosen from what these, and those that follow them, come to.
+    num_first = len(history.unfinished) + max(1, len(first_points(spec.search)))
+    while len(points) < num_first and (point := search.ask()) is not None:
+        points.append(point.searched)
+    known = {trial.id for trial in history.trials}
+    new = _plan_all(planner, [{**p, **r} for p in points for r in repeats(spec)])
+    trials = [*history.trials, *(trial for trial in new if trial.id not in known)]
+    assert spec.search.points is not None
+    num_open = max(0, spec.search.points * len(repeats(spec)) - len(trials))
+    return Prepared(sweep_plan(spec, planner, trials, num_open=num_open), planner, history)
+
+
+def _plan_all(planner: Planner, all_searched: Sequence[dict[str, Any]]) -> list[TrialPlan]:
     trials: dict[str, TrialPlan] = {}
     problems: list[Problem] = []
-    for searched in expand(spec):
+    for searched in all_searched:
         try:
             trial = planner.plan_trial(searched)
         except InputError as error:
@@ -84,15 +115,20 @@ def make_plan(spec: SweepSpec) -> Prepared:
             problems.append(_twins(twin.searched, searched))
     if problems:
         raise InputError(_shortened(problems))
-    return Prepared(sweep_plan(spec, planner, list(trials.values())), planner)
+    return list(trials.values())
 
 
-def sweep_plan(spec: SweepSpec, planner: Planner, trials: Sequence[TrialPlan]) -> SweepPlan:
-    """What these trials, planned by `planner`, amount to."""
+def sweep_plan(
+    spec: SweepSpec, planner: Planner, trials: Sequence[TrialPlan], *, num_open: int
+) -> SweepPlan:
+    """What these trials, planned by `planner`, and `num_open` more of their kind amount to."""
     resources = spec.resources
     bases = planner.bases
     to_train = [trial for trial in trials if trial.state == "pending"]
     seconds = _sum(trial.estimated_train_seconds for trial in to_train)
+    if seconds is not None and num_open > 0:
+        each = _sum(trial.estimated_train_seconds for trial in trials)
+        seconds += num_open * (each or 0.0) / max(1, len(trials))
     hours = None if seconds is None else gpu_hours(seconds, resources)
     price = resources.price_per_gpu_hour
     largest = max(trials, key=lambda trial: trial.estimated_memory_gib or 0.0, default=None)
@@ -101,12 +137,14 @@ def sweep_plan(spec: SweepSpec, planner: Planner, trials: Sequence[TrialPlan]) -
         output_dir=str(spec.folder),
         trials=list(trials),
         bases=[BasePlan(**base.record.model_dump(), has_scores=base.has_scores) for base in bases],
+        num_open=num_open,
         num_done=sum(trial.state == "done" for trial in trials),
         workers_per_trial=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_worker,
         estimated_memory_gib=largest.estimated_memory_gib if largest else None,
         memory_by_zero_stage=_by_zero_stage(planner, largest, resources.workers_per_trial),
-        estimated_disk_gib=_disk(planner, to_train),
+        estimated_disk_gib=_disk(planner, [*to_train, *trials[:1] * num_open]),
+        estimated_train_seconds=seconds,
         estimated_gpu_hours=hours,
         estimated_cost=None if price is None or hours is None else hours * price,
         estimate_basis="; ".join(dict.fromkeys(planner.speed(base)[1] for base in bases)),
@@ -138,15 +176,6 @@ def _disk(planner: Planner, trials: Sequence[TrialPlan]) -> float | None:
         (size, TrainConfig.model_validate(trial.settings))
         for size, trial in zip(sizes, trials, strict=True)
     )
-
-
-def expand(spec: SweepSpec) -> list[dict[str, Any]]:
-    """The grid: every combination of the searched values, the first key changing slowest."""
-    keys = list(spec.search.space)
-    return [
-        dict(zip(keys, values, strict=True))
-        for values in itertools.product(*(spec.search.space[key] for key in keys))
-    ]
 
 
 def _twins(one: Mapping[str, Any], other: Mapping[str, Any]) -> Problem:

@@ -21,8 +21,9 @@ from trainers.config import TrainConfig
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 
-# `pending` is trained and scored, `scores` is only scored anew, `done` is skipped.
-PlannedState = Literal["pending", "scores", "done"]
+# `pending` is trained and scored, `scores` is only scored anew; `done` and `stopped`, early in an
+# earlier run, are skipped.
+PlannedState = Literal["pending", "scores", "done", "stopped"]
 
 
 class TrialPlan(BaseModel):
@@ -183,6 +184,8 @@ class Planner:
 
     def _state(self, trial_id: str, base: Base) -> PlannedState:
         known = self._folder.read_trial(trial_id)
+        if known is not None and known.state == "stopped" and self._spec.search.early_stopping:
+            return "stopped"
         if known is None or known.state != "done":
             return "pending"
         is_scored = self._is_scored(self._folder.read_scores(trial_id), base.scoring)

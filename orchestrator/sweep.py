@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,33 +13,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.address import check_address
+from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
 from orchestrator.plain import redact
+from orchestrator.placement import Cluster, gpus_per_worker, slots
 from orchestrator.plan import Prepared, SweepPlan, make_plan
-from orchestrator.planner import Base, pending_record, prepare_base, refreshed_record
+from orchestrator.planner import pending_record, prepare_base, refreshed_record
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
 from orchestrator.tracking_uri import check_reachable, choose_uri
+from orchestrator.trial_queue import TrialQueue
 from trainers.errors import InputError, Problem
 from trainers.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
-    from orchestrator.ray_sweep import Cluster
+    from orchestrator.follow import Follower
 
 _VERSIONED_PACKAGES = ("plw-sweep", "torch", "transformers", "deepspeed", "ray", "mlflow")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended. `num_skipped` trials were done before it began, `num_unfinished` ones
-    were cut short by an interrupt and go on when the sweep is run again."""
+    """How a sweep ended.
+
+    `num_skipped` trials were done before it began, `num_unfinished` ones were cut short by an
+    interrupt and go on when the sweep is run again, `num_stopped` ones were given up early.
+    `end_reason` says why trials that were planned did not start.
+    """
 
     folder: SweepFolder
     num_run: int
     num_skipped: int
     num_failed: int
     num_unfinished: int
+    num_not_started: int
+    num_stopped: int
+    end_reason: str | None
     is_tracked: bool
 
 
@@ -135,7 +146,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
         )
     )
     write_text(folder.root / "spec.yaml", redact(spec_path.read_text(encoding="utf-8")))
-    return [trial.id for trial in plan.trials if trial.state != "done"]
+    return [trial.id for trial in plan.trials if trial.state not in ("done", "stopped")]
 
 
 def environment() -> dict[str, Any]:
@@ -189,73 +200,96 @@ def run_sweep(
     """
     # Ray takes seconds to import, so only a sweep that starts pays for it.
     from orchestrator.quiet import output_to
-    from orchestrator.ray_sweep import ray_cluster, slots
+    from orchestrator.ray_cluster import ray_cluster
 
     folder = SweepFolder(spec.folder)
-    plan = prepared.plan
-    has_work = plan.num_done < len(plan.trials) or not plan.has_base_scores
     with only_sweep_in(folder), output_to(folder.log) as terminal, ExitStack() as stack:
         screen = None if is_silent else terminal
         cluster = None
-        if has_work:
+        if prepared.plan.has_work:
             # Nothing of the sweep is written before it is known that it can run.
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
-            slots(spec, cluster)
+            slots(spec.resources, cluster)
         to_run = prepare_folder(spec, prepared, spec_path)
-        unscored = [base for base in prepared.bases if not base.has_scores]
-        outcome = _run(spec, plan, unscored, to_run, cluster, screen)
+        outcome = _run(spec, prepared, to_run, cluster, screen)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome
 
 
 def _run(
     spec: SweepSpec,
-    plan: SweepPlan,
-    unscored: list[Base],
+    prepared: Prepared,
     to_run: list[str],
-    cluster: "Cluster | None",
+    cluster: Cluster | None,
     screen: TextIO | None,
 ) -> Outcome:
     """The sweep once its folder is prepared; `cluster` is None where nothing is to be run."""
     from orchestrator.follow import Follower
-    from orchestrator.ray_sweep import run_trials
     from orchestrator.report import write_report
     from orchestrator.tracking import FinalStatus, Tracker
 
     folder = SweepFolder(spec.folder)
     uri = choose_uri(spec.folder, spec.tracking.uri)
     tracker = Tracker.open(folder, uri=uri, experiment=spec.tracking.experiment or spec.name)
-    skipped = {trial.id for trial in plan.trials} - set(to_run)
+    skipped = {trial.id for trial in prepared.plan.trials} - set(to_run)
     follower = Follower(folder, tracker, screen, skipped=skipped)
+    end_reason = None
     try:
         if cluster is None:
             follower.show_once()
         else:
             with follower:
-                run_trials(spec, folder, unscored, to_run, cluster, follower.say_stopping)
+                end_reason = _run_jobs(spec, prepared, cluster, follower)
     except BaseException:
         _mark_interrupted(folder)
         tracker.finish("KILLED")
         raise
     _mark_interrupted(folder)
-    states = [trial.state for trial in folder.read_trials()]
+    states = Counter(trial.state for trial in folder.read_trials())
     write_report(folder)
-    num_failed = states.count("failed")
-    num_unfinished = len(states) - num_failed - states.count("done")
-    status: FinalStatus = "FAILED" if num_failed else "FINISHED"
-    is_tracked = tracker.finish("KILLED" if num_unfinished else status)
+    status: FinalStatus = "FAILED" if states["failed"] else "FINISHED"
+    is_tracked = tracker.finish("KILLED" if states["interrupted"] else status)
     return Outcome(
         folder=folder,
-        num_run=len(to_run),
-        num_skipped=len(states) - len(to_run),
-        num_failed=num_failed,
-        num_unfinished=num_unfinished,
+        num_run=states.total() - len(skipped) - states["pending"],
+        num_skipped=len(skipped),
+        num_failed=states["failed"],
+        num_unfinished=states["interrupted"],
+        num_not_started=states["pending"],
+        num_stopped=states["stopped"],
+        end_reason=end_reason,
         is_tracked=is_tracked,
     )
+
+
+def _run_jobs(
+    spec: SweepSpec, prepared: Prepared, cluster: Cluster, follower: "Follower"
+) -> str | None:
+    """Run what is to be run; returns why it ended before everything was done, if it did."""
+    from orchestrator.ray_sweep import run_jobs
+    from orchestrator.stopping import make_scheduler
+
+    folder = SweepFolder(spec.folder)
+    resources = spec.resources
+    budget = Budget(
+        spec.search.budget,
+        gpus_per_trial=resources.workers_per_trial * gpus_per_worker(resources, cluster),
+        price_per_gpu_hour=resources.price_per_gpu_hour,
+    )
+    queue = TrialQueue(spec, folder, prepared.planner, prepared.history, budget)
+    early_stopping = spec.search.early_stopping
+    scheduler = None if early_stopping is None else make_scheduler(early_stopping)
+
+    def on_interrupt() -> None:
+        folder.request_stop(None)
+        follower.say_stopping()
+
+    run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt)
+    return queue.end_reason
 
 
 def _mark_interrupted(folder: SweepFolder) -> None:
     """Trials that still seem to run when the sweep ends were cut short with it."""
     for record in folder.read_trials():
-        if record.state in ("training", "scoring"):
+        if record.state in ("waiting", "training", "scoring"):
             folder.write_trial(interrupted(record))

@@ -3,18 +3,26 @@
 Knows neither Ray nor how a trial is run; it reads what became of one from the sweep's folder.
 """
 
-import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.budget import Budget
-from orchestrator.plan import TrialPlan, pending_record
-from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.findings import w_p
+from orchestrator.history import History, observe, plan_point
+from orchestrator.planner import Planner, TrialPlan, pending_record, prepare_base
+from orchestrator.record import SweepFolder
 from orchestrator.run_trial import stopped
-from orchestrator.search import Observation, Point, Search
+from orchestrator.search import Observation, Point, make_search
+from orchestrator.search_config import SearchConfig
+from orchestrator.search_rules import OBJECTIVES
+from orchestrator.setting_fields import PLW
+from orchestrator.spec import SweepSpec
 from trainers.errors import InputError
+
+# Fewer points tell next to nothing of a curve with three unknowns.
+MIN_POINTS_TO_STOP = 5
 
 # States in which a trial will not go on by itself.
 ENDED = ("done", "failed", "stopped", "interrupted")
@@ -43,33 +51,33 @@ class _OpenPoint:
 
 
 class TrialQueue:
-    """Asks the search for points as there is room, and tells it their scores when they are in."""
+    """Asks the search for points as there is room, and tells it their scores when they are in.
+
+    `end_reason` says why no further trial starts, where it is not that all are done.
+    """
 
     def __init__(
         self,
-        *,
+        spec: SweepSpec,
         folder: SweepFolder,
-        search: Search,
-        seeds: Sequence[int] | None,
-        objectives: Sequence[str],
+        planner: Planner,
+        history: History,
         budget: Budget,
-        plan_trial: Callable[[dict[str, Any]], TrialPlan],
-        bases: Sequence[str],
-        is_known: Callable[[Sequence[Observation]], bool] = lambda observations: False,
     ) -> None:
         """
         Args:
-            seeds: repeats of each point; None for the one seed of the spec.
-            plan_trial: the trial of searched values.
-            bases: that are to be scored untuned, before anything else.
-            is_known: whether the best PLW is known well enough to stop.
+            history: what is known of the points of a search that samples; empty for a grid.
         """
-        self._folder, self._search, self._budget = folder, search, budget
-        self._seeds, self._objectives = seeds, objectives
-        self._plan_trial, self._is_known = plan_trial, is_known
-        self._ready = deque(QueuedJob("base", key, None) for key in bases)
+        self._spec, self._folder = spec, folder
+        self._planner, self._budget = planner, budget
+        self._search = make_search(
+            spec.search, history.known, history.num_own, history.unfinished
+        )
+        self._ready: deque[QueuedJob] = deque()
+        self._bases: set[str] = set()
+        self._queue_new_bases()
         self._open: dict[int, _OpenPoint] = {}
-        self._observations: list[Observation] = []
+        self._observations = list(history.known)
         self._stopped_points: set[int] = set()
         self.end_reason: str | None = None
 
@@ -86,8 +94,10 @@ class TrialQueue:
             if spent is not None:
                 self.end_reason = spent
                 return None
-            if self._is_known(self._observations):
-                self.end_reason = "the best PLW is known as closely as asked"
+            if is_plw_known(self._spec.search, self._observations):
+                self.end_reason = (
+                    f"the best w_p is known to within {self._spec.search.stop_when_plw_within:g}"
+                )
                 return None
             point = self._search.ask()
             if point is None:
@@ -127,20 +137,38 @@ class TrialQueue:
         return None
 
     def _open_point(self, point: Point) -> None:
-        repeats = [{}] if self._seeds is None else [{"seed": seed} for seed in self._seeds]
         try:
-            plans = [self._plan_trial({**point.searched, **repeat}) for repeat in repeats]
+            plans = plan_point(self._spec, self._planner, point.searched)
         except InputError:
             # Values that break a rule together, which a range could not know.
             self._search.tell(point.number, Observation(point.searched, "failed", None))
             return
+        self._queue_new_bases()
         self._write(plans)
-        todo = [plan.id for plan in plans if plan.state != "done"]
+        todo = [plan.id for plan in plans if plan.state not in ("done", "stopped")]
         self._open[point.number] = _OpenPoint(
             point.searched, [plan.id for plan in plans], running=set(todo)
         )
         self._ready.extend(QueuedJob("trial", trial_id, point.number) for trial_id in todo)
         self._settle(point.number)
+
+    def _queue_new_bases(self) -> None:
+        """Record the bases that the planner has come across, and score those without scores."""
+        new = [base for base in self._planner.bases if base.key not in self._bases]
+        if not new:
+            return
+        self._bases |= {base.key for base in new}
+        sweep = self._folder.read_sweep()
+        known = {base.key for base in sweep.bases}
+        for base in new:
+            if base.key not in known:
+                prepare_base(self._folder, base)
+            if not base.has_scores:
+                untuned = {"settings": base.settings, "model_path": base.model_path}
+                self._ready.append(QueuedJob("base", base.key, untuned=untuned))
+        if any(base.key not in known for base in new):
+            records = [base.record for base in self._planner.bases]
+            self._folder.write_sweep(sweep.model_copy(update={"bases": records}))
 
     def _write(self, plans: Sequence[TrialPlan]) -> None:
         """Give the trials their records, and the sweep their ids."""
@@ -160,26 +188,23 @@ class TrialQueue:
             return
         records = [self._folder.read_trial(trial_id) for trial_id in point.trial_ids]
         known = [record for record in records if record is not None]
-        observation = observe(self._folder, point.searched, known, self._objectives)
+        observation = observe(self._folder, point.searched, known, self._spec.search.objectives)
         self._observations.append(observation)
         self._search.tell(number, observation)
 
 
-def observe(
-    folder: SweepFolder,
-    searched: dict[str, Any],
-    records: Sequence[TrialRecord],
-    objectives: Sequence[str],
-) -> Observation:
-    """What the trials of one point, which differ in their seed, say of it: means over seeds."""
-    rows = []
-    for record in records:
-        card = folder.read_scores(record.id) if record.state == "done" else None
-        scores = card.by_name() if card is not None else {}
-        if all(name in scores for name in objectives):
-            rows.append([scores[name].value for name in objectives])
-    if any(record.state == "stopped" for record in records):
-        return Observation(searched, "stopped", None)
-    if not rows:
-        return Observation(searched, "failed", None)
-    return Observation(searched, "done", tuple(statistics.fmean(column) for column in zip(*rows)))
+def is_plw_known(config: SearchConfig, observations: Sequence[Observation]) -> bool:
+    """Whether the best w_p is known as closely as `search.stop_when_plw_within` asks."""
+    within = config.stop_when_plw_within
+    done = [o for o in observations if o.state == "done" and o.values is not None]
+    if within is None or len(done) < MIN_POINTS_TO_STOP:
+        return False
+    from orchestrator.recommend import recommend
+
+    # Checked when the spec was read: this needs one objective, and the PLW in the space.
+    found = recommend(
+        [w_p(o.searched[PLW]) for o in done],
+        [o.values[0] for o in done if o.values],
+        higher_is_better=OBJECTIVES[config.objectives[0]],
+    )
+    return (found.ci_high - found.ci_low) / 2 <= within

@@ -3,30 +3,37 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from trainers.files import write_text
+from trainers.files import read_json, write_json, write_text
 from trainers.ranks import Ranks
 from trainers.results import StepMetrics
 
 
 class MetricsFile:
-    """The file, appended to by the first rank.
+    """The file in a run's folder, appended to by the first rank.
 
     Steps that a resumed run computes again keep the line, and with it the time, of the first time.
     """
 
-    def __init__(self, path: Path, ranks: Ranks) -> None:
-        self._path = path if ranks.is_first else None
+    def __init__(self, folder: Path, settings: dict[str, Any], ranks: Ranks) -> None:
+        """
+        Args:
+            settings: of the run; the lines of a run with others are dropped.
+        """
+        self._path = folder / "metrics.jsonl" if ranks.is_first else None
         self._last_step = 0
         if self._path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            whole = [line for line in lines if _is_whole(line)]
-            if len(whole) < len(lines):
-                write_text(path, "".join(f"{line}\n" for line in whole))
-            self._last_step = max((json.loads(line)["step"] for line in whole), default=0)
+        config = folder / "config.json"
+        is_same_run = config.exists() and read_json(config) == settings
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        whole = [line for line in text.splitlines() if is_same_run and _is_whole(line)]
+        kept = "".join(f"{line}\n" for line in whole)
+        if kept != text or not self._path.exists():
+            write_text(self._path, kept)
+        write_json(config, settings)
+        self._last_step = max((json.loads(line)["step"] for line in whole), default=0)
 
     def append(self, metrics: StepMetrics) -> None:
         if self._path is not None and metrics.step > self._last_step:

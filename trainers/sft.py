@@ -74,10 +74,10 @@ def train(
     if finished is not None:
         return finished
     run = _start(config, output_dir)
-    metrics_file = MetricsFile(output_dir / "metrics.jsonl", run.ranks)
+    settings = config.model_dump(mode="json")
+    metrics_file = MetricsFile(output_dir, settings, run.ranks)
     started = time.monotonic()
     tokens_seen, metrics = run.tokens_seen, None
-    settings = config.model_dump(mode="json")
     checkpoints = CheckpointWriter(
         run.engine, output_dir / "checkpoints", settings, keep=config.checkpoint.keep
     )
