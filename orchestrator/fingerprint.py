@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.spec import CADENCE, SweepSpec
+from orchestrator.setting_fields import CADENCE
+from orchestrator.spec import SweepSpec
 from trainers.examples import Example
 from trainers.files import sha256_of
 from trainers.models import resolve_model_path
