@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.spec import CADENCE
+from orchestrator.setting_fields import CADENCE
 from trainers.config import ModelConfig
 from trainers.examples import Example
 from trainers.files import sha256_of

@@ -1,39 +1,20 @@
 """The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
 from evals.config import EvalConfig
+from orchestrator.search_config import SearchConfig
 from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
-from trainers.config_file import apply_override, build_config, line_of, read_yaml
-from trainers.errors import InputError, Problem
+from trainers.config_file import apply_override, build_config, read_yaml
 
-# Trials on one data set are compared on the same held-out examples.
-_FIXED = ("data.heldout_examples", "data.seed")
 # What a spec need not give beside the values that are searched for it.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
-# What only decides how often something is written is no part of a trial's identity.
-CADENCE = (
-    "checkpoint",
-    "log_every_steps",
-    "log_distance_every_steps",
-    "log_heldout_every_steps",
-)
 
 Count = Annotated[int, Field(ge=0)]
-
-
-class SearchConfig(Section):
-    method: Literal["grid"] = "grid"
-    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        min_length=1,
-        description="Values to try by dotted path, such as loss.prompt_loss_weight: [0, 0.1, 1].",
-    )
 
 
 class ResourceConfig(Section):
@@ -68,7 +49,7 @@ class TrackingConfig(Section):
 
 
 class SweepSpec(TrainConfig):
-    """A sweep: the settings of a fine-tune, and lists of values for some of them."""
+    """A sweep: the settings of a fine-tune, and what is tried for some of them."""
 
     name: str = Field(
         min_length=1,
@@ -89,7 +70,17 @@ class SweepSpec(TrainConfig):
 
     def train_settings(self) -> dict[str, Any]:
         """The settings of a trial before any searched value is put in."""
-        return self.model_dump(mode="json", include=set(TrainConfig.model_fields))
+        settings = self.model_dump(mode="json", include=set(TrainConfig.model_fields))
+        early_stopping = self.search.early_stopping
+        if early_stopping is not None:
+            settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
+        return settings
+
+    @model_validator(mode="after")
+    def _price_of_money(self) -> Self:
+        if self.search.budget.money is not None and not self.resources.price_per_gpu_hour:
+            raise ValueError("search.budget.money needs resources.price_per_gpu_hour above 0")
+        return self
 
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -109,14 +100,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     for override in overrides:
         apply_override(content, override)
     _start_from_searched(content)
-    problems = _space_problems(content, path)
-    try:
-        spec = build_config(SweepSpec, content, source=path)
-    except InputError as error:
-        raise InputError([*error.problems, *problems]) from None
-    if problems:
-        raise InputError(problems)
-    return with_absolute_paths(spec)
+    return with_absolute_paths(build_config(SweepSpec, content, source=path))
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -145,75 +129,3 @@ def _start_from_searched(content: dict[str, Any]) -> None:
             section = content.setdefault(name, {})
             if isinstance(section, dict):
                 section.setdefault(key, values[0])
-
-
-def _space_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
-    search = content.get("search")
-    space = search.get("space") if isinstance(search, Mapping) else None
-    if not isinstance(space, Mapping):
-        return []
-    fields = dict(_leaf_fields())
-    problems: list[Problem] = []
-    for dotted, values in space.items():
-        where = f"{path}:{line_of(content, ('search', 'space', dotted)) or 1}"
-        label = f"search.space.{dotted}"
-        if dotted not in fields:
-            near = difflib.get_close_matches(str(dotted), fields, n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]}?" if near else f"settings: {', '.join(fields)}"
-            problems.append(Problem(message=f"unknown setting {dotted}", where=where, fix=fix))
-        elif dotted in _FIXED:
-            problems.append(
-                Problem(
-                    message=f"{dotted} cannot be searched: trials share their held-out examples",
-                    where=where,
-                    fix="set it outside of search.space",
-                )
-            )
-        elif dotted.split(".")[0] in CADENCE:
-            problems.append(
-                Problem(
-                    message=f"{dotted} cannot be searched: it does not change a trial's result",
-                    where=where,
-                    fix="set it outside of search.space",
-                )
-            )
-        elif isinstance(values, list):
-            problems += _value_problems(label, values, fields[dotted], content, path)
-    return problems
-
-
-def _value_problems(
-    label: str, values: list[Any], field: FieldInfo, content: Mapping[str, Any], path: Path
-) -> list[Problem]:
-    rules: Any = field.annotation
-    if field.metadata:
-        rules = Annotated[field.annotation, *field.metadata]
-    adapter: TypeAdapter[Any] = TypeAdapter(rules)
-    problems = []
-    dotted = label.removeprefix("search.space.")
-    for index, value in enumerate(values):
-        where = f"{path}:{line_of(content, ('search', 'space', dotted, index)) or 1}"
-        try:
-            adapter.validate_python(value, strict=True)
-        except ValidationError as error:
-            rule = error.errors()[0]["msg"]
-            message = f"{label}: {rule[0].lower()}{rule[1:]}, got {value!r}"
-            problems.append(Problem(message=message, where=where, fix=f"edit {label}"))
-        if value in values[:index]:
-            problems.append(
-                Problem(message=f"{label} lists {value!r} twice", where=where, fix="drop one")
-            )
-    return problems
-
-
-def _leaf_fields(
-    model: type[Section] = TrainConfig, prefix: str = ""
-) -> list[tuple[str, FieldInfo]]:
-    leaves: list[tuple[str, FieldInfo]] = []
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            leaves += _leaf_fields(annotation, f"{prefix}{name}.")
-        else:
-            leaves.append((f"{prefix}{name}", field))
-    return leaves

@@ -104,6 +104,8 @@ def _problem(
     line = line_of(content, key_path)
     where = f"{source}:{line}" if line else str(source)
     dotted = ".".join(str(key) for key in key_path)
+    if detail["type"] == "rule":  # One that says itself what is wrong and how to mend it.
+        return Problem(message=detail["msg"], where=where, fix=detail["ctx"]["fix"])
     if detail["type"] == "extra_forbidden":
         return Problem(
             message=f"unknown key {dotted}",

@@ -228,9 +228,9 @@ def test_epochs_beside_steps(workplace: Workplace) -> None:
     assert_refused(workplace, "give exactly one of schedule.epochs and schedule.steps")
 
 
-def test_the_model_cannot_be_searched(workplace: Workplace) -> None:
-    workplace.spec["search"] = {"space": {"model.path": ["a", "b"]}}
-    assert_refused(workplace, "model.path cannot be searched")
+def test_the_held_out_part_cannot_be_searched(workplace: Workplace) -> None:
+    workplace.spec["search"] = {"space": {"data.heldout_examples": [8, 9]}}
+    assert_refused(workplace, "data.heldout_examples cannot be searched")
 
 
 def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:
