@@ -16,9 +16,8 @@ from trainers.roles import PROMPT_ROLES, Encoded, Role
 from trainers.step import deal_batch, forward, mean
 from trainers.zero import ZeroEngine
 
-# Bounds the cost of a measurement: as much as the forward passes of half a global batch of 128,
-# and enough to tell points apart. The examples stand in the order that data.seed has drawn, so
-# the first ones are a random sample.
+# Bounds the cost of a measurement to the forward passes of half a usual global batch of 128. The
+# examples stand in the order that data.seed has drawn, so the first ones are a random sample.
 MAX_EXAMPLES = 64
 
 _ALL_TOKENS = LossConfig(prompt_loss_weight=1.0)
