@@ -228,9 +228,9 @@ def test_epochs_beside_steps(workplace: Workplace) -> None:
     assert_refused(workplace, "give exactly one of schedule.epochs and schedule.steps")
 
 
-def test_the_model_cannot_be_searched(workplace: Workplace) -> None:
-    workplace.spec["search"] = {"space": {"model.path": ["a", "b"]}}
-    assert_refused(workplace, "model.path cannot be searched")
+def test_every_searched_model_that_is_not_there_is_named(workplace: Workplace) -> None:
+    workplace.spec["search"] = {"space": {"model.path": ["./a", "./b"]}}
+    assert_refused(workplace, "model.path is not a folder: ./a", "is not a folder: ./b")
 
 
 def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:
