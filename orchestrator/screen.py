@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
+from orchestrator.bases import base_labels
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
@@ -57,14 +58,41 @@ def print_plan(plan: "SweepPlan") -> None:
         "workers": f"{plan.workers_per_trial} per trial, {plan.cpus_per_worker} CPU cores each",
         "memory per worker": f"about {memory} GiB for weights, gradients and optimizer; "
         "activations come on top",
+        **_needs_by_zero_stage(plan),
+        **_gpu_needs(plan),
         "disk": f"about {format_number(plan.estimated_disk_gib, '.1f')} GiB in {plan.output_dir}",
     }
+    if len(plan.bases) > 1:
+        num_scored = sum(base.has_scores for base in plan.bases)
+        needs["untuned scores"] = (
+            f"of {len(plan.bases)} pairs of model and held-out data, {num_scored} scored before"
+        )
     for name, need in needs.items():
         click.echo(f"{name:19}{need}")
+    labels = base_labels(plan.bases)
     for base in plan.bases:
-        for data in base.data:
-            for warning in cut_data(data):
-                click.echo(f"warning: {warning}")
+        of = f"{labels[base.key]}: " if labels[base.key] else ""
+        for warning in (warning for data in base.data for warning in cut_data(data)):
+            click.echo(f"warning: {of}{warning}")
+
+
+def _needs_by_zero_stage(plan: SweepPlan) -> dict[str, str]:
+    if plan.memory_by_zero_stage is None:
+        return {}
+    stages = [
+        f"{stage}: {format_number(gib, '.1f')}" for stage, gib in plan.memory_by_zero_stage.items()
+    ]
+    return {"by ZeRO stage": f"{', '.join(stages)} GiB"}
+
+
+def _gpu_needs(plan: SweepPlan) -> dict[str, str]:
+    """GPU hours and what they cost; nothing where no GPU takes part."""
+    if not plan.estimated_gpu_hours:
+        return {}
+    needs = {"GPU hours": f"about {plan.estimated_gpu_hours:.1f} for training"}
+    if plan.estimated_cost is not None:
+        needs["cost"] = f"about {plan.estimated_cost:.2f} for them"
+    return needs
 
 
 def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:

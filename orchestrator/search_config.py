@@ -60,11 +60,11 @@ class EarlyStopping(Section):
         None,
         description="Optimizer steps between held-out measurements; null takes first_step.",
     )
-    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = Field(
-        None, description="asha only: one of so many points goes on after a round; null is 3."
+    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
+        3.0, description="asha only: one of so many points goes on after a round."
     )
-    min_points: PositiveInt | None = Field(
-        None, description="median only: points that must have come as far; null is 3."
+    min_points: PositiveInt = Field(
+        3, description="Other points that must have come as far before one is given up."
     )
 
     @property

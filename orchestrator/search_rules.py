@@ -260,15 +260,6 @@ def _objective_rules(search: "SearchConfig") -> Iterator[Rule]:
 
 
 def _stopping_rules(search: "SearchConfig") -> Iterator[Rule]:
-    early = search.early_stopping
-    if early is not None:
-        for field, method in (("reduction_factor", "asha"), ("min_points", "median")):
-            if getattr(early, field) is not None and early.method != method:
-                message = f"search.early_stopping.{field} is for {method}, not for {early.method}"
-                yield Rule(("early_stopping", field), message, "drop it")
-    if search.budget.money is not None and search.budget.price_per_gpu_hour is None:
-        message = "search.budget.money needs search.budget.price_per_gpu_hour"
-        yield Rule(("budget", "money"), message, "add the price, or take gpu_hours")
     if search.stop_when_plw_within is None:
         return
     label = "search.stop_when_plw_within"

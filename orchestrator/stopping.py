@@ -7,7 +7,7 @@ they judge points: each is one trial to them, and its result is the mean over it
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
@@ -17,28 +17,13 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from orchestrator.search_config import EarlyStopping
+
 # The one loss that is comparable between points: the training loss moves with its weights.
 LOSS = "heldout_completion_loss"
 STEP = "step"
 # Tune's ASHA spaces its rungs up to here; no fine-tune has so many steps.
 _MAX_STEPS = 10**9
-
-
-class EarlyStopping(Protocol):
-    """What the spec says about it.
-
-    `min_points` other points must have got as far before one is stopped; `reduction_factor` is
-    ASHA's: the best 1 / reduction_factor of the points go on from each rung.
-    """
-
-    @property
-    def method(self) -> Literal["asha", "median"]: ...
-    @property
-    def first_step(self) -> int: ...
-    @property
-    def reduction_factor(self) -> float: ...
-    @property
-    def min_points(self) -> int: ...
 
 
 def make_scheduler(config: EarlyStopping | None) -> "PointScheduler | None":

@@ -277,8 +277,7 @@ def _run_jobs(
         price_per_gpu_hour=resources.price_per_gpu_hour,
     )
     queue = TrialQueue(spec, folder, prepared.planner, prepared.history, budget)
-    early_stopping = spec.search.early_stopping
-    scheduler = None if early_stopping is None else make_scheduler(early_stopping)
+    scheduler = make_scheduler(spec.search.early_stopping)
 
     def on_interrupt() -> None:
         folder.request_stop(None)

@@ -59,6 +59,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
                     "done": False,
                     "point": self._point,
                     "step": step,
+                    "total_steps": self._record().total_steps,
                     "heldout_completion_loss": loss,
                 }
             if self._is_stop_requested() and self._end_early(progress):

@@ -230,6 +230,29 @@ def write_sweep(
     return folder
 
 
+OTHER_BASE = "9f8e7d6c"
+
+
+def write_two_models(root: Path) -> SweepFolder:
+    """PLW 0 and 0.1 on two models, of which one is far better, also before it is tuned."""
+    bases = [base_record(model="/models/weak"), base_record(OTHER_BASE, model="/models/strong")]
+    trials, cards = [], {}
+    for base, shift in zip(bases, (0.0, 0.2), strict=True):
+        for plw, value in ((0.0, 0.3), (0.1, 0.5)):
+            record = trial(
+                plw, searched={"model.path": base.model["path"]}, base=base.key
+            ).model_copy(update={"id": f"{plw:g}-{base.key}"})
+            trials.append(record)
+            center = value + shift
+            interval = (center, center - 0.05, center + 0.05)
+            cards[record.id] = card({"multiple_choice_accuracy": interval})
+    untuned = card({"multiple_choice_accuracy": (0.4, 0.35, 0.44)})
+    folder = write_sweep(root, trials, cards, untuned, bases=bases)
+    better = card({"multiple_choice_accuracy": (0.68, 0.6, 0.8)})
+    write_card(folder.base(OTHER_BASE), better)
+    return folder
+
+
 def write_demo(root: Path) -> SweepFolder:
     """Four PLWs, one seed, everything scored: what the demo leaves behind."""
     trials = [trial(plw) for plw in DEMO]

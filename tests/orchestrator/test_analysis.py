@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,15 @@ from evals.scores import ScoreCard
 from orchestrator.analysis import analyse, headline, over_seeds, read_findings
 from orchestrator.findings import Findings, format_value, w_p
 from orchestrator.record import SweepFolder, TrialRecord
-from tests.orchestrator.sweeps import BASE, card, score, sweep_record, trial
+from tests.orchestrator.sweeps import (
+    BASE,
+    OTHER_BASE,
+    card,
+    score,
+    sweep_record,
+    trial,
+    write_two_models,
+)
 
 ACCURACY = "multiple_choice_accuracy"
 LOSS = "heldout_completion_loss"
@@ -269,3 +278,27 @@ def test_values_show_the_digits_of_their_scale(
     value: float | None, unit: str, expected: str
 ) -> None:
     assert format_value(value, unit) == expected
+
+
+def test_each_model_has_its_own_best_and_its_own_untuned_score(tmp_path: Path) -> None:
+    findings = read_findings(write_two_models(tmp_path / "s"))
+    weak, strong = findings.measures
+    assert [measure.id for measure in findings.measures] == [
+        f"multiple_choice_accuracy-{BASE}",
+        f"multiple_choice_accuracy-{OTHER_BASE}",
+    ]
+    assert weak.title == "Multiple choice, accuracy (model weak)"
+    assert [point.value for point in weak.points] == [0.3, 0.5]
+    assert [point.label for point in weak.points] == ["PLW 0", "PLW 0.1"]
+    assert weak.untuned is not None
+    assert weak.untuned.value == 0.4
+    assert weak.beats_untuned is True
+    assert [point.value for point in strong.points] == [0.5, 0.7]
+    assert strong.untuned is not None
+    assert strong.untuned.value == 0.68
+    assert strong.beats_untuned is False
+    assert headline(findings).startswith(
+        "Single-seed demo: the best is PLW 0.1 for multiple-choice accuracy of model weak (0.50, "
+        "95% interval 0.45 to 0.55)"
+        " and PLW 0.1 for multiple-choice accuracy of model strong (0.70, 95%"
+    )

@@ -233,6 +233,11 @@ def test_the_held_out_part_cannot_be_searched(workplace: Workplace) -> None:
     assert_refused(workplace, "data.heldout_examples cannot be searched")
 
 
+def test_every_searched_model_that_is_not_there_is_named(workplace: Workplace) -> None:
+    workplace.spec["search"] = {"space": {"model.path": ["./a", "./b"]}}
+    assert_refused(workplace, "model.path is not a folder: ./a", "is not a folder: ./b")
+
+
 def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:
     workplace.spec["output_dir"] = "data.jsonl"
     assert_refused(

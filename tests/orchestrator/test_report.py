@@ -17,6 +17,7 @@ from orchestrator.report import report_json, write_report
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,
+    OTHER_BASE,
     UNTUNED,
     base_record,
     card,
@@ -24,6 +25,7 @@ from tests.orchestrator.sweeps import (
     trial,
     write_demo,
     write_sweep,
+    write_two_models,
 )
 
 ACCURACY = "multiple_choice_accuracy"
@@ -406,3 +408,42 @@ def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Pa
     write_report(folder)
     for path in (folder.report_md, folder.report_html):
         assert "s3cret" not in path.read_text(encoding="utf-8")
+
+
+def test_every_model_has_a_row_for_its_untuned_scores_and_a_plot(tmp_path: Path) -> None:
+    folder = write_two_models(tmp_path / "s")
+    page = page_of(folder)
+    rows = page.tables["trials"]
+    assert [row[:2] + row[-1:] for row in rows[1:]] == [
+        ["0", "model.path /models/weak", f"0-{BASE}"],
+        ["0", "model.path /models/strong", f"0-{OTHER_BASE}"],
+        ["0.1", "model.path /models/weak", f"0.1-{BASE}"],
+        ["0.1", "model.path /models/strong", f"0.1-{OTHER_BASE}"],
+        ["untuned", "model weak", BASE],
+        ["untuned", "model strong", OTHER_BASE],
+    ]
+    assert [row[6] for row in rows[5:]] == ["0.40 (0.35 to 0.44)", "0.68 (0.60 to 0.80)"]
+    assert len(page.images) == 2
+    assert (folder.plots / f"multiple_choice_accuracy-{OTHER_BASE}.svg").exists()
+    assert report_json(folder)["untuned"][OTHER_BASE][0]["value"] == 0.68
+
+
+def test_an_untuned_model_without_scores_is_a_caveat(tmp_path: Path) -> None:
+    folder = write_two_models(tmp_path / "s")
+    (folder.base(OTHER_BASE) / "scores.json").unlink()
+    assert "Not every untuned model was scored" in page_of(folder).ids["caveats"]
+
+
+def test_data_sets_are_told_apart_in_the_caveats(tmp_path: Path) -> None:
+    bases = [
+        base_record(data="/d/short.jsonl", stats={"generation_ratio": {"of_means": 0.2}}),
+        base_record(
+            OTHER_BASE,
+            data="/d/long.jsonl",
+            stats={"generation_ratio": {"of_means": 3.5}, "num_cut_completions": 2},
+        ),
+    ]
+    caveats = page_of(write_sweep(tmp_path / "s", [trial(0.1)], {}, bases=bases)).ids["caveats"]
+    assert "is 0.2 for data short.jsonl, 3.5 for data long.jsonl; the best PLW" in caveats
+    assert "data long.jsonl: 2 training examples lost the end of the completion" in caveats
+    assert caveats.count("Model: dequantised") == 1

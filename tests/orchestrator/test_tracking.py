@@ -14,13 +14,16 @@ from orchestrator.report import write_report
 from orchestrator.tracking import Tracker
 from tests.orchestrator.conftest import NewStore
 from tests.orchestrator.sweeps import (
+    BASE,
     DEMO,
+    OTHER_BASE,
     card,
     sweep_record,
     trial,
     write_card,
     write_metrics,
     write_sweep,
+    write_two_models,
 )
 from trainers.errors import InputError
 from trainers.files import write_text
@@ -362,3 +365,18 @@ def test_store_that_refuses_does_not_raise_and_the_next_sync_catches_up(
     assert tracker.sync_trial(FIRST)
     metrics = client.get_run(run_of(tracker, FIRST)).data.metrics
     assert metrics["multiple_choice_accuracy"] == 0.5
+
+
+def test_several_untuned_models_are_told_apart_on_the_parent(
+    tmp_path: Path, store_uri: str
+) -> None:
+    tracker = track(write_two_models(tmp_path / "s"), store_uri)
+    assert tracker.finish("FINISHED")
+    client = MlflowClient(store_uri)
+    parent = client.get_run(tracker.record.parent_run_id)
+    name = "multiple_choice_accuracy"
+    assert parent.data.metrics[f"untuned_{BASE}_{name}"] == 0.4
+    assert parent.data.metrics[f"untuned_{OTHER_BASE}_{name}"] == 0.68
+    assert f"untuned_{name}" not in parent.data.metrics
+    paths = artifacts(client, parent.info.run_id, "untuned")
+    assert paths == [f"untuned/{BASE}", f"untuned/{OTHER_BASE}"]
