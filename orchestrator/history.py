@@ -61,9 +61,7 @@ def read_history(spec: SweepSpec, planner: Planner) -> History:
     return history
 
 
-def plan_point(
-    spec: SweepSpec, planner: Planner, searched: Mapping[str, Any]
-) -> list[TrialPlan]:
+def plan_point(spec: SweepSpec, planner: Planner, searched: Mapping[str, Any]) -> list[TrialPlan]:
     """The trials of a point, one for each seed."""
     return [planner.plan_trial({**searched, **repeat}) for repeat in repeats(spec)]
 
@@ -91,7 +89,9 @@ def observe(
         return Observation(searched, "stopped", None)
     if not rows:
         return Observation(searched, "failed", None)
-    return Observation(searched, "done", tuple(statistics.fmean(column) for column in zip(*rows)))
+    return Observation(
+        searched, "done", tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
+    )
 
 
 def _points(

@@ -1,5 +1,6 @@
 """The trials of a sweep, who they are and what they will cost. Starts nothing."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,11 +85,13 @@ def make_plan(spec: SweepSpec) -> Prepared:
     """
     planner = Planner(spec)
     if spec.search.method == "grid":
-        trials = _plan_all(planner, [{**p, **r} for p in grid_points(spec.search) for r in repeats(spec)])
+        trials = _plan_all(
+            planner, [{**p, **r} for p in grid_points(spec.search) for r in repeats(spec)]
+        )
         return Prepared(sweep_plan(spec, planner, trials, num_open=0), planner, History())
     history = read_history(spec, planner)
     search = make_search(spec.search, history.known, history.num_own, history.unfinished)
-    points = []
+    points: list[dict[str, Any]] = []
     # The rest is chosen from what these, and those that follow them, come to.
     num_first = len(history.unfinished) + max(1, len(first_points(spec.search)))
     while len(points) < num_first and (point := search.ask()) is not None:
@@ -143,7 +146,7 @@ def sweep_plan(
         cpus_per_worker=resources.cpus_per_worker,
         estimated_memory_gib=largest.estimated_memory_gib if largest else None,
         memory_by_zero_stage=_by_zero_stage(planner, largest, resources.workers_per_trial),
-        estimated_disk_gib=_disk(planner, [*to_train, *trials[:1] * num_open]),
+        estimated_disk_gib=_disk(planner, [*to_train, *itertools.repeat(trials[0], num_open)]),
         estimated_train_seconds=seconds,
         estimated_gpu_hours=hours,
         estimated_cost=None if price is None or hours is None else hours * price,

@@ -94,7 +94,7 @@ class WarmRanks:
     def _trainer(self) -> TorchTrainer:
         settings = self._settings
         use_gpu = settings.gpus_per_worker > 0
-        resources = {"CPU": settings.cpus_per_worker}
+        resources: dict[str, float] = {"CPU": settings.cpus_per_worker}
         if use_gpu:
             resources["GPU"] = settings.gpus_per_worker
         return TorchTrainer(
@@ -154,14 +154,12 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
             return False
     if rank == 0:
         evals = config["evals"]
-        score(
-            root, job.kind, job.key, job.base, job.model_path, job.settings, evals, num_threads
-        )
+        score(root, job.kind, job.key, job.base, job.model_path, job.settings, evals, num_threads)
     return True
 
 
 def _stop_wish(mailbox: Any, job: Job) -> Callable[[], StopKind | None]:
-    """A question that costs microseconds: the answer is pushed to this process when there is one."""
+    """A question that costs microseconds, since the answer is pushed to this process."""
     answer = mailbox.stop_wish.remote(job.number)
 
     def ask() -> StopKind | None:

@@ -56,9 +56,7 @@ def run_jobs(
     # A job's record is ours and its results are few: Tune's own files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(TrialDriver, ranks=ranks), reservation
-        ),
+        tune.with_resources(tune.with_parameters(TrialDriver, ranks=ranks), reservation),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
             scheduler=scheduler,

@@ -42,7 +42,8 @@ def train_rank(
         import torch
 
         torch.set_num_threads(num_threads)
-        from trainers.sft import Interrupted, Stopped, train
+        from trainers.sft import train
+        from trainers.stopping import Interrupted, Stopped
 
         config = TrainConfig.model_validate(settings)
         try:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from orchestrator.address import check_address
 from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
-from orchestrator.plain import redact
 from orchestrator.placement import Cluster, gpus_per_worker, slots
+from orchestrator.plain import redact
 from orchestrator.plan import Prepared, SweepPlan, make_plan
 from orchestrator.planner import pending_record, prepare_base, refreshed_record
 from orchestrator.record import SweepFolder, SweepRecord

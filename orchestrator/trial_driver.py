@@ -34,6 +34,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._settings = ranks
         self._folder = SweepFolder(Path(ranks.root))
         self._ranks: WarmRanks | None = None
+        self._seen = Progress()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -70,9 +70,7 @@ class TrialQueue:
         """
         self._spec, self._folder = spec, folder
         self._planner, self._budget = planner, budget
-        self._search = make_search(
-            spec.search, history.known, history.num_own, history.unfinished
-        )
+        self._search = make_search(spec.search, history.known, history.num_own, history.unfinished)
         self._ready: deque[QueuedJob] = deque()
         self._bases: set[str] = set()
         self._queue_new_bases()

@@ -75,13 +75,7 @@ def disturb(workplace: Workplace, victims: list[str], seed: int) -> None:
     finished_before: dict[str, float] = {}
     for victim in victims:
         target = sum(steps_by_trial(workplace).values()) + moments.randint(15, 70)
-        poll(
-            lambda target=target: (  # type: ignore[misc]
-                driver.poll() is not None or sum(steps_by_trial(workplace).values()) >= target
-            ),
-            f"step {target} over all trials",
-        )
-        assert driver.poll() is None, driver.communicate()[0]
+        reach(workplace, driver, target)
         before = steps_by_trial(workplace)
         finished_before |= trained_at(workplace)
         resumes = {trial_id: len(resumed_steps(workplace, trial_id)) for trial_id in before}
@@ -100,6 +94,15 @@ def disturb(workplace: Workplace, victims: list[str], seed: int) -> None:
     assert driver.returncode == 0, output
     for trial_id, time in finished_before.items():
         assert trained_at(workplace)[trial_id] == time
+
+
+def reach(workplace: Workplace, driver: subprocess.Popen[str], num_steps: int) -> None:
+    """Wait until all trials together have logged so many steps, while the sweep runs."""
+    poll(
+        lambda: driver.poll() is not None or sum(steps_by_trial(workplace).values()) >= num_steps,
+        f"step {num_steps} over all trials",
+    )
+    assert driver.poll() is None, driver.communicate()[0]
 
 
 def check_resume(

@@ -180,7 +180,6 @@ def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
         tmp_path,
         # Beyond float32 after one step, whatever the processor makes of large numbers.
         search={"space": {"optimizer.weight_decay": [1e60, 0.0]}},
-        resources={"max_failures": 0},
     )
     done = workplace.plw("sweep", "sweep.yaml")
     assert done.returncode == 1
