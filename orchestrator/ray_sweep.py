@@ -98,6 +98,10 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: a sweep goes on from its own record."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its tuner to disk before it starts, for a restore that we never ask for.
+        return {}
+
     def get_state(self) -> dict[str, Any]:
         return {}
 

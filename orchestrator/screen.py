@@ -76,7 +76,7 @@ def print_plan(plan: "SweepPlan") -> None:
             click.echo(f"warning: {of}{warning}")
 
 
-def _needs_by_zero_stage(plan: SweepPlan) -> dict[str, str]:
+def _needs_by_zero_stage(plan: "SweepPlan") -> dict[str, str]:
     if plan.memory_by_zero_stage is None:
         return {}
     stages = [
@@ -85,7 +85,7 @@ def _needs_by_zero_stage(plan: SweepPlan) -> dict[str, str]:
     return {"by ZeRO stage": f"{', '.join(stages)} GiB"}
 
 
-def _gpu_needs(plan: SweepPlan) -> dict[str, str]:
+def _gpu_needs(plan: "SweepPlan") -> dict[str, str]:
     """GPU hours and what they cost; nothing where no GPU takes part."""
     if not plan.estimated_gpu_hours:
         return {}
