@@ -191,11 +191,18 @@ class Planner:
         is_scored = self._is_scored(self._folder.read_scores(trial_id), base.scoring)
         return "done" if is_scored else "scores"
 
+    def is_scored_alike(self, card: ScoreCard | None, trial: TrialRecord) -> bool:
+        """Whether a trial of another sweep, on a base of this one, was scored as the spec asks."""
+        base = self._bases.get(trial.base)
+        return base is not None and card is not None and _matches(card, base.scoring)
+
     def _is_scored(self, card: ScoreCard | None, scoring: Mapping[str, Any]) -> bool:
         """Whether scores were taken as the spec asks for."""
-        if card is None or not self._has_record:
-            return False
-        return all(card.signature.get(key) == value for key, value in scoring.items())
+        return card is not None and self._has_record and _matches(card, scoring)
+
+
+def _matches(card: ScoreCard, scoring: Mapping[str, Any]) -> bool:
+    return all(card.signature.get(key) == value for key, value in scoring.items())
 
 
 def trial_config(spec: SweepSpec, searched: Mapping[str, Any]) -> TrainConfig:
