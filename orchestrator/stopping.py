@@ -22,6 +22,8 @@ from orchestrator.search_config import EarlyStopping
 # The one loss that is comparable between points: the training loss moves with its weights.
 LOSS = "heldout_completion_loss"
 STEP = "step"
+REDUCTION_FACTOR = 3.0
+MIN_POINTS = 3
 # Tune's ASHA spaces its rungs up to here; no fine-tune has so many steps.
 _MAX_STEPS = 10**9
 
@@ -36,22 +38,26 @@ def make_scheduler(config: EarlyStopping | None) -> "PointScheduler | None":
         return None
     goal = {"time_attr": STEP, "metric": LOSS, "mode": "min", "grace_period": config.first_step}
     if config.method == "asha":
+        factor = config.reduction_factor or REDUCTION_FACTOR
         inner = ASHAScheduler(
             **goal,
             max_t=_MAX_STEPS,
-            reduction_factor=config.reduction_factor,
+            reduction_factor=factor,
             # Else a point that skips a rung is judged at a lower one by a later loss.
             stop_last_trials=False,
         )
-    else:
-        inner = MedianStoppingRule(
-            **goal,
-            min_samples_required=config.min_points,
-            # It would pause a point, and look for others to run, while there are too few.
-            min_time_slice=math.inf,
-            hard_stop=True,
-        )
-    return PointScheduler(inner, min_points=config.min_points)
+        # Tune would stop the second point for being behind the first; it takes as many as the
+        # factor for one of them to be the best share.
+        return PointScheduler(inner, min_others=math.ceil(factor) - 1)
+    min_points = config.min_points or MIN_POINTS
+    inner = MedianStoppingRule(
+        **goal,
+        min_samples_required=min_points,
+        # It would pause a point, and look for others to run, while there are too few.
+        min_time_slice=math.inf,
+        hard_stop=True,
+    )
+    return PointScheduler(inner, min_others=min_points)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class _Point:
 class PointScheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out, but for the points that an inner scheduler wants stopped.
 
+    None is stopped before `min_others` points have got as far.
+
     A trial's point is `point` in its config, or else in its results; a trial without one, such as
     the scoring of the untuned model, is left alone. Results carry `step` and, where it was
     measured, `heldout_completion_loss`. A loss is judged once every seed of the point that runs
@@ -84,9 +92,9 @@ class PointScheduler(FIFOScheduler):  # type: ignore[misc]
     is not stopped: only its scores are left to get.
     """
 
-    def __init__(self, inner: TrialScheduler, *, min_points: int) -> None:
+    def __init__(self, inner: TrialScheduler, *, min_others: int) -> None:
         super().__init__()
-        self._inner, self._min_points = inner, min_points
+        self._inner, self._min_others = inner, min_others
         self._points: dict[int, _Point] = {}
         self.stopped_points: set[int] = set()
 
@@ -178,7 +186,6 @@ class PointScheduler(FIFOScheduler):  # type: ignore[misc]
             return
         state.judged_step = step
         decision = self._inner.on_trial_result(None, _StandIn(str(point)), {STEP: step, LOSS: loss})
-        # Tune's ASHA would stop the second point for being behind the first.
         num_others = sum(p.judged_step >= step for p in self._points.values()) - 1
-        if decision == TrialScheduler.STOP and num_others >= self._min_points:
+        if decision == TrialScheduler.STOP and num_others >= self._min_others:
             self.stopped_points.add(point)

@@ -21,8 +21,8 @@ CONTINUE, STOP = "CONTINUE", "STOP"
 class Settings:
     method: Literal["asha", "median"] = "asha"
     first_step: int = 5
-    reduction_factor: float = 2
-    min_points: int = 1
+    reduction_factor: float | None = 2
+    min_points: int | None = 1
 
 
 @dataclass
@@ -106,12 +106,24 @@ def test_nothing_is_stopped_before_the_first_step(method: str) -> None:
     assert [tune_.report(trial, 4, loss) for loss, trial in enumerate(trials)] == [CONTINUE] * 4
 
 
-@pytest.mark.parametrize("method", ["asha", "median"])
-def test_as_many_points_as_wanted_get_as_far_before_one_is_stopped(method: str) -> None:
-    tune_ = sweep(method=method, min_points=3)
-    trials = [tune_.add(point) for point in range(5)]
+@pytest.mark.parametrize(
+    ("settings", "num_safe"),
+    [
+        ({"method": "asha", "reduction_factor": 2}, 1),
+        ({"method": "asha", "reduction_factor": 2.5}, 2),
+        ({"method": "asha", "reduction_factor": 4}, 3),
+        ({"method": "asha", "reduction_factor": None}, 2),
+        ({"method": "median", "min_points": 2}, 2),
+        ({"method": "median", "min_points": None}, 3),
+    ],
+)
+def test_the_first_points_have_too_few_beside_them_to_be_stopped(
+    settings: dict[str, Any], num_safe: int
+) -> None:
+    tune_ = sweep(**settings)
+    trials = [tune_.add(point) for point in range(6)]
     decisions = [tune_.report(trial, 5, 1.0 + point) for point, trial in enumerate(trials)]
-    assert decisions == [CONTINUE, CONTINUE, CONTINUE, STOP, STOP]
+    assert decisions == [CONTINUE] * num_safe + [STOP] * (6 - num_safe)
 
 
 def test_the_median_rule_compares_the_best_loss_with_running_means() -> None:
