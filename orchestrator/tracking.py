@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.analysis import headline, read_findings
+from orchestrator.bases import base_labels
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.record import SweepFolder, TrackingRecord, TrialRecord
 from orchestrator.tracking_files import (
@@ -343,9 +344,8 @@ class Tracker:
 
     def _finish(self, status: FinalStatus) -> None:
         parent, posted = self._record.parent_run_id, self._state.files
-        keys = [base.key for base in self._folder.read_sweep().bases]
-        for key in keys:
-            self._post_untuned(key, is_only=len(keys) == 1)
+        for key, label in base_labels(self._folder.read_sweep().bases).items():
+            self._post_untuned(key, label)
         sweep_text = self._folder.sweep_json.read_text(encoding="utf-8")
         self._post_text(parent, posted, "sweep.json", sweep_text)
         for path in (self._folder.report_md, self._folder.report_html):
@@ -359,15 +359,17 @@ class Tracker:
             self._client.set_tag(parent, f"plw.trials_{name}", str(count))
         self._client.set_terminated(parent, status)
 
-    def _post_untuned(self, key: str, *, is_only: bool) -> None:
-        """Post the untuned scores of a base, under its key unless there is no other."""
+    def _post_untuned(self, key: str, label: str) -> None:
+        """Post the untuned scores of a base, under its key where a label says there are several."""
         card = self._folder.read_base_scores(key)
         if card is None:
             return
         parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
-        values = score_metrics(card, prefix="untuned_" if is_only else f"untuned_{key}_")
+        values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
         self._log_changed(parent, values, step=0, time_ms=written_at(path))
-        self._post_file(parent, self._state.files, path, "untuned" if is_only else f"untuned/{key}")
+        self._post_file(parent, self._state.files, path, f"untuned/{key}" if label else "untuned")
+        if label:
+            self._client.set_tag(parent, f"plw.untuned_{key}", label)
 
 
 def _client(uri: str) -> "MlflowClient":

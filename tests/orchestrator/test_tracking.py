@@ -378,5 +378,6 @@ def test_several_untuned_models_are_told_apart_on_the_parent(
     assert parent.data.metrics[f"untuned_{BASE}_{name}"] == 0.4
     assert parent.data.metrics[f"untuned_{OTHER_BASE}_{name}"] == 0.68
     assert f"untuned_{name}" not in parent.data.metrics
+    assert parent.data.tags[f"plw.untuned_{OTHER_BASE}"] == "model strong"
     paths = artifacts(client, parent.info.run_id, "untuned")
     assert paths == [f"untuned/{BASE}", f"untuned/{OTHER_BASE}"]
