@@ -41,7 +41,7 @@ class Plw(click.Group):
 def main() -> None:
     """Find out how much the prompt should count in the loss.
 
-    Start with `plw doctor`, then `plw plan SPEC` and `plw sweep SPEC`.
+    Start with `plw doctor`, then `plw init`, `plw plan SPEC` and `plw sweep SPEC`.
     """
     from orchestrator.packages import check_packages
 
@@ -55,6 +55,45 @@ def main() -> None:
     # OpenMP threads that spin while they wait made a step 10 to 20 times slower on two cores as
     # soon as a third process was busy; threads that sleep cost about a third on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@main.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--preset",
+    type=click.Choice(["demo", "grid", "bayes", "paper"]),
+    default="demo",
+    show_default=True,
+    help="demo: four weights on data that is there; grid: five, three seeds each; bayes: weight "
+    "and learning rate by TPE; paper: the ten weights of arXiv 2401.13586.",
+)
+@click.option("--schema", "is_schema", is_flag=True, help="The JSON Schema of specs, for editors.")
+@click.option("--force", "is_forced", is_flag=True, help="Replace a file that is there.")
+@json_option
+def init(path: Path | None, preset: Any, is_schema: bool, is_forced: bool, as_json: bool) -> None:
+    """Write a spec to start from to PATH, or to sweep.yaml.
+
+    With --schema, print the JSON Schema of specs, or write it to PATH.
+    """
+    from orchestrator.init import SCHEMA_NAME, spec_schema, write_schema, write_spec
+
+    if is_schema and path is None:
+        click.echo(json.dumps(spec_schema(), indent=2))
+        return
+    written = path or Path("sweep.yaml")
+    if is_schema:
+        write_schema(written, is_forced=is_forced)
+        following = f"begin a spec with: # yaml-language-server: $schema={written.name}"
+        if written.name == SCHEMA_NAME:
+            following += "   (what plw init writes beside it does)"
+    else:
+        write_spec(written, preset, is_forced=is_forced)
+        following = f"plw plan {written}"
+    if as_json:
+        click.echo(json.dumps({"path": str(written.absolute()), "next": following}, indent=2))
+        return
+    click.echo(f"wrote {written}")
+    click.echo(f"next: {following}")
 
 
 @main.command()

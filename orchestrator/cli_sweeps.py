@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -106,4 +108,72 @@ def stop(folder: Path, trial: str | None, as_json: bool) -> None:
     click.echo(f"next: plw status {found.relative()}")
 
 
-COMMANDS: tuple[click.Command, ...] = (status, report, stop, ui)
+@click.command()
+@click.argument("trial")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("-f", "--follow", "is_followed", is_flag=True, help="Until the sweep has ended.")
+@click.option(
+    "-n", "--lines", "num_lines", type=click.IntRange(min=0), help="The last lines; default: all."
+)
+@json_option
+def logs(
+    trial: str, folder: Path | None, is_followed: bool, num_lines: int | None, as_json: bool
+) -> None:
+    """Print the log of TRIAL in FOLDER.
+
+    TRIAL is an id or the beginning of one, `sweep` for what Ray and the libraries said, or
+    `untuned` for the scoring of the untuned model. Without FOLDER, the sweep in runs/ that was
+    started last.
+    """
+    from orchestrator.logs import check_log, find_log, follow, last_lines
+    from orchestrator.lookup import find_sweep, latest_sweep
+
+    if as_json and is_followed:
+        raise click.UsageError("--json prints a log as it is: leave out --follow")
+    found = latest_sweep(Path("runs")) if folder is None else find_sweep(folder)
+    log = find_log(found, trial)
+    if not is_followed:
+        check_log(log)
+    text, end = last_lines(log.path, num_lines) if log.path.exists() else ("", 0)
+    if as_json:
+        click.echo(json.dumps({"path": str(log.path), "lines": text.splitlines()}, indent=2))
+        return
+    click.echo(text, nl=False)
+    if is_followed:
+        with suppress(KeyboardInterrupt):
+            for chunk in follow(found, log, end):
+                click.echo(chunk, nl=False)
+
+
+@click.command()
+@folder_argument
+@click.option("--tracking-uri", help="Post to this MLflow instead of the one it was tracked to.")
+@json_option
+def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
+    """Bring MLflow up to the record of the sweep in FOLDER.
+
+    Makes what MLflow lacks: all of it where its database was deleted or another one is given.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from orchestrator.lookup import open_sweep
+    from orchestrator.screen import trials_phrase
+    from orchestrator.sync import sync_sweep
+
+    opened = open_sweep(folder)
+    screen = Console(stderr=True)
+    is_hidden = as_json or not screen.is_terminal
+    progress = partial(track, description="trials", console=screen, disable=is_hidden)
+    synced = sync_sweep(opened, tracking_uri, progress)
+    if as_json:
+        click.echo(json.dumps(asdict(synced), indent=2))
+    elif synced.is_complete:
+        click.echo(f"MLflow at {synced.uri} has the sweep and {trials_phrase(synced.num_runs)}")
+        click.echo(f"next: plw ui {opened.relative()}")
+    else:
+        click.echo(f"MLflow at {synced.uri} did not take everything; run it again", err=True)
+    sys.exit(0 if synced.is_complete else 1)
+
+
+COMMANDS: tuple[click.Command, ...] = (status, logs, stop, report, sync, ui)

@@ -55,8 +55,8 @@ def read_history(spec: SweepSpec, planner: Planner) -> History:
     for other in _other_folders(spec):
         for searched, records in _points(spec, planner, other):
             # Scores of other measures, items or lengths do not compare.
-            records = [r for r in records if planner.is_scored_alike(other.read_scores(r.id), r)]
-            observation = observe(other, searched, records, spec.search.objectives)
+            alike = [r for r in records if planner.is_scored_alike(other.read_scores(r.id), r)]
+            observation = observe(other, searched, alike, spec.search.objectives)
             if observation.state == "done" and point_key(searched) not in seen:
                 history.known.append(observation)
                 seen.add(point_key(searched))

@@ -25,6 +25,8 @@ LABEL_GAP = 0.015
 LANDMARKS = (0.1, 0.01, 0.5, 0.001)
 # Series tried at one PLW stand side by side, so that their error bars do not cover each other.
 SERIES_SHIFT = 0.012
+# More would be one black bar, and take matplotlib half a minute for 1,000 trials.
+MAX_MINOR_TICKS = 100
 # In spans of the points' intervals: an untuned model further off than this gets no line.
 FAR_OFF = 1.5
 ALL_PANELS = "scores"
@@ -94,11 +96,12 @@ def draw_panel(axes: "Axes", measure: Measure) -> None:
     """One measure: points with 95% error bars over w_p, the untuned model as a dashed line."""
     axes.set_title(measure.title, loc="left", fontweight="bold")
     series = _series(measure.points)
+    best = measure.best.value if measure.best else None
     rings: list[tuple[float, float]] = []
     for index, (label, points) in enumerate(series):
         shift = (index - (len(series) - 1) / 2) * SERIES_SHIFT
         _draw_points(axes, points, SERIES_COLOURS[index], label, shift=shift)
-        rings += [(point.w_p + shift, point.value) for point in points if point in measure.ties]
+        rings += [(point.w_p + shift, point.value) for point in points if point.value == best]
     _draw_untuned(axes, measure)
     if rings:
         axes.plot(
@@ -117,10 +120,11 @@ def draw_panel(axes: "Axes", measure: Measure) -> None:
     axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlim(-0.04, 1.04)
-    tried = [point.prompt_loss_weight for point in measure.points]
+    tried = sorted({point.prompt_loss_weight for point in measure.points})
     labelled = tick_weights(tried)
     axes.set_xticks([w_p(weight) for weight in labelled], [f"{weight:g}" for weight in labelled])
-    axes.set_xticks([w_p(weight) for weight in tried], minor=True)
+    if len(tried) <= MAX_MINOR_TICKS:
+        axes.set_xticks([w_p(weight) for weight in tried], minor=True)
     # Below the panel: inside it there may be no place without a point.
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.2))
 

@@ -120,7 +120,7 @@ def label(searched: dict[str, Any]) -> str:
     parts = []
     for dotted, value in searched.items():
         name = "PLW" if dotted == "loss.prompt_loss_weight" else dotted.rsplit(".", 1)[-1]
-        parts.append(f"{name} {value}")
+        parts.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)
 
 
@@ -130,7 +130,7 @@ def _status(folder: SweepFolder, record: TrialRecord) -> TrialStatus:
     remaining = None
     num_tokens, speed = metrics.get("num_tokens"), metrics.get("tokens_per_second")
     if record.state == "training" and num_tokens and speed and record.total_steps:
-        remaining = (record.total_steps - step) * num_tokens / speed
+        remaining = max(record.total_steps - step, 0) * num_tokens / speed
     seconds = None
     if record.train_seconds is not None:
         seconds = record.train_seconds + (record.eval_seconds or 0.0)

@@ -1,40 +1,46 @@
 """MLflow as a view of a sweep: a parent run, one child run per trial, scores and artifacts.
 
-The only module that imports mlflow. Everything here is derived from the files of the sweep's
-folder and can be posted again at any time, from any process, without duplicating a run or a
-metric point. Three things make it so: runs carry tags by which they are found again, posted
-metric lines are counted in `tracking_state.json`, and a point that is posted twice all the same
-(a kill between the post and the count) has the same key, time, step and value, which MLflow's
-SQL stores hold once.
+Everything here is derived from the files of the sweep's folder and can be posted again at any
+time, from any process, without duplicating a run or a metric point. Three things make it so: runs
+carry tags by which they are found again, posted metric lines are counted in each run's
+`tracking_state.json`, and a point that is posted twice all the same (a kill between the post and
+the count) has the same key, time, step and value, which MLflow's SQL stores hold once.
 """
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.analysis import headline, read_findings
 from orchestrator.bases import base_labels
-from orchestrator.plain import flatten, redact, to_yaml
+from orchestrator.plain import redact, to_yaml
+from orchestrator.reader import Version, trial_versions
 from orchestrator.record import SweepFolder, TrackingRecord, TrialRecord
+from orchestrator.tracking_client import (
+    MAX_METRICS_PER_POST,
+    MetricPoint,
+    log_metrics,
+    log_params,
+    make_client,
+    mlflow_errors,
+    set_spec_tags,
+)
 from orchestrator.tracking_files import (
-    TrackingState,
-    TrialState,
+    RunState,
     first_line,
     metric_lines,
     milliseconds,
-    param_text,
     read_state,
     score_metrics,
     tail,
     write_state,
     written_at,
 )
-from orchestrator.tracking_runs import open_runs
+from orchestrator.tracking_runs import open_runs, verified
 from orchestrator.tracking_uri import (
     answers,
     check_reachable,
@@ -48,7 +54,6 @@ from trainers.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 __all__ = ["Tracker", "check_reachable", "choose_uri", "default_uri", "ui_command"]
 
@@ -56,12 +61,9 @@ logger = logging.getLogger(__name__)
 
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
-MAX_METRICS_PER_POST = 1000
-MAX_PARAMS_PER_POST = 100
 MAX_TAG_CHARS = 4000
 PROBE_TIMEOUT_S = 3.0
 RETRY_AFTER_S = 5.0
-WATCHED_FILES = ("trial.json", "metrics.jsonl", "scores.json")
 SUMMARY_FIELDS = (
     "train_seconds",
     "eval_seconds",
@@ -79,17 +81,7 @@ RUN_STATUS = {
     "stopped": "KILLED",
     "failed": "FAILED",
 }
-# A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
-# and the next sync posts what this one could not. The rest keeps mlflow off the terminal.
-CLIENT_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+ENDED = ("done", "stopped", "failed")
 
 
 class Tracker:
@@ -101,21 +93,27 @@ class Tracker:
         client: "MlflowClient",
         uri: str,
         record: TrackingRecord,
-        state: TrackingState,
+        *,
+        is_verified: bool,
     ) -> None:
         self._folder = folder
         self._client = client
         self._uri = uri
         self._record = record
-        self._state = state
-        self._checked: set[str] = set()
-        self._posted: dict[str, tuple[int, ...]] = {}
+        self._is_verified = is_verified
+        self._states: dict[str, RunState] = {}
+        self._posted: dict[str, tuple[Version, ...]] = {}
         self._is_away = False
         self._retry_at = 0.0
 
     @classmethod
-    def open(cls, folder: SweepFolder, *, uri: str, experiment: str) -> "Tracker":
+    def open(
+        cls, folder: SweepFolder, *, uri: str, experiment: str, is_verified: bool = False
+    ) -> "Tracker":
         """The tracker of the sweep in `folder`, its parent run found again or created: running.
+
+        Args:
+            is_verified: ask MLflow for all that it has, instead of trusting what was counted.
 
         Raises:
             InputError: MLflow is not reachable at `uri`, refuses the credentials, or the
@@ -126,10 +124,10 @@ class Tracker:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         try:
-            client = _client(uri)
+            client = make_client(uri)
             record = open_runs(client, folder, uri, experiment)
-            _set_spec_tags(client, record.parent_run_id, folder.read_sweep().spec)
-        except _mlflow_errors() as error:
+            set_spec_tags(client, record.parent_run_id, folder.read_sweep().spec)
+        except mlflow_errors() as error:
             raise InputError(
                 Problem(
                     message=f"MLflow at {redact(uri)} refused: {first_line(error)}",
@@ -138,7 +136,7 @@ class Tracker:
                 )
             ) from error
         folder.write_tracking(record)
-        return cls(folder, client, uri, record, read_state(folder, record.parent_run_id))
+        return cls(folder, client, uri, record, is_verified=is_verified)
 
     @property
     def record(self) -> TrackingRecord:
@@ -151,21 +149,27 @@ class Tracker:
         Costs next to nothing while the trial's files stand still. While MLflow is away it is
         asked once in 5 s, whichever trial is synced.
         """
-        versions = self._versions(trial_id)
-        if self._posted.get(trial_id) == versions:
+        versions = trial_versions(self._folder, trial_id)
+        if self._posted.get(trial_id) == versions or self._was_posted(trial_id, versions):
             return True
         if time.monotonic() < self._retry_at:
             return False
-        has_arrived = self._attempt(f"trial {trial_id}", lambda: self._sync_trial(trial_id))
+        has_arrived = self._attempt(
+            f"trial {trial_id}", lambda: self._sync_trial(trial_id, versions)
+        )
         if has_arrived:
             self._posted[trial_id] = versions
         return has_arrived
 
-    def _versions(self, trial_id: str) -> tuple[int, ...]:
-        """What changes whenever one of a trial's files is written."""
-        root = self._folder.trial(trial_id)
-        found = [path.stat() for path in map(root.joinpath, WATCHED_FILES) if path.exists()]
-        return tuple(number for stat in found for number in (stat.st_mtime_ns, stat.st_size))
+    def _was_posted(self, trial_id: str, versions: tuple[Version, ...]) -> bool:
+        """Whether an earlier process posted all of a trial, which has ended."""
+        run_id = self._record.trial_run_ids.get(trial_id)
+        if self._is_verified or run_id is None or trial_id in self._posted:
+            return False
+        if read_state(self._folder, trial_id, run_id).versions != versions:
+            return False
+        self._posted[trial_id] = versions
+        return True
 
     def finish(self, status: FinalStatus) -> bool:
         """Post what is left of all trials and the sweep's results, and end the parent run.
@@ -184,7 +188,7 @@ class Tracker:
                 self._retry_at = time.monotonic() + RETRY_AFTER_S
                 raise ConnectionError("it does not answer")
             post()
-        except _mlflow_errors() as error:
+        except mlflow_errors() as error:
             # One line for each time that MLflow goes away, not one per step.
             level = logging.DEBUG if self._is_away else logging.WARNING
             text = "MLflow at %s did not take %s, which will be tried again: %s"
@@ -196,10 +200,14 @@ class Tracker:
         self._is_away = False
         return True
 
-    def _save(self) -> None:
-        write_state(self._folder, self._state)
+    def _save(self, state: RunState) -> None:
+        write_state(self._folder, state)
 
-    def _sync_trial(self, trial_id: str) -> None:
+    def _read_state(self, trial_id: str | None, run_id: str) -> RunState:
+        state = read_state(self._folder, trial_id, run_id)
+        return verified(self._client, state) if self._is_verified else state
+
+    def _sync_trial(self, trial_id: str, versions: tuple[Version, ...]) -> None:
         trial = self._folder.read_trial(trial_id)
         if trial is None or trial.state == "pending":
             return
@@ -211,18 +219,23 @@ class Tracker:
         self._post_scores(trial, state)
         self._post_trial_files(trial, state)
         self._post_trial_state(trial, state)
+        if trial.state in ENDED:
+            # Kept on disk alone, so that the memory of a long sweep's driver does not grow.
+            self._save(state.model_copy(update={"versions": versions}))
+            del self._states[trial_id]
 
-    def _trial_state(self, trial: TrialRecord) -> TrialState:
+    def _trial_state(self, trial: TrialRecord) -> RunState:
         """The trial's state below its run, which is created if MLflow has none."""
         run_id = self._record.trial_run_ids.get(trial.id) or self._create_trial_run(trial)
-        state = self._state.trials.get(trial.id)
+        state = self._states.get(trial.id)
         if state is None or state.run_id != run_id:
-            state = self._state.trials[trial.id] = TrialState(run_id=run_id)
-        if trial.id not in self._checked and state.state not in ("done", "failed"):
-            # Killed after a post and before its count, then resumed: the lines that are written
-            # anew carry other times, so MLflow would hold both. Ask it once per process.
-            state.last_step = max(state.last_step, self._last_posted_step(trial.id, run_id))
-        self._checked.add(trial.id)
+            state = self._read_state(trial.id, run_id)
+            if state.state not in ENDED:
+                # Killed after a post and before its count, then resumed: the lines that are
+                # written anew carry other times, so MLflow would hold both. Ask it once.
+                state.last_step = max(state.last_step, self._last_posted_step(trial.id, run_id))
+        self._states[trial.id] = state
+        state.versions = None
         return state
 
     def _create_trial_run(self, trial: TrialRecord) -> str:
@@ -248,17 +261,15 @@ class Tracker:
         history = self._client.get_metric_history(run_id, key) if key else []
         return max((metric.step for metric in history), default=-1)
 
-    def _post_params(self, trial: TrialRecord, state: TrialState) -> None:
+    def _post_params(self, trial: TrialRecord, state: RunState) -> None:
         if not state.has_params:
-            _log_params(self._client, state.run_id, trial.settings)
+            log_params(self._client, state.run_id, trial.settings)
             state.has_params = True
-            self._save()
+            self._save(state)
 
-    def _post_metrics(self, trial: TrialRecord, state: TrialState) -> None:
+    def _post_metrics(self, trial: TrialRecord, state: RunState) -> None:
         """Post the lines past the last posted step, in batches that end with a line."""
-        from mlflow.entities import Metric
-
-        batch: list[Metric] = []
+        batch: list[MetricPoint] = []
         batch_step = state.last_step
         for step, time_ms, metrics in metric_lines(self._folder.metrics(trial.id)):
             if step <= state.last_step:
@@ -266,17 +277,17 @@ class Tracker:
             if len(batch) + len(metrics) > MAX_METRICS_PER_POST:
                 self._post_batch(state, batch, batch_step)
                 batch = []
-            batch += [Metric(key, value, time_ms, step) for key, value in metrics.items()]
+            batch += [(key, value, time_ms, step) for key, value in metrics.items()]
             batch_step = step
         if batch:
             self._post_batch(state, batch, batch_step)
 
-    def _post_batch(self, state: TrialState, batch: "list[Metric]", step: int) -> None:
-        self._client.log_batch(state.run_id, metrics=batch)
+    def _post_batch(self, state: RunState, batch: list[MetricPoint], step: int) -> None:
+        log_metrics(self._client, state.run_id, batch)
         state.last_step = step
-        self._save()
+        self._save(state)
 
-    def _post_scores(self, trial: TrialRecord, state: TrialState) -> None:
+    def _post_scores(self, trial: TrialRecord, state: RunState) -> None:
         card = self._folder.read_scores(trial.id)
         if card is None or trial.state != "done":
             return
@@ -288,45 +299,40 @@ class Tracker:
             time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
             self._log_changed(state.run_id, values, step=trial.total_steps or 0, time_ms=time_ms)
             state.files["scores"] = digest
-            self._save()
+            self._save(state)
 
     def _log_changed(
         self, run_id: str, values: Mapping[str, float], *, step: int, time_ms: int
     ) -> None:
         """Log the values that MLflow does not show as the latest already."""
-        from mlflow.entities import Metric
-
         known = self._client.get_run(run_id).data.metrics
         changed = {key: value for key, value in values.items() if known.get(key) != value}
-        metrics = [Metric(key, value, time_ms, step) for key, value in changed.items()]
-        for start in range(0, len(metrics), MAX_METRICS_PER_POST):
-            self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_POST])
+        points = [(key, value, time_ms, step) for key, value in changed.items()]
+        log_metrics(self._client, run_id, points)
 
-    def _post_trial_files(self, trial: TrialRecord, state: TrialState) -> None:
+    def _post_trial_files(self, trial: TrialRecord, state: RunState) -> None:
         root = self._folder.trial(trial.id)
-        self._post_text(state.run_id, state.files, "settings.yaml", to_yaml(trial.settings))
+        self._post_text(state, "settings.yaml", to_yaml(trial.settings))
         if trial.state == "done":
             for name in ("scores.json", "samples.jsonl"):
-                self._post_file(state.run_id, state.files, root / name)
+                self._post_file(state, root / name)
         if trial.state == "failed" and (root / "log.txt").exists():
-            self._post_text(state.run_id, state.files, "log_tail.txt", tail(root / "log.txt"))
+            self._post_text(state, "log_tail.txt", tail(root / "log.txt"))
 
-    def _post_text(self, run_id: str, posted: dict[str, str], name: str, text: str) -> None:
-        if posted.get(name) != (digest := sha256(redact(text).encode()).hexdigest()):
-            self._client.log_text(run_id, redact(text), name)
-            posted[name] = digest
-            self._save()
+    def _post_text(self, state: RunState, name: str, text: str) -> None:
+        if state.files.get(name) != (digest := sha256(redact(text).encode()).hexdigest()):
+            self._client.log_text(state.run_id, redact(text), name)
+            state.files[name] = digest
+            self._save(state)
 
-    def _post_file(
-        self, run_id: str, posted: dict[str, str], path: Path, under: str | None = None
-    ) -> None:
+    def _post_file(self, state: RunState, path: Path, under: str | None = None) -> None:
         name = f"{under}/{path.name}" if under else path.name
-        if path.exists() and posted.get(name) != (digest := sha256_of(path)):
-            self._client.log_artifact(run_id, str(path), under)
-            posted[name] = digest
-            self._save()
+        if path.exists() and state.files.get(name) != (digest := sha256_of(path)):
+            self._client.log_artifact(state.run_id, str(path), under)
+            state.files[name] = digest
+            self._save(state)
 
-    def _post_trial_state(self, trial: TrialRecord, state: TrialState) -> None:
+    def _post_trial_state(self, trial: TrialRecord, state: RunState) -> None:
         """Tags and status last: a run that MLflow shows as finished has all of its scores."""
         if state.state == trial.state:
             return
@@ -340,26 +346,29 @@ class Tracker:
         else:
             self._client.set_terminated(state.run_id, status, milliseconds(trial.ended_at))
         state.state = trial.state
-        self._save()
+        self._save(state)
 
     def _finish(self, status: FinalStatus) -> None:
-        parent, posted = self._record.parent_run_id, self._state.files
+        parent = self._record.parent_run_id
+        state = self._read_state(None, parent)
         for key, label in base_labels(self._folder.read_sweep().bases).items():
-            self._post_untuned(key, label)
+            self._post_untuned(state, key, label)
         sweep_text = self._folder.sweep_json.read_text(encoding="utf-8")
-        self._post_text(parent, posted, "sweep.json", sweep_text)
+        self._post_text(state, "sweep.json", sweep_text)
         for path in (self._folder.report_md, self._folder.report_html):
-            self._post_file(parent, posted, path)
+            self._post_file(state, path)
         for path in sorted(self._folder.plots.glob("*")):
-            self._post_file(parent, posted, path, "plots")
+            self._post_file(state, path, "plots")
         findings = read_findings(self._folder)
         # The page of a run opens with this tag's text.
         self._client.set_tag(parent, "mlflow.note.content", redact(headline(findings)))
         for name, count in findings.trials.model_dump().items():
             self._client.set_tag(parent, f"plw.trials_{name}", str(count))
-        self._client.set_terminated(parent, status)
+        # The end of its last trial, and so the same whenever it is posted.
+        ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
+        self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)
 
-    def _post_untuned(self, key: str, label: str) -> None:
+    def _post_untuned(self, state: RunState, key: str, label: str) -> None:
         """Post the untuned scores of a base, under its key where a label says there are several."""
         card = self._folder.read_base_scores(key)
         if card is None:
@@ -367,43 +376,6 @@ class Tracker:
         parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
         values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
         self._log_changed(parent, values, step=0, time_ms=written_at(path))
-        self._post_file(parent, self._state.files, path, f"untuned/{key}" if label else "untuned")
+        self._post_file(state, path, f"untuned/{key}" if label else "untuned")
         if label:
             self._client.set_tag(parent, f"plw.untuned_{key}", label)
-
-
-def _client(uri: str) -> "MlflowClient":
-    for name, value in CLIENT_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Left by an enclosing MLflow run, it would draw our runs into that one.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _mlflow_errors() -> tuple[type[Exception], ...]:
-    """What MLflow being away or refusing raises; the errors of requests are OSErrors."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, OSError)
-
-
-def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(key, param_text(value)) for key, value in flatten(redact(dict(settings)))]
-    for start in range(0, len(params), MAX_PARAMS_PER_POST):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_POST])
-
-
-def _set_spec_tags(client: "MlflowClient", run_id: str, spec: Mapping[str, Any]) -> None:
-    """The spec as tags, since a sweep that is run again may have another, and params are fixed."""
-    from mlflow.entities import RunTag
-
-    tags = [RunTag(f"spec.{key}", param_text(value)) for key, value in flatten(redact(dict(spec)))]
-    for start in range(0, len(tags), MAX_PARAMS_PER_POST):
-        client.log_batch(run_id, tags=tags[start : start + MAX_PARAMS_PER_POST])

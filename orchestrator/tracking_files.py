@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evals.scores import ScoreCard
 from orchestrator.plain import redact
+from orchestrator.reader import Version
 from orchestrator.record import SweepFolder
 from trainers.files import read_json, write_json
 
@@ -22,45 +23,46 @@ LOG_TAIL_BYTES = 64 * 1024
 NOT_METRICS = frozenset({"step", "time", "total_steps"})
 
 
-class TrialState(BaseModel):
-    """What MLflow already has of a trial. `files` maps artifacts to the digest of their content."""
+class RunState(BaseModel):
+    """What MLflow already has of one run: a trial's, or the sweep's own for the trial None.
+
+    `files` maps artifacts to the digest of their content; `versions` are those of the trial's
+    files when all of them had been posted.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    trial_id: str | None
     run_id: str
     has_params: bool = False
     last_step: int = -1
     state: str | None = None
     files: dict[str, str] = {}
+    versions: tuple[Version, ...] | None = None
 
 
-class TrackingState(BaseModel):
-    """`tracking_state.json`: what MLflow already has below one parent run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    parent_run_id: str
-    trials: dict[str, TrialState] = {}
-    files: dict[str, str] = {}
-
-
-def read_state(folder: SweepFolder, parent_run_id: str) -> TrackingState:
-    """The state of the runs below `parent_run_id`: a fresh one if the file is about another."""
-    path = _state_path(folder)
+def read_state(folder: SweepFolder, trial_id: str | None, run_id: str) -> RunState:
+    """What MLflow has of the run: nothing if the file is about another run, or cannot be read."""
+    path = _state_path(folder, trial_id)
     if path.exists():
-        state = TrackingState.model_validate(read_json(path))
-        if state.parent_run_id == parent_run_id:
-            return state
-    return TrackingState(parent_run_id=parent_run_id)
+        try:
+            state = RunState.model_validate(read_json(path))
+        except ValueError:
+            logger.warning("%s is damaged: posting it all again", path)
+        else:
+            if state.run_id == run_id:
+                return state
+    return RunState(trial_id=trial_id, run_id=run_id)
 
 
-def write_state(folder: SweepFolder, state: TrackingState) -> None:
+def write_state(folder: SweepFolder, state: RunState) -> None:
     """Write `tracking_state.json`, in one step."""
-    write_json(_state_path(folder), state.model_dump(mode="json"))
+    write_json(_state_path(folder, state.trial_id), state.model_dump(mode="json"))
 
 
-def _state_path(folder: SweepFolder) -> Path:
-    return folder.root / "tracking_state.json"
+def _state_path(folder: SweepFolder, trial_id: str | None) -> Path:
+    # One file for each run: one for all would be written anew, whole, for each step of each trial.
+    return (folder.root if trial_id is None else folder.trial(trial_id)) / "tracking_state.json"
 
 
 def score_metrics(card: ScoreCard, prefix: str = "") -> dict[str, float]:

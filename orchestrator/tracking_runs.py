@@ -1,4 +1,4 @@
-"""Find a sweep's runs in MLflow again, or make them."""
+"""Find a sweep's runs in MLflow again, or make them, and see what they have."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.plain import redact
 from orchestrator.record import SweepFolder, TrackingRecord
-from orchestrator.tracking_files import milliseconds
+from orchestrator.tracking_files import RunState, milliseconds
 from orchestrator.tracking_uri import artifact_root, is_web
 from trainers.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    # Types only: at run time orchestrator.tracking alone imports mlflow, and hands its client on.
+    # Types only: at run time orchestrator.tracking_client alone imports mlflow.
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -99,3 +99,21 @@ def _active_runs(client: "MlflowClient", experiment_id: str, condition: str) -> 
         token = page.token
         if not token:
             return
+
+
+def verified(client: "MlflowClient", state: RunState) -> RunState:
+    """The state as far as MLflow bears it out: what it may lack is to be posted again."""
+    there = set(_artifacts(client, state.run_id))
+    return RunState(
+        trial_id=state.trial_id,
+        run_id=state.run_id,
+        files={name: digest for name, digest in state.files.items() if name in there},
+    )
+
+
+def _artifacts(client: "MlflowClient", run_id: str, folder: str | None = None) -> Iterator[str]:
+    for entry in client.list_artifacts(run_id, folder):
+        if entry.is_dir:
+            yield from _artifacts(client, run_id, entry.path)
+        else:
+            yield str(entry.path)

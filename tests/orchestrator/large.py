@@ -7,7 +7,7 @@ from tests.orchestrator.sweeps import DEMO, UNTUNED, card, trial, write_metrics,
 
 
 def write_large_sweep(root: Path, num_trials: int, num_steps: int) -> SweepFolder:
-    """Of every 20 trials 16 are done; one each failed, runs, waits and has not begun."""
+    """Of every 20 trials 16 are done; one each has failed, runs, waits and is pending."""
     cycle: list[State] = ["done"] * 16 + ["failed", "training", "waiting", "pending"]
     trials = []
     for index in range(num_trials):
@@ -20,6 +20,8 @@ def write_large_sweep(root: Path, num_trials: int, num_steps: int) -> SweepFolde
     cards = {record.id: scores for record in trials if record.state == "done"}
     folder = write_sweep(root, trials, cards, card(UNTUNED))
     for record in trials:
-        if record.state in ("done", "failed", "training"):
+        if record.state == "pending":
+            folder.write_trial(record)
+        elif record.state != "waiting":
             write_metrics(folder, record.id, range(1, num_steps + 1))
     return folder

@@ -110,7 +110,7 @@ def trial(
             "seed": seed,
         }
     ).model_dump(mode="json")
-    has_ended = state in ("done", "failed")
+    has_ended = state in ("done", "stopped", "failed")
     other_id = "".join(f"-{value}" for value in other.values())
     return TrialRecord(
         id=f"{str(plw).replace('.', '')}s{seed}{other_id}",

@@ -131,7 +131,8 @@ def test_syncing_again_from_a_new_process_adds_no_run_and_no_point(
     assert before[f"{run_ids[1]}/loss"] == 4
 
     for name in ["tracking_state.json", "tracking.json"] if lost == "both" else lost:
-        (demo_sweep.root / name).unlink()
+        for path in demo_sweep.root.rglob(name):
+            path.unlink()
     second = track(demo_sweep, store_uri)
     assert second.finish("FINISHED")
     assert second.record == first.record
@@ -146,7 +147,7 @@ def test_kill_between_the_creation_of_a_run_and_its_record_makes_no_second_run(
     before_the_run = demo_sweep.tracking_json.read_text()
     first.sync_trial(FIRST)
     write_text(demo_sweep.tracking_json, before_the_run)
-    (demo_sweep.root / "tracking_state.json").unlink()
+    (demo_sweep.trial(FIRST) / "tracking_state.json").unlink()
 
     second = track(demo_sweep, store_uri)
     second.sync_trial(FIRST)
@@ -161,13 +162,13 @@ def test_kill_before_the_count_and_resumed_lines_with_new_times_add_no_point(
     folder = write_sweep(tmp_path / "s", [running], {})
     first = track(folder, store_uri)
     first.sync_trial(running.id)
-    state_path = folder.root / "tracking_state.json"
+    state_path = folder.trial(running.id) / "tracking_state.json"
     counted = state_path.read_text()
     write_metrics(folder, running.id, range(1, 7))
     first.sync_trial(running.id)
     # The kill: MLflow has steps 5 and 6, the count does not. The trainer resumes from step 4.
     write_text(state_path, counted)
-    assert json.loads(counted)["trials"][running.id]["last_step"] == 4
+    assert json.loads(counted)["last_step"] == 4
     write_metrics(folder, running.id, range(1, 9), start=1_790_009_000.0)
 
     second = track(folder, store_uri)

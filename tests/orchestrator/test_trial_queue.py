@@ -114,7 +114,8 @@ def test_a_grid_runs_every_point_with_every_seed_and_then_ends(tmp_path: Path) -
 
 def test_an_excluded_point_of_a_grid_does_not_run(tmp_path: Path) -> None:
     space = {PLW: [0, 1], "loss.normalization": ["weights", "nonzero"]}
-    bench = Bench(tmp_path, search={"space": space, "exclude": [{PLW: 0, "loss.normalization": "nonzero"}]})  # fmt: skip
+    left_out = [{PLW: 0, "loss.normalization": "nonzero"}]
+    bench = Bench(tmp_path, search={"space": space, "exclude": left_out})
     assert searched(bench, drain(bench)) == [
         {PLW: 0, "loss.normalization": "weights"},
         {PLW: 1, "loss.normalization": "weights"},

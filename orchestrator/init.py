@@ -1,0 +1,67 @@
+"""Specs to start from, and the JSON Schema by which editors complete and check them."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from orchestrator.spec import SweepSpec
+from trainers.errors import InputError, Problem
+from trainers.files import write_text
+
+Preset = Literal["demo", "grid", "bayes", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+PRESET_FOLDER = Path(__file__).parent / "presets"
+SCHEMA_NAME = "plw.schema.json"
+EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_NAME}"
+HOW_TO_COMPLETE = (
+    f"# For completion and checks in an editor: plw init --schema {SCHEMA_NAME}, then begin this\n"
+    f"# file with: {EDITOR_LINE.removeprefix('# ')}\n"
+)
+
+
+def spec_text(preset: Preset, *, has_schema: bool) -> str:
+    """The text of a preset, with the line by which editors find the schema, or how to get it."""
+    text = (PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
+    return f"{EDITOR_LINE}\n{text}" if has_schema else f"{text}\n{HOW_TO_COMPLETE}"
+
+
+def write_spec(path: Path, preset: Preset, *, is_forced: bool) -> None:
+    """Write a preset to `path`; it names the schema if one lies beside it.
+
+    Raises:
+        InputError: there is such a file and `is_forced` is false, or it cannot be written.
+    """
+    has_schema = path.with_name(SCHEMA_NAME).exists()
+    _write(path, spec_text(preset, has_schema=has_schema), is_forced=is_forced)
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a sweep spec as people write it."""
+    schema = SweepSpec.model_json_schema()
+    # Left out, it is the file's own name.
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def write_schema(path: Path, *, is_forced: bool) -> None:
+    """Write the schema to `path`.
+
+    Raises:
+        InputError: there is such a file and `is_forced` is false, or it cannot be written.
+    """
+    _write(path, json.dumps(spec_schema(), indent=2) + "\n", is_forced=is_forced)
+
+
+def _write(path: Path, text: str, *, is_forced: bool) -> None:
+    if path.is_dir():
+        fault, fix = "is a folder", "name a file in it"
+    elif path.exists() and not is_forced:
+        fault, fix = "there is such a file already", "give another name, or --force to replace it"
+    else:
+        try:
+            write_text(path, text)
+        except OSError as error:
+            fault, fix = f"cannot be written: {error.strerror or error}", "give another path"
+        else:
+            return
+    raise InputError(Problem(message=fault, where=str(path), fix=fix))
