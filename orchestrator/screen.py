@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from orchestrator.sweep import Outcome
     from trainers.stats import DataStats
 
-_PLANNED = {"pending": "pending", "scores": "done, scored anew", "done": "done, skipped"}
+_PLANNED = {
+    "pending": "pending",
+    "scores": "done, scored anew",
+    "done": "done, skipped",
+    "stopped": "stopped early, skipped",
+}
 _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -32,7 +37,7 @@ def console() -> Console:
 
 def print_plan(plan: "SweepPlan") -> None:
     """The trials, what each will cost, and what the sweep needs."""
-    title = f"sweep {plan.name}: {trials_phrase(len(plan.trials))}"
+    title = f"sweep {plan.name}: {trials_phrase(len(plan.trials) + plan.num_open)}"
     table = Table(title=title, title_justify="left")
     for heading in ("id", *plan.trials[0].searched, "state"):
         table.add_column(heading)
@@ -47,10 +52,11 @@ def print_plan(plan: "SweepPlan") -> None:
             f"{trial.tokens:,}",
             format_duration(trial.estimated_train_seconds if trial.state == "pending" else None),
         )
+    if plan.num_open:
+        chosen = f"and {trials_phrase(plan.num_open)} more, chosen from the results of those before"
+        table.caption, table.caption_justify = chosen, "left"
     console().print(table)
-    left = [trial for trial in plan.trials if trial.state == "pending"]
-    seconds = [trial.estimated_train_seconds for trial in left]
-    total = None if None in seconds else sum(s for s in seconds if s is not None)
+    total = plan.estimated_train_seconds
     memory = format_number(plan.estimated_memory_gib, ".1f")
     needs = {
         "training in all": f"about {format_duration(total)}, one trial at a time "
@@ -109,6 +115,9 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
                     "num_skipped": outcome.num_skipped,
                     "num_failed": outcome.num_failed,
                     "num_unfinished": outcome.num_unfinished,
+                    "num_stopped": outcome.num_stopped,
+                    "num_not_started": outcome.num_not_started,
+                    "end_reason": outcome.end_reason,
                     "headline": headline(findings),
                 },
                 indent=2,
@@ -122,6 +131,11 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     for trial in folder.read_trials():
         if trial.state == "failed":
             click.echo(f"failed: {trial.id}: {trial.error}; see {folder.trial(trial.id)}/log.txt")
+    if outcome.num_stopped:
+        click.echo(f"{trials_phrase(outcome.num_stopped)} stopped early for falling behind.")
+    if outcome.end_reason is not None:
+        left = f"; {trials_phrase(outcome.num_not_started)} did not start"
+        click.echo(f"ended: {outcome.end_reason}{left if outcome.num_not_started else ''}")
     if outcome.num_unfinished:
         is_one = outcome.num_unfinished == 1
         are, checkpoints = (
