@@ -138,11 +138,10 @@ def logs(
     if as_json:
         click.echo(json.dumps({"path": str(log.path), "lines": text.splitlines()}, indent=2))
         return
-    click.echo(text, nl=False)
-    if is_followed:
-        with suppress(KeyboardInterrupt):
-            for chunk in follow(found, log, end):
-                click.echo(chunk, nl=False)
+    with suppress(KeyboardInterrupt):
+        click.echo(text, nl=False)
+        for chunk in follow(found, log, end) if is_followed else ():
+            click.echo(chunk, nl=False)
 
 
 @click.command()

@@ -32,6 +32,9 @@ def test_the_command_line_starts_without_heavy_imports(module: str) -> None:
     assert imported_by(module) & HEAVY == set()
 
 
-@pytest.mark.parametrize("module", ["orchestrator.record", "orchestrator.report"])
+@pytest.mark.parametrize(
+    "module", ["record", "report", "screen", "lookup", "watch", "logs", "stop", "sync"]
+)
 def test_reading_a_sweep_needs_no_torch(module: str) -> None:
-    assert imported_by(module) & {"torch", "ray", "deepspeed", "mlflow"} == set()
+    loaded = imported_by(f"orchestrator.{module}")
+    assert loaded & {"torch", "ray", "deepspeed", "mlflow"} == set()
