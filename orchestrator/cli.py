@@ -123,7 +123,7 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
     prepared = check(spec, address=address)
     if not as_json:
         click.echo(
-            f"sweep {spec.name}: {trials_phrase(len(prepared.plan.trials) + prepared.plan.num_open)}, "
+            f"sweep {spec.name}: {trials_phrase(prepared.plan.num_trials)}, "
             f"{prepared.plan.num_done} done before; log: {spec.folder / 'sweep.log'}"
         )
     try:

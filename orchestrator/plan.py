@@ -58,6 +58,11 @@ class SweepPlan(BaseModel):
         return all(base.has_scores for base in self.bases)
 
     @property
+    def num_trials(self) -> int:
+        """Those that are listed, and those that the search has yet to choose."""
+        return len(self.trials) + self.num_open
+
+    @property
     def has_work(self) -> bool:
         """Whether anything is left to be trained or scored."""
         is_skipped = all(trial.state in ("done", "stopped") for trial in self.trials)

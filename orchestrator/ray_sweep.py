@@ -32,8 +32,9 @@ def run_jobs(
     cluster: Cluster,
     scheduler: TrialScheduler | None,
     on_interrupt: Callable[[], None],
+    driver: type[TrialDriver] = TrialDriver,
 ) -> None:
-    """Run the queue's jobs to their ends.
+    """Run the queue's jobs to their ends, each by an actor of class `driver`.
 
     A trial that fails is recorded as failed and does not stop the others. A first Ctrl-C calls
     `on_interrupt`, which may ask the folder's trials to stop; a second one raises
@@ -56,7 +57,7 @@ def run_jobs(
     # A job's record is ours and its results are few: Tune's own files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialDriver, ranks=ranks), reservation),
+        tune.with_resources(tune.with_parameters(driver, ranks=ranks), reservation),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
             scheduler=scheduler,

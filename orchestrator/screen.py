@@ -37,7 +37,7 @@ def console() -> Console:
 
 def print_plan(plan: "SweepPlan") -> None:
     """The trials, what each will cost, and what the sweep needs."""
-    title = f"sweep {plan.name}: {trials_phrase(len(plan.trials) + plan.num_open)}"
+    title = f"sweep {plan.name}: {trials_phrase(plan.num_trials)}"
     table = Table(title=title, title_justify="left")
     for heading in ("id", *plan.trials[0].searched, "state"):
         table.add_column(heading)

@@ -28,7 +28,9 @@ from trainers.errors import InputError, Problem
 from trainers.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
+    # Types only: these import mlflow and Ray, which take seconds.
     from orchestrator.follow import Follower
+    from orchestrator.trial_driver import TrialDriver
 
 _VERSIONED_PACKAGES = ("plw-sweep", "torch", "transformers", "deepspeed", "ray", "mlflow")
 
@@ -191,8 +193,12 @@ def run_sweep(
     *,
     address: str | None,
     is_silent: bool = False,
+    driver: "type[TrialDriver] | None" = None,
 ) -> Outcome:
     """Run what is not done, keep MLflow and the terminal up to date, and write the report.
+
+    Args:
+        driver: of the trials, another one than usual where what trials do is not wanted.
 
     Raises:
         InputError: the cluster is not there or too small, MLflow stopped answering before the
@@ -211,7 +217,7 @@ def run_sweep(
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
             slots(spec.resources, cluster)
         to_run = prepare_folder(spec, prepared, spec_path)
-        outcome = _run(spec, prepared, to_run, cluster, screen)
+        outcome = _run(spec, prepared, to_run, cluster, screen, driver)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome
 
@@ -222,6 +228,7 @@ def _run(
     to_run: list[str],
     cluster: Cluster | None,
     screen: TextIO | None,
+    driver: "type[TrialDriver] | None",
 ) -> Outcome:
     """The sweep once its folder is prepared; `cluster` is None where nothing is to be run."""
     from orchestrator.follow import Follower
@@ -239,7 +246,7 @@ def _run(
             follower.show_once()
         else:
             with follower:
-                end_reason = _run_jobs(spec, prepared, cluster, follower)
+                end_reason = _run_jobs(spec, prepared, cluster, follower, driver)
     except BaseException:
         _mark_interrupted(folder)
         tracker.finish("KILLED")
@@ -263,11 +270,16 @@ def _run(
 
 
 def _run_jobs(
-    spec: SweepSpec, prepared: Prepared, cluster: Cluster, follower: "Follower"
+    spec: SweepSpec,
+    prepared: Prepared,
+    cluster: Cluster,
+    follower: "Follower",
+    driver: "type[TrialDriver] | None",
 ) -> str | None:
     """Run what is to be run; returns why it ended before everything was done, if it did."""
     from orchestrator.ray_sweep import run_jobs
     from orchestrator.stopping import make_scheduler
+    from orchestrator.trial_driver import TrialDriver
 
     folder = SweepFolder(spec.folder)
     resources = spec.resources
@@ -283,7 +295,8 @@ def _run_jobs(
         folder.request_stop(None)
         follower.say_stopping()
 
-    run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt)
+    driver = driver or TrialDriver
+    run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt, driver)
     return queue.end_reason
 
 

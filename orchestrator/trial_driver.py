@@ -86,7 +86,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def _give(self) -> None:
         if self._ranks is None:
-            self._ranks = WarmRanks(f"ranks-{os.getpid()}", self._settings)
+            self._ranks = self._make_ranks()
         self._is_given = self._is_running = True
         self._given_at = time.monotonic()
         if self._kind == "base":
@@ -104,6 +104,9 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             settings=record.settings,
             model_path=str(self._folder.model(record.id)),
         )
+
+    def _make_ranks(self) -> WarmRanks:
+        return WarmRanks(f"ranks-{os.getpid()}", self._settings)
 
     def _is_stop_requested(self) -> bool:
         folder = self._folder

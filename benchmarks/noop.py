@@ -1,0 +1,117 @@
+"""A sweep whose trials do nothing, as a process: `python -m benchmarks.noop RESULT NUM_TRIALS`.
+
+Everything of a sweep is there but the workers: search, queue, Tune, records, MLflow, the follower,
+the report. Writes seconds and memory as JSON.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ruamel.yaml import YAML
+
+from evals.scores import Score, ScoreCard
+from orchestrator.mailbox import JobKind, Progress, StopKind
+from orchestrator.ray_launch import RankSettings
+from orchestrator.record import SweepFolder
+from orchestrator.trial_driver import TrialDriver
+from trainers.files import write_json, write_text
+
+METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
+           "tokens_per_second": 640.0, "loss": 2.0, "prompt_loss": 3.0}  # fmt: skip
+RESULT = {"model_path": "none", "steps": 1, "num_tokens": 64, "seconds": 0.0,
+          "tokens_per_second": 640.0, "completion_loss": 2.0, "prompt_loss": 3.0, "loss_rsd": 0.1,
+          "distance": 0.1, "distance_by_layer": {}}  # fmt: skip
+
+
+class NoRanks:
+    """In the place of workers: every job is done as soon as it is given."""
+
+    def __init__(self, settings: RankSettings) -> None:
+        self._folder = SweepFolder(Path(settings.root))
+
+    def give(
+        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+    ) -> None:
+        """Write what a job leaves behind."""
+        place = self._folder.base(key) if kind == "base" else self._folder.trial(key)
+        if kind == "trial":
+            write_text(place / "metrics.jsonl", json.dumps(METRICS) + "\n")
+            write_json(place / "train.json", {"config": settings, "result": RESULT})
+        score = Score(name="heldout_completion_loss", group=None, value=2.0, standard_error=0.1,
+                      ci_low=1.8, ci_high=2.2, num_items=8, higher_is_better=False,
+                      unit="nats per token", interval_method="bootstrap")  # fmt: skip
+        card = ScoreCard(model_path=model_path, scores=[score], signature={}, seconds=0.0)
+        write_json(place / "scores.json", card.model_dump(mode="json"))
+
+    def wait(self, seen: Progress, timeout_s: float) -> Progress:
+        """The end."""
+        return Progress(outcome="done", attempts=1)
+
+    def stop(self, kind: StopKind) -> None:
+        """Nothing runs."""
+
+    def close(self, *, wait: bool = True, timeout_s: float = 10) -> None:
+        """Nothing is held."""
+
+
+class NoopDriver(TrialDriver):
+    """A driver whose trials take no time of their own."""
+
+    def _make_ranks(self) -> Any:
+        return NoRanks(self._settings)
+
+
+def main(result: Path, num_trials: int) -> None:
+    """Run the sweep in the working directory, which must hold model/ and data.jsonl."""
+    from orchestrator.spec import load_spec
+    from orchestrator.sweep import check, run_sweep
+
+    spec = {
+        "name": "noop",
+        "model": {"path": "./model"},
+        "data": {"path": "data.jsonl", "template": "plain", "max_length": 64,
+                 "heldout_examples": 8},
+        "schedule": {"steps": 1},
+        "deepspeed": {"zero_stage": 1, "precision": "float32"},
+        "search": {"space": {"loss.prompt_loss_weight": [
+            index / num_trials for index in range(num_trials)]}},
+        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
+    }  # fmt: skip
+    path = Path("noop.yaml")
+    with path.open("w") as file:
+        YAML().dump(spec, file)
+    loaded = load_spec(path)
+    prepared = check(loaded, address=None)
+    started = time.monotonic()
+    outcome = run_sweep(loaded, prepared, path, address=None, is_silent=True, driver=NoopDriver)
+    seconds = time.monotonic() - started
+    assert outcome.num_run == num_trials
+    ends = sorted(p.stat().st_mtime for p in Path("runs/noop/trials").glob("*/trial.json"))
+    write_json(
+        result,
+        {
+            "trials": num_trials,
+            "seconds": seconds,
+            # From the first trial's end to the last's: Ray's own start is paid once.
+            "noop_s_per_trial": (ends[-1] - ends[0]) / (num_trials - 1),
+            "driver_memory_bytes": psutil.Process().memory_info().rss,
+            "status_s": _seconds_of("status", "runs/noop"),
+            "report_s": _seconds_of("report", "runs/noop"),
+        },
+    )
+
+
+def _seconds_of(*command: str) -> float:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "orchestrator.cli", *command], check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

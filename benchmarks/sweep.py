@@ -1,0 +1,199 @@
+"""What a trial costs beyond its training: this orchestrator beside Ray's documented pattern.
+
+Both run the same fine-tunes, one after another on the same workers, in turns of this one run. Ray's
+pattern is a Tune function that builds a `TorchTrainer` for each trial; here Tune's actors and the
+trainer's workers stay warm. A trial's overhead is the time from the end of the trial before it to
+its own end, less what it trained and, here, scored; so imports, the start of workers, the loading
+of the model and its export count, and the first trial of each side does not.
+
+With `--noop` trials that do nothing go through all of it but the workers: search, queue, Tune,
+records, MLflow and the screen's thread.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from ruamel.yaml import YAML
+
+from trainers.files import read_json
+
+PLWS = (0, 0.01, 0.1, 0.242, 0.5, 1)
+
+
+def spec_of(arguments: argparse.Namespace, num_trials: int) -> dict[str, Any]:
+    """A sweep of short trials that are scored on a single example."""
+    return {
+        "name": "overhead",
+        "model": {"path": arguments.model},
+        "data": {"path": arguments.data, "template": "plain", "max_length": 64,
+                 "heldout_examples": 8},
+        "schedule": {"steps": arguments.steps},
+        "batch": {"global_batch_size": 2 * arguments.workers, "micro_batch_size": 2},
+        "deepspeed": {"zero_stage": 1, "precision": "float32"},
+        "search": {"space": {"loss.prompt_loss_weight": list(PLWS[:num_trials])}},
+        "evals": {"heldout": {"examples": 1}, "multiple_choice": None, "short_generation": None,
+                  "long_generation": None},
+        "resources": {"workers_per_trial": arguments.workers, "max_concurrent_trials": 1},
+    }  # fmt: skip
+
+
+def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
+    """Seconds of each trial after the first, through `plw sweep`."""
+    path = folder / "overhead.yaml"
+    with path.open("w") as file:
+        YAML().dump(spec_of(arguments, arguments.trials), file)
+    run(["-m", "orchestrator.cli", "sweep", path.name], folder)
+    sweep = folder / "runs" / "overhead"
+    trials = [
+        sweep / "trials" / trial_id for trial_id in read_json(sweep / "sweep.json")["trial_ids"]
+    ]
+    records = [read_json(trial / "trial.json") for trial in trials]
+    ends = [(trial / "scores.json").stat().st_mtime for trial in trials]
+    work = [record["train_seconds"] + record["eval_seconds"] for record in records]
+    return overheads(ends, work)
+
+
+def ray_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
+    """Seconds of each trial after the first, through Ray's documented pattern."""
+    from orchestrator.planner import trial_config
+    from orchestrator.spec import SweepSpec
+
+    spec = SweepSpec.model_validate(spec_of(arguments, arguments.trials))
+    settings = [
+        trial_config(spec, {"loss.prompt_loss_weight": plw}).model_dump(mode="json")
+        for plw in PLWS[: arguments.trials]
+    ]
+    job = {"folder": str(folder), "workers": arguments.workers, "settings": settings}
+    (folder / "job.json").write_text(json.dumps(job))
+    run(["-m", "benchmarks.ray_pattern", "job.json"], folder)
+    paths = [folder / f"trial{index}" / "train.json" for index in range(arguments.trials)]
+    seconds = [read_json(path)["result"]["seconds"] for path in paths]
+    return overheads([path.stat().st_mtime for path in paths], seconds)
+
+
+def overheads(ends: Sequence[float], work: Sequence[float]) -> list[float]:
+    """What lies between the ends of trials beyond their work, in seconds."""
+    return [
+        after - before - seconds
+        for (before, after), seconds in zip(pairwise(ends), work[1:], strict=True)
+    ]
+
+
+def run(command: list[str], folder: Path) -> None:
+    """A Python command in `folder`, its output kept beside it.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    log = folder / "output.txt"
+    with log.open("w") as file:
+        code = subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    if code != 0:
+        raise RuntimeError(f"{command} failed: {log.read_text()[-2000:]}")
+
+
+def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both sides in turns, each in a fresh folder and process."""
+    ours: list[float] = []
+    pattern: list[float] = []
+    for turn in range(arguments.rounds):
+        for name, measure, found in (
+            ("ours", our_overheads, ours),
+            ("ray", ray_overheads, pattern),
+        ):
+            place = folder / f"{name}{turn}"
+            place.mkdir()
+            found += measure(arguments, place)
+            say(f"{name}, round {turn + 1}: {', '.join(f'{s:.1f}' for s in found)} s beyond work")
+    return {
+        "overhead_s": fmean(ours),
+        "ray_pattern_overhead_s": fmean(pattern),
+        "overhead_ratio": fmean(ours) / fmean(pattern),
+        "workers": arguments.workers,
+        "trials": len(ours),
+    }
+
+
+def noop_rows(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """Sweeps of so many trials that do nothing."""
+    from tests.tiny_model import save_tiny_model
+    from tests.trainers.runs import write_data
+
+    rows = []
+    for count in counts:
+        place = folder / f"noop{count}"
+        place.mkdir()
+        save_tiny_model(place / "model")
+        write_data(place / "data.jsonl", 40)
+        run(["-m", "benchmarks.noop", "result.json", str(count)], place)
+        rows.append(read_json(place / "result.json"))
+        say(f"{count} trials that do nothing: {rows[-1]['noop_s_per_trial']:.3f} s each")
+    return rows
+
+
+def say(line: str) -> None:
+    """A line of progress, kept out of the result."""
+    print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shown = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shown.add_argument("--model", default="demo:smollm2-135m-instruct", help="as model.path")
+    shown.add_argument("--data", default="demo:python-docs-short", help="as data.path")
+    shown.add_argument("--trials", type=int, default=4, choices=range(2, 7), help="of each side")
+    shown.add_argument("--workers", type=int, default=2, help="of each trial")
+    shown.add_argument("--steps", type=int, default=2, help="of each trial")
+    shown.add_argument("--rounds", type=int, default=1, help="turns of each side")
+    shown.add_argument("--noop", type=int, nargs="*", default=None, metavar="TRIALS",
+                       help="instead: trials that do nothing, 100 and 1000 unless given")  # fmt: skip
+    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="plw-bench-") as name:
+        folder = Path(name)
+        if options.noop is None:
+            rows = [overhead_row(options, folder)]
+        else:
+            rows = noop_rows(options.noop or (100, 1000), folder)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table()
+    for key in rows[0]:
+        table.add_column(key, justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
