@@ -122,7 +122,7 @@ def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ):
             place = folder / f"{name}{turn}"
             place.mkdir()
-            found += measure(arguments, place)
+            found.extend(measure(arguments, place))
             say(f"{name}, round {turn + 1}: {', '.join(f'{s:.1f}' for s in found)} s beyond work")
     return {
         "overhead_s": fmean(ours),
@@ -168,8 +168,13 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--workers", type=int, default=2, help="of each trial")
     shown.add_argument("--steps", type=int, default=2, help="of each trial")
     shown.add_argument("--rounds", type=int, default=1, help="turns of each side")
-    shown.add_argument("--noop", type=int, nargs="*", default=None, metavar="TRIALS",
-                       help="instead: trials that do nothing, 100 and 1000 unless given")  # fmt: skip
+    shown.add_argument(
+        "--noop",
+        type=int,
+        nargs="*",
+        metavar="TRIALS",
+        help="instead: trials that do nothing, 100 and 1000 unless given",
+    )
     shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return shown
 

@@ -13,9 +13,6 @@ from tests.orchestrator.plw import plw, plw_json, refused
 from trainers.config_file import _plain, read_yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# Of the search engine, which is built apart.
-HAS_SEARCHES = "points" in type(load_spec(EXAMPLES / "demo.yaml").search).model_fields
-NEEDS_SEARCHES = pytest.mark.skipif(not HAS_SEARCHES, reason="no search.points and search.seeds")
 PAPER = [0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1]
 
 
@@ -54,7 +51,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert f"error: {below}: cannot be written: " in refused("init", below)
 
 
-@NEEDS_SEARCHES
 def test_the_grid_has_five_weights_and_three_seeds(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     plw("init", path, "--preset", "grid")
@@ -63,7 +59,6 @@ def test_the_grid_has_five_weights_and_three_seeds(tmp_path: Path) -> None:
     assert search.seeds == [0, 1, 2]
 
 
-@NEEDS_SEARCHES
 def test_the_bayesian_search_is_over_weight_and_learning_rate(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     plw("init", path, "--preset", "bayes")
@@ -108,8 +103,8 @@ def test_specs_name_the_schema_that_lies_beside_them(tmp_path: Path) -> None:
     [
         "demo",
         "paper",
-        pytest.param("grid", marks=NEEDS_SEARCHES),
-        pytest.param("bayes", marks=NEEDS_SEARCHES),
+        "grid",
+        "bayes",
     ],
 )
 def test_the_schema_accepts_the_presets(tmp_path: Path, preset: str) -> None:
