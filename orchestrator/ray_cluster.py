@@ -21,7 +21,9 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ranks that import torch and DeepSpeed on a busy machine need longer than Ray's minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    local = {"num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    # Ray Train asks the dashboard's state API whether a controller has died, and without it never
+    # gives the placement group of a dead one back. It takes 150 MB.
+    local = {"num_cpus": num_cpus, "include_dashboard": True} if address is None else {}
     try:
         ray.init(
             address=address or "local",
