@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.constraints import all_hold, read_constraint
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-# Suggestions of the sampler that may break a constraint or repeat a point before one is drawn.
-MAX_SUGGESTIONS = 20
+# Suggestions of the sampler that may break a constraint or repeat a point. A Gaussian process
+# whose optimum lies beyond a constraint would suggest it for ever, at a fit each.
+MAX_SUGGESTIONS = 5
+# Points that are drawn then, of which the one nearest to the last suggestion is taken.
+NUM_NEAR = 100
 # Draws after which we say that there is no further point; also the largest space that is listed.
 MAX_DRAWS = 10_000
 # Points before tpe and gp learn. Optuna's own 10 would leave 2 of 12 to them.
@@ -190,10 +193,12 @@ class SampledSearch:
             if self._is_new(searched):
                 return self._take(searched)
             self._reject()
-        params = self._draw(fixed)
-        if params is None:
+        drawn = list(islice(self._drawn(fixed), NUM_NEAR))
+        if not drawn:
             return None
-        return self._take(self._suggest(params))
+        wanted = self._space.partial_params(searched)
+        nearest = min(drawn, key=lambda params: self._distance(params, wanted))
+        return self._take(self._suggest(nearest))
 
     def _suggest(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         if fixed:
@@ -218,22 +223,28 @@ class SampledSearch:
     def _is_new(self, searched: Mapping[str, Any]) -> bool:
         return point_key(searched) not in self._taken and all_hold(self._constraints, searched)
 
-    def _draw(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Params of a new point, drawn evenly."""
-        size = self._space.size()
+    def _drawn(self, fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Params of new points, drawn evenly; all of them where the space is small."""
+        distributions, size = self._distributions, self._space.size()
         if size is not None and size <= MAX_DRAWS:
-            choices = [
-                params
-                for params in self._all_params()
-                if params.items() >= fixed.items() and self._is_new(self._space.to_searched(params))
-            ]
-            return self._rng.choice(choices) if choices else None
-        for _ in range(MAX_DRAWS):
-            drawn = {name: _draw(one, self._rng) for name, one in self._distributions.items()}
-            params = {**drawn, **fixed}
+            listed = [params for params in self._all_params() if params.items() >= fixed.items()]
+            self._rng.shuffle(listed)
+            drawn = iter(listed)
+        else:
+            drawn = (
+                {**{name: _draw(one, self._rng) for name, one in distributions.items()}, **fixed}
+                for _ in range(MAX_DRAWS)
+            )
+        for params in drawn:
             if self._is_new(self._space.to_searched(params)):
-                return params
-        return None
+                yield params
+
+    def _distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        """How far two points are apart, in shares of each range; other list values are 1 apart."""
+        return sum(
+            _distance(distribution, one[name], other[name])
+            for name, distribution in self._distributions.items()
+        )
 
     def _all_params(self) -> Iterator[dict[str, Any]]:
         ranges = {
@@ -295,6 +306,17 @@ def _draw(distribution: "BaseDistribution", rng: random.Random) -> Any:
             round(value) if distribution.log else rng.randint(distribution.low, distribution.high)
         )
     return min(max(value, low), high)
+
+
+def _distance(distribution: "BaseDistribution", one: Any, other: Any) -> float:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return float(one != other)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    ends = (distribution.low, distribution.high, one, other)
+    low, high, one, other = (math.log(end) if distribution.log else end for end in ends)
+    return abs(float(one) - float(other)) / max(float(high) - float(low), 1e-12)
 
 
 @contextmanager

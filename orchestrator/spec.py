@@ -1,15 +1,25 @@
 """The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from evals.config import EvalConfig
+from orchestrator.constraints import all_hold, read_constraint
 from orchestrator.search_config import SearchConfig
+from orchestrator.search_rules import Rule, corners, rule_error
+from orchestrator.setting_fields import with_values
 from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, read_yaml
+
+_MEASURED_BY = {
+    "heldout_completion_loss": "heldout",
+    "multiple_choice_accuracy": "multiple_choice",
+    "short_generation_exact_match": "short_generation",
+    "long_generation_chrf": "long_generation",
+}
 
 
 class ResourceConfig(Section):
@@ -50,6 +60,13 @@ class SweepSpec(TrainConfig):
     resources: ResourceConfig = ResourceConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        rules = [*_unmeasured(self), *_impossible(self)]
+        if rules:
+            raise rule_error(rules)
+        return self
+
     @property
     def folder(self) -> Path:
         return Path(self.output_dir or f"runs/{self.name}").expanduser().absolute()
@@ -87,3 +104,35 @@ def _with_absolute_paths(spec: SweepSpec) -> SweepSpec:
         update={"path": absolute(spec.data.path), "template": absolute(spec.data.template)}
     )
     return spec.model_copy(update={"model": model, "data": data})
+
+
+def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
+    """Objectives that evals leave out, where the search looks at them."""
+    search = spec.search
+    default = SearchConfig.model_fields["objectives"].default
+    if search.method not in ("tpe", "gp") and search.objectives == default:
+        return
+    for index, name in enumerate(search.objectives):
+        if getattr(spec.evals, _MEASURED_BY[name]) is None:
+            yield Rule(
+                ("search", "objectives", index),
+                f"search.objectives: {name} is not measured, evals.{_MEASURED_BY[name]} is null",
+                f"set evals.{_MEASURED_BY[name]}, or take another objective",
+            )
+
+
+def _impossible(spec: SweepSpec) -> Iterator[Rule]:
+    """The first combination of a sampled space that is no valid fine-tune; a grid's are planned."""
+    if spec.search.method == "grid":
+        return
+    constraints = [read_constraint(text) for text in spec.search.constraints]
+    for corner in corners(spec.search):
+        if not all_hold(constraints, corner):
+            continue
+        try:
+            TrainConfig.model_validate(with_values(spec.train_settings(), corner))
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+            message = f"search.space holds {corner}, which is not valid: {rule}"
+            yield Rule(("search", "space"), message, "change the space, or add a constraint")
+            return
