@@ -7,23 +7,32 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.constraints import all_hold, read_constraint
+from orchestrator.findings import w_p
+from orchestrator.narrow import narrowing_w_p
+from orchestrator.recommend import Recommendation, recommend
 from orchestrator.search import Observation, Point, point_key
-from orchestrator.search_config import SearchConfig
+from orchestrator.search_config import Range, SearchConfig
 from orchestrator.search_rules import OBJECTIVES, first_points, holds_values
+from orchestrator.setting_fields import PLW
 from orchestrator.space import Space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-# Suggestions of the sampler that may break a constraint or repeat a point before one is drawn.
-MAX_SUGGESTIONS = 20
+# Suggestions of the sampler that may break a constraint or repeat a point. A Gaussian process
+# whose optimum lies beyond a constraint would suggest it for ever, at a fit each.
+MAX_SUGGESTIONS = 5
+# Points that are drawn then, of which the one nearest to the last suggestion is taken.
+NUM_NEAR = 100
 # Draws after which we say that there is no further point; also the largest space that is listed.
 MAX_DRAWS = 10_000
+# Points before tpe and gp learn. Optuna's own 10 would leave 2 of 12 to them.
+STARTUP_POINTS = 4
 _STUDY = "plw"
 
 
@@ -47,7 +56,9 @@ class SampledSearch:
         self._number = num_done
         self._taken = {point_key(observation.searched) for observation in known}
         self._seen = [dict(observation.searched) for observation in known]
-        self._first = deque([*map(dict, unfinished), *first_points(config)])
+        self._pending: dict[int, dict[str, Any]] = {}
+        spread = spread_points(config) if learns_plw_alone(config) else []
+        self._first = deque([*map(dict, unfinished), *first_points(config), *spread])
         self._done = [o for o in known if self._is_informative(o)]
         self._num_rejected = 0
         with _quiet():
@@ -59,6 +70,8 @@ class SampledSearch:
         if self._number >= self._config.points:
             self.ended = f"all {self._config.points} points have been asked for"
             return None
+        if self._is_known_enough():
+            return None
         with _quiet():
             while self._first:
                 part = self._first.popleft()
@@ -67,7 +80,7 @@ class SampledSearch:
                 point = self._next(part)
                 if point is not None:
                     return point
-            point = self._next({})
+            point = self._next(self._narrowing() or {})
         if point is None:
             self.ended = "every point of the space has been tried"
             if self._space.size() is None:
@@ -78,6 +91,7 @@ class SampledSearch:
 
     def tell(self, number: int, observation: Observation) -> None:
         """Take in how a point came out; scores that are not finite count as a failure."""
+        self._pending.pop(number, None)
         failed = observation.state == "failed"
         result = None
         if self._is_informative(observation):
@@ -87,6 +101,42 @@ class SampledSearch:
             failed = True
         with _quiet():
             self._searcher.on_trial_complete(str(number), result=result, error=failed)
+
+    def _narrowing(self) -> dict[str, Any] | None:
+        """The PLW that narrows most where the best one is; None where the sampler knows better."""
+        config = self._config
+        values = config.space.get(PLW)
+        several = len(config.objectives) > 1
+        if not learns_plw_alone(config) or several or not self._done:
+            return None
+        assert isinstance(values, Range), "learns_plw_alone asks for a range"
+        taken = [w_p(point[PLW]) for point in self._seen]
+        low, high = w_p(values.low), w_p(values.high)
+        proposed = narrowing_w_p(taken, self._recommend().w_p, low, high)
+        return self._space.to_searched({PLW: proposed})
+
+    def _recommend(self) -> Recommendation:
+        return recommend(
+            [w_p(observation.searched[PLW]) for observation in self._done],
+            [observation.values[0] for observation in self._done if observation.values],
+            OBJECTIVES[self._config.objectives[0]],
+        )
+
+    def _is_known_enough(self) -> bool:
+        """Whether the interval of the best w_p is as narrow as the spec asks for."""
+        within = self._config.stop_when_plw_within
+        if within is None or not self._done:
+            return False
+        found = self._recommend()
+        if found.ci_low is None or found.ci_high is None:
+            return False
+        if (found.ci_high - found.ci_low) / 2 > within:
+            return False
+        self.ended = (
+            f"the best w_p is known to be {found.w_p:.3f}, 95% {found.ci_low:.3f} to"
+            f" {found.ci_high:.3f} (PLW {found.plw:.3g})"
+        )
+        return True
 
     def _is_informative(self, observation: Observation) -> bool:
         values = observation.values
@@ -143,10 +193,12 @@ class SampledSearch:
             if self._is_new(searched):
                 return self._take(searched)
             self._reject()
-        params = self._draw(fixed)
-        if params is None:
+        drawn = list(islice(self._drawn(fixed), NUM_NEAR))
+        if not drawn:
             return None
-        return self._take(self._suggest(params))
+        wanted = self._space.partial_params(searched)
+        nearest = min(drawn, key=lambda params: self._distance(params, wanted))
+        return self._take(self._suggest(nearest))
 
     def _suggest(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         if fixed:
@@ -164,28 +216,35 @@ class SampledSearch:
     def _take(self, searched: dict[str, Any]) -> Point:
         self._taken.add(point_key(searched))
         self._seen.append(searched)
+        self._pending[self._number] = searched
         self._number += 1
         return Point(self._number - 1, searched)
 
     def _is_new(self, searched: Mapping[str, Any]) -> bool:
         return point_key(searched) not in self._taken and all_hold(self._constraints, searched)
 
-    def _draw(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Params of a new point, drawn evenly."""
-        size = self._space.size()
+    def _drawn(self, fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Params of new points, drawn evenly; all of them where the space is small."""
+        distributions, size = self._distributions, self._space.size()
         if size is not None and size <= MAX_DRAWS:
-            choices = [
-                params
-                for params in self._all_params()
-                if params.items() >= fixed.items() and self._is_new(self._space.to_searched(params))
-            ]
-            return self._rng.choice(choices) if choices else None
-        for _ in range(MAX_DRAWS):
-            drawn = {name: _draw(one, self._rng) for name, one in self._distributions.items()}
-            params = {**drawn, **fixed}
+            listed = [params for params in self._all_params() if params.items() >= fixed.items()]
+            self._rng.shuffle(listed)
+            drawn = iter(listed)
+        else:
+            drawn = (
+                {**{name: _draw(one, self._rng) for name, one in distributions.items()}, **fixed}
+                for _ in range(MAX_DRAWS)
+            )
+        for params in drawn:
             if self._is_new(self._space.to_searched(params)):
-                return params
-        return None
+                yield params
+
+    def _distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        """How far two points are apart, in shares of each range; other list values are 1 apart."""
+        return sum(
+            _distance(distribution, one[name], other[name])
+            for name, distribution in self._distributions.items()
+        )
 
     def _all_params(self) -> Iterator[dict[str, Any]]:
         ranges = {
@@ -196,6 +255,22 @@ class SampledSearch:
             yield dict(zip(ranges, values, strict=True))
 
 
+def learns_plw_alone(config: SearchConfig) -> bool:
+    """Whether tpe or gp search a range of PLW and nothing else."""
+    is_range = isinstance(config.space.get(PLW), Range)
+    return is_range and len(config.space) == 1 and config.method in ("tpe", "gp")
+
+
+def spread_points(config: SearchConfig) -> list[dict[str, Any]]:
+    """Both ends and both thirds of the range of w_p: from four points on, a top can be fitted."""
+    values = config.space[PLW]
+    assert isinstance(values, Range), "learns_plw_alone asks for a range"
+    low, high = w_p(values.low), w_p(values.high)
+    space = Space(config.space)
+    shares = (0, 1, 1 / 3, 2 / 3)
+    return [space.to_searched({PLW: low + share * (high - low)}) for share in shares]
+
+
 def make_sampler(config: SearchConfig) -> "BaseSampler":
     """The Optuna sampler of a method."""
     from optuna.samplers import GPSampler, RandomSampler, TPESampler
@@ -203,8 +278,15 @@ def make_sampler(config: SearchConfig) -> "BaseSampler":
     if config.method == "random":
         return RandomSampler(seed=config.seed)
     if config.method == "tpe":
-        return TPESampler(multivariate=True, constant_liar=True, seed=config.seed)
-    return GPSampler(seed=config.seed, deterministic_objective=False)
+        return TPESampler(
+            n_startup_trials=STARTUP_POINTS,
+            multivariate=True,
+            constant_liar=True,
+            seed=config.seed,
+        )
+    return GPSampler(
+        n_startup_trials=STARTUP_POINTS, deterministic_objective=False, seed=config.seed
+    )
 
 
 def _draw(distribution: "BaseDistribution", rng: random.Random) -> Any:
@@ -224,6 +306,17 @@ def _draw(distribution: "BaseDistribution", rng: random.Random) -> Any:
             round(value) if distribution.log else rng.randint(distribution.low, distribution.high)
         )
     return min(max(value, low), high)
+
+
+def _distance(distribution: "BaseDistribution", one: Any, other: Any) -> float:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return float(one != other)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    ends = (distribution.low, distribution.high, one, other)
+    low, high, one, other = (math.log(end) if distribution.log else end for end in ends)
+    return abs(float(one) - float(other)) / max(float(high) - float(low), 1e-12)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ each with its place (`orchestrator.search_rules`).
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, WrapValidator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from orchestrator.search_rules import broken_rules
+from orchestrator.search_rules import broken_rules, rule_error
 from trainers.config import Positive, PositiveInt, Section
 
 Method = Literal["grid", "random", "tpe", "gp"]
@@ -141,17 +141,5 @@ class SearchConfig(Section):
     def _all_rules(self) -> Self:
         rules = broken_rules(self)
         if rules:
-            raise ValidationError.from_exception_data(
-                "search",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "rule", "{message}", {"message": rule.message, "fix": rule.fix}
-                        ),
-                        loc=rule.key_path,
-                        input=None,
-                    )
-                    for rule in rules
-                ],
-            )
+            raise rule_error(rules)
         return self

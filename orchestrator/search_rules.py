@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from orchestrator.constraints import Constraint, read_constraint
 from orchestrator.setting_fields import (
     CADENCE,
@@ -38,6 +41,21 @@ class Rule(NamedTuple):
     key_path: tuple[str | int, ...]
     message: str
     fix: str
+
+
+def rule_error(rules: Sequence[Rule]) -> ValidationError:
+    """One error of all rules, which pydantic and `build_config` give the place they stand in."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "rule", "{message}", {"message": rule.message, "fix": rule.fix}
+            ),
+            loc=rule.key_path,
+            input=None,
+        )
+        for rule in rules
+    ]
+    return ValidationError.from_exception_data("search", details)
 
 
 def broken_rules(search: "SearchConfig") -> list[Rule]:

@@ -1,6 +1,8 @@
 """Every setting of a trial by its dotted path, with the type and the bounds of its values."""
 
+import copy
 import types
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -76,3 +78,15 @@ def _adapter(dotted: str) -> TypeAdapter[Any]:
     if field.metadata:
         rules = Annotated[field.annotation, *field.metadata]
     return TypeAdapter(rules)
+
+
+def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings in which values by dotted path have been put."""
+    changed = copy.deepcopy(dict(settings))
+    for dotted, value in values.items():
+        *parents, last = dotted.split(".")
+        section = changed
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    return changed

@@ -1,18 +1,27 @@
 """The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from evals.config import EvalConfig
+from orchestrator.constraints import all_hold, read_constraint
 from orchestrator.search_config import SearchConfig
+from orchestrator.search_rules import Rule, corners, rule_error
+from orchestrator.setting_fields import with_values
 from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, read_yaml
 
 # What a spec need not give beside the values that are searched for it.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
+_MEASURED_BY = {
+    "heldout_completion_loss": "heldout",
+    "multiple_choice_accuracy": "multiple_choice",
+    "short_generation_exact_match": "short_generation",
+    "long_generation_chrf": "long_generation",
+}
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -64,6 +73,13 @@ class SweepSpec(TrainConfig):
     retries: RetryConfig = RetryConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        rules = [*_unmeasured(self), *_impossible(self), *_without_price(self)]
+        if rules:
+            raise rule_error(rules)
+        return self
+
     @property
     def folder(self) -> Path:
         return Path(self.output_dir or f"runs/{self.name}").expanduser().absolute()
@@ -75,12 +91,6 @@ class SweepSpec(TrainConfig):
         if early_stopping is not None:
             settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
         return settings
-
-    @model_validator(mode="after")
-    def _price_of_money(self) -> Self:
-        if self.search.budget.money is not None and not self.resources.price_per_gpu_hour:
-            raise ValueError("search.budget.money needs resources.price_per_gpu_hour above 0")
-        return self
 
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -129,3 +139,45 @@ def _start_from_searched(content: dict[str, Any]) -> None:
             section = content.setdefault(name, {})
             if isinstance(section, dict):
                 section.setdefault(key, values[0])
+
+
+def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
+    """Objectives that evals leave out, where the search looks at them."""
+    search = spec.search
+    default = SearchConfig.model_fields["objectives"].default
+    if search.method not in ("tpe", "gp") and search.objectives == default:
+        return
+    for index, name in enumerate(search.objectives):
+        if getattr(spec.evals, _MEASURED_BY[name]) is None:
+            yield Rule(
+                ("search", "objectives", index),
+                f"search.objectives: {name} is not measured, evals.{_MEASURED_BY[name]} is null",
+                f"set evals.{_MEASURED_BY[name]}, or take another objective",
+            )
+
+
+def _impossible(spec: SweepSpec) -> Iterator[Rule]:
+    """The first combination of a sampled space that is no valid fine-tune; a grid's are planned."""
+    if spec.search.method == "grid":
+        return
+    constraints = [read_constraint(text) for text in spec.search.constraints]
+    for corner in corners(spec.search):
+        if not all_hold(constraints, corner):
+            continue
+        try:
+            TrainConfig.model_validate(with_values(spec.train_settings(), corner))
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+            message = f"search.space holds {corner}, which is not valid: {rule}"
+            yield Rule(("search", "space"), message, "change the space, or add a constraint")
+            return
+
+
+def _without_price(spec: SweepSpec) -> Iterator[Rule]:
+    """A budget of money of which nobody could tell when it is spent."""
+    if spec.search.budget.money is not None and not spec.resources.price_per_gpu_hour:
+        yield Rule(
+            ("search", "budget", "money"),
+            "search.budget.money needs resources.price_per_gpu_hour above 0",
+            "add the price, or take gpu_hours",
+        )

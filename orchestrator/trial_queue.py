@@ -205,4 +205,6 @@ def is_plw_known(config: SearchConfig, observations: Sequence[Observation]) -> b
         [o.values[0] for o in done if o.values],
         higher_is_better=OBJECTIVES[config.objectives[0]],
     )
+    if found.ci_low is None or found.ci_high is None:
+        return False
     return (found.ci_high - found.ci_low) / 2 <= within
