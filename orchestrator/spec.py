@@ -1,20 +1,31 @@
 """The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from evals.config import EvalConfig
 from orchestrator.search_config import SearchConfig
-from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
+from trainers.config import MAX_COUNT, NonNegative, PathText, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, read_yaml
 
 # What a spec need not give beside the values that are searched for it.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+# What files and folders may be called everywhere.
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+# The measure that an objective comes from.
+_MEASURES = {
+    "heldout_completion_loss": "heldout",
+    "multiple_choice_accuracy": "multiple_choice",
+    "short_generation_exact_match": "short_generation",
+    "long_generation_chrf": "long_generation",
+}
 
 
 class ResourceConfig(Section):
@@ -52,11 +63,10 @@ class SweepSpec(TrainConfig):
     """A sweep: the settings of a fine-tune, and what is tried for some of them."""
 
     name: str = Field(
-        min_length=1,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        json_schema_extra={"pattern": _NAME_PATTERN},
         description="Name of the sweep; left out, that of the file without its ending.",
     )
-    output_dir: str | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
+    output_dir: PathText | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
     note: str | None = Field(None, description="A caveat that the report repeats.")
     search: SearchConfig
     evals: EvalConfig = EvalConfig()
@@ -76,11 +86,55 @@ class SweepSpec(TrainConfig):
             settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
         return settings
 
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        if not re.match(_NAME_PATTERN, name):
+            raise PydanticCustomError(
+                "rule",
+                "{message}",
+                {
+                    "message": "name must be 1 to 100 letters, digits, '.', '_' and '-', the first "
+                    f"a letter or digit, got {name!r}",
+                    "fix": "edit name, or add one: without it, that of the file is taken",
+                },
+            )
+        return name
+
     @model_validator(mode="after")
     def _price_of_money(self) -> Self:
         if self.search.budget.money is not None and not self.resources.price_per_gpu_hour:
-            raise ValueError("search.budget.money needs resources.price_per_gpu_hour above 0")
+            raise ValueError(
+                "search.budget.money needs resources.price_per_gpu_hour above 0; give the price, "
+                "or drop the budget"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _measured_objectives(self) -> Self:
+        # Grids and random draws do not look at the default, which may then stand for nothing.
+        is_learning = self.search.method in ("tpe", "gp")
+        unmeasured = [
+            (index, name)
+            for index, name in enumerate(self.search.objectives)
+            if getattr(self.evals, _MEASURES[name]) is None
+            and (is_learning or self.search.objectives != ["heldout_completion_loss"])
+        ]
+        if unmeasured:
+            raise ValidationError.from_exception_data(
+                "spec", [_unmeasured(index, name) for index, name in unmeasured]
+            )
+        return self
+
+
+def _unmeasured(index: int, name: str) -> InitErrorDetails:
+    message = f"search.objectives: {name} is not measured, because evals.{_MEASURES[name]} is null"
+    fix = f"drop evals.{_MEASURES[name]}: null, or take another objective"
+    return InitErrorDetails(
+        type=PydanticCustomError("rule", "{message}", {"message": message, "fix": fix}),
+        loc=("search", "objectives", index),
+        input=None,
+    )
 
 
 Config = TypeVar("Config", bound=TrainConfig)
