@@ -196,7 +196,8 @@ def _disk(
 def _no_point(spec: SweepSpec, reason: str) -> Problem:
     if spec.search.constraints:
         return Problem(
-            message="no point was found in search.space that meets them all",
+            message="no point was found in search.space that meets "
+            + " and ".join(repr(text) for text in spec.search.constraints),
             where="search.constraints",
             fix="loosen one, or widen search.space",
         )

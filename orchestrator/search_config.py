@@ -41,7 +41,7 @@ def _list_or_range(value: Any, _: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         if value.keys() & Range.model_fields:
             return Range.model_validate(value)
-        rule += "; a setting in a section is named in one, as in loss.prompt_loss_weight"
+        rule += "; name a setting by its whole path, as in loss.prompt_loss_weight"
     # In two parts, as a template must be a literal.
     raise PydanticCustomError("list_or_range", "{rule}", {"rule": rule})
 

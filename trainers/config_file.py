@@ -5,6 +5,7 @@ import difflib
 import math
 import re
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedBase, TaggedScalar
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 from ruamel.yaml.nodes import Node, ScalarNode
 
 from trainers.errors import InputError, Problem
@@ -26,7 +27,13 @@ _OF_KEY = ".[key]"  # how pydantic names the key of a mapping instead of its val
 _MAX_SHOWN = 200  # characters of a value
 # What YAML 1.1 took for switches, and 1.2 takes for text.
 _OLD_SWITCHES = ("yes", "no", "on", "off", "y", "n")
-# How to mend what the parser was within when it stopped, by the words it has for that.
+# How to mend what the parser's words say, or else what it was within when it stopped.
+_YAML_PROBLEMS = {
+    "'\\t'": "indent with spaces",
+    "undefined alias": "mark what it stands for with & first",
+    "for merging": "merge a mapping, or drop the << key",
+    "another document": "keep one document, without lines of --- or ...",
+}
 _YAML_FIXES = {
     "a flow sequence": "close the [ of line {}",
     "a flow mapping": "close the {{ of line {}",
@@ -57,7 +64,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(message=f"cannot be read: {error}", where=str(path))) from None
     try:
-        content = YAML(typ="rt").load(text)
+        with warnings.catch_warnings():
+            # Of 1e-4 under YAML 1.1, which is read as a number all the same.
+            warnings.simplefilter("ignore", YAMLWarning)
+            content = YAML(typ="rt").load(text)
     except DuplicateKeyError as error:
         fix = "keep one of the two"
         raise InputError(_yaml_problem(path, error, f"{error.problem}", fix)) from None
@@ -68,7 +78,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         fault = str(error).partition("\n")[0]
         raise InputError(Problem(message=f"not valid YAML: {fault}", where=str(path))) from None
     except RecursionError:
-        raise InputError(Problem(message="nested too deeply", where=str(path))) from None
+        raise InputError(
+            Problem(message="nested too deeply", where=str(path), fix="close the brackets")
+        ) from None
     except ValueError as error:  # A date, or another value that spells none of its kind.
         raise InputError(_bad_value(path, text, error)) from None
     if not isinstance(content, dict):
@@ -114,8 +126,9 @@ def _yaml_problem(path: Path, error: MarkedYAMLError, message: str, fix: str | N
 
 
 def _yaml_fix(error: MarkedYAMLError) -> str | None:
-    if "'\\t'" in str(error.problem):
-        return "indent with spaces"
+    for problem, fix in _YAML_PROBLEMS.items():
+        if problem in str(error.problem):
+            return fix
     context = str(error.context).removeprefix("while parsing ").removeprefix("while scanning ")
     if context not in _YAML_FIXES or error.context_mark is None:
         return None
@@ -129,8 +142,9 @@ def _bad_value(path: Path, text: str, error: ValueError) -> Problem:
         try:
             YAML(typ="rt").constructor.construct_document(node)
         except ValueError:
+            kind = str(node.tag).rpartition(":")[2]
             return Problem(
-                message=f"{shown(node.value)} cannot be read as {str(node.tag).rpartition(':')[2]}: {fault}",
+                message=f"{shown(node.value)} cannot be read as {kind}: {fault}",
                 where=f"{path}:{node.start_mark.line + 1}",
                 fix="put it in quotes if it is a text, or write another value",
             )
