@@ -8,6 +8,7 @@ Group = Literal["multiple_choice", "short_generation", "long_generation"]
 Metric = Literal["accuracy", "exact_match", "chrf"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
+MAX_SEED = 2**32 - 1  # As for training: the largest that NumPy takes.
 
 
 class EvalSection(BaseModel):
@@ -50,7 +51,7 @@ class EvalConfig(EvalSection):
     )
     batch_size: PositiveInt = Field(default=16, description="Examples scored at once.")
     seed: int = Field(
-        default=0, ge=0, description="Seed of item choice, distractors and bootstrap."
+        default=0, ge=0, le=MAX_SEED, description="Seed of item choice, distractors and bootstrap."
     )
 
     @model_validator(mode="after")

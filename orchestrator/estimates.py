@@ -89,17 +89,18 @@ def memory_by_zero_stage(
     return found
 
 
-def disk_gib(trials: Iterable[tuple[int | None, TrainConfig]]) -> float | None:
+def disk_gib(trials: Iterable[tuple[int | None, TrainConfig, int]]) -> float | None:
     """GiB for the exported models of trials and for the checkpoints of the largest.
 
     Args:
-        trials: number of parameters and settings of each; None where one number is unknown.
+        trials: number of parameters and settings of each, None where the number is unknown, and
+            how many there are of its kind.
     """
     models = checkpoints = 0
-    for num_parameters, config in trials:
+    for num_parameters, config, count in trials:
         if num_parameters is None:
             return None
-        models += num_parameters * (4 if config.deepspeed.precision == "float32" else 2)
+        models += count * num_parameters * (4 if config.deepspeed.precision == "float32" else 2)
         if config.checkpoint.every_steps is not None:
             checkpoints = max(checkpoints, 12 * (config.checkpoint.keep + 1) * num_parameters)
     return (models + checkpoints) / GIB

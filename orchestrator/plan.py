@@ -1,6 +1,5 @@
 """The trials of a sweep, who they are and what they will cost. Starts nothing."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +104,11 @@ def make_plan(spec: SweepSpec) -> Prepared:
     new = _plan_all(planner, [{**p, **r} for p in points for r in repeats(spec)])
     trials = [*history.trials, *(trial for trial in new if trial.id not in known)]
     assert spec.search.points is not None
+    if not trials:
+        raise InputError(_no_point(spec, str(search.ended)))
     num_open = max(0, spec.search.points * len(repeats(spec)) - len(trials))
+    if search.ended is not None:
+        num_open = 0
     return Prepared(sweep_plan(spec, planner, trials, num_open=num_open), planner, history)
 
 
@@ -151,7 +154,7 @@ def sweep_plan(
         cpus_per_worker=resources.cpus_per_worker,
         estimated_memory_gib=largest.estimated_memory_gib if largest else None,
         memory_by_zero_stage=_by_zero_stage(planner, largest, resources.workers_per_trial),
-        estimated_disk_gib=_disk(planner, [*to_train, *itertools.repeat(trials[0], num_open)]),
+        estimated_disk_gib=_disk(planner, to_train, trials[0], num_open),
         estimated_train_seconds=seconds,
         estimated_gpu_hours=hours,
         estimated_cost=None if price is None or hours is None else hours * price,
@@ -178,12 +181,27 @@ def _by_zero_stage(
     return memory_by_zero_stage(size, TrainConfig.model_validate(trial.settings), num_workers)
 
 
-def _disk(planner: Planner, trials: Sequence[TrialPlan]) -> float | None:
-    sizes = [planner.base_of(trial).num_parameters for trial in trials]
+def _disk(
+    planner: Planner, to_train: Sequence[TrialPlan], like: TrialPlan, num_open: int
+) -> float | None:
+    """GiB for trials, and for `num_open` more that are as large as `like`."""
+    trials = [(trial, 1) for trial in to_train] + [(like, num_open)]
     return disk_gib(
-        (size, TrainConfig.model_validate(trial.settings))
-        for size, trial in zip(sizes, trials, strict=True)
+        (planner.base_of(trial).num_parameters, TrainConfig.model_validate(trial.settings), count)
+        for trial, count in trials
+        if count
     )
+
+
+def _no_point(spec: SweepSpec, reason: str) -> Problem:
+    if spec.search.constraints:
+        return Problem(
+            message="no point was found in search.space that meets "
+            + " and ".join(repr(text) for text in spec.search.constraints),
+            where="search.constraints",
+            fix="loosen one, or widen search.space",
+        )
+    return Problem(message=reason, where="search.space", fix="widen it")
 
 
 def _twins(one: Mapping[str, Any], other: Mapping[str, Any]) -> Problem:

@@ -222,8 +222,14 @@ def trial_config(spec: SweepSpec, searched: Mapping[str, Any]) -> TrainConfig:
         return with_absolute_paths(TrainConfig.model_validate(settings))
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        is_grid = spec.search.method == "grid"
         raise InputError(
-            Problem(message=f"the trial {dict(searched)} is not valid: {rule}")
+            Problem(
+                message=f"the trial {dict(searched)} is not valid: {rule}",
+                where="search.space",
+                fix=f"rule it out by search.{'exclude' if is_grid else 'constraints'}, or change "
+                "what is set outside search.space",
+            )
         ) from None
 
 

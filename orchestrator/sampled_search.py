@@ -68,7 +68,6 @@ class SampledSearch:
         """The next point: the first points, then what the sampler suggests."""
         assert self._config.points is not None
         if self._number >= self._config.points:
-            self.ended = f"all {self._config.points} points have been asked for"
             return None
         if self._is_known_enough():
             return None

@@ -31,12 +31,15 @@ class Observation:
 
 
 class Search(Protocol):
-    """Asks for points and learns how they came out. `ended` says why there is no further one."""
+    """Asks for points and learns how they came out.
+
+    `ended` says why there was no further one before all that the spec asks for had been asked.
+    """
 
     ended: str | None
 
     def ask(self) -> Point | None:
-        """The next point; None when there is none, which `ended` then explains."""
+        """The next point; None when there is none."""
 
     def tell(self, number: int, observation: Observation) -> None:
         """How the point `number` came out."""
@@ -88,7 +91,6 @@ class GridSearch:
         for number, searched in self._points:
             if point_key(searched) not in self._known:
                 return Point(number, searched)
-        self.ended = "every point of the grid has been tried"
         return None
 
     def tell(self, number: int, observation: Observation) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.search_rules import broken_rules, rule_error
-from trainers.config import Positive, PositiveInt, Section
+from trainers.config import PathText, Positive, PositiveInt, Section, Seed
 
 Method = Literal["grid", "random", "tpe", "gp"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -37,11 +37,13 @@ def _list_or_range(value: Any, _: Callable[[Any], Any]) -> Any:
         if not value:
             raise PydanticCustomError("too_short", "needs at least 1 value", {"min_length": 1})
         return list(value)
+    rule = "must be a list of values or a range such as {low: 0, high: 1}"
     if isinstance(value, dict):
-        return Range.model_validate(value)
-    raise PydanticCustomError(
-        "list_or_range", "must be a list of values or a range such as {low: 0, high: 1}"
-    )
+        if value.keys() & Range.model_fields:
+            return Range.model_validate(value)
+        rule += "; name a setting by its whole path, as in loss.prompt_loss_weight"
+    # In two parts, as a template must be a literal.
+    raise PydanticCustomError("list_or_range", "{rule}", {"rule": rule})
 
 
 Searched = Annotated[list[Any] | Range, WrapValidator(_list_or_range)]
@@ -96,7 +98,7 @@ class SearchConfig(Section):
         description="Values to try by dotted path: a list such as loss.prompt_loss_weight: "
         "[0, 0.1, 1], or, but for a grid, a range such as {low: 0, high: 1}.",
     )
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
         None, description="Every point is run once with each `seed`; null takes the spec's own."
     )
     exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field(
@@ -115,14 +117,12 @@ class SearchConfig(Section):
         default_factory=list,
         description="Not for a grid: points that are run first; what they leave open is drawn.",
     )
-    seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="Seed of what random, tpe and gp draw."
-    )
+    seed: Seed = Field(0, description="Seed of what random, tpe and gp draw.")
     objectives: Annotated[list[str], Field(min_length=1)] = Field(
         default=["heldout_completion_loss"],
         description="Scores that the search is for; several make a Pareto front.",
     )
-    learn_from: list[str] = Field(
+    learn_from: list[PathText] = Field(
         default_factory=list,
         description="tpe and gp only: folders of other sweeps whose trials inform this one, where "
         "all that is not searched is the same.",

@@ -18,6 +18,7 @@ from orchestrator.setting_fields import (
     number_kind,
     setting_fields,
 )
+from trainers.config_file import mend, shown
 
 if TYPE_CHECKING:
     from orchestrator.search_config import Range, SearchConfig
@@ -72,6 +73,7 @@ def broken_rules(search: "SearchConfig") -> list[Rule]:
         *_points_rules(search),
         *_seeds_rules(search),
         *_objective_rules(search),
+        *_learning_rules(search),
         *_stopping_rules(search),
     ]
 
@@ -108,8 +110,9 @@ def _list_rules(
     for index, value in enumerate(values):
         rule = broken_rule_of(dotted, value)
         if rule:
-            yield Rule((*path, index), f"{label}: {rule}, got {value!r}", f"edit {label}")
-        if value in values[:index]:
+            fix = mend(label, value, rule)
+            yield Rule((*path, index), f"{label}: {rule}, got {shown(value)}", fix)
+        if any(_is_same(value, one) for one in values[:index]):
             yield Rule((*path, index), f"{label} lists {value!r} twice", "drop one")
 
 
@@ -130,7 +133,7 @@ def _range_rules(dotted: str, values: "Range", path: tuple[str, ...], label: str
             yield Rule((*path, end), f"{label}.{end}: {rule}, got {value!r}", f"edit {label}")
     if values.low >= values.high:
         message = f"{label}.low must be below high, got {values.low:g} and {values.high:g}"
-        yield Rule((*path, "low"), message, "list a single value instead of a range")
+        yield Rule((*path, "low"), message, "swap them, or list a single value instead")
     if dotted == PLW and values.scale is not None:
         message = f"{label} has a scale of its own, w_p = PLW^0.30103, got {values.scale!r}"
         yield Rule((*path, "scale"), message, "drop scale")
@@ -161,9 +164,9 @@ def _point_rules(
         if dotted not in search.space:
             yield Rule((*path, dotted), f"{dotted} is not searched", _nearest(dotted, search.space))
         elif not is_in(search.space[dotted], dotted, value):
-            shown = _shown_values(search.space[dotted])
+            there = _shown_values(search.space[dotted])
             message = f"{label} must be in search.space, got {value!r}"
-            yield Rule((*path, dotted), message, f"there: {shown}")
+            yield Rule((*path, dotted), message, f"there: {there}")
 
 
 def is_in(values: "list[Any] | Range", dotted: str, value: Any) -> bool:
@@ -275,6 +278,12 @@ def _objective_rules(search: "SearchConfig") -> Iterator[Rule]:
             yield Rule(path, message, _nearest(name, OBJECTIVES))
         if name in search.objectives[:index]:
             yield Rule(path, f"search.objectives lists {name} twice", "drop one")
+
+
+def _learning_rules(search: "SearchConfig") -> Iterator[Rule]:
+    if search.learn_from and search.method not in ("tpe", "gp"):
+        message = f"search.learn_from is for tpe and gp, not for {search.method}"
+        yield Rule(("learn_from",), message, "drop it, or change search.method")
 
 
 def _stopping_rules(search: "SearchConfig") -> Iterator[Rule]:

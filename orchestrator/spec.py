@@ -1,17 +1,19 @@
 """The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from evals.config import EvalConfig
 from orchestrator.constraints import all_hold, read_constraint
 from orchestrator.search_config import SearchConfig
 from orchestrator.search_rules import Rule, corners, rule_error
 from orchestrator.setting_fields import with_values
-from trainers.config import NonNegative, PositiveInt, Section, TrainConfig
+from trainers.config import MAX_COUNT, NonNegative, PathText, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, read_yaml
 
 # What a spec need not give beside the values that are searched for it.
@@ -23,7 +25,9 @@ _MEASURED_BY = {
     "long_generation_chrf": "long_generation",
 }
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+# What files and folders may be called everywhere.
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class ResourceConfig(Section):
@@ -61,11 +65,10 @@ class SweepSpec(TrainConfig):
     """A sweep: the settings of a fine-tune, and what is tried for some of them."""
 
     name: str = Field(
-        min_length=1,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        json_schema_extra={"pattern": _NAME_PATTERN},
         description="Name of the sweep; left out, that of the file without its ending.",
     )
-    output_dir: str | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
+    output_dir: PathText | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
     note: str | None = Field(None, description="A caveat that the report repeats.")
     search: SearchConfig
     evals: EvalConfig = EvalConfig()
@@ -91,6 +94,21 @@ class SweepSpec(TrainConfig):
         if early_stopping is not None:
             settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
         return settings
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        if not re.match(_NAME_PATTERN, name):
+            raise PydanticCustomError(
+                "rule",
+                "{message}",
+                {
+                    "message": "name must be 1 to 100 letters, digits, '.', '_' and '-', the first "
+                    f"a letter or digit, got {name!r}",
+                    "fix": "edit name, or add one: without it, that of the file is taken",
+                },
+            )
+        return name
 
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -148,11 +166,12 @@ def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
     if search.method not in ("tpe", "gp") and search.objectives == default:
         return
     for index, name in enumerate(search.objectives):
-        if getattr(spec.evals, _MEASURED_BY[name]) is None:
+        measure = _MEASURED_BY[name]
+        if getattr(spec.evals, measure) is None:
             yield Rule(
                 ("search", "objectives", index),
-                f"search.objectives: {name} is not measured, evals.{_MEASURED_BY[name]} is null",
-                f"set evals.{_MEASURED_BY[name]}, or take another objective",
+                f"search.objectives: {name} is not measured, because evals.{measure} is null",
+                f"drop evals.{measure}: null, or take another objective",
             )
 
 
@@ -179,5 +198,5 @@ def _without_price(spec: SweepSpec) -> Iterator[Rule]:
         yield Rule(
             ("search", "budget", "money"),
             "search.budget.money needs resources.price_per_gpu_hour above 0",
-            "add the price, or take gpu_hours",
+            "give the price, or drop the budget",
         )

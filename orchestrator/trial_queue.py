@@ -9,20 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.budget import Budget
-from orchestrator.findings import w_p
 from orchestrator.history import History, observe, plan_point
 from orchestrator.planner import Planner, TrialPlan, pending_record, prepare_base
 from orchestrator.record import SweepFolder
 from orchestrator.run_trial import stopped
 from orchestrator.search import Observation, Point, make_search
-from orchestrator.search_config import SearchConfig
-from orchestrator.search_rules import OBJECTIVES
-from orchestrator.setting_fields import PLW
 from orchestrator.spec import SweepSpec
 from trainers.errors import InputError
-
-# Fewer points tell next to nothing of a curve with three unknowns.
-MIN_POINTS_TO_STOP = 5
 
 # States in which a trial will not go on by itself.
 ENDED = ("done", "failed", "stopped", "interrupted")
@@ -75,7 +68,6 @@ class TrialQueue:
         self._bases: set[str] = set()
         self._queue_new_bases()
         self._open: dict[int, _OpenPoint] = {}
-        self._observations = list(history.known)
         self._stopped_points: set[int] = set()
         self.end_reason: str | None = None
 
@@ -92,13 +84,9 @@ class TrialQueue:
             if spent is not None:
                 self.end_reason = spent
                 return None
-            if is_plw_known(self._spec.search, self._observations):
-                self.end_reason = (
-                    f"the best w_p is known to within {self._spec.search.stop_when_plw_within:g}"
-                )
-                return None
             point = self._search.ask()
             if point is None:
+                self.end_reason = self._search.ended
                 return None
             self._open_point(point)
 
@@ -187,24 +175,4 @@ class TrialQueue:
         records = [self._folder.read_trial(trial_id) for trial_id in point.trial_ids]
         known = [record for record in records if record is not None]
         observation = observe(self._folder, point.searched, known, self._spec.search.objectives)
-        self._observations.append(observation)
         self._search.tell(number, observation)
-
-
-def is_plw_known(config: SearchConfig, observations: Sequence[Observation]) -> bool:
-    """Whether the best w_p is known as closely as `search.stop_when_plw_within` asks."""
-    within = config.stop_when_plw_within
-    done = [o for o in observations if o.state == "done" and o.values is not None]
-    if within is None or len(done) < MIN_POINTS_TO_STOP:
-        return False
-    from orchestrator.recommend import recommend
-
-    # Checked when the spec was read: this needs one objective, and the PLW in the space.
-    found = recommend(
-        [w_p(o.searched[PLW]) for o in done],
-        [o.values[0] for o in done if o.values],
-        higher_is_better=OBJECTIVES[config.objectives[0]],
-    )
-    if found.ci_low is None or found.ci_high is None:
-        return False
-    return (found.ci_high - found.ci_low) / 2 <= within

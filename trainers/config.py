@@ -4,9 +4,10 @@ Every field has one line that says what it is, its unit and what its special val
 sweep spec reuses these sections, so a setting has the same dotted path everywhere.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 NormalizationMode = Literal["weights", "nonzero", "completion", "tokens"]
 Precision = Literal["float32", "bfloat16"]
@@ -14,10 +15,38 @@ CompletionTurns = Literal["last", "all"]
 TooLong = Literal["truncate", "drop", "error"]
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
-PositiveInt = Annotated[int, Field(ge=1)]
+# The largest numbers: what follows from them, such as tokens of a run, must stay a finite float,
+# and NumPy, which draws for Optuna, takes no larger seeds.
+MAX_COUNT = 10**12
+MAX_EPOCHS = 10**6
+MAX_SEED = 2**32 - 1
+
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+MAX_PATH_PART_BYTES = 255
+
+
+def _possible_path(text: str) -> str:
+    """`text`, if a file could be called so: what asks for others crashes or looks for none."""
+    if "\0" in text:
+        raise ValueError("must not hold a zero byte")
+    if any(len(part.encode()) > MAX_PATH_PART_BYTES for part in text.split("/")):
+        raise ValueError(f"no part of a path may be longer than {MAX_PATH_PART_BYTES} bytes")
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise ValueError(
+            f"must not begin with {user}, which is no user's home folder here"
+        ) from None
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_possible_path)]
 
 
 class Section(BaseModel):
@@ -28,7 +57,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    path: str = Field(
+    path: PathText = Field(
         min_length=1,
         description="Local folder, hub name, or demo:smollm2-135m-instruct.",
     )
@@ -44,7 +73,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    path: str = Field(
+    path: PathText = Field(
         min_length=1,
         description=(
             "JSONL, JSON or Parquet file, hub name, demo:python-docs-short or "
@@ -52,7 +81,7 @@ class DataConfig(Section):
         ),
     )
     split: str = Field("train", description="Split of a hub data set.")
-    template: str = Field(
+    template: PathText = Field(
         "chat",
         min_length=1,
         description=(
@@ -67,7 +96,7 @@ class DataConfig(Section):
             "the prompt, or all, each with its end-of-turn token."
         ),
     )
-    max_length: Annotated[int, Field(ge=8)] = Field(
+    max_length: Annotated[int, Field(ge=8, le=MAX_COUNT)] = Field(
         512, description="Tokens per example, its end-of-sequence token included."
     )
     too_long: TooLong = Field(
@@ -83,7 +112,7 @@ class DataConfig(Section):
     train_examples: PositiveInt | None = Field(
         None, description="Use only this many of the training examples; null uses all."
     )
-    seed: int = Field(0, ge=0, description="Seed of the held-out split, the same for all trials.")
+    seed: Seed = Field(0, description="Seed of the held-out split, the same for all trials.")
 
 
 class RoleWeights(Section):
@@ -146,7 +175,9 @@ class ScheduleConfig(Section):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03, description="Share of the steps over which the learning rate rises from 0."
     )
-    epochs: Positive | None = Field(None, description="Passes over the data; or give steps.")
+    epochs: Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)] | None = Field(
+        None, description="Passes over the data; or give steps."
+    )
     steps: PositiveInt | None = Field(None, description="Optimizer steps; or give epochs.")
 
     @model_validator(mode="after")
@@ -301,7 +332,7 @@ class TrainConfig(Section):
             "prompt tokens; null takes none."
         ),
     )
-    seed: int = Field(0, ge=0, description="Seed of the data order and of dropout.")
+    seed: Seed = Field(0, description="Seed of the data order and of dropout.")
 
     @model_validator(mode="after")
     def _distance_of_lora(self) -> Self:

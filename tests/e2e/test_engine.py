@@ -1,4 +1,4 @@
-"""The sweep engine beyond grids: searches that learn, trials that are given up, stopped or alone."""
+"""The sweep engine beyond grids: searches that learn, trials that are given up or stopped."""
 
 import json
 from collections import Counter
