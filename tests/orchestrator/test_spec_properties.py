@@ -218,7 +218,7 @@ def plan_of(spec: SweepSpec) -> SweepPlan | None:
 TOGETHER = (" is not valid: ", " are the same: ", "no point was found in search.space that meets ")
 
 
-@examples(60)
+@examples(40)
 @pytest.mark.parametrize("method", ["grid", "random", "tpe", "gp"])
 @given(data=st.data())
 def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None:
@@ -234,7 +234,7 @@ def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None
     assert make_plan(SweepSpec.model_validate(spec.model_dump(mode="json"))).plan == plan
 
 
-@examples(200)
+@examples(150)
 @given(st.sampled_from(["grid", "random", "tpe", "gp"]).flatmap(contents))
 def test_a_spec_survives_json(content: dict[str, Any]) -> None:
     spec = spec_of(content)

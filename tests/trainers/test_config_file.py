@@ -160,7 +160,8 @@ def test_one_role_that_counts_is_enough(tmp_path: Path) -> None:
 def test_an_empty_section_is_no_group_of_settings(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "schedule:\n")
     assert problems_of(path) == [
-        "train.yaml:7: schedule: must be a group of settings, got None; edit schedule"
+        "train.yaml:7: schedule: must be a group of settings, got None; give schedule settings,"
+        " or leave it out"
     ]
 
 
