@@ -93,7 +93,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**TPE, "objectives": ["long_generation_chrf"] * 2}, "lists long_generation_chrf twice"),
     (
         {**TPE, "budget": {"money": 5}},
-        "budget.money needs resources.price_per_gpu_hour above 0; give",
+        "needs resources.price_per_gpu_hour above 0; give",
     ),
     ({**TPE, "budget": {"hours": 0}}, "search.budget.hours: input should be greater than 0, got 0"),
     ({**GRID, "stop_when_plw_within": 0.1}, "is for tpe and gp, not for grid; drop it"),
