@@ -23,17 +23,17 @@ from trainers.checkpoint import (
     restore_engine,
 )
 from trainers.config import TrainConfig
-from trainers.data import encode_all, read_split
 from trainers.diagnostics import distance, distance_by_layer, loss_rsd
 from trainers.encoded import EncodedExamples
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, write_json
-from trainers.heldout import encode_heldout, measure_heldout_loss
+from trainers.heldout import measure_heldout_loss
+from trainers.inputs import read_inputs
 from trainers.lora import add_lora, merge_lora, save_adapter
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
 from trainers.memory import advice
 from trainers.metrics_file import MetricsFile, losses_of_every
-from trainers.models import load_model, load_tokenizer
+from trainers.models import load_model
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
@@ -134,12 +134,13 @@ class _Run:
 def _start(config: TrainConfig, output_dir: Path) -> _Run:
     """Load model and data, build the engine, and resume where there is a checkpoint."""
     ranks = join_ranks()
-    tokenizer = load_tokenizer(config.model)
-    split = read_split(config.data)
-    examples = encode_all(split.train, config.data, tokenizer, is_first=ranks.is_first)
-    heldout: list[Encoded] = []
-    if config.log_heldout_every_steps is not None:
-        heldout = encode_heldout(split.heldout, config.data, tokenizer)
+    inputs = read_inputs(
+        config.model,
+        config.data,
+        with_heldout=config.log_heldout_every_steps is not None,
+        is_first=ranks.is_first,
+    )
+    examples = inputs.examples
     check_counted(examples.target_counts(), config.loss)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
     checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
@@ -169,11 +170,11 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
         log.info("resumed from step %d of %d", checkpoint.step, total_steps)
     return _Run(
         ranks=ranks,
-        tokenizer=tokenizer,
+        tokenizer=inputs.tokenizer,
         model=model,
         engine=engine,
         examples=examples,
-        heldout=heldout,
+        heldout=inputs.heldout,
         num_parameters=num_parameters,
         origin=origin,
         total_steps=total_steps,
