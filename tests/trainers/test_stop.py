@@ -116,7 +116,7 @@ def test_a_run_that_one_rank_had_checkpointed_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize(("world_size", "stage"), WORLDS)
-def test_a_discarded_run_leaves_its_settings_and_metrics_and_nothing_else(folder: Path, stage: int) -> None:
+def test_a_discarded_run_leaves_settings_and_metrics_alone(folder: Path, stage: int) -> None:
     discarded = folder / f"discarded-{stage}"
     assert sorted(path.name for path in discarded.iterdir()) == ["config.json", "metrics.jsonl"]
     assert steps(discarded) == [1, 2, 3, 4]
