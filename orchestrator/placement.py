@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.spec import ResourceConfig
 from trainers.errors import InputError, Problem
@@ -24,10 +25,14 @@ class NodeShape:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that a Ray cluster has now, and those that it can grow to."""
+    """The nodes that a Ray cluster has now, and all those that it may have once it has grown.
+
+    `is_fixed` says that it surely never grows, as one that was started for the sweep.
+    """
 
     nodes: Sequence[NodeShape]
     may_become: Sequence[NodeShape] = ()
+    is_fixed: bool = True
 
     @property
     def has_gpus(self) -> bool:
@@ -49,6 +54,9 @@ def gpus_per_worker(resources: ResourceConfig, cluster: Cluster) -> float:
 def slots(resources: ResourceConfig, cluster: Cluster) -> int:
     """Trials that fit into the cluster at once, once it has all the nodes it may have.
 
+    Of a cluster that may grow in a way we cannot see, a spec that gives both the trials at once
+    and the GPUs of a worker is taken at its word.
+
     Raises:
         InputError: not even one fits, and none ever will.
     """
@@ -58,9 +66,29 @@ def slots(resources: ResourceConfig, cluster: Cluster) -> int:
         needs["GPU"] = gpus
     num_workers = max(_workers(cluster.nodes, needs), _workers(cluster.may_become, needs))
     fitting = num_workers // resources.workers_per_trial
+    limit = resources.max_concurrent_trials
+    is_unseen = not cluster.is_fixed and not cluster.may_become
+    if fitting == 0 and is_unseen and limit and resources.gpus_per_worker is not None:
+        return limit
     if fitting == 0:
         raise InputError(_too_small(resources, needs, cluster, num_workers))
-    return min(fitting, resources.max_concurrent_trials or fitting, MANY)
+    return min(fitting, limit or fitting, MANY)
+
+
+def shapes_of_config(config: Mapping[str, Any]) -> list[NodeShape]:
+    """All nodes that a cluster launched with this configuration may have.
+
+    Source: docs.ray.io/en/latest/cluster/vms/references/ray-cluster-configuration.html
+    """
+    most = int(config.get("max_workers", MANY))
+    shapes = []
+    for name, kind in config.get("available_node_types", {}).items():
+        is_head = name == config.get("head_node_type")
+        count = (
+            1 if is_head else min(most, int(kind.get("max_workers", kind.get("min_workers", 0))))
+        )
+        shapes.append(NodeShape(kind.get("resources", {}), count))
+    return shapes
 
 
 def why_waiting(
@@ -107,5 +135,6 @@ def _too_small(
         f"cluster holds at most {num_workers} of them (its largest node has {largest})",
         where="resources",
         fix="lower resources.workers_per_trial, cpus_per_worker or gpus_per_worker, or give the "
-        "cluster larger nodes or more of them",
+        "cluster larger nodes or more of them; if it adds some on demand in a way that cannot be "
+        "seen from here, set both resources.max_concurrent_trials and gpus_per_worker",
     )

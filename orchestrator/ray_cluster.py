@@ -3,12 +3,17 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray._private.state import state as ray_state
 
 from orchestrator.address import no_cluster
-from orchestrator.placement import MANY, Cluster, NodeShape
+from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
+from trainers.config_file import read_yaml
+
+# Where `ray up` puts the configuration on the head of the cluster that it launches.
+LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
 
 @contextmanager
@@ -43,7 +48,11 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         reason = str(error).strip().splitlines()[0]
         raise no_cluster(address, reason) from error
     try:
-        yield Cluster(nodes=_nodes_now(), may_become=_nodes_to_come())
+        yield Cluster(
+            nodes=_nodes_now(),
+            may_become=[] if address is None else _nodes_to_come(),
+            is_fixed=address is None,
+        )
     finally:
         ray.shutdown()
 
@@ -53,10 +62,14 @@ def _nodes_now() -> list[NodeShape]:
 
 
 def _nodes_to_come() -> list[NodeShape]:
-    """All nodes that the autoscaler may have running, as it told Ray; none without one."""
+    """All nodes that the cluster may have; none where nobody says.
+
+    Some platforms tell Ray; `ray up` leaves its configuration on the head.
+    """
     config = ray_state.get_cluster_config()
     if config is None:
-        return []
+        launched_with = LAUNCHED_WITH.expanduser()
+        return shapes_of_config(read_yaml(launched_with)) if launched_with.exists() else []
     return [
         NodeShape(dict(group.resources), MANY if group.max_count < 0 else group.max_count)
         for group in config.node_group_configs

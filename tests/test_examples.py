@@ -5,7 +5,7 @@ from pathlib import Path
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
-from orchestrator.plan import expand
+from orchestrator.search_rules import grid_points
 from orchestrator.spec import load_spec
 from trainers.config import TrainConfig
 from trainers.config_file import load_config
@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_demo_spec_is_a_grid_over_four_weights() -> None:
     spec = load_spec(ROOT / "examples" / "demo.yaml")
-    assert [point["loss.prompt_loss_weight"] for point in expand(spec)] == [0, 0.01, 0.242, 1]
+    assert [point["loss.prompt_loss_weight"] for point in grid_points(spec.search)] == [
+        0,
+        0.01,
+        0.242,
+        1,
+    ]
 
 
 def test_the_demo_spec_has_two_lines_to_edit() -> None:

@@ -1,9 +1,19 @@
 """How many trials a cluster holds, and why one waits."""
 
+from pathlib import Path
+
 import pytest
 
-from orchestrator.placement import Cluster, NodeShape, gpus_per_worker, slots, why_waiting
+from orchestrator.placement import (
+    Cluster,
+    NodeShape,
+    gpus_per_worker,
+    shapes_of_config,
+    slots,
+    why_waiting,
+)
 from orchestrator.spec import ResourceConfig
+from trainers.config_file import read_yaml
 from trainers.errors import InputError
 
 LAPTOP = Cluster([NodeShape({"CPU": 8, "memory": 1e10}, 1)])
@@ -66,3 +76,19 @@ def test_a_waiting_trial_says_what_it_waits_for() -> None:
     assert why_waiting({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}, **need) == (
         "for its workers to start"
     )
+
+
+def test_our_cluster_runs_as_many_trials_as_it_may_have_gpu_nodes() -> None:
+    config = read_yaml(Path(__file__).parents[2] / "cluster.yaml")
+    empty = Cluster([NodeShape({"plw_driver": 1000}, 1)], shapes_of_config(config), is_fixed=False)
+    assert slots(ResourceConfig(), empty) == 8
+    assert slots(ResourceConfig(workers_per_trial=4), empty) == 2
+    assert empty.has_driver_nodes
+
+
+def test_a_cluster_that_grows_unseen_is_taken_at_the_word_of_the_spec() -> None:
+    empty = Cluster([NodeShape({"CPU": 2}, 1)], is_fixed=False)
+    at_once = ResourceConfig(gpus_per_worker=1.0, max_concurrent_trials=5)
+    assert slots(at_once, empty) == 5
+    with pytest.raises(InputError, match="on demand"):
+        slots(ResourceConfig(gpus_per_worker=1.0), empty)

@@ -188,7 +188,7 @@ def test_what_changes_the_untuned_scores_makes_another_base(
 
 @pytest.mark.parametrize("dotted", ["data.seed", "data.heldout_examples"])
 def test_the_draw_of_the_heldout_examples_cannot_be_searched(folder: Path, dotted: str) -> None:
-    with pytest.raises(InputError, match=f"{dotted} cannot be searched: trials share their held"):
+    with pytest.raises(InputError, match=f"{dotted} cannot be searched: trials are compared"):
         load_spec(write_spec(folder, {dotted: [8, 9]}))
 
 
