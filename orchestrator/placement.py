@@ -84,9 +84,7 @@ def shapes_of_config(config: Mapping[str, Any]) -> list[NodeShape]:
     shapes = []
     for name, kind in config.get("available_node_types", {}).items():
         is_head = name == config.get("head_node_type")
-        count = (
-            1 if is_head else min(most, int(kind.get("max_workers", kind.get("min_workers", 0))))
-        )
+        count = 1 if is_head else min(most, int(kind.get("max_workers", most)))
         shapes.append(NodeShape(kind.get("resources", {}), count))
     return shapes
 

@@ -393,7 +393,8 @@ def _squared_distance(one: Tensor, other: Tensor) -> float:
     time."""
     if one.device.type != "cpu":
         return float((one - other).square().sum(dtype=torch.float64))
-    pairs = zip(one.split(CACHED_ELEMENTS), other.split(CACHED_ELEMENTS), strict=True)
+    pieces = (torch.split(tensor, CACHED_ELEMENTS) for tensor in (one, other))
+    pairs = zip(*pieces, strict=True)
     differences = (a - b for a, b in pairs)
     return sum(float(torch.dot(difference, difference)) for difference in differences)
 
