@@ -216,6 +216,9 @@ def test_one_trial_is_told_in_the_singular(
         num_skipped=count,
         num_failed=0,
         num_unfinished=count,
+        num_not_started=0,
+        num_stopped=0,
+        end_reason=None,
         is_tracked=True,
     )
     print_outcome(outcome, as_json=False)

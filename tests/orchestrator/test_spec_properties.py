@@ -218,7 +218,7 @@ def plan_of(spec: SweepSpec) -> SweepPlan | None:
 TOGETHER = (" is not valid: ", " are the same: ", "no point was found in search.space that meets ")
 
 
-@examples(40)
+@examples(20)
 @pytest.mark.parametrize("method", ["grid", "random", "tpe", "gp"])
 @given(data=st.data())
 def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None:
@@ -234,7 +234,7 @@ def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None
     assert make_plan(SweepSpec.model_validate(spec.model_dump(mode="json"))).plan == plan
 
 
-@examples(150)
+@examples(60)
 @given(st.sampled_from(["grid", "random", "tpe", "gp"]).flatmap(contents))
 def test_a_spec_survives_json(content: dict[str, Any]) -> None:
     spec = spec_of(content)
@@ -243,7 +243,7 @@ def test_a_spec_survives_json(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "tpe", "gp"])
-@examples(40)
+@examples(20)
 @given(data=st.data())
 def test_the_points_of_a_search_lie_in_its_space(method: str, data: st.DataObject) -> None:
     config = spec_of(data.draw(contents(method))).search

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from orchestrator.plan import settings_with
+from orchestrator.planner import trial_config
 from orchestrator.spec import load_spec
 from tests.trainers.gradients import tiny_model
 from tests.worlds import run_in_world
@@ -158,7 +158,7 @@ def test_a_sweep_searches_over_the_weight_of_a_role(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SPEC)
     spec = load_spec(tmp_path / "sweep.yaml")
     searched = {"loss.role_weights.system": 0.5, "loss.role_weights.completion": 0}
-    assert settings_with(spec, searched)["loss"]["role_weights"] == {
+    assert trial_config(spec, searched).loss.role_weights.model_dump() == {
         "system": 0.5,
         "user": None,
         "template": None,
@@ -171,5 +171,5 @@ def test_a_trial_in_which_nothing_counts_is_named(tmp_path: Path) -> None:
     spec = load_spec(tmp_path / "sweep.yaml")
     searched = {"loss.role_weights.system": 0, "loss.role_weights.completion": 0}
     with pytest.raises(InputError) as caught:
-        settings_with(spec, searched)
-    assert str(caught.value).startswith(f"the trial {searched} is not valid: a token of some role")
+        trial_config(spec, searched)
+    assert f"the trial {searched} is not valid: a token of some role" in str(caught.value)
