@@ -102,9 +102,11 @@ def init(path: Path | None, preset: Any, is_schema: bool, is_forced: bool, as_js
 def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
     """List the trials of SPEC and what they will cost. Starts nothing."""
     from orchestrator.screen import print_plan
-    from orchestrator.sweep import check
+    from orchestrator.sweep import check, check_cluster
 
     prepared = check(spec, address=address)
+    if address is not None:
+        check_cluster(spec, address)
     if as_json:
         click.echo(prepared.plan.model_dump_json(indent=2))
         return

@@ -36,7 +36,7 @@ def find_log(folder: SweepFolder, name: str) -> Log:
     if name != UNTUNED:
         trial_id = find_trial(folder, name)
         return Log(path=folder.trial(trial_id) / "log.txt", trial_id=trial_id)
-    found = sorted([*folder.root.glob("untuned/log.txt"), *folder.root.glob("bases/*/log.txt")])
+    found = sorted(folder.root.glob("bases/*/log.txt"))
     if len(found) != 1:
         paths = ", ".join(str(path) for path in found)
         raise InputError(

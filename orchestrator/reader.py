@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.record import State, SweepFolder, SweepRecord, TrialRecord
+from orchestrator.setting_fields import PLW
 
 # Which of a trial's files change while it runs.
 WATCHED_FILES = ("trial.json", "metrics.jsonl", "scores.json")
@@ -119,7 +120,9 @@ def label(searched: dict[str, Any]) -> str:
     """A trial by its searched values, short enough for a table."""
     parts = []
     for dotted, value in searched.items():
-        name = "PLW" if dotted == "loss.prompt_loss_weight" else dotted.rsplit(".", 1)[-1]
+        section, _, last = dotted.rpartition(".")
+        # Of model.path and data.path the section says more.
+        name = "PLW" if dotted == PLW else section if last == "path" else last
         parts.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)
 

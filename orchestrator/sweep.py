@@ -71,6 +71,14 @@ def check_machine(spec: SweepSpec) -> None:
         )
 
 
+def check_cluster(spec: SweepSpec, address: str) -> None:
+    """Raise InputError where the cluster at `address` will never hold a trial."""
+    from orchestrator.ray_cluster import ray_cluster
+
+    with ray_cluster(address, num_cpus=0) as cluster:
+        slots(spec.resources, cluster)
+
+
 def check_disk(plan: SweepPlan) -> None:
     """Raise InputError where the models and checkpoints would not fit on the disk."""
     folder = Path(plan.output_dir)

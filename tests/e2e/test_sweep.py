@@ -212,7 +212,9 @@ def test_an_interrupted_sweep_says_so_and_goes_on(tmp_path: Path) -> None:
     assert [run.info.status for run in workplace.runs()] == ["KILLED", "KILLED"]
     assert "interrupted: 1 trial is not finished" in output
     assert "Traceback" not in output
+    last_step = steps_of(workplace, 0)
     driver = workplace.start("sweep", "sweep.yaml")
     log = workplace.sweep / "trials" / workplace.trials()[0]["id"] / "log.txt"
-    poll(lambda: "resumed from step" in log.read_text(), "the resumed trial")
+    # Its checkpoint was written when it was interrupted, so no step is lost.
+    poll(lambda: f"resumed from step {last_step} of 3000" in log.read_text(), "the resumed trial")
     kill_all(driver)
