@@ -102,6 +102,7 @@ class Tracker:
         self._record = record
         self._is_verified = is_verified
         self._states: dict[str, RunState] = {}
+        self._created: set[str] = set()
         self._posted: dict[str, tuple[Version, ...]] = {}
         self._is_away = False
         self._retry_at = 0.0
@@ -230,7 +231,7 @@ class Tracker:
         state = self._states.get(trial.id)
         if state is None or state.run_id != run_id:
             state = self._read_state(trial.id, run_id)
-            if state.state not in ENDED:
+            if state.state not in ENDED and run_id not in self._created:
                 # Killed after a post and before its count, then resumed: the lines that are
                 # written anew carry other times, so MLflow would hold both. Ask it once.
                 state.last_step = max(state.last_step, self._last_posted_step(trial.id, run_id))
@@ -247,6 +248,7 @@ class Tracker:
             tags={"mlflow.parentRunId": self._record.parent_run_id, "plw.trial_id": trial.id},
         )
         run_id = str(run.info.run_id)
+        self._created.add(run_id)
         runs = {**self._record.trial_run_ids, trial.id: run_id}
         self._record = self._record.model_copy(update={"trial_run_ids": runs})
         self._folder.write_tracking(self._record)
@@ -297,15 +299,26 @@ class Tracker:
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") != digest:
             time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
-            self._log_changed(state.run_id, values, step=trial.total_steps or 0, time_ms=time_ms)
+            is_first = state.run_id in self._created and "scores" not in state.files
+            step = trial.total_steps or 0
+            self._log_changed(state.run_id, values, step=step, time_ms=time_ms, is_first=is_first)
             state.files["scores"] = digest
             self._save(state)
 
     def _log_changed(
-        self, run_id: str, values: Mapping[str, float], *, step: int, time_ms: int
+        self,
+        run_id: str,
+        values: Mapping[str, float],
+        *,
+        step: int,
+        time_ms: int,
+        is_first: bool = False,
     ) -> None:
-        """Log the values that MLflow does not show as the latest already."""
-        known = self._client.get_run(run_id).data.metrics
+        """Log the values that MLflow does not show as the latest already.
+
+        With `is_first` it surely shows none of them, and is not asked.
+        """
+        known = {} if is_first else self._client.get_run(run_id).data.metrics
         changed = {key: value for key, value in values.items() if known.get(key) != value}
         points = [(key, value, time_ms, step) for key, value in changed.items()]
         log_metrics(self._client, run_id, points)
