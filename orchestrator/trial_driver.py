@@ -63,7 +63,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
                     "total_steps": self._record().total_steps,
                     "heldout_completion_loss": loss,
                 }
-            if self._is_stop_requested() and self._end_early(progress):
+            if self._is_stop_requested() and self._end_early():
                 return {"done": True, "point": self._point}
 
     def cleanup(self) -> None:
@@ -88,7 +88,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         if self._ranks is None:
             self._ranks = self._make_ranks()
         self._is_given = self._is_running = True
-        self._given_at = time.monotonic()
+        self._begun_at: float | None = None
         if self._kind == "base":
             self._ranks.give(kind="base", key=self._key, base=self._key, **self._untuned)
             return
@@ -114,22 +114,26 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._kind == "trial" and folder.stop_requested(self._key)
         )
 
-    def _end_early(self, progress: Progress) -> bool:
-        """Ask the ranks for a checkpoint; True where they do nothing that one could keep."""
+    def _end_early(self) -> bool:
+        """Ask the ranks for a checkpoint; True where the job can be left as it is.
+
+        That is so when the whole sweep ends and the ranks do nothing that one could keep. If it
+        goes on, they have to finish with this job before they can have another.
+        """
         assert self._ranks is not None
-        if self._kind == "trial":
-            record = self._record()
-            if record.state == "training" and progress.attempts > 0:
-                if not self._is_asked_to_stop:
-                    self._ranks.stop("checkpoint")
-                    self._is_asked_to_stop = True
-                return False
-            self._folder.write_trial(interrupted(record))
-        return True
+        state = self._record().state if self._kind == "trial" else None
+        if self._folder.stop_requested(None) and state != "training":
+            if state is not None:
+                self._folder.write_trial(interrupted(self._record()))
+            return True
+        if state in ("waiting", "training") and not self._is_asked_to_stop:
+            self._ranks.stop("checkpoint")
+            self._is_asked_to_stop = True
+        return False
 
     def _discard(self) -> None:
         """End the trial that is still running, because the scheduler has stopped it early."""
-        if not self._is_running or self._ranks is None or self._is_stop_requested():
+        if not self._is_running or self._ranks is None or self._folder.stop_requested(None):
             return
         self._ranks.stop("discard")
         deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -141,11 +145,14 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         """Bring the trial's record up to what is known of it."""
         if self._kind == "base":
             return
+        if progress.attempts > 0 and self._begun_at is None:
+            self._begun_at = time.monotonic()
+        busy_s = 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
         record = self._record()
         record = record.model_copy(
             update={
                 "attempts": self._num_earlier + progress.attempts,
-                "busy_seconds": self._busy_earlier_s + time.monotonic() - self._given_at,
+                "busy_seconds": self._busy_earlier_s + busy_s,
             }
         )
         result = train_result(self._folder.root, record.id)
