@@ -63,6 +63,7 @@ def analyse(
     present = {measure.group for measure in measures}
     done = sum(trial.state == "done" for trial in trials)
     failed = sum(trial.state == "failed" for trial in trials)
+    stopped = sum(trial.state == "stopped" for trial in trials)
     planned = len(sweep.trial_ids)
     return Findings(
         sweep=sweep.name,
@@ -72,7 +73,8 @@ def analyse(
             planned=planned,
             done=done,
             failed=failed,
-            unfinished=planned - done - failed,
+            stopped=stopped,
+            unfinished=planned - done - failed - stopped,
             scored=len(scored),
         ),
         generation_ratio=_generation_ratio(sweep.bases),
@@ -333,6 +335,8 @@ def headline(findings: Findings) -> str:
     missing = []
     if counts.failed:
         missing.append(f"{counts.failed} failed")
+    if counts.stopped:
+        missing.append(f"{counts.stopped} stopped early")
     if counts.unfinished:
         missing.append(f"{counts.unfinished} unfinished")
     if counts.done > counts.scored:

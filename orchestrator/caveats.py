@@ -46,6 +46,12 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
             "Not every untuned model was" if len(sweep.bases) > 1 else "The untuned model was not"
         )
         yield f"{models} scored, so nothing says that tuning helped."
+    varied = {key for m in findings.measures for point in m.points for key in point.other_settings}
+    if varied:
+        yield (
+            f"PLW was not all that varied between points, {' and '.join(sorted(varied))} did too; "
+            "a difference may be due to either."
+        )
     counts = findings.trials
     if counts.failed or counts.unfinished:
         yield (

@@ -85,11 +85,15 @@ class Measure(Finding):
 
 
 class TrialCounts(Finding):
-    """How many trials there are: planned = done + failed + unfinished; scored are done too."""
+    """How many trials there are: planned = done + failed + stopped + unfinished.
+
+    Those that are scored are done too, and those that were stopped were given up early.
+    """
 
     planned: int
     done: int
     failed: int
+    stopped: int
     unfinished: int
     scored: int
 

@@ -89,17 +89,32 @@ class SampledSearch:
         return point
 
     def tell(self, number: int, observation: Observation) -> None:
-        """Take in how a point came out; scores that are not finite count as a failure."""
+        """Take in how a point came out; scores that are not finite count as a failure.
+
+        A point that failed or was given up counts as bad as the worst one so far: Optuna's samplers
+        take no notice of points without a value, and would go on where all diverge.
+        """
         self._pending.pop(number, None)
-        failed = observation.state == "failed"
-        result = None
         if self._is_informative(observation):
             self._done.append(observation)
-            result = dict(zip(self._config.objectives, observation.values or (), strict=True))
-        elif observation.state == "done":
-            failed = True
+            values = observation.values
+        else:
+            values = self._worst(self._done)
+        result = dict(zip(self._config.objectives, values, strict=True)) if values else None
         with _quiet():
-            self._searcher.on_trial_complete(str(number), result=result, error=failed)
+            self._searcher.on_trial_complete(str(number), result=result, error=values is None)
+
+    def _worst(self, done: Sequence[Observation]) -> tuple[float, ...] | None:
+        """The worst value of each objective so far; None while there is none."""
+        columns = zip(*(observation.values or () for observation in done), strict=True)
+        higher = [OBJECTIVES[name] for name in self._config.objectives]
+        return (
+            tuple(
+                min(column) if is_higher else max(column)
+                for column, is_higher in zip(columns, higher, strict=False)
+            )
+            or None
+        )
 
     def _narrowing(self) -> dict[str, Any] | None:
         """The PLW that narrows most where the best one is; None where the sampler knows better."""
@@ -163,11 +178,10 @@ class SampledSearch:
             params = self._space.to_params(observation.searched)
             if params is None:
                 continue
-            state, values = optuna.trial.TrialState.FAIL, None
-            if self._is_informative(observation):
-                state, values = optuna.trial.TrialState.COMPLETE, observation.values
-            elif observation.state == "stopped":
-                state = optuna.trial.TrialState.PRUNED
+            is_informative = self._is_informative(observation)
+            values = observation.values if is_informative else self._worst(self._done)
+            states = optuna.trial.TrialState
+            state = states.FAIL if values is None else states.COMPLETE
             study.add_trial(
                 optuna.trial.create_trial(
                     state=state, values=values, params=params, distributions=self._distributions

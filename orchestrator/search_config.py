@@ -120,7 +120,7 @@ class SearchConfig(Section):
     seed: Seed = Field(0, description="Seed of what random, tpe and gp draw.")
     objectives: Annotated[list[str], Field(min_length=1)] = Field(
         default=["heldout_completion_loss"],
-        description="Scores that the search is for; several make a Pareto front.",
+        description="Scores that the search is for; with several, all of their trade-offs.",
     )
     learn_from: list[PathText] = Field(
         default_factory=list,

@@ -139,7 +139,9 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
     earlier = folder.read_sweep() if folder.sweep_json.exists() else None
     for base in prepared.bases:
         prepare_base(folder, base)
-    for trial in plan.trials:
+    # Of a search only what it has asked for before: what it asks for next depends on the results.
+    trials = plan.trials if spec.search.method == "grid" else prepared.history.trials
+    for trial in trials:
         known = folder.read_trial(trial.id)
         record = pending_record(trial) if known is None else refreshed_record(known, trial)
         if record != known:
@@ -150,13 +152,13 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
             created_at=earlier.created_at if earlier else now(),
             spec=redact(spec.model_dump(mode="json")),
             spec_path=str(spec_path),
-            trial_ids=[trial.id for trial in plan.trials],
+            trial_ids=[trial.id for trial in trials],
             bases=[base.record for base in prepared.bases],
             environment=environment(),
         )
     )
     write_text(folder.root / "spec.yaml", redact(spec_path.read_text(encoding="utf-8")))
-    return [trial.id for trial in plan.trials if trial.state not in ("done", "stopped")]
+    return [trial.id for trial in trials if trial.state not in ("done", "stopped")]
 
 
 def environment() -> dict[str, Any]:
@@ -246,7 +248,7 @@ def _run(
     folder = SweepFolder(spec.folder)
     uri = choose_uri(spec.folder, spec.tracking.uri)
     tracker = Tracker.open(folder, uri=uri, experiment=spec.tracking.experiment or spec.name)
-    skipped = {trial.id for trial in prepared.plan.trials} - set(to_run)
+    skipped = set(folder.read_sweep().trial_ids) - set(to_run)
     follower = Follower(folder, tracker, screen, skipped=skipped)
     end_reason = None
     try:

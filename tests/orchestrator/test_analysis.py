@@ -207,6 +207,7 @@ def test_failed_and_unfinished_trials_are_counted_and_not_scored() -> None:
         "planned": 5,
         "done": 2,
         "failed": 1,
+        "stopped": 0,
         "unfinished": 2,
         "scored": 2,
     }

@@ -257,3 +257,17 @@ def names_imported(modules: Sequence[str]) -> set[str]:
 def test_reading_a_spec_and_a_grid_need_neither_ray_nor_optuna() -> None:
     loaded = names_imported(["orchestrator.spec", "orchestrator.search", "orchestrator.space"])
     assert loaded & {"ray", "optuna", "torch", "scipy"} == set()
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_a_search_leaves_where_everything_fails(method: str) -> None:
+    space = {PLW: {"low": 0, "high": 1}, "optimizer.weight_decay": [0, 1e60]}
+    search = make_search(config(method=method, points=16, space=space))
+    decays = []
+    while (point := search.ask()) is not None:
+        decay = point.searched["optimizer.weight_decay"]
+        decays.append(decay)
+        values = None if decay else (2.0 + point.searched[PLW],)
+        state: Any = "failed" if decay else "done"
+        search.tell(point.number, Observation(point.searched, state, values))
+    assert decays[8:].count(1e60) <= 2

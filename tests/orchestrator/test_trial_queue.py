@@ -157,6 +157,14 @@ def test_a_search_with_more_points_runs_only_the_new_ones(tmp_path: Path) -> Non
     assert {job.key for job in more} & {job.key for job in done} == set()
 
 
+def test_no_trial_is_recorded_before_the_search_has_asked_for_it(tmp_path: Path) -> None:
+    drain(Bench(tmp_path, search=TPE))
+    more = Bench(tmp_path, search={**TPE, "points": 6})
+    assert len(more.folder.read_sweep().trial_ids) == 4
+    drain(more)
+    assert [trial.state for trial in more.folder.read_trials()] == ["done"] * 6
+
+
 def test_another_seed_runs_the_points_that_are_known_again_with_it_alone(tmp_path: Path) -> None:
     one = {**TPE, "seeds": [0]}
     done = drain(Bench(tmp_path, search=one))
