@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.state import state as ray_state
@@ -12,6 +13,7 @@ from orchestrator.address import no_cluster
 from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
 from trainers.config_file import read_yaml
 
+LOCAL_STARTS = 3
 # Where `ray up` puts the configuration on the head of the cluster that it launches.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
@@ -29,19 +31,20 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
     # Ray Train asks the dashboard's state API whether a controller has died, and without it never
     # gives the placement group of a dead one back. It takes 150 MB.
     local = {"num_cpus": num_cpus, "include_dashboard": True} if address is None else {}
+    options = {
+        "address": address or "local",
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {
+            "env_vars": {
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+                "TOKENIZERS_PARALLELISM": "false",
+            }
+        },
+        **local,
+    }
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={
-                "env_vars": {
-                    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-                    "TOKENIZERS_PARALLELISM": "false",
-                }
-            },
-            **local,
-        )
+        _connect(options, LOCAL_STARTS if address is None else 1)
     except (ConnectionError, RuntimeError, ValueError) as error:
         if address is None:
             raise
@@ -55,6 +58,18 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         )
     finally:
         ray.shutdown()
+
+
+def _connect(options: dict[str, Any], tries: int) -> None:
+    """Ray gives a node of its own 30 s to start, which a busy machine may need more than once."""
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            if left == 0 or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _nodes_now() -> list[NodeShape]:
