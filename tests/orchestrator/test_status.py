@@ -173,7 +173,12 @@ def test_ctrl_c_ends_a_watch_and_not_the_sweep(sweep: SweepFolder) -> None:
         command = [sys.executable, "-m", "orchestrator.cli", *arguments]
         with only_sweep_in(sweep):
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # What runs the tests in the background may have them ignore it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
             assert process.stdout is not None
             assert process.stdout.readline()
