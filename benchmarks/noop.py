@@ -5,6 +5,7 @@ the report. Writes seconds and memory as JSON.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,12 +63,20 @@ class NoRanks:
 class NoopDriver(TrialDriver):
     """A driver whose trials take no time of their own."""
 
+    def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
+        super().setup(config, ranks)
+        with Path(ranks.root, "drivers.txt").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
     def _make_ranks(self) -> Any:
         return NoRanks(self._settings)
 
 
-def main(result: Path, num_trials: int) -> None:
-    """Run the sweep in the working directory, which must hold model/ and data.jsonl."""
+def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
+    """Run the sweep in the working directory, which must hold model/ and data.jsonl.
+
+    `num_slots` trials run at once; None takes as many as there are cores.
+    """
     from orchestrator.spec import load_spec
     from orchestrator.sweep import check, run_sweep
 
@@ -80,6 +89,7 @@ def main(result: Path, num_trials: int) -> None:
         "deepspeed": {"zero_stage": 1, "precision": "float32"},
         "search": {"space": {"loss.prompt_loss_weight": [
             index / num_trials for index in range(num_trials)]}},
+        "resources": {"max_concurrent_trials": num_slots},
         "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
     }  # fmt: skip
     path = Path("noop.yaml")
@@ -87,18 +97,21 @@ def main(result: Path, num_trials: int) -> None:
         YAML().dump(spec, file)
     loaded = load_spec(path)
     prepared = check(loaded, address=None)
-    started = time.monotonic()
+    started = time.time()
     outcome = run_sweep(loaded, prepared, path, address=None, is_silent=True, driver=NoopDriver)
-    seconds = time.monotonic() - started
+    ended = time.time()
     assert outcome.num_run == num_trials
     ends = sorted(p.stat().st_mtime for p in Path("runs/noop/trials").glob("*/trial.json"))
     write_json(
         result,
         {
             "trials": num_trials,
-            "seconds": seconds,
-            # From the first trial's end to the last's: Ray's own start is paid once.
-            "noop_s_per_trial": (ends[-1] - ends[0]) / (num_trials - 1),
+            "seconds": ended - started,
+            # From the first trial's end to the sweep's, when MLflow and the report have all of
+            # them: Ray's own start is paid once.
+            "noop_s_per_trial": (ended - ends[0]) / (num_trials - 1),
+            "trials_alone_s_per_trial": (ends[-1] - ends[0]) / (num_trials - 1),
+            "driver_processes": len(Path("runs/noop/drivers.txt").read_text().splitlines()),
             "driver_memory_bytes": psutil.Process().memory_info().rss,
             "status_s": _seconds_of("status", "runs/noop"),
             "report_s": _seconds_of("report", "runs/noop"),

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.idle_actors import all_idle_actors_kept
 from orchestrator.placement import DRIVER_RESOURCE, Cluster, gpus_per_worker, slots
 from orchestrator.ray_launch import RankSettings
 from orchestrator.record import SweepFolder
@@ -56,13 +57,16 @@ def run_jobs(
         reservation[DRIVER_RESOURCE] = 0.001
     # A job's record is ours and its results are few: Tune's own files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    num_slots = slots(resources, cluster)
+    # With a searcher Tune starts one driver after another; ours fill all slots at once.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_slots)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(driver, ranks=ranks), reservation),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=slots(resources, cluster),
+            max_concurrent_trials=num_slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -72,7 +76,7 @@ def run_jobs(
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
         ),
     )
-    with _interrupts(on_interrupt):
+    with _interrupts(on_interrupt), all_idle_actors_kept():
         tuner.fit()
 
 

@@ -21,19 +21,19 @@ from orchestrator.plain import redact, to_yaml
 from orchestrator.reader import Version, trial_versions
 from orchestrator.record import SweepFolder, TrackingRecord, TrialRecord
 from orchestrator.tracking_client import (
-    MAX_METRICS_PER_POST,
+    MAX_PER_POST,
     MetricPoint,
-    log_metrics,
-    log_params,
+    flat,
+    log_run,
     make_client,
     mlflow_errors,
-    set_spec_tags,
 )
 from orchestrator.tracking_files import (
     RunState,
     first_line,
     metric_lines,
     milliseconds,
+    param_text,
     read_state,
     score_metrics,
     tail,
@@ -127,7 +127,10 @@ class Tracker:
         try:
             client = make_client(uri)
             record = open_runs(client, folder, uri, experiment)
-            set_spec_tags(client, record.parent_run_id, folder.read_sweep().spec)
+            # As tags, since a sweep that is run again may have another spec, and params are fixed.
+            spec = flat(folder.read_sweep().spec)
+            tags = {f"spec.{key}": param_text(value) for key, value in spec.items()}
+            log_run(client, record.parent_run_id, tags=tags)
         except mlflow_errors() as error:
             raise InputError(
                 Problem(
@@ -215,11 +218,9 @@ class Tracker:
         if trial.state == "waiting" and trial.started_at is None:
             return
         state = self._trial_state(trial)
-        self._post_params(trial, state)
-        self._post_metrics(trial, state)
-        self._post_scores(trial, state)
+        self._post_values(trial, state)
         self._post_trial_files(trial, state)
-        self._post_trial_state(trial, state)
+        self._post_trial_status(trial, state)
         if trial.state in ENDED:
             # Kept on disk alone, so that the memory of a long sweep's driver does not grow.
             self._save(state.model_copy(update={"versions": versions}))
@@ -263,65 +264,68 @@ class Tracker:
         history = self._client.get_metric_history(run_id, key) if key else []
         return max((metric.step for metric in history), default=-1)
 
-    def _post_params(self, trial: TrialRecord, state: RunState) -> None:
-        if not state.has_params:
-            log_params(self._client, state.run_id, trial.settings)
-            state.has_params = True
-            self._save(state)
+    def _post_values(self, trial: TrialRecord, state: RunState) -> None:
+        """Post settings, the metric lines past the last posted step, scores and state.
 
-    def _post_metrics(self, trial: TrialRecord, state: RunState) -> None:
-        """Post the lines past the last posted step, in batches that end with a line."""
+        All of it at once where it is not too much; long metrics in batches that end with a line.
+        """
+        params = {} if state.has_params else flat(trial.settings)
+        scores, digest = self._new_scores(trial, state)
         batch: list[MetricPoint] = []
         batch_step = state.last_step
         for step, time_ms, metrics in metric_lines(self._folder.metrics(trial.id)):
             if step <= state.last_step:
                 continue
-            if len(batch) + len(metrics) > MAX_METRICS_PER_POST:
-                self._post_batch(state, batch, batch_step)
+            if len(batch) + len(metrics) > MAX_PER_POST:
+                log_run(self._client, state.run_id, points=batch)
+                state.last_step = batch_step
+                self._save(state)
                 batch = []
             batch += [(key, value, time_ms, step) for key, value in metrics.items()]
             batch_step = step
-        if batch:
-            self._post_batch(state, batch, batch_step)
-
-    def _post_batch(self, state: RunState, batch: list[MetricPoint], step: int) -> None:
-        log_metrics(self._client, state.run_id, batch)
-        state.last_step = step
+        tags = {} if state.state == trial.state else _state_tags(trial, state)
+        if not (params or batch or scores or tags):
+            return
+        log_run(self._client, state.run_id, params=params, points=batch + scores, tags=tags)
+        state.has_params, state.last_step = True, batch_step
+        if digest is not None:
+            state.files["scores"] = digest
         self._save(state)
 
-    def _post_scores(self, trial: TrialRecord, state: RunState) -> None:
+    def _new_scores(
+        self, trial: TrialRecord, state: RunState
+    ) -> tuple[list[MetricPoint], str | None]:
+        """The scores that MLflow lacks, and the digest of all of them where there are any."""
         card = self._folder.read_scores(trial.id)
         if card is None or trial.state != "done":
-            return
+            return [], None
         summary = {name: getattr(trial, name) for name in SUMMARY_FIELDS}
         values = score_metrics(card)
         values |= {name: value for name, value in summary.items() if value is not None}
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        if state.files.get("scores") != digest:
-            time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
-            is_first = state.run_id in self._created and "scores" not in state.files
-            step = trial.total_steps or 0
-            self._log_changed(state.run_id, values, step=step, time_ms=time_ms, is_first=is_first)
-            state.files["scores"] = digest
-            self._save(state)
+        if state.files.get("scores") == digest:
+            return [], digest
+        time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
+        is_first = state.run_id in self._created and "scores" not in state.files
+        step = trial.total_steps or 0
+        return self._changed(state.run_id, values, step, time_ms, is_first=is_first), digest
 
-    def _log_changed(
+    def _changed(
         self,
         run_id: str,
         values: Mapping[str, float],
-        *,
         step: int,
         time_ms: int,
+        *,
         is_first: bool = False,
-    ) -> None:
-        """Log the values that MLflow does not show as the latest already.
+    ) -> list[MetricPoint]:
+        """The values that MLflow does not show as the latest already.
 
         With `is_first` it surely shows none of them, and is not asked.
         """
         known = {} if is_first else self._client.get_run(run_id).data.metrics
         changed = {key: value for key, value in values.items() if known.get(key) != value}
-        points = [(key, value, time_ms, step) for key, value in changed.items()]
-        log_metrics(self._client, run_id, points)
+        return [(key, value, time_ms, step) for key, value in changed.items()]
 
     def _post_trial_files(self, trial: TrialRecord, state: RunState) -> None:
         root = self._folder.trial(trial.id)
@@ -345,14 +349,10 @@ class Tracker:
             state.files[name] = digest
             self._save(state)
 
-    def _post_trial_state(self, trial: TrialRecord, state: RunState) -> None:
-        """Tags and status last: a run that MLflow shows as finished has all of its scores."""
+    def _post_trial_status(self, trial: TrialRecord, state: RunState) -> None:
+        """Last: a run that MLflow shows as finished has all of its scores and files."""
         if state.state == trial.state:
             return
-        self._client.set_tag(state.run_id, "plw.state", trial.state)
-        if trial.error or state.state == "failed":
-            error = redact(trial.error or "")[-MAX_TAG_CHARS:]
-            self._client.set_tag(state.run_id, "plw.error", error)
         status = RUN_STATUS[trial.state]
         if status in ("RUNNING", "SCHEDULED"):
             self._client.update_run(state.run_id, status=status)
@@ -388,7 +388,14 @@ class Tracker:
             return
         parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
         values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
-        self._log_changed(parent, values, step=0, time_ms=written_at(path))
+        log_run(self._client, parent, points=self._changed(parent, values, 0, written_at(path)))
         self._post_file(state, path, f"untuned/{key}" if label else "untuned")
         if label:
             self._client.set_tag(parent, f"plw.untuned_{key}", label)
+
+
+def _state_tags(trial: TrialRecord, state: RunState) -> dict[str, str]:
+    tags = {"plw.state": str(trial.state)}
+    if trial.error or state.state == "failed":
+        tags["plw.error"] = str(redact(trial.error or ""))[-MAX_TAG_CHARS:]
+    return tags

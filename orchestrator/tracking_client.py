@@ -14,8 +14,9 @@ from orchestrator.tracking_files import param_text
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MAX_METRICS_PER_POST = 1000
-MAX_PARAMS_PER_POST = 100
+# Of all together, and of params or tags among them.
+MAX_PER_POST = 1000
+MAX_TEXTS_PER_POST = 100
 # A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
 # and the next sync posts what this one could not. The rest keeps mlflow off the terminal.
 CLIENT_ENVIRONMENT = {
@@ -53,28 +54,36 @@ def mlflow_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError)
 
 
-def log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]) -> None:
-    """Post a trial's settings; the same ones may be posted again."""
-    from mlflow.entities import Param
+def log_run(
+    client: "MlflowClient",
+    run_id: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    points: Sequence[MetricPoint] = (),
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Post settings, metric points and tags in as few requests as MLflow takes.
 
-    params = [Param(key, param_text(value)) for key, value in flatten(redact(dict(settings)))]
-    for start in range(0, len(params), MAX_PARAMS_PER_POST):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_POST])
+    What MLflow has already, settings and points alike, may be posted again and stays one.
+    """
+    from mlflow.entities import Metric, Param, RunTag
 
-
-def set_spec_tags(client: "MlflowClient", run_id: str, spec: Mapping[str, Any]) -> None:
-    """The spec as tags, since a sweep that is run again may have another, and params are fixed."""
-    from mlflow.entities import RunTag
-
-    tags = [RunTag(f"spec.{key}", param_text(value)) for key, value in flatten(redact(dict(spec)))]
-    for start in range(0, len(tags), MAX_PARAMS_PER_POST):
-        client.log_batch(run_id, tags=tags[start : start + MAX_PARAMS_PER_POST])
-
-
-def log_metrics(client: "MlflowClient", run_id: str, points: Sequence[MetricPoint]) -> None:
-    """Post metric points; a point that MLflow has already stays one."""
-    from mlflow.entities import Metric
-
+    all_params = [Param(key, param_text(value)) for key, value in (params or {}).items()]
+    all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
     metrics = [Metric(*point) for point in points]
-    for start in range(0, len(metrics), MAX_METRICS_PER_POST):
-        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_POST])
+    while all_params or all_tags or metrics:
+        room = MAX_PER_POST - len(all_params[:MAX_TEXTS_PER_POST])
+        room -= len(all_tags[:MAX_TEXTS_PER_POST])
+        client.log_batch(
+            run_id,
+            metrics=metrics[:room],
+            params=all_params[:MAX_TEXTS_PER_POST],
+            tags=all_tags[:MAX_TEXTS_PER_POST],
+        )
+        all_params, all_tags = all_params[MAX_TEXTS_PER_POST:], all_tags[MAX_TEXTS_PER_POST:]
+        metrics = metrics[room:]
+
+
+def flat(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of settings under their dotted paths, without passwords."""
+    return dict(flatten(redact(dict(section))))
