@@ -11,6 +11,7 @@ from orchestrator.status import format_number
 if TYPE_CHECKING:
     # Types only: these import torch, which takes seconds.
     from orchestrator.advice import Advice
+    from orchestrator.inversion import Inverted
     from trainers.stats import DataStats, GenerationRatio
 
 
@@ -92,3 +93,24 @@ def print_advice(advice: "Advice") -> None:
     )
     if shares:
         click.echo(f"completions' share of all weight (normalization weights): {shares}")
+
+
+def print_inverted(inverted: "Inverted") -> None:
+    """Where the inverted examples are, and what became of their lengths."""
+    for name, lengths in (("before", inverted.before), ("after", inverted.after)):
+        click.echo(
+            f"{name:7}mean prompt {lengths.mean_prompt:.1f}, mean completion "
+            f"{lengths.mean_completion:.1f} {lengths.unit}; completion over prompt "
+            f"{lengths.generation_ratio:.3f}"
+        )
+    if inverted.num_with_history:
+        click.echo(
+            f"{inverted.num_with_history} chats have earlier turns; a template shows them by "
+            "`messages`, the default one leaves them out"
+        )
+    if inverted.num_with_system:
+        click.echo(
+            f"{inverted.num_with_system} chats have a system turn; a template shows it by `system`"
+        )
+    click.echo(f"wrote {inverted.path}: {inverted.num_examples} examples")
+    click.echo(f"next: plw data stats {inverted.path}")

@@ -28,10 +28,10 @@ _PLANNED = {
 _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def console() -> Console:
-    """The terminal, or lines as wide as they are when piped."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PIPED_WIDTH)
+def console(*, is_plain: bool = False) -> Console:
+    """The terminal, or lines as wide as they are when piped; `is_plain` has no colours."""
+    screen = Console(no_color=is_plain or None, highlight=not is_plain)
+    return screen if screen.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def print_plan(plan: "SweepPlan") -> None:
