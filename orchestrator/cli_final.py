@@ -1,11 +1,14 @@
 """`plw train` and `plw export`: from a config, or from a sweep's answer, to a model."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from orchestrator.cli_options import json_option
 
 
 def _measure_option(command: Any) -> Any:
@@ -83,4 +86,78 @@ def train(
     sys.exit(run(written, folder, []))
 
 
-COMMANDS: tuple[click.Command, ...] = (train,)
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="SWEEP_OR_SPEC")
+@click.option(
+    "--to",
+    "framework",
+    required=True,
+    type=click.Choice(["trl", "axolotl", "ms-swift"]),
+    help="The framework to write for.",
+)
+@click.option("--plw", type=click.FloatRange(0, 1), help="The prompt loss weight, all the same.")
+@_measure_option
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    help="The file to start from; data and plugin go beside it.",
+)
+@click.option(
+    "--workers",
+    "num_workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="GPUs that share the global batch.",
+)
+@click.option("--all-data", "uses_all", is_flag=True, help="On the held-out examples as well.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change one.")
+@click.option("--force", "is_forced", is_flag=True, help="Replace files that are there.")
+@json_option
+def export(
+    source: Path,
+    framework: Any,
+    plw: float | None,
+    measure: str | None,
+    out: Path | None,
+    num_workers: int,
+    uses_all: bool,
+    overrides: Sequence[str],
+    is_forced: bool,
+    as_json: bool,
+) -> None:
+    """Write a sweep's best setting, or that of a spec, for TRL, axolotl or ms-swift.
+
+    Says what the framework does differently, and refuses what it cannot express.
+    """
+    from orchestrator.export import make_export, read_source
+    from orchestrator.exported_files import default_out, write_export
+    from orchestrator.final import setting_of
+
+    config, reason = setting_of(
+        source, measure=measure, plw=plw, uses_all=uses_all, overrides=overrides
+    )
+    path = out or default_out(framework)
+    made = make_export(read_source(config, reason=reason, num_workers=num_workers), framework, path)
+    written = write_export(made, path, is_forced=is_forced)
+    if as_json:
+        content = {
+            "files": [str(file) for file in written],
+            "prompt_loss_weight": config.loss.prompt_loss_weight,
+            "reason": reason,
+            "notes": made.notes,
+            "command": made.command,
+        }
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(f"PLW {config.loss.prompt_loss_weight:g}: {reason}")
+    for file in written:
+        click.echo(f"wrote {file}")
+    for note in made.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"next: {made.command}")
+
+
+COMMANDS: tuple[click.Command, ...] = (train, export)

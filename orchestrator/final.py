@@ -12,6 +12,7 @@ from orchestrator.lookup import open_sweep
 from orchestrator.recommend import recommend
 from orchestrator.record import SweepFolder
 from orchestrator.setting_fields import PLW, with_values
+from orchestrator.settings_file import read_settings
 from orchestrator.spec import with_absolute_paths
 from trainers.config import TrainConfig
 from trainers.config_file import apply_override, build_config
@@ -79,11 +80,58 @@ def final_config(best: BestSetting, *, uses_all: bool, overrides: Sequence[str])
     settings = with_values(best.settings, {PLW: best.prompt_loss_weight})
     # What only served to watch and stop the trials.
     settings["log_heldout_every_steps"] = None
+    return _final(settings, Path(best.sweep), uses_all=uses_all, overrides=overrides)
+
+
+def _final(
+    settings: dict[str, Any], source: Path, *, uses_all: bool, overrides: Sequence[str]
+) -> TrainConfig:
     if uses_all:
         settings["data"] |= {"heldout_examples": 0, "train_examples": None}
+        settings["log_heldout_every_steps"] = None
     for override in overrides:
         apply_override(settings, override)
-    return with_absolute_paths(build_config(TrainConfig, settings, source=Path(best.sweep)))
+    return with_absolute_paths(build_config(TrainConfig, settings, source=source))
+
+
+def setting_of(
+    source: Path,
+    *,
+    measure: str | None,
+    plw: float | None,
+    uses_all: bool,
+    overrides: Sequence[str],
+) -> tuple[TrainConfig, str]:
+    """The setting of a sweep's folder, a spec or a train config, and why its PLW is that.
+
+    Raises:
+        InputError: it cannot be read, or leaves open which PLW is meant.
+    """
+    if source.is_dir():
+        best = read_best(source, measure, plw)
+        return final_config(best, uses_all=uses_all, overrides=overrides), best.reason
+    if measure is not None:
+        raise InputError(
+            Problem(
+                message="must be the folder of a sweep for --measure",
+                where=str(source),
+                fix="give that folder, or leave out --measure",
+            )
+        )
+    found = read_settings(source)
+    if plw is None and found.is_weight_searched:
+        raise InputError(
+            Problem(
+                message="the spec searches loss.prompt_loss_weight, so it names none",
+                where=str(source),
+                fix="give --plw, or the folder of the sweep once it has run",
+            )
+        )
+    settings = found.config.model_dump(mode="json")
+    if plw is not None:
+        settings = with_values(settings, {PLW: plw})
+    reason = f"as in {source.name}" if plw is None else "as asked for with --plw"
+    return _final(settings, source, uses_all=uses_all, overrides=overrides), reason
 
 
 def read_best(root: Path, measure: str | None, plw: float | None) -> BestSetting:
@@ -135,16 +183,14 @@ def _fitted(measure: Measure, best: Point) -> tuple[float, str]:
         [point.value for point in points],
         measure.higher_is_better,
     )
+    unnamed = f"{measure.title} names no PLW best ({measure.verdict})"
+    if found.method == "best tried":
+        return best.prompt_loss_weight, f"{unnamed}; {best.label} is the best tried"
     span = ""
     if found.ci_low is not None and found.ci_high is not None:
         span = f", 95% interval of w_p {found.ci_low:.2f} to {found.ci_high:.2f}"
-    plw = best.prompt_loss_weight if found.method == "best tried" else round(found.plw, 4)
-    return plw, (
-        f"{measure.title} names no PLW best ({measure.verdict}); PLW {plw:g} is the {found.method}'s"
-        f" top{span}"
-        if found.method != "best tried"
-        else f"{measure.title} names no PLW best ({measure.verdict}); PLW {plw:g} is the best tried"
-    )
+    plw = round(found.plw, 4)
+    return plw, f"{unnamed}; PLW {plw:g} is the top of a {found.method}{span}"
 
 
 def _unnamed(folder: SweepFolder, findings: Findings, measures: Sequence[Measure]) -> InputError:
@@ -196,6 +242,4 @@ def _key(base: str, point: Point | None, *, with_plw: bool = True) -> tuple[Any,
 
 
 def _at(best: BestSetting, plw: float) -> BestSetting:
-    return best.model_copy(
-        update={"prompt_loss_weight": plw, "reason": f"PLW {plw:g} was asked for"}
-    )
+    return best.model_copy(update={"prompt_loss_weight": plw, "reason": "as asked for with --plw"})
