@@ -160,6 +160,7 @@ def common_notes(source: Source) -> list[str]:
     notes = [
         "the order of the data and dropout's draws differ, so seeds do not match",
         "sharding (ZeRO) and offloading are left to the launcher: they do not change the result",
+        "transformers' warm-up begins at 0, one step behind plw's" if source.warmup_steps else "",
         "transformers leaves biases and norms out of weight decay, plw does not"
         if config.optimizer.weight_decay
         else "",
