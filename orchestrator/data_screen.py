@@ -105,12 +105,13 @@ def print_inverted(inverted: "Inverted") -> None:
         )
     if inverted.num_with_history:
         click.echo(
-            f"{inverted.num_with_history} chats have earlier turns; a template shows them by "
+            f"chats with earlier turns: {inverted.num_with_history}; a template shows those by "
             "`messages`, the default one leaves them out"
         )
     if inverted.num_with_system:
         click.echo(
-            f"{inverted.num_with_system} chats have a system turn; a template shows it by `system`"
+            f"chats with a system turn: {inverted.num_with_system}; a template shows it by "
+            "`system`, the default one leaves it out"
         )
     click.echo(f"wrote {inverted.path}: {inverted.num_examples} examples")
     click.echo(f"next: plw data stats {inverted.path}")

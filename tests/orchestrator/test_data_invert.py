@@ -62,8 +62,8 @@ CHAT = {
 def test_of_a_chat_the_last_question_is_predicted_and_what_is_lost_is_said(tmp_path: Path) -> None:
     data = write(tmp_path / "d.jsonl", CHAT)
     output = plw("data", "invert", data, "-o", tmp_path / "o.jsonl").output
-    assert "1 chats have earlier turns" in output
-    assert "1 chats have a system turn" in output
+    assert "chats with earlier turns: 1;" in output
+    assert "chats with a system turn: 1;" in output
     [example] = read_examples(str(tmp_path / "o.jsonl"))
     assert example.completion == "And now?"
     assert example.prompt.endswith("Text:\nBye")
