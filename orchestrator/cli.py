@@ -7,13 +7,12 @@ what it wrote and what to run next; it exits with 0 on success, 1 on a failed ru
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from orchestrator import __version__, cli_models, cli_sweeps
+from orchestrator import __version__, cli_data, cli_final, cli_models, cli_sweeps
 from orchestrator.cli_options import json_option, spec_arguments
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -138,19 +137,6 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Where it goes."
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change one.")
-def train(config: Path, output_dir: Path, overrides: Sequence[str]) -> None:
-    """Run one fine-tune on this machine, without Ray."""
-    from trainers.__main__ import run
-
-    sys.exit(run(config, output_dir, overrides))
-
-
-@main.command()
 @click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("runs"), help="Where sweeps go."
 )
@@ -169,8 +155,9 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for command in (*cli_models.COMMANDS, *cli_sweeps.COMMANDS):
-    main.add_command(command)
+for module in (cli_data, cli_final, cli_models, cli_sweeps):
+    for command in module.COMMANDS:
+        main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,6 @@
-"""`plw eval` and `plw data`: one model or one data set, without a sweep."""
+"""`plw eval`: one model, without a sweep."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -57,43 +55,4 @@ def evaluate(
     click.echo(f"wrote {output_dir / 'scores.json'} and {output_dir / 'samples.jsonl'}")
 
 
-@click.group()
-def data() -> None:
-    """Look at data before it is trained on."""
-
-
-@data.command()
-@click.argument("path")
-@click.option("--model", default="demo:smollm2-135m-instruct", help="Whose tokenizer counts.")
-@click.option("--template", default="chat", help="chat, alpaca, plain or a Jinja file.")
-@click.option("--max-length", type=click.IntRange(min=8), default=512, help="Tokens per example.")
-@click.option(
-    "--too-long",
-    type=click.Choice(["truncate", "drop", "error"]),
-    default="truncate",
-    help="What happens to longer examples.",
-)
-@click.option(
-    "--completion-turns",
-    type=click.Choice(["last", "all"]),
-    default="last",
-    help="Assistant turns of a chat that are completion.",
-)
-@click.option("--split", default="train", help="Split of a hub data set.")
-@json_option
-def stats(path: str, model: str, as_json: bool, **settings: Any) -> None:
-    """Counts, tokens by role and the generation ratio of PATH (a file, hub name or demo:...)."""
-    from orchestrator.screen import print_stats
-    from orchestrator.single import stats_of
-    from trainers.config import DataConfig
-    from trainers.config_file import build_config
-
-    config = build_config(DataConfig, {"path": path, **settings}, source=Path("plw data stats"))
-    found = stats_of(config, model=model)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        print_stats(path, found)
-
-
-COMMANDS: tuple[click.Command, ...] = (evaluate, data)
+COMMANDS: tuple[click.Command, ...] = (evaluate,)

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from orchestrator.new_file import write_new
 from orchestrator.spec import SweepSpec
-from trainers.errors import InputError, Problem
-from trainers.files import write_text
 
 Preset = Literal["demo", "grid", "bayes", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -32,7 +31,7 @@ def write_spec(path: Path, preset: Preset, *, is_forced: bool) -> None:
         InputError: there is such a file and `is_forced` is false, or it cannot be written.
     """
     has_schema = path.with_name(SCHEMA_NAME).exists()
-    _write(path, spec_text(preset, has_schema=has_schema), is_forced=is_forced)
+    write_new(path, spec_text(preset, has_schema=has_schema), is_forced=is_forced)
 
 
 def spec_schema() -> dict[str, Any]:
@@ -49,19 +48,4 @@ def write_schema(path: Path, *, is_forced: bool) -> None:
     Raises:
         InputError: there is such a file and `is_forced` is false, or it cannot be written.
     """
-    _write(path, json.dumps(spec_schema(), indent=2) + "\n", is_forced=is_forced)
-
-
-def _write(path: Path, text: str, *, is_forced: bool) -> None:
-    if path.is_dir():
-        fault, fix = "is a folder", "name a file in it"
-    elif path.exists() and not is_forced:
-        fault, fix = "there is such a file already", "give another name, or --force to replace it"
-    else:
-        try:
-            write_text(path, text)
-        except OSError as error:
-            fault, fix = f"cannot be written: {error.strerror or error}", "give another path"
-        else:
-            return
-    raise InputError(Problem(message=fault, where=str(path), fix=fix))
+    write_new(path, json.dumps(spec_schema(), indent=2) + "\n", is_forced=is_forced)

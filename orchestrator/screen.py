@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     # Types only: these import torch, which takes seconds.
     from orchestrator.plan import SweepPlan
     from orchestrator.sweep import Outcome
-    from trainers.stats import DataStats
 
 _PLANNED = {
     "pending": "pending",
@@ -29,10 +28,10 @@ _PLANNED = {
 _VERDICT_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def console() -> Console:
-    """The terminal, or lines as wide as they are when piped."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PIPED_WIDTH)
+def console(*, is_plain: bool = False) -> Console:
+    """The terminal, or lines as wide as they are when piped; `is_plain` has no colours."""
+    screen = Console(no_color=is_plain or None, highlight=not is_plain)
+    return screen if screen.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def print_plan(plan: "SweepPlan") -> None:
@@ -178,56 +177,6 @@ def print_scores(card: ScoreCard) -> None:
             str(score.num_items),
         )
     console().print(table)
-
-
-def print_stats(path: str, stats: "DataStats") -> None:
-    """Tokens by role and the generation ratio, with what the paper would expect of it."""
-    title = (
-        f"{path}: {stats.num_examples} examples, template {stats.template}, "
-        f"{stats.num_truncated_examples} cut to {stats.max_length} tokens"
-    )
-    if stats.num_truncated_examples:
-        title += f" ({stats.num_truncated_tokens} lost)"
-    if stats.num_cut_completions:
-        title += f", {stats.num_cut_completions} of them without the end of their completion"
-    if stats.num_dropped_examples:
-        title += (
-            f", {stats.num_dropped_examples} longer ones dropped"
-            f" ({stats.num_dropped_tokens} tokens)"
-        )
-    table = Table(title=title, title_justify="left")
-    table.add_column("tokens")
-    for heading in ("total", "mean", "median", "95th percentile"):
-        table.add_column(heading, justify="right")
-    counts = {
-        "prompt": stats.prompt,
-        "  system": stats.system,
-        "  user": stats.user,
-        "  template": stats.template_tokens,
-        "completion": stats.completion,
-    }
-    for name, count in counts.items():
-        table.add_row(
-            name,
-            f"{count.total:,}",
-            f"{count.mean:.1f}",
-            f"{count.median:g}",
-            str(count.percentile_95),
-        )
-    console().print(table)
-    ratios = {
-        "with the template": stats.generation_ratio,
-        "without it": stats.generation_ratio_without_template,
-    }
-    for name, ratio in ratios.items():
-        of_means = format_number(ratio.of_means, ".3f")
-        mean = format_number(ratio.mean_of_ratios, ".3f")
-        click.echo(f"R_g {name:18} {of_means} (ratio of means), {mean} (mean of ratios)")
-    overall = stats.generation_ratio.of_means
-    if overall is not None:
-        kind = "short" if overall < 1 else "long"
-        advice = "sweep the PLW" if overall < 1 else "the PLW should matter little"
-        click.echo(f"{kind}-completion data by arXiv 2401.13586 (R_g below 1 is short): {advice}")
 
 
 def print_findings(findings: list[Finding]) -> None:

@@ -106,8 +106,12 @@ class DataConfig(Section):
             "kept as far as it fits, it is left out, or it is an error."
         ),
     )
-    heldout_examples: PositiveInt = Field(
-        256, description="Examples kept out of training, drawn by data.seed."
+    heldout_examples: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
+        256,
+        description=(
+            "Examples kept out of training, drawn by data.seed; 0, to train on all, is for a final "
+            "model that is not scored."
+        ),
     )
     train_examples: PositiveInt | None = Field(
         None, description="Use only this many of the training examples; null uses all."
@@ -343,6 +347,15 @@ class TrainConfig(Section):
                 "under lora the pre-trained weights stay where they are, so there is no "
                 "optimizer.distance_penalty and no log_distance_every_steps; the distance of the "
                 "merged weights is measured at the end, and optimizer.weight_decay pulls on it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_held_out(self) -> Self:
+        if self.log_heldout_every_steps is not None and self.data.heldout_examples == 0:
+            raise ValueError(
+                "log_heldout_every_steps needs data.heldout_examples of 1 or more; drop it, or "
+                "hold some out"
             )
         return self
 

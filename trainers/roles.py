@@ -154,7 +154,7 @@ class Template:
                 )
             )
         # The chat template writes its own start token; the others take the tokenizer's.
-        adds_bos = name != "chat" and _starts_with_bos(tokenizer)
+        adds_bos = name != "chat" and starts_with_bos(tokenizer)
         self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
         self._end_ids = {tokenizer.eos_token_id} | {
             id for id, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -188,6 +188,14 @@ class Template:
                 examples, prompts, completions, strict=True
             )
         ]
+
+    def render_prompt(self, example: Example) -> str:
+        """The prompt as text, without the start token that is put before it.
+
+        Raises:
+            InputError: the template cannot show the example.
+        """
+        return "".join(span.text for span in self._render(example))
 
     def encode_prompt(self, example: Example) -> list[int]:
         """The prompt's token ids, the same in training and at inference."""
@@ -404,6 +412,7 @@ def _render_alpaca(example: Example) -> list[_Span]:
     return [*spans, _Span(template, Role.TEMPLATE)]
 
 
-def _starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts its start token before every text."""
     ids: list[int] = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id

@@ -26,11 +26,25 @@ class TokenCounts(_Stats):
     percentile_95: int
 
 
+class RatioSpread(_Stats):
+    """How the ratios of single examples spread: quantiles, and the share of them below 1.
+
+    A quantile is a value that occurs, by the nearest rank.
+    """
+
+    percentile_5: float
+    percentile_25: float
+    median: float
+    percentile_75: float
+    percentile_95: float
+    share_below_one: float
+
+
 class GenerationRatio(_Stats):
     """R_g, completion tokens over prompt tokens; None where no prompt has a token.
 
     `of_means` divides the mean lengths. `mean_of_ratios` averages over examples and leaves out
-    those without a prompt token.
+    those without a prompt token, as `spread` does. Records of older sweeps have no `spread`.
 
     Source: arXiv 2401.13586, which calls data with R_g < 1 short-completion data. Whether it
     counts the template's tokens, and how it averages, could not be read there: hence all four.
@@ -38,6 +52,7 @@ class GenerationRatio(_Stats):
 
     of_means: float | None
     mean_of_ratios: float | None
+    spread: RatioSpread | None = None
 
 
 class DataStats(_Stats):
@@ -106,16 +121,29 @@ def _token_counts(counts: NDArray[np.int64]) -> TokenCounts:
         total=int(counts.sum()),
         mean=float(counts.mean()),
         median=float(np.median(counts)),
-        # Nearest rank: the smallest count that at least 95% of the examples do not exceed.
-        percentile_95=int(np.sort(counts)[ceil(0.95 * len(counts)) - 1]),
+        percentile_95=int(_nearest_rank(np.sort(counts), 0.95)),
     )
+
+
+def _nearest_rank(ordered: NDArray[Any], share: float) -> Any:
+    """The smallest of the values that at least `share` of them do not exceed."""
+    return ordered[ceil(share * len(ordered)) - 1]
 
 
 def _generation_ratio(completion: NDArray[np.int64], prompt: NDArray[np.int64]) -> GenerationRatio:
     has_prompt = prompt > 0
     if not has_prompt.any():
         return GenerationRatio(of_means=None, mean_of_ratios=None)
+    ratios = np.sort(completion[has_prompt] / prompt[has_prompt])
     return GenerationRatio(
         of_means=float(completion.sum() / prompt.sum()),
-        mean_of_ratios=float((completion[has_prompt] / prompt[has_prompt]).mean()),
+        mean_of_ratios=float(ratios.mean()),
+        spread=RatioSpread(
+            percentile_5=float(_nearest_rank(ratios, 0.05)),
+            percentile_25=float(_nearest_rank(ratios, 0.25)),
+            median=float(_nearest_rank(ratios, 0.5)),
+            percentile_75=float(_nearest_rank(ratios, 0.75)),
+            percentile_95=float(_nearest_rank(ratios, 0.95)),
+            share_below_one=float((ratios < 1).mean()),
+        ),
     )

@@ -47,6 +47,12 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+def whole_settings(folder: Path, prompt_loss_weight: float) -> dict[str, Any]:
+    """Those settings with all defaults, as a trial's record has them."""
+    given = settings(folder, loss={"prompt_loss_weight": prompt_loss_weight})
+    return TrainConfig.model_validate(given).model_dump(mode="json")
+
+
 class Crash(Exception):
     """The end of a process, as far as one can have it without ending the process."""
 

@@ -253,7 +253,7 @@ def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, probl
         "model.dropout=1",
         "model.attention=fast",
         "data.max_length=7",
-        "data.heldout_examples=0",
+        "data.heldout_examples=-1",
         "data.train_examples=0",
         "data.seed=-1",
         "data.completion_turns=first",

@@ -9,7 +9,7 @@ from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 from trainers.config import DataConfig
 from trainers.data import encode_all
 from trainers.examples import Example, Message, MessageRole, pair
-from trainers.stats import DataStats, GenerationRatio, TokenCounts, data_stats
+from trainers.stats import DataStats, RatioSpread, TokenCounts, data_stats
 
 # With the plain template and a token for each character: prompt lengths 4 and 8 (2 and 6 without
 # the template's blank line), completion lengths 2 and 3 (one of each ends the sequence).
@@ -35,12 +35,34 @@ def test_tokens_are_counted_by_role() -> None:
 
 def test_generation_ratio_comes_as_ratio_of_means_and_as_mean_of_ratios() -> None:
     stats = stats_of(TWO)
-    assert stats.generation_ratio == GenerationRatio(
-        of_means=5 / 12, mean_of_ratios=(2 / 4 + 3 / 8) / 2
+    found = stats.generation_ratio
+    assert (found.of_means, found.mean_of_ratios) == (5 / 12, (2 / 4 + 3 / 8) / 2)
+    without = stats.generation_ratio_without_template
+    assert (without.of_means, without.mean_of_ratios) == (5 / 8, (2 / 2 + 3 / 6) / 2)
+
+
+def test_the_spread_of_the_ratio_is_in_values_that_occur() -> None:
+    # A prompt of one character, and two tokens of the template; completions of 1 to 20 tokens.
+    examples = [pair(str(i), prompt="Q", completion="k" * i) for i in range(20)]
+    assert stats_of(examples).generation_ratio_without_template.spread == RatioSpread(
+        percentile_5=1,
+        percentile_25=5,
+        median=10,
+        percentile_75=15,
+        percentile_95=19,
+        share_below_one=0,
     )
-    assert stats.generation_ratio_without_template == GenerationRatio(
-        of_means=5 / 8, mean_of_ratios=(2 / 2 + 3 / 6) / 2
-    )
+    with_template = stats_of(examples).generation_ratio.spread
+    assert with_template is not None
+    assert with_template.median == 10 / 3
+    assert with_template.share_below_one == 2 / 20
+
+
+def test_stats_of_older_sweeps_are_read_without_a_spread() -> None:
+    older = stats_of(TWO).to_json()
+    for name in ("generation_ratio", "generation_ratio_without_template"):
+        del older[name]["spread"]
+    assert DataStats.model_validate(older).generation_ratio.spread is None
 
 
 def test_system_turns_count_as_prompt_with_and_without_template() -> None:

@@ -1,0 +1,111 @@
+"""What is known beforehand of the best PLW for some data, and how far that knowledge goes."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.findings import W_P_EXPONENT
+from trainers.stats import DataStats
+
+# Source: arXiv 2401.13586, fit for short completions: -4.284 (w_p - 0.652)^2 + 0.781.
+PAPER_BEST_W_P = 0.652
+# Evenly spread in w_p, with the paper's best between them; for long completions the ends and one
+# weight between, which is enough to see whether there is anything to be found.
+_SHORT_GRID = (0.0, 0.01, 0.1, 0.242, 0.5, 1.0)
+_LONG_GRID = (0.0, 0.1, 1.0)
+
+Kind = Literal["short", "long", "between"]
+
+
+class _Advice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CompletionShare(_Advice):
+    """The completions' share of all weight at one PLW, with `loss.normalization` weights."""
+
+    prompt_loss_weight: float
+    share: float
+
+
+class Advice(_Advice):
+    """What arXiv 2401.13586 predicts for data with these lengths, and weights to try.
+
+    `best_prompt_loss_weight` is the top of its one published fit, None where it saw no effect.
+    """
+
+    kind: Kind
+    prediction: list[str]
+    limits: list[str]
+    best_prompt_loss_weight: float | None
+    prompt_loss_weights: list[float]
+    completion_shares: list[CompletionShare]
+
+
+def advise(stats: DataStats) -> Advice:
+    """The prediction for data with these token counts."""
+    kind = _kind(stats)
+    grid = _LONG_GRID if kind == "long" else _SHORT_GRID
+    best = None if kind == "long" else round(PAPER_BEST_W_P ** (1 / W_P_EXPONENT), 3)
+    return Advice(
+        kind=kind,
+        prediction=_prediction(kind, best),
+        limits=_limits(stats, kind),
+        best_prompt_loss_weight=best,
+        prompt_loss_weights=list(grid),
+        completion_shares=[
+            CompletionShare(prompt_loss_weight=plw, share=share)
+            for plw in grid
+            if (share := _completion_share(stats, plw)) is not None
+        ],
+    )
+
+
+def _kind(stats: DataStats) -> Kind:
+    """Short or long where all four ratios lie on one side of 1, else between."""
+    found = (stats.generation_ratio, stats.generation_ratio_without_template)
+    ratios = [r for ratio in found for r in (ratio.of_means, ratio.mean_of_ratios) if r is not None]
+    if all(ratio < 1 for ratio in ratios):
+        return "short"
+    return "long" if all(ratio >= 1 for ratio in ratios) else "between"
+
+
+def _prediction(kind: Kind, best: float | None) -> list[str]:
+    if kind == "long":
+        return [
+            "long-completion data (R_g of 1 and above): the paper saw no relation between PLW and "
+            "scores here; a small grid shows whether yours has one"
+        ]
+    effect = [
+        f"over all of its benchmarks scores follow a quadratic in w_p with its top at PLW {best}",
+        "multiple choice and short generations were better at 0.01 to 0.5, long generations "
+        "near 1: which PLW is best depends on what the model is for",
+    ]
+    if kind == "short":
+        return ["short-completion data (R_g below 1), where the paper saw an effect", *effect]
+    return [
+        "neither clearly short nor clearly long: R_g is below 1 by some of its four definitions "
+        "only. If it counts as short, where the paper saw an effect:",
+        *effect,
+    ]
+
+
+def _limits(stats: DataStats, kind: Kind) -> list[str]:
+    limits = [
+        "measured on LLaMA 1 and 2 with 7 billion parameters and Alpaca data, short completions on "
+        "one set alone (Alpaca turned round); other models, data and learning rates may differ",
+        "the paper's definition of R_g (with the template or without, mean of ratios or ratio of "
+        "means) and what its loss is divided by could not be read",
+    ]
+    spread = stats.generation_ratio.spread
+    if spread is not None and kind != "between" and 0.2 < spread.share_below_one < 0.8:
+        limits.append(
+            f"the data is mixed: {spread.share_below_one:.0%} of the examples have a ratio below "
+            "1, so one R_g does not describe it"
+        )
+    return limits
+
+
+def _completion_share(stats: DataStats, prompt_loss_weight: float) -> float | None:
+    weight = stats.completion.total + prompt_loss_weight * stats.prompt.total
+    return stats.completion.total / weight if weight else None
