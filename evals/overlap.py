@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ MAX_EXAMPLES = 10
 # A sign of Chinese or Japanese is a word: those texts have no spaces.
 _SIGN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_SIGN}]|[^\W_{_SIGN}]+")
+_SEPARATORS = str.maketrans({chr(n): " " for n in range(128) if not chr(n).isalnum()})
 # Training examples looked at together: some million words, a few tens of MiB.
 _CHUNK = 10_000
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -57,6 +58,9 @@ def item_text(example: Example) -> ItemText:
 
 def words(text: str) -> list[str]:
     """The words of `text` without letter case and punctuation."""
+    if text.isascii():
+        # The same five times as fast.
+        return text.lower().translate(_SEPARATORS).split()
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -118,7 +122,7 @@ class _Runs:
     def __init__(self, texts: Sequence[list[str]], ids: Mapping[str, int], values: Hashes) -> None:
         num_words = np.array([len(text) for text in texts], dtype=np.int64)
         total = int(num_words.sum())
-        flat = (id for text in texts for id in map(ids.get, text, repeat(0)))
+        flat = chain.from_iterable(map(ids.get, text, repeat(0)) for text in texts)
         word_ids = np.fromiter(flat, np.int64, total)
         self._owners = np.repeat(np.arange(len(texts), dtype=np.int64), num_words)
         # The sum of v_j B^j up to each word: a run is a difference of two, shifted back to B^0.

@@ -26,6 +26,9 @@ def test_words_are_without_letter_case_and_punctuation() -> None:
     ]  # fmt: skip
     assert words("日本語 text") == ["日", "本", "語", "text"]
     assert words("... !") == []
+    ascii_text = "".join(map(chr, range(128)))
+    # The letter at the end takes the other way.
+    assert words(ascii_text) == words(f"{ascii_text} é")[:-1]
 
 
 def test_thirteen_words_in_a_row_overlap_and_twelve_do_not() -> None:
