@@ -40,6 +40,13 @@ class GenerationConfig(EvalSection):
     )
 
 
+class MemorisationConfig(EvalSection):
+    """Greedy completions of training prompts, and of as many held-out ones: an explanation."""
+
+    examples: PositiveInt = Field(default=32, description="Prompts of each kind.")
+    max_new_tokens: PositiveInt = 64
+
+
 class EvalConfig(EvalSection):
     """What each trained model, and the untuned one, is scored on. null leaves a measure out."""
 
@@ -49,6 +56,7 @@ class EvalConfig(EvalSection):
     long_generation: GenerationConfig | None = GenerationConfig(
         examples=16, max_new_tokens=64, invert=True
     )
+    memorisation: MemorisationConfig | None = None
     batch_size: PositiveInt = Field(default=16, description="Examples scored at once.")
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="Seed of item choice, distractors and bootstrap."
@@ -56,8 +64,13 @@ class EvalConfig(EvalSection):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not any(
-            (self.heldout, self.multiple_choice, self.short_generation, self.long_generation)
-        ):
+        measures = (
+            self.heldout,
+            self.multiple_choice,
+            self.short_generation,
+            self.long_generation,
+            self.memorisation,
+        )
+        if not any(measures):
             raise ValueError("evals must keep at least one measure")
         return self

@@ -13,7 +13,7 @@ from evals.scoring import chrf, share
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 
-GenerationMeasure = Literal["short_generation", "long_generation"]
+GenerationMeasure = Literal["short_generation", "long_generation", "memorisation"]
 
 
 def measure_short_generation(
@@ -28,7 +28,9 @@ def measure_short_generation(
 
     White space around either does not count, letter case does.
     """
-    samples = _generated(loaded, "short_generation", examples, config, batch_size, on_progress)
+    samples = generated_samples(
+        loaded, "short_generation", examples, config, batch_size, on_progress
+    )
     for sample in samples:
         sample["value"] = float(sample["output"].strip() == sample["target"].strip())
     score = share([sample["value"] == 1.0 for sample in samples]).as_score(
@@ -53,7 +55,9 @@ def measure_long_generation(
 
     A sample's `value` is the chrF of that output alone; the score is not their mean.
     """
-    samples = _generated(loaded, "long_generation", examples, config, batch_size, on_progress)
+    samples = generated_samples(
+        loaded, "long_generation", examples, config, batch_size, on_progress
+    )
     result = chrf(
         [sample["output"].strip() for sample in samples],
         [sample["target"].strip() for sample in samples],
@@ -106,7 +110,7 @@ def generate(
     return outputs
 
 
-def _generated(
+def generated_samples(
     loaded: LoadedModel,
     measure: GenerationMeasure,
     examples: Sequence[Example],

@@ -15,9 +15,19 @@ import transformers
 from evals.config import EvalConfig, EvalSection
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
-from evals.items import check_examples, choice_items, choose, digest, scoring_identity
+from evals.items import (
+    check_examples,
+    check_training,
+    choice_items,
+    choose,
+    digest,
+    scoring_identity,
+)
+from evals.measure import Measured
+from evals.memorisation import measure_memorisation
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
+from evals.overlap import with_overlaps
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
 from trainers.examples import Example
@@ -35,13 +45,15 @@ def score_model(
     max_length: int,
     config: EvalConfig,
     out_dir: Path,
+    training: Sequence[Example] | None = None,
     num_threads: int | None = None,
     on_progress: OnProgress | None = None,
     on_kept: OnKept | None = None,
 ) -> ScoreCard:
     """The scores of the model at `model_path` on the held-out `examples`.
 
-    `template` and `max_length` (tokens) are those of its training. Writes each measure to
+    `template` and `max_length` (tokens) are those of its training, `training` its examples: items
+    that stand there too are counted, and memorisation is measured on them. Writes each measure to
     `out_dir/parts` once it is taken, then `out_dir/samples.jsonl`, then `out_dir/scores.json`,
     whose existence means that the model is scored. Measures of the same model with the same
     settings that an earlier run has left in `out_dir/parts` are not taken again: `on_kept` is
@@ -57,21 +69,25 @@ def score_model(
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
     check_examples(examples, config)
+    check_training(training, config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
         loaded = load_model(model_path, template=template, max_length=max_length)
         signature = _signature(loaded, examples, config)
-        parts = _parts(loaded, examples, config)
+        parts = _parts(loaded, examples, training or (), config)
         folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
-    for part in taken:
-        signature |= part.measured.signature
-    write_samples(out_dir, taken)
+    measured = [part.measured for part in taken]
+    for outcome in measured:
+        signature |= outcome.signature
+    if training is not None:
+        measured = with_overlaps(measured, examples, training)
+    write_samples(out_dir, measured)
     kept_seconds = sum(part.seconds for part in taken if part.is_kept)
     card = ScoreCard(
         model_path=str(model_path),
-        scores=[score for part in taken for score in part.measured.scores],
+        scores=[score for outcome in measured for score in outcome.scores],
         signature=signature,
         seconds=time.monotonic() - start + kept_seconds,
     )
@@ -79,12 +95,12 @@ def score_model(
     return card
 
 
-def write_samples(out_dir: Path, taken: Sequence[TakenPart]) -> None:
-    """Put every sample of every part into `out_dir/samples.jsonl`, in one step."""
+def write_samples(out_dir: Path, measured: Sequence[Measured]) -> None:
+    """Put every sample of every measure into `out_dir/samples.jsonl`, in one step."""
     lines = [
         json.dumps(sample, ensure_ascii=False, allow_nan=False)
-        for part in taken
-        for sample in part.measured.samples
+        for outcome in measured
+        for sample in outcome.samples
     ]
     write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
 
@@ -101,16 +117,24 @@ def _take(
     ]
 
 
-def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig) -> list[Part]:
+def _parts(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    training: Sequence[Example],
+    config: EvalConfig,
+) -> list[Part]:
     """The configured measures, in the order in which they are taken. Add yours here."""
     batch_size, seed = config.batch_size, config.seed
     parts: list[Part] = []
 
-    def add(section: EvalSection, name: str, items: Sequence[Any], measure: Take) -> None:
+    def add(
+        section: EvalSection, name: str, items: Sequence[Any], measure: Take, **others: Any
+    ) -> None:
         settings = {
             **section.model_dump(mode="json"),
             "seed": seed,
             "items_sha256": digest(examples),
+            **others,
         }
         parts.append(Part(name=name, num_items=len(items), settings=settings, measure=measure))
 
@@ -132,6 +156,25 @@ def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig)
             measure_long_generation, loaded, chosen, long, batch_size=batch_size, seed=seed
         )
         add(long, "long_generation", chosen, take)
+    if (memorisation := config.memorisation) is not None:
+        seen = choose(training, memorisation.examples, seed)
+        unseen = choose(examples, memorisation.examples, seed)
+        take = partial(
+            measure_memorisation,
+            loaded,
+            seen,
+            unseen,
+            memorisation,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        add(
+            memorisation,
+            "memorisation",
+            [*seen, *unseen],
+            take,
+            training_items_sha256=digest(seen),
+        )
     return parts
 
 

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from evals.config import Group
@@ -54,8 +55,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chrf:
-    """chrF of a set of outputs, 0 to 100, with the score of each and sacrebleu's signature."""
+class CorpusScore:
+    """chrF or BLEU of a set of outputs, 0 to 100, with that of each and sacrebleu's signature."""
 
     estimate: Estimate
     sentence_scores: list[float]
@@ -97,7 +98,7 @@ def ratio(sums: Sequence[float], counts: Sequence[int], seed: int) -> Estimate |
     return _bootstrap(pairs, lambda totals: totals[:, 0] / totals[:, 1], seed)
 
 
-def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
+def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> CorpusScore:
     """Corpus chrF of `outputs`, from the n-gram counts summed over items.
 
     Source: Popovic 2015 (W15-3049), as sacrebleu computes it: n-grams up to 6, beta 2.
@@ -108,11 +109,42 @@ def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
     def score(totals: Floats) -> Floats:
         return np.array([metric._compute_f_score(row) for row in totals.tolist()])
 
-    return Chrf(
+    return CorpusScore(
         estimate=_bootstrap(np.array(statistics, dtype=np.float64), score, seed),
         sentence_scores=score(np.array(statistics, dtype=np.float64)).tolist(),
         signature=str(metric.get_signature()),
     )
+
+
+def bleu(outputs: Sequence[str], targets: Sequence[str], seed: int) -> CorpusScore:
+    """Corpus BLEU of `outputs`, from the n-gram counts summed over items.
+
+    Where no output has four words the orders that there are count, instead of a BLEU of 0: short
+    completions would have no other. With longer outputs it is BLEU as ever.
+
+    Source: Papineni et al. 2002 (P02-1040), as sacrebleu computes it (effective order).
+    """
+    metric = BLEU(effective_order=True)
+    statistics = metric._extract_corpus_statistics(outputs, [list(targets)])
+
+    def score(totals: Floats) -> Floats:
+        # Whole numbers: it raises the counts of a list in place and formats them.
+        rows = totals.round().astype(int).tolist()
+        return np.array([metric._compute_score_from_stats(row).score for row in rows])
+
+    items = np.array(statistics, dtype=np.float64)
+    return CorpusScore(
+        estimate=_bootstrap(items, score, seed),
+        sentence_scores=score(items).tolist(),
+        signature=str(metric.get_signature()),
+    )
+
+
+def mean(values: Sequence[float], seed: int) -> Estimate:
+    """The mean of `values`, at least one."""
+    estimate = ratio(values, [1] * len(values), seed)
+    assert estimate is not None
+    return estimate
 
 
 def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:

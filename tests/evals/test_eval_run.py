@@ -46,6 +46,10 @@ def test_a_model_that_knows_the_answers_gets_full_marks(
     assert list(values) == [
         "heldout_completion_loss",
         "heldout_prompt_loss",
+        "heldout_completion_bits_per_byte",
+        "heldout_prompt_bits_per_byte",
+        "heldout_user_loss",
+        "heldout_template_loss",
         "multiple_choice_accuracy",
         "short_generation_exact_match",
         "long_generation_chrf",
@@ -91,6 +95,7 @@ def test_the_signature_says_what_scores_depend_on(
             "multiple_choice": {"examples": 3, "choices": 3},
             "short_generation": {"examples": 4, "max_new_tokens": 16, "invert": False},
             "long_generation": {"examples": 2, "max_new_tokens": 48, "invert": True},
+            "memorisation": None,
         },
         "seed": 0,
         "batch_size": 2,
@@ -140,7 +145,7 @@ def test_a_measure_that_is_null_is_left_out(
         long_generation=None,
     )
     card = _score(tiny_path, facts[:1], tmp_path, config=only)
-    assert set(card.by_name()) == {"heldout_completion_loss", "heldout_prompt_loss"}
+    assert {score.unit for score in card.scores} == {"nats per token", "bits per byte"}
     assert card.scores[0].num_items == 1
     assert "chrf" not in card.signature
 
