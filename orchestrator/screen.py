@@ -10,6 +10,7 @@ from rich.table import Table
 from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
 from orchestrator.bases import base_labels
+from orchestrator.caveats import overlap_caveats
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
@@ -178,6 +179,8 @@ def print_scores(card: ScoreCard) -> None:
             str(score.num_items),
         )
     console().print(table)
+    for caveat in overlap_caveats({}, {"": [card]}):
+        click.echo(f"warning: {caveat}")
 
 
 def print_stats(path: str, stats: "DataStats") -> None:

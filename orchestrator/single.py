@@ -38,7 +38,8 @@ def evaluate_model(
 ) -> ScoreCard:
     """Score a model on examples, or on the held-out part of a spec's data.
 
-    A spec also gives the measures, the template and the length, as far as they are not given.
+    A spec also gives the measures, the template and the length, as far as they are not given, and
+    the training data, which items may overlap and memorisation is measured on.
     `on_kept` is told the measures that an earlier run has left in `output_dir`.
 
     Raises:
@@ -55,7 +56,12 @@ def evaluate_model(
         raise InputError(
             Problem(message="nothing to score on", fix="give --data, or a sweep spec as --config")
         )
-    examples = read_examples(data_path) if data_path else read_split(data).heldout
+    split = read_split(data) if spec_path is not None else None
+    if data_path:
+        examples = read_examples(data_path)
+    else:
+        assert split is not None
+        examples = split.heldout
     return score_model(
         model_path=resolve_model_path(model),
         examples=examples,
@@ -63,6 +69,7 @@ def evaluate_model(
         max_length=data.max_length if max_length is None else max_length,
         config=evals,
         out_dir=output_dir,
+        training=split.train if split is not None else None,
         num_threads=os.cpu_count(),
         on_kept=on_kept,
     )

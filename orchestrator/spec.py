@@ -23,6 +23,9 @@ _MEASURED_BY = {
     "multiple_choice_accuracy": "multiple_choice",
     "short_generation_exact_match": "short_generation",
     "long_generation_chrf": "long_generation",
+    "aggregate_multiple_choice": "multiple_choice",
+    "aggregate_short_generation": "short_generation",
+    "aggregate_long_generation": "long_generation",
 }
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.aggregates import with_aggregates
 from orchestrator.analysis import headline, read_findings
 from orchestrator.bases import base_labels
 from orchestrator.plain import redact, to_yaml
@@ -294,7 +295,7 @@ class Tracker:
         if card is None or trial.state != "done":
             return
         summary = {name: getattr(trial, name) for name in SUMMARY_FIELDS}
-        values = score_metrics(card)
+        values = score_metrics(with_aggregates(card, self._folder.read_base_scores(trial.base)))
         values |= {name: value for name, value in summary.items() if value is not None}
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") != digest:
@@ -363,6 +364,7 @@ class Tracker:
 
     def _finish(self, status: FinalStatus) -> None:
         parent = self._record.parent_run_id
+        self._post_late_aggregates()
         state = self._read_state(None, parent)
         for key, label in base_labels(self._folder.read_sweep().bases).items():
             self._post_untuned(state, key, label)
@@ -381,12 +383,20 @@ class Tracker:
         ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
         self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)
 
+    def _post_late_aggregates(self) -> None:
+        """Post those of trials that were done before their untuned model was scored."""
+        for trial in self._folder.read_trials():
+            run_id = self._record.trial_run_ids.get(trial.id)
+            if run_id is not None:
+                self._post_scores(trial, read_state(self._folder, trial.id, run_id))
+
     def _post_untuned(self, state: RunState, key: str, label: str) -> None:
         """Post the untuned scores of a base, under its key where a label says there are several."""
         card = self._folder.read_base_scores(key)
         if card is None:
             return
         parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
+        card = with_aggregates(card, None)
         values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
         self._log_changed(parent, values, step=0, time_ms=written_at(path))
         self._post_file(state, path, f"untuned/{key}" if label else "untuned")
