@@ -1,0 +1,117 @@
+"""Benchmarks of one's own: JSONL files that become tasks of lm-eval without any Python.
+
+An item has `prompt`, and either `choices` and `label` (the place of the right one, from 0) for
+kind multiple_choice, or `target`, a text or a list of texts that are all right, for the others.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from evals.benchmarks import Row, check_rows
+from evals.config import BenchmarkConfig
+
+_ROUGE = RougeScorer(["rougeL"])
+
+
+def check_items(own: BenchmarkConfig) -> int:
+    """How many items the file of a benchmark holds.
+
+    Raises:
+        InputError: it cannot be read, is empty, or has lines that are no items of its kind.
+    """
+    is_choice = own.kind == "multiple_choice"
+    form = '"choices": ["...", "..."], "label": 0' if is_choice else '"target": "..."'
+    return check_rows(
+        Path(own.path),
+        _choice_fault if is_choice else _target_fault,
+        f'a line of kind {own.kind} is {{"prompt": "...", {form}}}',
+    )
+
+
+def task_definition(own: BenchmarkConfig) -> dict[str, Any]:
+    """A benchmark as the content of a task file of lm-eval."""
+    definition: dict[str, Any] = {
+        "task": own.name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(Path(own.path).absolute())}},
+        "test_split": "test",
+        "fewshot_split": "test",
+        "doc_to_text": "prompt",
+        "num_fewshot": own.num_fewshot or None,
+        "metadata": {"version": 1},
+    }
+    if own.kind == "multiple_choice":
+        return definition | {
+            "output_type": "multiple_choice",
+            "doc_to_choice": "choices",
+            "doc_to_target": "label",
+            "metric_list": [
+                {"metric": name, "aggregation": "mean", "higher_is_better": True}
+                for name in ("acc_norm", "acc")
+            ],
+        }
+    return definition | {
+        "output_type": "generate_until",
+        "doc_to_target": "target",
+        "generation_kwargs": {
+            "until": own.stop,
+            "max_gen_toks": own.max_new_tokens,
+            "do_sample": False,
+        },
+        "metric_list": [{"metric": own.kind, "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def exact_match(doc: Row, results: list[str]) -> dict[str, Any]:
+    """1.0 where the output is one of the targets, white space around it aside."""
+    output = results[0].strip()
+    return {"exact_match": float(any(output == target.strip() for target in targets_of(doc)))}
+
+
+def rouge_l(doc: Row, results: list[str]) -> dict[str, Any]:
+    """ROUGE-L's F of the output and the nearest target, 0 to 1.
+
+    Source: Lin 2004, as Google's rouge-score computes it, without stemming.
+    """
+    return {
+        "rouge_l": max(
+            _ROUGE.score(target, results[0])["rougeL"].fmeasure for target in targets_of(doc)
+        )
+    }
+
+
+def targets_of(doc: Row) -> list[str]:
+    """All right outputs of an item."""
+    target = doc["target"]
+    return [target] if isinstance(target, str) else list(target)
+
+
+def _choice_fault(row: Row) -> str | None:
+    choices, label = row.get("choices"), row.get("label")
+    if not isinstance(row.get("prompt"), str):
+        return f"prompt must be a text, got {row.get('prompt')!r}"
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(choice, str) and choice.strip() for choice in choices)
+    ):
+        return f"choices must be a list of at least two texts, got {choices!r}"
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
+        return f"label must be in [0, {len(choices) - 1}], got {label!r}"
+    return None
+
+
+def _target_fault(row: Row) -> str | None:
+    target = row.get("target")
+    targets = [target] if isinstance(target, str) else target
+    if not isinstance(row.get("prompt"), str):
+        return f"prompt must be a text, got {row.get('prompt')!r}"
+    if (
+        not isinstance(targets, list)
+        or not targets
+        or not all(isinstance(one, str) and one.strip() for one in targets)
+    ):
+        return f"target must be a text or a list of texts, got {target!r}"
+    return None
