@@ -60,10 +60,11 @@ def shaped_batches(
     As `sorted_batches`, but what is shared and what is not are padded apart. A batch has at most
     `max_rows` rows, and at most `max_tokens` tokens that are remembered, or is one group.
     """
-    orders = [
-        sorted(range(len(shapes)), key=lambda index: (-of(shapes[index]), index))
-        for of in (lambda shape: shape.num_tokens, lambda shape: shape.num_shared)
+    lengths = [
+        [shape.num_tokens for shape in shapes],
+        [shape.num_shared for shape in shapes],
     ]
+    orders = [sorted(range(len(of)), key=of.__getitem__, reverse=True) for of in lengths]
     cuts = [_cut(shapes, order, max_rows, max_tokens, pass_cost) for order in orders]
     return min(cuts, key=lambda cut: cut[0])[1]
 

@@ -146,7 +146,11 @@ def _wmt(year: str, pair: str, source: str, target: str) -> Benchmark:
 
 
 def _choice(
-    name: str, definition: str, main_metric: str, split: Split, fault_of: Callable[[Row], str | None]
+    name: str,
+    definition: str,
+    main_metric: str,
+    split: Split,
+    fault_of: Callable[[Row], str | None],
 ) -> Benchmark:
     shots: tuple[Split, ...] = ("train", "validation") if split == "test" else ("train",)
     return Benchmark(
@@ -229,10 +233,11 @@ def check_data(config: EvalConfig) -> None:
     from evals.own_benchmarks import check_items
 
     problems: list[Problem] = []
-    for check in [
+    checks: list[Callable[[], object]] = [
         *(partial(_check_task, task, config) for task in expanded(config.tasks)),
         *(partial(check_items, own) for own in config.benchmarks),
-    ]:
+    ]
+    for check in checks:
         try:
             check()
         except InputError as error:
@@ -254,9 +259,7 @@ def data_files(config: EvalConfig) -> list[Path]:
 
 def group_of(own: BenchmarkConfig) -> Group:
     """Where the score of a benchmark of one's own counts."""
-    return own.group or (
-        "multiple_choice" if own.kind == "multiple_choice" else "short_generation"
-    )
+    return own.group or ("multiple_choice" if own.kind == "multiple_choice" else "short_generation")
 
 
 def check_rows(path: Path, fault_of: Callable[[Row], str | None], fix: str) -> int:

@@ -156,7 +156,7 @@ class EvalConfig(EvalSection):
     def _something(self) -> Self:
         if not (self.takes_examples or self.tasks or self.benchmarks):
             raise ValueError("evals must keep at least one measure")
-        names = Counter(own.name for own in [*self.tasks, *self.benchmarks])
+        names = Counter([*(t.name for t in self.tasks), *(b.name for b in self.benchmarks)])
         twice = [name for name, count in names.items() if count > 1]
         taken = [own.name for own in self.benchmarks if own.name in MEASURES]
         if twice or taken:

@@ -3,7 +3,7 @@
 Shapes: P shared beginnings, R rows, T tokens, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,12 +58,15 @@ def score_continuations(
     *,
     batch_size: int | None,
     on_progress: Progress,
+    on_found: Callable[[int, Likelihood], None] | None = None,
 ) -> list[list[Likelihood]]:
     """The likelihood of each continuation, for each group a list.
 
     What the contexts of a group begin with is run once and its key-value cache serves all of the
     group, unless the model keeps a state that is no such cache, or does more to its logits than
     its output embedding. A batch has at most `batch_size` rows; None finds a size by itself.
+    `on_found` is told each continuation's number, counted through all groups, and its likelihood
+    as soon as it is there.
 
     Raises:
         TrainingError: a log-probability is not finite.
@@ -85,9 +88,12 @@ def score_continuations(
         for number, (log_likelihood, num_best) in zip(
             numbers, scores_RT2.sum(dim=1).tolist(), strict=True
         ):
-            found[number] = Likelihood(
+            likelihood = Likelihood(
                 log_likelihood=log_likelihood, is_greedy=num_best == len(flat[number].ids)
             )
+            found[number] = likelihood
+            if on_found is not None:
+                on_found(number, likelihood)
             missing[group_of[number]] -= 1
         on_progress(missing.count(0), len(groups))
 

@@ -47,8 +47,8 @@ def measure_multiple_choice(
         on_progress=on_progress,
     )
     samples = [
-        _sample(loaded, *of_item, [likelihood.log_likelihood for likelihood in row])
-        for *of_item, row in zip(items, prompts, choices, likelihoods, strict=True)
+        _sample(loaded, item, prompt, of_item, [likelihood.log_likelihood for likelihood in row])
+        for item, prompt, of_item, row in zip(items, prompts, choices, likelihoods, strict=True)
     ]
     score = share([sample["value"] == 1.0 for sample in samples]).as_score(
         "multiple_choice_accuracy",

@@ -4,15 +4,13 @@ An item has `prompt`, and either `choices` and `label` (the place of the right o
 kind multiple_choice, or `target`, a text or a list of texts that are all right, for the others.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from evals.benchmarks import Row, check_rows
 from evals.config import BenchmarkConfig
-
-_ROUGE = RougeScorer(["rougeL"])
+from evals.scoring import corpus_metric
 
 
 def check_items(own: BenchmarkConfig) -> int:
@@ -39,7 +37,6 @@ def task_definition(own: BenchmarkConfig) -> dict[str, Any]:
         "test_split": "test",
         "fewshot_split": "test",
         "doc_to_text": "prompt",
-        "num_fewshot": own.num_fewshot or None,
         "metadata": {"version": 1},
     }
     if own.kind == "multiple_choice":
@@ -52,16 +49,23 @@ def task_definition(own: BenchmarkConfig) -> dict[str, Any]:
                 for name in ("acc_norm", "acc")
             ],
         }
+    is_corpus = own.kind in ("bleu", "chrf")
+    aggregation = Function(f"evals.own_benchmarks.corpus_{own.kind}") if is_corpus else "mean"
     return definition | {
         "output_type": "generate_until",
-        "doc_to_target": "target",
+        "doc_to_target": Function("evals.own_benchmarks.first_target"),
+        "process_results": Function(f"evals.own_benchmarks.{own.kind}"),
         "generation_kwargs": {
             "until": own.stop,
             "max_gen_toks": own.max_new_tokens,
             "do_sample": False,
         },
-        "metric_list": [{"metric": own.kind, "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [{"metric": own.kind, "aggregation": aggregation, "higher_is_better": True}],
     }
+
+
+class Function(str):
+    """The dotted name of a function, which a task file of lm-eval marks as such."""
 
 
 def exact_match(doc: Row, results: list[str]) -> dict[str, Any]:
@@ -75,11 +79,45 @@ def rouge_l(doc: Row, results: list[str]) -> dict[str, Any]:
 
     Source: Lin 2004, as Google's rouge-score computes it, without stemming.
     """
+    scorer = _rouge_scorer()
     return {
         "rouge_l": max(
-            _ROUGE.score(target, results[0])["rougeL"].fmeasure for target in targets_of(doc)
+            scorer.score(target, results[0])["rougeL"].fmeasure for target in targets_of(doc)
         )
     }
+
+
+def bleu(doc: Row, results: list[str]) -> dict[str, Any]:
+    """The targets and the output, for `corpus_bleu`."""
+    return {"bleu": (targets_of(doc), results[0])}
+
+
+def chrf(doc: Row, results: list[str]) -> dict[str, Any]:
+    """The targets and the output, for `corpus_chrf`."""
+    return {"chrf": (targets_of(doc), results[0])}
+
+
+def corpus_bleu(items: list[tuple[list[str], str]]) -> float:
+    """BLEU of all outputs, 0 to 100."""
+    return corpus_metric("bleu", items, seed=0).value
+
+
+def corpus_chrf(items: list[tuple[list[str], str]]) -> float:
+    """chrF of all outputs, 0 to 100."""
+    return corpus_metric("chrf", items, seed=0).value
+
+
+def first_target(doc: Row) -> str:
+    """The right output that an item is shown with as an example."""
+    return targets_of(doc)[0]
+
+
+@lru_cache(maxsize=1)
+def _rouge_scorer() -> Any:
+    # Imports nltk, which takes a second.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"])
 
 
 def targets_of(doc: Row) -> list[str]:

@@ -12,14 +12,18 @@ import sacrebleu
 import torch
 import transformers
 
+from evals.batches import Progress
+from evals.benchmarks import check_data
 from evals.config import EvalConfig, EvalSection
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
 from evals.items import check_examples, choice_items, choose, digest, scoring_identity
+from evals.measure import Measured
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
+from evals.tasks import PlannedTask, measure_task, planned_tasks
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
 
@@ -56,22 +60,30 @@ def score_model(
     """
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
-    check_examples(examples, config)
+    if config.takes_examples:
+        check_examples(examples, config)
+    check_data(config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
+        tasks = planned_tasks(config) if config.tasks or config.benchmarks else []
         loaded = load_model(model_path, template=template, max_length=max_length)
         signature = _signature(loaded, examples, config)
-        parts = _parts(loaded, examples, config)
         folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
+        parts = [
+            *_parts(loaded, examples, config),
+            *(_task_part(loaded, task, config, folder) for task in tasks),
+        ]
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
     for part in taken:
-        signature |= part.measured.signature
+        for key, value in part.measured.signature.items():
+            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
     write_samples(out_dir, taken)
     kept_seconds = sum(part.seconds for part in taken if part.is_kept)
     card = ScoreCard(
         model_path=str(model_path),
         scores=[score for part in taken for score in part.measured.scores],
+        secondary=[score for part in taken for score in part.measured.secondary],
         signature=signature,
         seconds=time.monotonic() - start + kept_seconds,
     )
@@ -103,7 +115,7 @@ def _take(
 
 def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig) -> list[Part]:
     """The configured measures, in the order in which they are taken. Add yours here."""
-    batch_size, seed = config.batch_size, config.seed
+    batch_size, seed = config.examples_at_once, config.seed
     parts: list[Part] = []
 
     def add(section: EvalSection, name: str, items: Sequence[Any], measure: Take) -> None:
@@ -133,6 +145,24 @@ def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig)
         )
         add(long, "long_generation", chosen, take)
     return parts
+
+
+def _task_part(
+    loaded: LoadedModel, task: PlannedTask, config: EvalConfig, folder: PartFolder
+) -> Part:
+    """A benchmark as a part; what it has got of a killed run's answers is not asked again."""
+
+    def measure(*, on_progress: Progress) -> Measured:
+        return measure_task(
+            loaded,
+            task,
+            batch_size=None if config.batch_size == "auto" else config.batch_size,
+            answers=folder.answers(task.name, task.settings),
+            definitions=folder.folder.parent / "tasks",
+            on_progress=on_progress,
+        )
+
+    return Part(name=task.name, num_items=None, settings=task.settings, measure=measure)
 
 
 def _common_identity(
