@@ -209,7 +209,7 @@ def scoring_identity(
     is_file = Path(template).is_file()
     return {
         "version": SCORING_VERSION,
-        "measures": config.model_dump(mode="json", exclude={"seed", "batch_size"}),
+        "measures": config.described(),
         "seed": config.seed,
         "template": template,
         "template_sha256": sha256_of(Path(template)) if is_file else None,

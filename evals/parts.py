@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evals.answers import Answers
 from evals.batches import Progress
 from evals.measure import Measured, Sample
 from evals.scores import Score
@@ -34,12 +35,14 @@ class Take(Protocol):
 class Part:
     """One measure: `measure` takes it, and tells a Progress how many of `num_items` are done.
 
+    `num_items` is None where only the measure itself finds out.
+
     `name` is unique within a scoring. `settings` are all that the outcome depends on beside the
     model, its template and the machine, ready for JSON.
     """
 
     name: str
-    num_items: int
+    num_items: int | None
     settings: dict[str, Any] = field(default_factory=dict)
     measure: Take
 
@@ -59,6 +62,7 @@ class _PartFile(BaseModel):
 
     identity: dict[str, Any]
     scores: list[Score]
+    secondary: list[Score] = []
     signature: dict[str, Any]
     seconds: float
     samples: list[Sample]
@@ -82,9 +86,14 @@ class PartFolder:
             file = _PartFile.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
-        if file.identity != self._identity(part):
+        if file.identity != self._identity(part.name, part.settings):
             return None
-        measured = Measured(scores=file.scores, samples=file.samples, signature=file.signature)
+        measured = Measured(
+            scores=file.scores,
+            secondary=file.secondary,
+            samples=file.samples,
+            signature=file.signature,
+        )
         return TakenPart(name=part.name, measured=measured, seconds=file.seconds, is_kept=True)
 
     def take(self, part: Part, on_progress: Progress) -> TakenPart:
@@ -94,12 +103,14 @@ class PartFolder:
             InputError, TrainingError: as the measure.
         """
         start = time.monotonic()
-        on_progress(0, part.num_items)
+        if part.num_items is not None:
+            on_progress(0, part.num_items)
         measured = part.measure(on_progress=on_progress)
         seconds = time.monotonic() - start
         file = _PartFile(
-            identity=self._identity(part),
+            identity=self._identity(part.name, part.settings),
             scores=measured.scores,
+            secondary=measured.secondary,
             signature=measured.signature,
             seconds=seconds,
             samples=measured.samples,
@@ -108,11 +119,16 @@ class PartFolder:
         write_text(self._path(part), content + "\n")
         return TakenPart(name=part.name, measured=measured, seconds=seconds, is_kept=False)
 
+    def answers(self, name: str, settings: dict[str, Any]) -> Answers:
+        """What a model has answered so far for the part of this name with these settings."""
+        identity = self._identity(name, settings)
+        return Answers(self.folder / f"{file_name(name)}.answers.jsonl", identity)
+
     def _path(self, part: Part) -> Path:
         return self.folder / f"{file_name(part.name)}.json"
 
-    def _identity(self, part: Part) -> dict[str, Any]:
-        identity = {**self._common, "part": part.name, "settings": part.settings}
+    def _identity(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        identity = {**self._common, "part": name, "settings": settings}
         # As it will be read: JSON knows no tuples.
         as_read: dict[str, Any] = json.loads(json.dumps(identity))
         return as_read

@@ -12,6 +12,8 @@ import sacrebleu
 import torch
 import transformers
 
+from evals.batches import Progress
+from evals.benchmarks import check_data
 from evals.config import EvalConfig, EvalSection
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
@@ -30,6 +32,7 @@ from evals.multiple_choice import measure_multiple_choice
 from evals.overlap import with_overlaps
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
+from evals.tasks import PlannedTask, measure_task, planned_tasks
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
 
@@ -68,19 +71,26 @@ def score_model(
     """
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
-    check_examples(examples, config)
+    if config.takes_examples:
+        check_examples(examples, config)
     check_training(training, config)
+    check_data(config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
+        tasks = planned_tasks(config) if config.tasks or config.benchmarks else []
         loaded = load_model(model_path, template=template, max_length=max_length)
         signature = _signature(loaded, examples, config)
-        parts = _parts(loaded, examples, training or (), config)
         folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
+        parts = [
+            *_parts(loaded, examples, training or (), config),
+            *(_task_part(loaded, task, config, folder) for task in tasks),
+        ]
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
     measured = [part.measured for part in taken]
     for outcome in measured:
-        signature |= outcome.signature
+        for key, value in outcome.signature.items():
+            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
     if training is not None:
         measured = with_overlaps(measured, examples, training)
     write_samples(out_dir, measured)
@@ -88,6 +98,7 @@ def score_model(
     card = ScoreCard(
         model_path=str(model_path),
         scores=[score for outcome in measured for score in outcome.scores],
+        secondary=[score for outcome in measured for score in outcome.secondary],
         signature=signature,
         seconds=time.monotonic() - start + kept_seconds,
     )
@@ -124,7 +135,7 @@ def _parts(
     config: EvalConfig,
 ) -> list[Part]:
     """The configured measures, in the order in which they are taken. Add yours here."""
-    batch_size, seed = config.batch_size, config.seed
+    batch_size, seed = config.examples_at_once, config.seed
     parts: list[Part] = []
 
     def add(
@@ -176,6 +187,24 @@ def _parts(
             training_items_sha256=digest(seen),
         )
     return parts
+
+
+def _task_part(
+    loaded: LoadedModel, task: PlannedTask, config: EvalConfig, folder: PartFolder
+) -> Part:
+    """A benchmark as a part; what it has got of a killed run's answers is not asked again."""
+
+    def measure(*, on_progress: Progress) -> Measured:
+        return measure_task(
+            loaded,
+            task,
+            batch_size=None if config.batch_size == "auto" else config.batch_size,
+            answers=folder.answers(task.name, task.settings),
+            definitions=folder.folder.parent / "tasks",
+            on_progress=on_progress,
+        )
+
+    return Part(name=task.name, num_items=None, settings=task.settings, measure=measure)
 
 
 def _common_identity(

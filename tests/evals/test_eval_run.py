@@ -95,7 +95,6 @@ def test_the_signature_says_what_scores_depend_on(
             "multiple_choice": {"examples": 3, "choices": 3},
             "short_generation": {"examples": 4, "max_new_tokens": 16, "invert": False},
             "long_generation": {"examples": 2, "max_new_tokens": 48, "invert": True},
-            "memorisation": None,
         },
         "seed": 0,
         "batch_size": 2,

@@ -21,6 +21,7 @@ from tests.orchestrator.sweeps import (
     UNTUNED,
     base_record,
     card,
+    score,
     sweep_record,
     trial,
     write_demo,
