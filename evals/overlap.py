@@ -12,13 +12,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice, repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.measure import Measured, Sample
 from trainers.examples import Example
 
 NGRAM_WORDS = 13
@@ -86,44 +85,6 @@ def find_overlaps(items: Sequence[ItemText], training: Iterable[Example]) -> lis
         or 0 < num_prompts[item.prompt_key] <= MAX_EXAMPLES
         for item, has in zip(split, has_ngram, strict=True)
     ]
-
-
-def with_overlaps(
-    measured: Sequence[Measured], examples: Sequence[Example], training: Sequence[Example]
-) -> list[Measured]:
-    """`measured`, its scores with how many of their items overlap, its samples with which.
-
-    A sample whose `id` is that of one of the held-out `examples` is taken for it; of others
-    `prompt` and `target` are compared. Samples made from training data are left as they are.
-    """
-    own = {example.id: item_text(example) for example in examples}
-    items: dict[tuple[str, str], ItemText] = {}
-    for part in measured:
-        for sample in part.samples:
-            items[_key(sample)] = own.get(sample["id"]) or _text_of(sample)
-    found = dict(zip(items, find_overlaps(list(items.values()), training), strict=True))
-    return [_with_overlaps(part, found) for part in measured]
-
-
-def _with_overlaps(part: Measured, found: Mapping[tuple[str, str], bool]) -> Measured:
-    if any(sample.get("source") == "training" for sample in part.samples):
-        return part
-    samples = [{**sample, "overlaps_training": found[_key(sample)]} for sample in part.samples]
-    num_overlapping = sum({_key(s): s["overlaps_training"] for s in samples}.values())
-    update = {"num_overlapping": num_overlapping}
-    return replace(
-        part, samples=samples, scores=[score.model_copy(update=update) for score in part.scores]
-    )
-
-
-def _key(sample: Sample) -> tuple[str, str]:
-    return sample["measure"], str(sample["id"])
-
-
-def _text_of(sample: Sample) -> ItemText:
-    target = sample["target"]
-    texts = [target] if isinstance(target, str) else target if isinstance(target, list) else []
-    return ItemText(prompt=sample["prompt"], completion=" ".join(map(str, texts)))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from evals.measure import Measured
 from evals.memorisation import measure_memorisation
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
-from evals.overlap import with_overlaps
+from evals.overlap_counts import with_overlaps
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
 from evals.tasks import PlannedTask, measure_task, planned_tasks

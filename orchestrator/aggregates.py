@@ -42,7 +42,14 @@ _PERCENT = _Scale(lambda value: value, lambda _: 1.0)
 _EDITS = _Scale(
     lambda value: TOP / (1 + value / TOP), lambda value: -1 / (1 + max(value, 0.0) / TOP) ** 2
 )
-_SCALES = {"share": _SHARE, "chrf": _PERCENT, "bleu": _PERCENT, "ter": _EDITS}
+_SCALES = {
+    "share": _SHARE,
+    "rouge-l": _SHARE,
+    "bleu": _PERCENT,
+    "chrf": _PERCENT,
+    "chrf++": _PERCENT,
+    "ter": _EDITS,
+}
 
 
 def aggregate_name(group: Group) -> str:

@@ -170,6 +170,9 @@ def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
         return
     for index, name in enumerate(search.objectives):
         measure = _MEASURED_BY[name]
+        if name.startswith("aggregate_") and (spec.evals.tasks or spec.evals.benchmarks):
+            # Which groups these are of is known once they are loaded.
+            continue
         if getattr(spec.evals, measure) is None:
             yield Rule(
                 ("search", "objectives", index),
