@@ -3,9 +3,9 @@
 Nothing here is imported before a benchmark of lm-eval is to be taken.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lm_eval.api.model import LM
@@ -25,6 +25,7 @@ from evals.generate import generate
 from evals.model import LoadedModel
 from trainers.errors import InputError, Problem
 from trainers.examples import Example, Message
+from trainers.roles import Template
 
 # As lm-eval's own class has it.
 DEFAULT_MAX_LENGTH = 2048
@@ -76,17 +77,9 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The chat as the checkpoint's template shows it: the last turn is to be answered."""
-        turns = [Message(role=m["role"], content=m["content"]) for m in chat_history]  # type: ignore[arg-type]
-        opening = ""
-        if not add_generation_prompt:
-            opening = turns.pop().content
-        if self._loaded.template.name != "chat" and len(turns) > 1:
-            # The other templates show one turn.
-            joined = "".join(f"{turn.content}\n\n" for turn in turns[:-1]) + turns[-1].content
-            turns = [Message(role="user", content=joined)]
-        answered = Message(role="assistant", content="")
-        example = Example(id="benchmark", messages=(*turns, answered))
-        return self._loaded.template.prompt_text(example) + opening
+        return in_template(
+            self._loaded.template, chat_history, add_generation_prompt=add_generation_prompt
+        )
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """ln p(continuation | context) of each request, and whether it is the greedy one."""
@@ -250,10 +243,20 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
 class Replayed(LM):  # type: ignore[misc]  # lm-eval is not typed
     """Gives the answers that were kept with the samples of an earlier run, in their order."""
 
-    def __init__(self, answers: dict[tuple[int, int], list[Any]], template: Callable[..., str]):
+    def __init__(
+        self, answers: Mapping[tuple[int, int], Sequence[Any]], template: Template | None
+    ) -> None:
         super().__init__()
         self._answers = answers
-        self.apply_chat_template = template
+        self._template = template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        assert self._template is not None
+        return in_template(
+            self._template, chat_history, add_generation_prompt=add_generation_prompt
+        )
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         return [(value, greedy) for value, greedy in self._replay(requests)]
@@ -264,11 +267,28 @@ class Replayed(LM):  # type: ignore[misc]  # lm-eval is not typed
     def generate_until(self, requests: list[Any]) -> list[str]:
         return list(self._replay(requests))
 
+    @property
+    def tokenizer_name(self) -> str:
+        return "replayed"
+
     def _replay(self, requests: list[Any]) -> Iterator[Any]:
         turns: dict[tuple[int, int], Iterator[Any]] = {}
         for request in requests:
             place = (request.doc_id, request.idx)
             yield next(turns.setdefault(place, iter(self._answers[place])))
+
+
+def in_template(
+    template: Template, chat_history: Sequence[dict[str, str]], *, add_generation_prompt: bool
+) -> str:
+    """A chat as a template shows it; its last turn is to be answered, or gone on with."""
+    turns = [Message(role=cast(Any, m["role"]), content=m["content"]) for m in chat_history]
+    opening = "" if add_generation_prompt else turns.pop().content
+    if template.name != "chat" and len(turns) > 1:
+        # The other templates show one turn.
+        turns = [Message(role="user", content="\n\n".join(turn.content for turn in turns))]
+    answered = Message(role="assistant", content="")
+    return template.prompt_text(Example(id="benchmark", messages=(*turns, answered))) + opening
 
 
 def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,33 +88,45 @@ def score_model(
             *(_task_part(loaded, task, config, folder) for task in tasks),
         ]
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
-    measured = [part.measured for part in taken]
-    for outcome in measured:
-        for key, value in outcome.signature.items():
-            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
     if training is not None:
-        measured = with_overlaps(measured, examples, training)
-    write_samples(out_dir, measured)
-    kept_seconds = sum(part.seconds for part in taken if part.is_kept)
-    card = ScoreCard(
-        model_path=str(model_path),
-        scores=[score for outcome in measured for score in outcome.scores],
-        secondary=[score for outcome in measured for score in outcome.secondary],
-        signature=signature,
-        seconds=time.monotonic() - start + kept_seconds,
-    )
+        outcomes = with_overlaps([part.measured for part in taken], examples, training)
+        taken = [
+            replace(part, measured=measured) for part, measured in zip(taken, outcomes, strict=True)
+        ]
+    card = write_samples(out_dir, taken, model_path=model_path, signature=signature, start=start)
     write_json(scores_path, card.model_dump(mode="json"))
     return card
 
 
-def write_samples(out_dir: Path, measured: Sequence[Measured]) -> None:
-    """Put every sample of every measure into `out_dir/samples.jsonl`, in one step."""
+def write_samples(
+    out_dir: Path,
+    taken: Sequence[TakenPart],
+    *,
+    model_path: str | Path,
+    signature: dict[str, Any],
+    start: float,
+) -> ScoreCard:
+    """Put every sample into `out_dir/samples.jsonl`, in one step; returns all scores together.
+
+    Its seconds are those since `start` (of time.monotonic) and those of parts kept from before.
+    """
     lines = [
         json.dumps(sample, ensure_ascii=False, allow_nan=False)
-        for outcome in measured
-        for sample in outcome.samples
+        for part in taken
+        for sample in part.measured.samples
     ]
     write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
+    signature = dict(signature)
+    for part in taken:
+        for key, value in part.measured.signature.items():
+            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
+    return ScoreCard(
+        model_path=str(model_path),
+        scores=[score for part in taken for score in part.measured.scores],
+        secondary=[score for part in taken for score in part.measured.secondary],
+        signature=signature,
+        seconds=time.monotonic() - start + sum(part.seconds for part in taken if part.is_kept),
+    )
 
 
 def _take(
