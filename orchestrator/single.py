@@ -52,8 +52,9 @@ def evaluate_model(
 
     A spec also gives the measures, the template and the length, as far as they are not given;
     `settings` replace those of its evals. Its training data is what items may overlap and
-    memorisation is measured on, unless `data_path` is given. A model that says how it was trained is shown prompts
-    the same way, unless `template` says otherwise; `on_note` is told where the two differ.
+    memorisation is measured on, unless `data_path` is given. A model that says how it was trained
+    is shown prompts the same way, unless `template` says otherwise; `on_note` is told where the
+    two differ.
     `on_kept` is told the measures that an earlier run has left in `output_dir`.
 
     Raises:
