@@ -1,8 +1,10 @@
 """How many items of each measure overlap the training data, said with its scores and samples."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 from evals.measure import Measured, Sample
 from evals.overlap import ItemText, find_overlaps, item_text
@@ -31,6 +33,20 @@ def with_overlaps(
             items |= _texts_of_benchmark(part)
     found = dict(zip(items, find_overlaps(list(items.values()), training), strict=True))
     return [part if _is_of_training(part) else _marked(part, found) for part in measured]
+
+
+def with_known_overlaps(measured: Sequence[Measured], samples_path: Path) -> list[Measured]:
+    """`measured`, marked as the samples of the same items in an earlier samples.jsonl are."""
+    known: dict[Key, bool] = {}
+    if samples_path.exists():
+        for line in samples_path.read_text(encoding="utf-8").split("\n"):
+            sample: Sample = json.loads(line) if line else {}
+            if "overlaps_training" in sample:
+                known[_key(sample)] = sample["overlaps_training"]
+    return [
+        _marked(part, known) if all(_key(sample) in known for sample in part.samples) else part
+        for part in measured
+    ]
 
 
 def _is_of_training(part: Measured) -> bool:

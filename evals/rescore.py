@@ -1,12 +1,14 @@
 """Score again what a model has answered, without the model: other metrics of the same outputs."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from evals.config import EvalConfig
+from evals.overlap_counts import with_known_overlaps
 from evals.parts import KeptPart, Part, PartFolder, TakenPart, read_part
 from evals.run import write_samples
 from evals.scores import ScoreCard
@@ -44,6 +46,8 @@ def rescore(out_dir: Path) -> ScoreCard:
             taken.append(_scored_anew(found, task, card, out_dir))
         elif any(score.name in order for score in found.taken.measured.scores):
             taken.append(found.taken)
+    outcomes = with_known_overlaps([part.measured for part in taken], out_dir / "samples.jsonl")
+    taken = [replace(p, measured=outcome) for p, outcome in zip(taken, outcomes, strict=True)]
     signature = {key: value for key, value in card.signature.items() if key != "tasks"}
     new = write_samples(
         out_dir, taken, model_path=card.model_path, signature=signature, start=start

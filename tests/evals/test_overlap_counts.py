@@ -1,5 +1,8 @@
+import json
+from pathlib import Path
+
 from evals.measure import Measured, Sample
-from evals.overlap_counts import with_overlaps
+from evals.overlap_counts import with_known_overlaps, with_overlaps
 from evals.scores import Score
 from trainers.examples import pair
 
@@ -67,3 +70,19 @@ def test_a_choice_known_by_its_place_is_compared_by_its_text() -> None:
         )
     )
     assert found == [True, False]
+
+
+def test_items_that_are_scored_again_keep_their_marks(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    measured = benchmark({"prompt": "a"}, {"prompt": "b"})
+    lines = [
+        {"measure": "quiz", "id": "0", "overlaps_training": True},
+        {"measure": "quiz", "id": "1", "overlaps_training": False},
+    ]
+    assert with_known_overlaps([measured], path) == [measured]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = with_known_overlaps([measured], path)
+    assert [sample["overlaps_training"] for sample in found.samples] == [True, False]
+    assert found.scores[0].num_overlapping == 1
+    path.write_text(json.dumps(lines[0]) + "\n")
+    assert with_known_overlaps([measured], path) == [measured]
