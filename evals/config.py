@@ -1,14 +1,22 @@
 """Which benchmarks to run and how large they are."""
 
-from typing import Annotated, Literal, Self
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Group = Literal["multiple_choice", "short_generation", "long_generation"]
 Metric = Literal["accuracy", "exact_match", "chrf"]
+BenchmarkKind = Literal["multiple_choice", "exact_match", "chrf", "bleu", "rouge_l"]
+TaskTemplate = Literal["none", "checkpoint"]
+MEASURES = ("heldout", "multiple_choice", "short_generation", "long_generation", "memorisation")
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 MAX_SEED = 2**32 - 1  # As for training: the largest that NumPy takes.
+# Held-out examples of a batch whose size is left to us; benchmarks go by tokens instead.
+AUTO_BATCH_SIZE = 16
 
 
 class EvalSection(BaseModel):
@@ -40,6 +48,55 @@ class GenerationConfig(EvalSection):
     )
 
 
+class MemorisationConfig(EvalSection):
+    """Greedy completions of training prompts, and of as many held-out ones: an explanation."""
+
+    examples: PositiveInt = Field(default=32, description="Prompts of each kind.")
+    max_new_tokens: PositiveInt = 64
+
+
+class TaskConfig(EvalSection):
+    """A benchmark with lm-eval's prompts and metrics. A name alone stands for one, too."""
+
+    name: str = Field(
+        min_length=1,
+        description="A task or group of lm-eval, or a group of the paper's: multiple_choice, "
+        "short_generation.",
+    )
+    num_fewshot: Count | None = Field(
+        default=None, description="Solved examples in the prompt; null takes the task's own number."
+    )
+    limit: PositiveInt | None = Field(
+        default=None, description="Score the first so many items; null takes evals.limit."
+    )
+
+
+class BenchmarkConfig(EvalSection):
+    """A benchmark of one's own: a JSONL file with `prompt`, and `choices` and `label`, or `target`.
+
+    `kind` says how outputs are scored.
+    """
+
+    name: str = Field(min_length=1, description="What its score is called.")
+    path: str = Field(min_length=1, description="The JSONL file, one item a line.")
+    kind: BenchmarkKind
+    group: Group | None = Field(
+        default=None,
+        description="Where its score counts; null: multiple_choice for that kind, else "
+        "short_generation.",
+    )
+    num_fewshot: Count = Field(default=0, description="Other items of the file shown solved.")
+    limit: PositiveInt | None = Field(
+        default=None, description="Score the first so many items; null takes evals.limit."
+    )
+    max_new_tokens: PositiveInt = Field(default=64, description="Tokens of an output at most.")
+    stop: list[str] = Field(default=["\n\n"], description="Texts that end an output.")
+
+
+def _task_of_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class EvalConfig(EvalSection):
     """What each trained model, and the untuned one, is scored on. null leaves a measure out."""
 
@@ -49,15 +106,73 @@ class EvalConfig(EvalSection):
     long_generation: GenerationConfig | None = GenerationConfig(
         examples=16, max_new_tokens=64, invert=True
     )
-    batch_size: PositiveInt = Field(default=16, description="Examples scored at once.")
-    seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="Seed of item choice, distractors and bootstrap."
+    memorisation: MemorisationConfig | None = None
+    tasks: list[Annotated[TaskConfig, BeforeValidator(_task_of_name)]] = Field(
+        default=[], description="Benchmarks of lm-eval, by name."
     )
+    benchmarks: list[BenchmarkConfig] = Field(default=[], description="Benchmarks of one's own.")
+    data_root: str | None = Field(
+        default=None,
+        description="Folder with local files for the paper's benchmarks; null takes the hub's.",
+    )
+    limit: PositiveInt | None = Field(
+        default=None, description="Score the first so many items of each benchmark; null all."
+    )
+    task_template: TaskTemplate = Field(
+        default="none",
+        description="Prompts of tasks and benchmarks as they are, or in the template that the "
+        "checkpoint was trained with.",
+    )
+    batch_size: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="Examples scored at once; auto finds a size by itself."
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of item choice, distractors, few-shot examples and bootstrap.",
+    )
+
+    @property
+    def examples_at_once(self) -> int:
+        """The batch size of measures on held-out examples."""
+        return AUTO_BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+
+    @property
+    def takes_examples(self) -> bool:
+        """Whether any measure is on held-out examples."""
+        return any(getattr(self, name) is not None for name in MEASURES)
+
+    def described(self) -> dict[str, Any]:
+        """The measures, ready for JSON; what concerns benchmarks only where there are any."""
+        described = self.model_dump(mode="json", exclude={"seed", "batch_size"})
+        if self.memorisation is None:
+            # Models that were scored before there was such a measure are scored as asked.
+            del described["memorisation"]
+        if not self.tasks and not self.benchmarks:
+            for name in ("tasks", "benchmarks", "data_root", "limit", "task_template"):
+                del described[name]
+        return described
+
+    def with_absolute_paths(self) -> Self:
+        """The same, for a process that runs in another folder."""
+        root = self.data_root and str(Path(self.data_root).expanduser().absolute())
+        benchmarks = [
+            own.model_copy(update={"path": str(Path(own.path).expanduser().absolute())})
+            for own in self.benchmarks
+        ]
+        return self.model_copy(update={"data_root": root, "benchmarks": benchmarks})
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not any(
-            (self.heldout, self.multiple_choice, self.short_generation, self.long_generation)
-        ):
+        if not (self.takes_examples or self.tasks or self.benchmarks):
             raise ValueError("evals must keep at least one measure")
+        names = Counter([*(t.name for t in self.tasks), *(b.name for b in self.benchmarks)])
+        twice = [name for name, count in names.items() if count > 1]
+        taken = [own.name for own in self.benchmarks if own.name in MEASURES]
+        if twice or taken:
+            raise ValueError(
+                f"each of evals.tasks and evals.benchmarks needs a name of its own, got "
+                f"{(twice or taken)[0]} {'twice' if twice else 'which is a measure'}"
+            )
         return self

@@ -1,6 +1,7 @@
 """Held-out loss: how well a model predicts completions, and how well prompts."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from evals.batches import Progress, sorted_batches
@@ -16,6 +17,7 @@ ROLES_OF: dict[Side, tuple[Role, ...]] = {
     "completion": (Role.COMPLETION,),
     "prompt": PROMPT_ROLES,
 }
+SCORED_ROLES = (*PROMPT_ROLES, Role.COMPLETION)
 
 
 def measure_heldout(
@@ -26,15 +28,20 @@ def measure_heldout(
     seed: int,
     on_progress: Progress,
 ) -> Measured:
-    """`heldout_completion_loss` and `heldout_prompt_loss` in nats per token.
+    """`heldout_completion_loss` and `heldout_prompt_loss` in nats per token, and the same two as
+    `..._bits_per_byte`; the loss of each role that the prompt is made of, if it is of several.
 
-    Each is the sum of next-token losses over all tokens of its side, divided by their number:
-    long examples weigh more. The end-of-sequence token counts as completion, the template's
-    tokens as prompt, the first token of an example as neither, since nothing predicts it. A side
-    without tokens has no score.
+    Each loss is the sum of next-token losses over all tokens of its side, divided by their
+    number: long examples weigh more. The end-of-sequence token counts as completion, the
+    template's tokens as prompt, the first token of an example as neither, since nothing predicts
+    it. A side without tokens has no score.
 
-    A sample's `value` is the example's own mean completion loss, and it carries
-    (sum, count) for each role.
+    Bits per byte divide by the UTF-8 bytes that the tokens stand for, so that models with
+    different tokenizers can be compared. Special tokens stand for no text: neither they nor their
+    losses count there.
+
+    A sample's `value` is the example's own mean completion loss, and it carries sums and counts
+    for each role.
     """
     encoded = [loaded.template.encode(example, loaded.max_length) for example in examples]
     losses: list[list[float]] = [[]] * len(encoded)
@@ -51,16 +58,22 @@ def measure_heldout(
         on_progress(done, len(encoded))
 
     samples = [_sample(loaded, *item) for item in zip(examples, encoded, losses, strict=True)]
-    scores = [_score(side, samples, seed) for side in ROLES_OF]
-    return Measured(scores=[score for score in scores if score is not None], samples=samples)
+    return Measured(scores=_scores(samples, seed), samples=samples)
 
 
 def _sample(loaded: LoadedModel, example: Example, encoded: Encoded, losses: list[float]) -> Sample:
-    loss_sum: dict[Role, float] = {role: 0.0 for role in Role if role != Role.PADDING}
-    num_tokens: dict[Role, int] = dict.fromkeys(loss_sum, 0)
-    for role, loss in list(zip(encoded.roles, losses, strict=True))[1:]:
-        loss_sum[Role(role)] += loss
-        num_tokens[Role(role)] += 1
+    loss_sum = dict.fromkeys(SCORED_ROLES, 0.0)
+    text_loss_sum = dict.fromkeys(SCORED_ROLES, 0.0)
+    num_tokens = dict.fromkeys(SCORED_ROLES, 0)
+    num_bytes = dict.fromkeys(SCORED_ROLES, 0)
+    ids = [int(id) for id in encoded.input_ids]
+    for role, is_text, start, end in _runs(ids, encoded.roles, loaded.special_ids):
+        loss = sum(losses[start:end])
+        loss_sum[role] += loss
+        num_tokens[role] += end - start
+        if is_text:
+            text_loss_sum[role] += loss
+            num_bytes[role] += _num_bytes(loaded, ids, start, end)
     num_completion_tokens = num_tokens[Role.COMPLETION]
     return {
         "measure": "heldout",
@@ -71,21 +84,75 @@ def _sample(loaded: LoadedModel, example: Example, encoded: Encoded, losses: lis
         "value": (
             loss_sum[Role.COMPLETION] / num_completion_tokens if num_completion_tokens else None
         ),
-        "loss_sum": {role.name.lower(): value for role, value in loss_sum.items()},
-        "num_tokens": {role.name.lower(): value for role, value in num_tokens.items()},
+        "loss_sum": _by_name(loss_sum),
+        "num_tokens": _by_name(num_tokens),
+        "text_loss_sum": _by_name(text_loss_sum),
+        "num_bytes": _by_name(num_bytes),
         "num_truncated_tokens": encoded.num_truncated_tokens,
     }
 
 
-def _score(side: Side, samples: Sequence[Sample], seed: int) -> Score | None:
-    names = [role.name.lower() for role in ROLES_OF[side]]
-    estimate = ratio(
-        [sum(sample["loss_sum"][name] for name in names) for sample in samples],
-        [sum(sample["num_tokens"][name] for name in names) for sample in samples],
-        seed,
-    )
+def _runs(
+    ids: Sequence[int], roles: Iterable[int], special_ids: Collection[int]
+) -> list[tuple[Role, bool, int, int]]:
+    """Role, whether they are text, start and end of tokens in a row that are alike in both.
+
+    The first token of the example, which nothing predicts, is in none.
+    """
+    kinds = [(Role(role), id not in special_ids) for id, role in zip(ids, roles, strict=True)]
+    starts = [1, *(n for n in range(2, len(kinds)) if kinds[n] != kinds[n - 1])]
+    ends = [*starts[1:], len(kinds)]
+    return [
+        (*kinds[start], start, end) for start, end in zip(starts, ends, strict=True) if start < end
+    ]
+
+
+def _num_bytes(loaded: LoadedModel, ids: Sequence[int], start: int, end: int) -> int:
+    # Not the tokens by themselves: some tokenizers drop a space at the start of a text.
+    return len(loaded.decode(ids[:end]).encode()) - len(loaded.decode(ids[:start]).encode())
+
+
+def _by_name(values: Mapping[Role, float]) -> dict[str, float]:
+    return {role.name.lower(): value for role, value in values.items()}
+
+
+def _scores(samples: Sequence[Sample], seed: int) -> list[Score]:
+    sides = [(side, [role.name.lower() for role in roles]) for side, roles in ROLES_OF.items()]
+    found = [_loss(side, names, samples, seed) for side, names in sides]
+    found += [_bits_per_byte(side, names, samples, seed) for side, names in sides]
+    parts = [role.name.lower() for role in PROMPT_ROLES]
+    by_role = [score for name in parts if (score := _loss(name, [name], samples, seed))]
+    # Of a single role it is the prompt's loss once more.
+    return [score for score in found if score is not None] + by_role * (len(by_role) > 1)
+
+
+def _loss(name: str, roles: Sequence[str], samples: Sequence[Sample], seed: int) -> Score | None:
+    sums, counts = _totals(samples, "loss_sum", "num_tokens", roles)
+    estimate = ratio(sums, counts, seed)
     if estimate is None:
         return None
     return estimate.as_score(
-        f"heldout_{side}_loss", group=None, higher_is_better=False, unit="nats per token"
+        f"heldout_{name}_loss", group=None, higher_is_better=False, unit="nats per token"
+    )
+
+
+def _bits_per_byte(
+    name: str, roles: Sequence[str], samples: Sequence[Sample], seed: int
+) -> Score | None:
+    sums, counts = _totals(samples, "text_loss_sum", "num_bytes", roles)
+    estimate = ratio([nats / math.log(2) for nats in sums], counts, seed)
+    if estimate is None:
+        return None
+    return estimate.as_score(
+        f"heldout_{name}_bits_per_byte", group=None, higher_is_better=False, unit="bits per byte"
+    )
+
+
+def _totals(
+    samples: Sequence[Sample], sums: str, counts: str, roles: Sequence[str]
+) -> tuple[list[float], list[int]]:
+    """Of each sample the sum over `roles` of its field `sums`, and of its field `counts`."""
+    return (
+        [sum(sample[sums][role] for role in roles) for sample in samples],
+        [sum(sample[counts][role] for role in roles) for sample in samples],
     )

@@ -177,6 +177,22 @@ def check_examples(examples: Sequence[Example], config: EvalConfig) -> None:
         choice_items(examples, config.multiple_choice, config.seed)
 
 
+def check_training(training: Sequence[Example] | None, config: EvalConfig) -> None:
+    """Return if `config` asks for nothing that takes training examples, or there are some.
+
+    Raises:
+        InputError: memorisation is to be measured without them.
+    """
+    if config.memorisation is not None and not training:
+        raise InputError(
+            Problem(
+                message="evals.memorisation needs the examples that the model was trained on",
+                fix="give the sweep's spec as --config without --data, or set evals.memorisation"
+                " to null",
+            )
+        )
+
+
 def digest(examples: Sequence[Example]) -> str:
     """The SHA-256 over ids and texts of `examples` in their order, in hexadecimal."""
     content = "".join(example_line(example) + "\n" for example in examples)
@@ -193,7 +209,7 @@ def scoring_identity(
     is_file = Path(template).is_file()
     return {
         "version": SCORING_VERSION,
-        "measures": config.model_dump(mode="json", exclude={"seed", "batch_size"}),
+        "measures": config.described(),
         "seed": config.seed,
         "template": template,
         "template_sha256": sha256_of(Path(template)) if is_file else None,

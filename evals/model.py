@@ -52,6 +52,12 @@ class LoadedModel:
         value = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(value) if value else None
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that stand for no text, such as those that begin and end a turn."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(self.tokenizer.all_special_ids) | {id for id, t in added if t.special}
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens and all."""
         text = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 
 from evals.config import Group
 from evals.scores import Score
@@ -54,8 +58,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chrf:
-    """chrF of a set of outputs, 0 to 100, with the score of each and sacrebleu's signature."""
+class CorpusScore:
+    """chrF or BLEU of a set of outputs, 0 to 100, with that of each and sacrebleu's signature."""
 
     estimate: Estimate
     sentence_scores: list[float]
@@ -97,7 +101,7 @@ def ratio(sums: Sequence[float], counts: Sequence[int], seed: int) -> Estimate |
     return _bootstrap(pairs, lambda totals: totals[:, 0] / totals[:, 1], seed)
 
 
-def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
+def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> CorpusScore:
     """Corpus chrF of `outputs`, from the n-gram counts summed over items.
 
     Source: Popovic 2015 (W15-3049), as sacrebleu computes it: n-grams up to 6, beta 2.
@@ -108,11 +112,91 @@ def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
     def score(totals: Floats) -> Floats:
         return np.array([metric._compute_f_score(row) for row in totals.tolist()])
 
-    return Chrf(
+    return CorpusScore(
         estimate=_bootstrap(np.array(statistics, dtype=np.float64), score, seed),
         sentence_scores=score(np.array(statistics, dtype=np.float64)).tolist(),
         signature=str(metric.get_signature()),
     )
+
+
+def bleu(outputs: Sequence[str], targets: Sequence[str], seed: int) -> CorpusScore:
+    """Corpus BLEU of `outputs`, from the n-gram counts summed over items.
+
+    Where no output has four words the orders that there are count, instead of a BLEU of 0: short
+    completions would have no other. With longer outputs it is BLEU as ever.
+
+    Source: Papineni et al. 2002 (P02-1040), as sacrebleu computes it (effective order).
+    """
+    metric = BLEU(effective_order=True)
+    statistics = metric._extract_corpus_statistics(outputs, [list(targets)])
+
+    def score(totals: Floats) -> Floats:
+        # Whole numbers: it raises the counts of a list in place and formats them.
+        rows = totals.round().astype(int).tolist()
+        return np.array([metric._compute_score_from_stats(row).score for row in rows])
+
+    items = np.array(statistics, dtype=np.float64)
+    return CorpusScore(
+        estimate=_bootstrap(items, score, seed),
+        sentence_scores=score(items).tolist(),
+        signature=str(metric.get_signature()),
+    )
+
+
+def mean(values: Sequence[float], seed: int) -> Estimate:
+    """The mean of `values`, with its interval over items."""
+    estimate = ratio(values, [1] * len(values), seed)
+    assert estimate is not None
+    return estimate
+
+
+def corpus_metric(name: str, items: Sequence[tuple[Sequence[str], str]], *, seed: int) -> Estimate:
+    """Corpus BLEU, chrF, chrF++ or TER of (targets, output) items, from their summed statistics.
+
+    TER is edits per 100 words of the targets, lower is better, and has no upper bound.
+    """
+    metric = corpus_metrics()[name]
+    statistics = _statistics(metric, items)
+    return _bootstrap(statistics, partial(_corpus_scores, metric), seed)
+
+
+def sentence_scores(name: str, items: Sequence[tuple[Sequence[str], str]]) -> list[float]:
+    """The same measure of each item alone."""
+    metric = corpus_metrics()[name]
+    values: list[float] = _corpus_scores(metric, _statistics(metric, items)).tolist()
+    return values
+
+
+def corpus_metrics() -> dict[str, Any]:
+    """sacrebleu's metrics by lm-eval's names, with the settings that lm-eval takes."""
+    return {"bleu": BLEU(), "chrf": CHRF(), "chrf++": CHRF(word_order=2), "ter": TER()}
+
+
+def resampled(
+    values: Sequence[Any], aggregate: Callable[[list[Any]], float], seed: int
+) -> Estimate:
+    """What `aggregate` makes of `values`, with resamples of them around it: for any measure."""
+    value = float(aggregate(list(values)))
+    generator = np.random.default_rng(seed)
+    n = len(values)
+    found = []
+    for _ in range(NUM_RESAMPLES):
+        drawn = generator.integers(n, size=n)
+        found.append(float(aggregate([values[index] for index in drawn])))
+    return _estimate(value, np.array(found), n)
+
+
+def _statistics(metric: Any, items: Sequence[tuple[Sequence[str], str]]) -> Floats:
+    most = max(len(targets) for targets, _ in items)
+    # sacrebleu takes a list per place in the items' lists of targets; it leaves None out.
+    targets = [[of[n] if n < len(of) else None for of, _ in items] for n in range(most)]
+    statistics = metric._extract_corpus_statistics([output for _, output in items], targets)
+    return np.array(statistics, dtype=np.float64)
+
+
+def _corpus_scores(metric: Any, totals: Floats) -> Floats:
+    rows = totals.tolist() if isinstance(metric, TER) else totals.astype(np.int64).tolist()
+    return np.array([metric._compute_score_from_stats(row).score for row in rows])
 
 
 def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:
@@ -124,7 +208,11 @@ def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> E
     value = float(score(items.sum(axis=0, keepdims=True))[0])
     # How often each item is drawn, rather than which: sums become one matrix product.
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-    values = score(draws.astype(np.float64) @ items)
+    return _estimate(value, score(draws.astype(np.float64) @ items), n)
+
+
+def _estimate(value: float, values: Floats, n: int) -> Estimate:
+    """A value with what its resamples say."""
     # Sums in another order differ in their last bits: that is no spread.
     spread = float(np.ptp(values)) > 1e-9 * max(1.0, abs(value))
     low, high = np.quantile(values, [0.025, 0.975]).tolist()

@@ -86,7 +86,7 @@ def analyse(
 
 def is_heldout_completion_loss(score: Score) -> bool:
     """Whether `score` is the loss that may select a PLW; the prompt's loss may not."""
-    return score.group is None and "completion" in score.name
+    return score.group is None and score.name == "heldout_completion_loss"
 
 
 def _generation_ratio(bases: Sequence[BaseRecord]) -> float | None:

@@ -1,8 +1,10 @@
 """What a reader must know before acting on a sweep's scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from orchestrator.analysis import generation_ratio
+from evals.scores import Score, ScoreCard
+from orchestrator.aggregates import RELATIVE
+from orchestrator.analysis import generation_ratio, is_heldout_completion_loss
 from orchestrator.bases import base_labels
 from orchestrator.cut_data import cut_data
 from orchestrator.findings import Findings
@@ -58,6 +60,50 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
             f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
             "finish; the scores speak for the rest."
         )
+
+
+def score_caveats(shown: Iterable[Score]) -> Iterator[str]:
+    """What must be known of the scores of the trials' table."""
+    names = {score.name for score in shown}
+    if RELATIVE in names:
+        yield (
+            "Aggregate relative: the mean over all benchmarks of the log odds above those of the "
+            "untuned model; 0 is as good as untuned. The interval is over items and counts those "
+            "of both models."
+        )
+    if "training_bleu" in names:
+        yield (
+            "BLEU of training prompts above that of held-out prompts is what was learned by "
+            "heart; neither it nor the length of outputs makes a model better."
+        )
+
+
+def overlap_caveats(
+    labels: Mapping[str, str], cards: Mapping[str, Sequence[ScoreCard]]
+) -> Iterator[str]:
+    """Which measures have items that stand in the training data, and how many, of each base."""
+    for key, of_base in cards.items():
+        most: dict[str, Score] = {}
+        for score in (score for card in of_base for score in card.scores):
+            counts = score.group is not None or is_heldout_completion_loss(score)
+            if counts and (score.num_overlapping or 0) > _overlapping(most.get(score.name)):
+                most[score.name] = score
+        if not most:
+            continue
+        found = ", ".join(
+            f"{_overlapping(score)} of {score.num_items} items of {score.name} "
+            f"({_overlapping(score) / score.num_items:.0%})"
+            for score in most.values()
+        )
+        of = f"{labels[key]}: " if labels.get(key) else ""
+        yield (
+            f"{of}The training data holds {found}, by 13 words in a row or as a whole: a model may "
+            "know them by heart."
+        )
+
+
+def _overlapping(score: Score | None) -> int:
+    return (score.num_overlapping or 0) if score else 0
 
 
 def _notes(sweep: SweepRecord) -> Iterator[str]:

@@ -120,9 +120,9 @@ def w_p(prompt_loss_weight: float) -> float:
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """Three decimals for losses in nats, two for shares, one for larger scales; `-` for None."""
+    """Three decimals for nats and bits, two for shares, one for larger scales; `-` for None."""
     if value is None:
         return "-"
-    if "nat" in unit:
+    if "nat" in unit or "bit" in unit:
         return f"{value:.3f}"
     return f"{value:.1f}" if abs(value) >= ONE_DECIMAL_FROM else f"{value:.2f}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.aggregates import with_aggregates
 from orchestrator.planner import Planner, TrialPlan
 from orchestrator.record import SweepFolder, TrialRecord, check_records
 from orchestrator.search import Observation, point_key
@@ -84,7 +85,7 @@ def observe(
     rows = []
     for record in records:
         card = folder.read_scores(record.id) if record.state == "done" else None
-        scores = card.by_name() if card is not None else {}
+        scores = with_aggregates(card, None).by_name() if card is not None else {}
         if all(name in scores for name in objectives):
             rows.append([scores[name].value for name in objectives])
     if any(record.state == "stopped" for record in records):

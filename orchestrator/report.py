@@ -4,15 +4,17 @@ A view of the files in the sweep's folder: writing it again is always safe, also
 """
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.scores import Score, ScoreCard
+from orchestrator.aggregates import aggregate_name, with_aggregates
 from orchestrator.analysis import GROUPS, best_label, headline, read_findings
 from orchestrator.bases import base_labels
-from orchestrator.caveats import caveats
+from orchestrator.caveats import caveats, overlap_caveats, score_caveats
 from orchestrator.findings import Findings, Measure, Point, format_value
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.plots import ALL_PANELS, file_stem, write_plots
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+LOSSES_OF_ROLES = ("heldout_system_loss", "heldout_user_loss", "heldout_template_loss")
 MAX_ERROR_CHARS = 2000
 SECONDS_PER_MINUTE = 60
 MINUTES_PER_HOUR = 60
@@ -46,14 +49,14 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
     """The report's content as JSON data: headline, findings, trials with scores, circumstances."""
     sweep = folder.read_sweep()
     findings = read_findings(folder)
-    untuned = {}
+    untuned, cards = {}, {}
     for base in sweep.bases:
         card = folder.read_base_scores(base.key)
-        untuned[base.key] = card.model_dump(mode="json")["scores"] if card else None
+        cards[base.key] = card
+        untuned[base.key] = _dumped(card, None)
     trials = []
     for trial in folder.read_trials():
-        card = folder.read_scores(trial.id)
-        scores = card.model_dump(mode="json")["scores"] if card else None
+        scores = _dumped(folder.read_scores(trial.id), cards.get(trial.base))
         trials.append({**trial.model_dump(mode="json"), "scores": scores})
     content = {
         "headline": headline(findings),
@@ -66,11 +69,23 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
     return redacted
 
 
+def _dumped(card: ScoreCard | None, untuned: ScoreCard | None) -> list[dict[str, Any]] | None:
+    """The scores of a card, aggregates and all."""
+    if card is None:
+        return None
+    scores: list[dict[str, Any]] = with_aggregates(card, untuned).model_dump(mode="json")["scores"]
+    return scores
+
+
 def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path]) -> dict[str, Any]:
     sweep = folder.read_sweep()
     trials = folder.read_trials()
-    tried = [(trial, folder.read_scores(trial.id)) for trial in trials]
     untuned = {base.key: folder.read_base_scores(base.key) for base in sweep.bases}
+    tried = [
+        (trial, _aggregated(folder.read_scores(trial.id), untuned.get(trial.base)))
+        for trial in trials
+    ]
+    untuned = {key: _aggregated(card, None) for key, card in untuned.items()}
     columns = _score_columns([*(card for _, card in tried), *untuned.values()])
     return {
         "sweep": sweep,
@@ -99,7 +114,13 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
             for trial in trials
             if trial.state == "failed"
         ],
-        "caveats": redact(list(caveats(sweep, findings, None not in untuned.values()))),
+        "caveats": redact(
+            [
+                *caveats(sweep, findings, None not in untuned.values()),
+                *score_caveats(columns.values()),
+                *overlap_caveats(base_labels(sweep.bases), _cards_by_base(tried, untuned)),
+            ]
+        ),
         "command": redact(str(sweep.environment.get("command") or f"plw sweep {sweep.spec_path}")),
         "spec": to_yaml(sweep.spec),
         "circumstances": [
@@ -120,12 +141,36 @@ def _circumstances(sweep: SweepRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Environment", sweep.environment
 
 
+def _aggregated(card: ScoreCard | None, untuned: ScoreCard | None) -> ScoreCard | None:
+    return None if card is None else with_aggregates(card, untuned)
+
+
+def _cards_by_base(
+    tried: Sequence[tuple[TrialRecord, ScoreCard | None]],
+    untuned: Mapping[str, ScoreCard | None],
+) -> dict[str, list[ScoreCard]]:
+    """All cards there are, those of the untuned models too, by the keys of their bases."""
+    found: dict[str, list[ScoreCard]] = {key: [] for key in untuned}
+    for base, card in [*((trial.base, card) for trial, card in tried), *untuned.items()]:
+        if card is not None:
+            found.setdefault(base, []).append(card)
+    return found
+
+
 def _score_columns(cards: Iterable[ScoreCard | None]) -> dict[str, Score]:
-    """One score of each measure that any model has, by name: the groups' first, then losses."""
+    """One score of each measure that any model has, by name: the groups' first, then losses.
+
+    Left out is what says little at the price of a column: losses of the roles that a prompt is
+    made of, and means of a single benchmark.
+    """
     columns: dict[str, Score] = {}
     for card in cards:
         for score in card.scores if card else ():
             columns.setdefault(score.name, score)
+    sizes = Counter(score.group for score in columns.values())
+    single = [aggregate_name(group) for group in GROUPS if sizes[group] == 1]
+    for name in (*LOSSES_OF_ROLES, *single):
+        columns.pop(name, None)
     places = [*GROUPS, None]
     return dict(sorted(columns.items(), key=lambda item: places.index(item[1].group)))
 
@@ -136,6 +181,7 @@ def column_title(score: Score) -> str:
     if score.group is not None and not name.startswith(score.group):
         name = f"{score.group} {name}"
     title = name.replace("_", " ").replace("chrf", "chrF").replace("heldout", "held-out")
+    title = title.replace("bleu", "BLEU")
     return title[:1].upper() + title[1:]
 
 

@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evals.config import EvalConfig
 from orchestrator.quiet import output_to
 from orchestrator.record import SweepFolder, TrialRecord
-from trainers.config import TrainConfig
+from trainers.config import DataConfig, TrainConfig
+from trainers.errors import InputError
 from trainers.files import read_json
 from trainers.results import StepMetrics, TrainResult
+
+if TYPE_CHECKING:
+    from trainers.examples import Example
 
 
 def train_rank(
@@ -95,9 +99,27 @@ def score(
             max_length=train.data.max_length,
             config=config,
             out_dir=out_dir,
+            training=_training_examples(train.data, config),
             num_threads=num_threads,
         )
     return time.monotonic() - began
+
+
+def _training_examples(data: DataConfig, evals: EvalConfig) -> "list[Example] | None":
+    """What a trial was trained on; None if it is no longer there and no measure needs it.
+
+    Raises:
+        InputError: it cannot be read, but memorisation is to be measured on it.
+    """
+    from trainers.data import read_split
+
+    try:
+        return read_split(data).train
+    except InputError as error:
+        if evals.memorisation is not None:
+            raise
+        logging.warning("not looked for overlap with the training data: %s", error)
+        return None
 
 
 def _at_revision(model_path: str, revision: str | None) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from evals.scores import ScoreCard
 from orchestrator.analysis import headline, read_findings
 from orchestrator.bases import base_labels
+from orchestrator.caveats import overlap_caveats
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
@@ -177,6 +178,11 @@ def print_scores(card: ScoreCard) -> None:
             str(score.num_items),
         )
     console().print(table)
+    if card.secondary:
+        further = (f"{score.name} {score.value:.3f}" for score in card.secondary)
+        click.echo(f"further: {', '.join(further)}")
+    for caveat in overlap_caveats({}, {"": [card]}):
+        click.echo(f"warning: {caveat}")
 
 
 def print_findings(findings: list[Finding]) -> None:

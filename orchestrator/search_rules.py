@@ -30,6 +30,9 @@ OBJECTIVES = {
     "multiple_choice_accuracy": True,
     "short_generation_exact_match": True,
     "long_generation_chrf": True,
+    "aggregate_multiple_choice": True,
+    "aggregate_short_generation": True,
+    "aggregate_long_generation": True,
 }
 _NO_OBJECTIVES = ("loss", "train_loss", "weighted_loss", "heldout_prompt_loss", "prompt_loss")
 # Combinations that are looked at, where there may be more of them than anyone could wait for.

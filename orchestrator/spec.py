@@ -23,6 +23,9 @@ _MEASURED_BY = {
     "multiple_choice_accuracy": "multiple_choice",
     "short_generation_exact_match": "short_generation",
     "long_generation_chrf": "long_generation",
+    "aggregate_multiple_choice": "multiple_choice",
+    "aggregate_short_generation": "short_generation",
+    "aggregate_long_generation": "long_generation",
 }
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -128,7 +131,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     for override in overrides:
         apply_override(content, override)
     _start_from_searched(content)
-    return with_absolute_paths(build_config(SweepSpec, content, source=path))
+    spec = with_absolute_paths(build_config(SweepSpec, content, source=path))
+    return spec.model_copy(update={"evals": spec.evals.with_absolute_paths()})
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -167,6 +171,9 @@ def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
         return
     for index, name in enumerate(search.objectives):
         measure = _MEASURED_BY[name]
+        if name.startswith("aggregate_") and (spec.evals.tasks or spec.evals.benchmarks):
+            # Which groups these are of is known once they are loaded.
+            continue
         if getattr(spec.evals, measure) is None:
             yield Rule(
                 ("search", "objectives", index),

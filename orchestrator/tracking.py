@@ -10,11 +10,12 @@ the count) has the same key, time, step and value, which MLflow's SQL stores hol
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.aggregates import with_aggregates
 from orchestrator.analysis import headline, read_findings
 from orchestrator.bases import base_labels
 from orchestrator.plain import redact, to_yaml
@@ -182,8 +183,9 @@ class Tracker:
         """
         self._retry_at = 0.0
         trial_ids = self._folder.read_sweep().trial_ids
-        have_arrived = [self.sync_trial(trial_id) for trial_id in trial_ids]
-        return self._attempt("the results", lambda: self._finish(status)) and all(have_arrived)
+        arrived = [trial_id for trial_id in trial_ids if self.sync_trial(trial_id)]
+        has_arrived = self._attempt("the results", lambda: self._finish(status, arrived))
+        return has_arrived and len(arrived) == len(trial_ids)
 
     def _attempt(self, what: str, post: Callable[[], None]) -> bool:
         try:
@@ -300,7 +302,7 @@ class Tracker:
         if card is None or trial.state != "done":
             return [], None
         summary = {name: getattr(trial, name) for name in SUMMARY_FIELDS}
-        values = score_metrics(card)
+        values = score_metrics(with_aggregates(card, self._folder.read_base_scores(trial.base)))
         values |= {name: value for name, value in summary.items() if value is not None}
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") == digest:
@@ -361,8 +363,9 @@ class Tracker:
         state.state = trial.state
         self._save(state)
 
-    def _finish(self, status: FinalStatus) -> None:
+    def _finish(self, status: FinalStatus, trial_ids: Sequence[str]) -> None:
         parent = self._record.parent_run_id
+        self._post_late_aggregates(trial_ids)
         state = self._read_state(None, parent)
         for key, label in base_labels(self._folder.read_sweep().bases).items():
             self._post_untuned(state, key, label)
@@ -381,12 +384,21 @@ class Tracker:
         ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
         self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)
 
+    def _post_late_aggregates(self, trial_ids: Sequence[str]) -> None:
+        """Post those of trials that were done before their untuned model was scored."""
+        for trial_id in trial_ids:
+            trial = self._folder.read_trial(trial_id)
+            run_id = self._record.trial_run_ids.get(trial_id)
+            if trial is not None and run_id is not None:
+                self._post_scores(trial, read_state(self._folder, trial_id, run_id))
+
     def _post_untuned(self, state: RunState, key: str, label: str) -> None:
         """Post the untuned scores of a base, under its key where a label says there are several."""
         card = self._folder.read_base_scores(key)
         if card is None:
             return
         parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
+        card = with_aggregates(card, None)
         values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
         log_run(self._client, parent, points=self._changed(parent, values, 0, written_at(path)))
         self._post_file(state, path, f"untuned/{key}" if label else "untuned")

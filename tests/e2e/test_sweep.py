@@ -15,6 +15,10 @@ PLWS = [0, 0.01, 0.242, 1]
 SCORES = {
     "heldout_completion_loss",
     "heldout_prompt_loss",
+    "heldout_completion_bits_per_byte",
+    "heldout_prompt_bits_per_byte",
+    "heldout_user_loss",
+    "heldout_template_loss",
     "multiple_choice_accuracy",
     "short_generation_exact_match",
     "long_generation_chrf",
@@ -41,6 +45,7 @@ class TestOwnModelAndData:
             path = workplace.sweep / "trials" / trial["id"] / "scores.json"
             scores = json.loads(path.read_text())["scores"]
             assert {score["name"] for score in scores} == SCORES
+            assert all(score["num_overlapping"] is not None for score in scores)
 
     def test_mlflow_has_a_parent_and_a_child_for_each_trial(self, workplace: Workplace) -> None:
         runs = workplace.runs()
@@ -52,7 +57,7 @@ class TestOwnModelAndData:
         for run in children:
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
             assert run.info.status == "FINISHED"
-            assert run.data.metrics.keys() >= SCORES
+            assert run.data.metrics.keys() >= {*SCORES, "aggregate_relative"}
             assert workplace.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 19)]
         assert parent.data.metrics.keys() >= {f"untuned_{name}" for name in SCORES}
 

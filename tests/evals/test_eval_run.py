@@ -46,6 +46,10 @@ def test_a_model_that_knows_the_answers_gets_full_marks(
     assert list(values) == [
         "heldout_completion_loss",
         "heldout_prompt_loss",
+        "heldout_completion_bits_per_byte",
+        "heldout_prompt_bits_per_byte",
+        "heldout_user_loss",
+        "heldout_template_loss",
         "multiple_choice_accuracy",
         "short_generation_exact_match",
         "long_generation_chrf",
@@ -63,7 +67,8 @@ def test_scores_and_samples_are_on_disk(
 ) -> None:
     card = _score(taught_path, facts, tmp_path)
     assert ScoreCard.model_validate(read_json(tmp_path / "scores.json")) == card
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.jsonl", "scores.json"]
+    names = ["parts", "samples.jsonl", "scores.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     samples = [
         json.loads(line)
         for line in (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -139,7 +144,7 @@ def test_a_measure_that_is_null_is_left_out(
         long_generation=None,
     )
     card = _score(tiny_path, facts[:1], tmp_path, config=only)
-    assert set(card.by_name()) == {"heldout_completion_loss", "heldout_prompt_loss"}
+    assert {score.unit for score in card.scores} == {"nats per token", "bits per byte"}
     assert card.scores[0].num_items == 1
     assert "chrf" not in card.signature
 

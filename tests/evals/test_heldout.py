@@ -70,7 +70,9 @@ def test_a_model_without_opinions_loses_the_logarithm_of_its_vocabulary(
     measured = measure_heldout(
         load(tmp_path, "chat"), CHATS, batch_size=16, seed=0, on_progress=no_progress
     )
-    for score in measured.scores:
+    losses = [score for score in measured.scores if score.unit == "nats per token"]
+    assert len(losses) == 5
+    for score in losses:
         assert score.value == pytest.approx(math.log(len(tokenizer)), abs=1e-5)
         # All examples lose the same, which says nothing about how sure one can be.
         assert score.standard_error is None
@@ -103,6 +105,44 @@ def test_tokens_are_counted_by_role(tiny_chat: LoadedModel) -> None:
     assert sample["target"] == "Paris."
 
 
+def test_bits_per_byte_are_those_of_the_text_without_special_tokens(
+    tiny_chat: LoadedModel,
+) -> None:
+    loaded = tiny_chat
+    measured = measure_heldout(loaded, CHATS, batch_size=2, seed=0, on_progress=no_progress)
+
+    bits = {"completion": 0.0, "prompt": 0.0}
+    num_bytes = {"completion": 0, "prompt": 0}
+    for chat in CHATS:
+        prompt = loaded.template.encode_prompt(chat)
+        ids = prompt + loaded.template.encode_completion(chat.completion)
+        losses = token_losses(loaded.model, ids)
+        for position, (token, loss) in enumerate(zip(ids, losses, strict=True)):
+            # The first five: padding, end, and who speaks.
+            if token >= 5:
+                bits["prompt" if position < len(prompt) else "completion"] += loss / math.log(2)
+        num_bytes["completion"] += len(chat.completion.encode())
+        num_bytes["prompt"] += sum(len(m.content.encode()) for m in chat.messages[:-1])
+    by_name = {score.name: score for score in measured.scores}
+    for side in ("completion", "prompt"):
+        score = by_name[f"heldout_{side}_bits_per_byte"]
+        assert score.value == pytest.approx(bits[side] / num_bytes[side], abs=1e-5)
+        assert score.ci_low < score.value < score.ci_high
+        assert (score.unit, score.group, score.num_items) == ("bits per byte", None, 5)
+    last = measured.samples[-1]
+    assert (last["target"], last["num_bytes"]["completion"]) == ("ü", 2)
+    assert last["num_bytes"]["template"] == 0
+
+
+def test_each_role_of_a_prompt_has_its_loss(tiny_chat: LoadedModel) -> None:
+    measured = measure_heldout(tiny_chat, CHATS, batch_size=2, seed=0, on_progress=no_progress)
+    by_name = {score.name: score.value for score in measured.scores}
+    for role in ("system", "user", "template"):
+        sums = [sample["loss_sum"][role] for sample in measured.samples]
+        counts = [sample["num_tokens"][role] for sample in measured.samples]
+        assert by_name[f"heldout_{role}_loss"] == pytest.approx(sum(sums) / sum(counts))
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_batch_size_does_not_change_the_loss(tiny_chat: LoadedModel, batch_size: int) -> None:
     one = measure_heldout(tiny_chat, CHATS, batch_size=16, seed=0, on_progress=no_progress)
@@ -126,7 +166,10 @@ def test_a_side_without_tokens_has_no_score(load, tiny_path: Path) -> None:
     loaded: LoadedModel = load(tiny_path, max_length=8)
     endless = pair("e:1", prompt="Sort!", completion="number " * 50)
     measured = measure_heldout(loaded, [endless], batch_size=1, seed=0, on_progress=no_progress)
-    assert [score.name for score in measured.scores] == ["heldout_completion_loss"]
+    assert [score.name for score in measured.scores] == [
+        "heldout_completion_loss",
+        "heldout_completion_bits_per_byte",
+    ]
     assert measured.samples[0]["num_tokens"]["completion"] == 7
 
 

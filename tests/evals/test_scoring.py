@@ -2,7 +2,7 @@ import pytest
 import sacrebleu
 from scipy.stats import binomtest
 
-from evals.scoring import chrf, ratio, share
+from evals.scoring import bleu, chrf, mean, ratio, share
 
 OUTPUTS = ["the cat sat", "", "a completely different thing", "os.path.join", "x"]
 TARGETS = ["the cat sat on the mat", "a dog", "nothing alike", "os.path.join", "y"]
@@ -96,3 +96,36 @@ def test_chrf_of_outputs_that_share_nothing_is_zero() -> None:
     assert result.estimate.value == 0
     assert result.sentence_scores == [0, 0]
     assert result.estimate.standard_error is None
+
+
+def test_bleu_is_sacrebleus() -> None:
+    outputs = ["the cat sat on the mat today", "a dog", "", "os.path.join"]
+    targets = ["the cat sat on the mat", "a dog barks loudly", "x", "os.path.join"]
+    result = bleu(outputs, targets, seed=0)
+    expected = sacrebleu.corpus_bleu(outputs, [targets])
+    assert result.estimate.value == pytest.approx(expected.score, abs=1e-9)
+    assert result.estimate.ci_low < expected.score < result.estimate.ci_high
+    assert result.sentence_scores == pytest.approx(
+        [
+            sacrebleu.sentence_bleu(output, [target]).score
+            for output, target in zip(outputs, targets, strict=True)
+        ]
+    )
+    assert result.signature == (
+        f"nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
+    )
+    assert bleu(outputs, targets, seed=0) == result
+
+
+def test_bleu_of_short_outputs_counts_the_orders_that_there_are() -> None:
+    assert bleu(["Paris", "Rome"], ["Paris", "Rome"], seed=0).estimate.value == pytest.approx(100)
+    assert bleu(["Paris", "Rome"], ["Paris", "Oslo"], seed=0).estimate.value == pytest.approx(50)
+    nothing = bleu(["", ""], ["Paris", "Oslo"], seed=0)
+    assert (nothing.estimate.value, nothing.sentence_scores) == (0, [0, 0])
+
+
+def test_a_mean_has_its_standard_error() -> None:
+    estimate = mean([-1.0, 1.0] * 200, seed=0)
+    assert (estimate.value, estimate.num_items) == (0, 400)
+    assert estimate.standard_error == pytest.approx(0.05, rel=0.1)
+    assert mean([3.0], seed=0).standard_error is None

@@ -21,6 +21,7 @@ from tests.orchestrator.sweeps import (
     UNTUNED,
     base_record,
     card,
+    score,
     sweep_record,
     trial,
     write_demo,
@@ -176,6 +177,7 @@ def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> No
         "Long generation chrF",
         "Held-out completion loss",
         "Held-out prompt loss",
+        "Aggregate relative",
         "Tokens/s",
         "Time",
         "Trial",
@@ -191,11 +193,52 @@ def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> No
         "29.8 (26.4 to 33.0)",
         "2.104 (1.880 to 2.330)",
         "2.650 (2.480 to 2.830)",
+        rows[2][10],
         "1,234",
         "3 min 53 s",
         "01s0",
     ]
+    # Log odds of 0.77 to 0.56 are 0.95, of 0.28 to none 3.93, of 29.8 to 12 points 1.10.
+    assert rows[2][10].startswith("1.99 (")
+    assert rows[-1][10] == "-"
     assert rows[-1][:6] == ["untuned", "", "scored", "-", "-", "0.56 (0.44 to 0.68)"]
+
+
+def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path) -> None:
+    arc = score("multiple_choice_accuracy", (0.4, 0.3, 0.5)).model_copy(update={"name": "arc"})
+    scores = card({"multiple_choice_accuracy": (0.8, 0.7, 0.9)})
+    scores = scores.model_copy(update={"scores": [*scores.scores, arc]})
+    done = trial(0.0)
+    folder = write_sweep(tmp_path / "s", [done], {done.id: scores}, scores)
+    header, row, untuned = page_of(folder).tables["trials"]
+    place = header.index("Aggregate multiple choice")
+    # Errors of 5 points each: the mean's is 5 / sqrt(2).
+    assert row[place] == untuned[place] == "60.0 (53.1 to 66.9)"
+    assert row[header.index("Aggregate relative")].startswith("0.00 (-")
+    content = report_json(folder)
+    names = [one["name"] for one in content["trials"][0]["scores"]]
+    assert names[-2:] == ["aggregate_multiple_choice", "aggregate_relative"]
+    assert content["untuned"][BASE][-1]["name"] == "aggregate_multiple_choice"
+
+
+def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> None:
+    done = trial(0.0)
+    scores = card(DEMO[0.0])
+    counts = {"multiple_choice_accuracy": 16, "heldout_prompt_loss": 16, "long_generation_chrf": 0}
+    scores = scores.model_copy(
+        update={
+            "scores": [
+                s.model_copy(update={"num_overlapping": counts.get(s.name)}) for s in scores.scores
+            ]
+        }
+    )
+    page = page_of(write_sweep(tmp_path / "s", [done], {done.id: scores}))
+    assert (
+        "The training data holds 16 of 64 items of multiple_choice_accuracy (25%), by 13 words in "
+        "a row or as a whole: a model may know them by heart." in page.ids["caveats"]
+    )
+    clean = page_of(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
+    assert "The training data holds" not in clean.ids["caveats"]
 
 
 def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:

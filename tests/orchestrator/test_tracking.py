@@ -285,6 +285,30 @@ def test_scores_that_are_measured_again_become_the_latest(
     assert len(client.get_metric_history(run_id, "long_generation_chrf")) == 1
 
 
+def test_aggregates_are_metrics_of_the_trial_also_where_the_untuned_scores_come_later(
+    demo_sweep: SweepFolder, store_uri: str
+) -> None:
+    untuned = demo_sweep.base(BASE) / "scores.json"
+    content = untuned.read_text()
+    untuned.unlink()
+    tracker = track(demo_sweep, store_uri)
+    tracker.sync_trial(FIRST)
+    client = MlflowClient(store_uri)
+    before = client.get_run(run_of(tracker, FIRST)).data.metrics
+    assert before["aggregate_multiple_choice"] == 75
+    assert "aggregate_relative" not in before
+    untuned.write_text(content)
+    for _ in range(2):
+        assert tracker.finish("FINISHED")
+    after = client.get_run(run_of(tracker, FIRST)).data.metrics
+    assert after["aggregate_relative"] > 0
+    assert after["aggregate_relative_ci_low"] < after["aggregate_relative"]
+    for name in ("aggregate_relative", "aggregate_multiple_choice", "multiple_choice_accuracy"):
+        assert len(client.get_metric_history(run_of(tracker, FIRST), name)) == 1
+    parent = client.get_run(tracker.record.parent_run_id).data.metrics
+    assert parent["untuned_aggregate_multiple_choice"] == pytest.approx(56)
+
+
 def test_another_store_gets_everything(
     demo_sweep: SweepFolder, store_uri: str, tmp_path: Path
 ) -> None:
