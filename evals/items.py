@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evals.benchmarks import data_files
 from evals.config import EvalConfig, MultipleChoiceConfig
 from trainers.errors import InputError, Problem
 from trainers.examples import Example, Message, MessageRole
@@ -163,9 +164,13 @@ def choice_items(
 def check_examples(examples: Sequence[Example], config: EvalConfig) -> None:
     """Return if `config`'s measures can be taken on `examples`; no model is needed to know.
 
+    Benchmarks need none.
+
     Raises:
         InputError: there are no examples, or too few different completions.
     """
+    if not config.takes_examples:
+        return
     if not examples:
         raise InputError(
             Problem(
@@ -216,7 +221,13 @@ def scoring_identity(
         "max_length": max_length,
         "items_sha256": digest(examples),
         "num_examples": len(examples),
+        **_files_identity(config),
     }
+
+
+def _files_identity(config: EvalConfig) -> dict[str, Any]:
+    files = data_files(config)
+    return {"benchmark_files": [sha256_of(file) for file in files]} if files else {}
 
 
 _LINE_FORM = 'a line is {"id": ..., "messages": [{"role": ..., "content": ...}, ...]}'

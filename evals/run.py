@@ -72,8 +72,7 @@ def score_model(
     """
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
-    if config.takes_examples:
-        check_examples(examples, config)
+    check_examples(examples, config)
     check_training(training, config)
     check_data(config)
     scores_path = out_dir / "scores.json"
@@ -226,7 +225,7 @@ def _common_identity(
     """What the outcome of every part depends on."""
     commit = getattr(loaded.model.config, "_commit_hash", None)
     # What concerns some parts alone is in their settings.
-    special = ("measures", "seed", "items_sha256", "num_examples")
+    special = ("measures", "seed", "items_sha256", "num_examples", "benchmark_files")
     common = {key: value for key, value in signature.items() if key not in special}
     return {**common, "checkpoint": checkpoint_identity(model_path, commit)}
 

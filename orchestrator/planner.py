@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evals.benchmarks import check_data
 from evals.items import scoring_identity, write_examples
 from evals.scores import ScoreCard
 from orchestrator.bases import BaseRecord
@@ -75,10 +76,12 @@ class Planner:
     """Plans trials of a spec one by one; a model or data set is read when a first trial needs it.
 
     Raises:
-        InputError: the sweep's folder holds records that cannot be read.
+        InputError: the sweep's folder holds records that cannot be read, or the files of its
+            benchmarks are missing or hold what are no items.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
+        check_data(spec.evals)
         self._spec = spec
         self._folder = SweepFolder(spec.folder)
         self._has_record = self._folder.sweep_json.exists()
