@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ import sacrebleu
 import torch
 import transformers
 
-from evals.config import EvalConfig
+from evals.config import EvalConfig, EvalSection
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
-from evals.items import check_examples, choice_items, choose, scoring_identity
-from evals.measure import Measured
+from evals.items import check_examples, choice_items, choose, digest, scoring_identity
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
+from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
 
 OnProgress = Callable[[str, int, int], None]
+OnKept = Callable[[Sequence[str]], None]
 
 
 def score_model(
@@ -36,14 +37,17 @@ def score_model(
     out_dir: Path,
     num_threads: int | None = None,
     on_progress: OnProgress | None = None,
+    on_kept: OnKept | None = None,
 ) -> ScoreCard:
     """The scores of the model at `model_path` on the held-out `examples`.
 
-    `template` and `max_length` (tokens) are those of its training. Writes
-    `out_dir/samples.jsonl`, then `out_dir/scores.json`, whose existence means that the model is
-    scored; files of an earlier run are replaced. Prints nothing: `on_progress` is told the
-    measure, how many of its items are done and how many there are, once before its first batch
-    and then after each. `num_threads` bounds torch's threads while this runs.
+    `template` and `max_length` (tokens) are those of its training. Writes each measure to
+    `out_dir/parts` once it is taken, then `out_dir/samples.jsonl`, then `out_dir/scores.json`,
+    whose existence means that the model is scored. Measures of the same model with the same
+    settings that an earlier run has left in `out_dir/parts` are not taken again: `on_kept` is
+    told their names. Prints nothing: `on_progress` is told the measure, how many of its items are
+    done and how many there are, once before its first batch and then after each. `num_threads`
+    bounds torch's threads while this runs.
 
     Raises:
         InputError: the examples, the template or the checkpoint cannot be scored, or nothing can
@@ -57,69 +61,89 @@ def score_model(
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
         loaded = load_model(model_path, template=template, max_length=max_length)
-        measured = list(_measures(loaded, examples, config, on_progress or _say_nothing))
         signature = _signature(loaded, examples, config)
-    for part in measured:
-        signature |= part.signature
-    lines = [
-        json.dumps(sample, ensure_ascii=False, allow_nan=False)
-        for part in measured
-        for sample in part.samples
-    ]
-    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
+        parts = _parts(loaded, examples, config)
+        folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
+        taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
+    for part in taken:
+        signature |= part.measured.signature
+    write_samples(out_dir, taken)
+    kept_seconds = sum(part.seconds for part in taken if part.is_kept)
     card = ScoreCard(
         model_path=str(model_path),
-        scores=[score for part in measured for score in part.scores],
+        scores=[score for part in taken for score in part.measured.scores],
         signature=signature,
-        seconds=time.monotonic() - start,
+        seconds=time.monotonic() - start + kept_seconds,
     )
     write_json(scores_path, card.model_dump(mode="json"))
     return card
 
 
-def _measures(
-    loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig, on_progress: OnProgress
-) -> Iterator[Measured]:
-    def begin(measure: str, total: int) -> Callable[[int, int], None]:
-        on_progress(measure, 0, total)
-        return partial(on_progress, measure)
+def write_samples(out_dir: Path, taken: Sequence[TakenPart]) -> None:
+    """Put every sample of every part into `out_dir/samples.jsonl`, in one step."""
+    lines = [
+        json.dumps(sample, ensure_ascii=False, allow_nan=False)
+        for part in taken
+        for sample in part.measured.samples
+    ]
+    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
 
-    if config.heldout is not None:
-        chosen = choose(examples, config.heldout.examples, config.seed)
-        yield measure_heldout(
-            loaded,
-            chosen,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            on_progress=begin("heldout", len(chosen)),
+
+def _take(
+    parts: Sequence[Part], folder: PartFolder, on_progress: OnProgress, on_kept: OnKept | None
+) -> list[TakenPart]:
+    """All parts in their order, those of an earlier run as it left them."""
+    kept = {part.name: found for part in parts if (found := folder.kept(part)) is not None}
+    if kept and on_kept is not None:
+        on_kept(list(kept))
+    return [
+        kept.get(part.name) or folder.take(part, partial(on_progress, part.name)) for part in parts
+    ]
+
+
+def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig) -> list[Part]:
+    """The configured measures, in the order in which they are taken. Add yours here."""
+    batch_size, seed = config.batch_size, config.seed
+    parts: list[Part] = []
+
+    def add(section: EvalSection, name: str, items: Sequence[Any], measure: Take) -> None:
+        settings = {
+            **section.model_dump(mode="json"),
+            "seed": seed,
+            "items_sha256": digest(examples),
+        }
+        parts.append(Part(name=name, num_items=len(items), settings=settings, measure=measure))
+
+    if (heldout := config.heldout) is not None:
+        chosen = choose(examples, heldout.examples, seed)
+        take = partial(measure_heldout, loaded, chosen, batch_size=batch_size, seed=seed)
+        add(heldout, "heldout", chosen, take)
+    if (choice := config.multiple_choice) is not None:
+        items = choice_items(examples, choice, seed)
+        take = partial(measure_multiple_choice, loaded, items, batch_size=batch_size)
+        add(choice, "multiple_choice", items, take)
+    if (short := config.short_generation) is not None:
+        chosen = choose(examples, short.examples, seed)
+        take = partial(measure_short_generation, loaded, chosen, short, batch_size=batch_size)
+        add(short, "short_generation", chosen, take)
+    if (long := config.long_generation) is not None:
+        chosen = choose(examples, long.examples, seed)
+        take = partial(
+            measure_long_generation, loaded, chosen, long, batch_size=batch_size, seed=seed
         )
-    if config.multiple_choice is not None:
-        items = choice_items(examples, config.multiple_choice, config.seed)
-        yield measure_multiple_choice(
-            loaded,
-            items,
-            batch_size=config.batch_size,
-            on_progress=begin("multiple_choice", len(items)),
-        )
-    if config.short_generation is not None:
-        chosen = choose(examples, config.short_generation.examples, config.seed)
-        yield measure_short_generation(
-            loaded,
-            chosen,
-            config.short_generation,
-            batch_size=config.batch_size,
-            on_progress=begin("short_generation", len(chosen)),
-        )
-    if config.long_generation is not None:
-        chosen = choose(examples, config.long_generation.examples, config.seed)
-        yield measure_long_generation(
-            loaded,
-            chosen,
-            config.long_generation,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            on_progress=begin("long_generation", len(chosen)),
-        )
+        add(long, "long_generation", chosen, take)
+    return parts
+
+
+def _common_identity(
+    model_path: str | Path, loaded: LoadedModel, signature: dict[str, Any]
+) -> dict[str, Any]:
+    """What the outcome of every part depends on."""
+    commit = getattr(loaded.model.config, "_commit_hash", None)
+    # What concerns some parts alone is in their settings.
+    special = ("measures", "seed", "items_sha256", "num_examples")
+    common = {key: value for key, value in signature.items() if key not in special}
+    return {**common, "checkpoint": checkpoint_identity(model_path, commit)}
 
 
 def _signature(

@@ -1,6 +1,7 @@
 """`plw eval` and `plw data`: one model or one data set, without a sweep."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,17 @@ def evaluate(
         template=template,
         max_length=max_length,
         output_dir=output_dir,
+        on_kept=_say_kept,
     )
     if as_json:
         click.echo(card.model_dump_json(indent=2))
         return
     print_scores(card)
     click.echo(f"wrote {output_dir / 'scores.json'} and {output_dir / 'samples.jsonl'}")
+
+
+def _say_kept(measures: Sequence[str]) -> None:
+    click.echo(f"kept from an earlier run: {', '.join(measures)}", err=True)
 
 
 @click.group()

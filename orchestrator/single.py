@@ -1,6 +1,7 @@
 """Commands on one thing that is already there: a model or a data set."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evals.config import EvalConfig
@@ -33,10 +34,12 @@ def evaluate_model(
     template: str | None,
     max_length: int | None,
     output_dir: Path,
+    on_kept: Callable[[Sequence[str]], None] | None = None,
 ) -> ScoreCard:
     """Score a model on examples, or on the held-out part of a spec's data.
 
     A spec also gives the measures, the template and the length, as far as they are not given.
+    `on_kept` is told the measures that an earlier run has left in `output_dir`.
 
     Raises:
         InputError: neither examples nor a spec were given, or model, data or template do not fit.
@@ -61,4 +64,5 @@ def evaluate_model(
         config=evals,
         out_dir=output_dir,
         num_threads=os.cpu_count(),
+        on_kept=on_kept,
     )

@@ -63,7 +63,8 @@ def test_scores_and_samples_are_on_disk(
 ) -> None:
     card = _score(taught_path, facts, tmp_path)
     assert ScoreCard.model_validate(read_json(tmp_path / "scores.json")) == card
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.jsonl", "scores.json"]
+    names = ["parts", "samples.jsonl", "scores.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     samples = [
         json.loads(line)
         for line in (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
