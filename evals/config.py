@@ -2,19 +2,23 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMConfig
+from evals.section import EvalSection, PositiveInt
 
 Group = Literal["multiple_choice", "short_generation", "long_generation"]
 Metric = Literal["accuracy", "exact_match", "chrf"]
 
-PositiveInt = Annotated[int, Field(ge=1)]
+_NAMES = (
+    "heldout",
+    "multiple_choice",
+    "short_generation",
+    "long_generation",
+    "alpaca_eval",
+    "pandalm",
+)
 MAX_SEED = 2**32 - 1  # As for training: the largest that NumPy takes.
-
-
-class EvalSection(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
 class HeldoutConfig(EvalSection):
@@ -49,6 +53,14 @@ class EvalConfig(EvalSection):
     long_generation: GenerationConfig | None = GenerationConfig(
         examples=16, max_new_tokens=64, invert=True
     )
+    alpaca_eval: AlpacaEvalConfig | None = None
+    pandalm: PandaLMConfig | None = None
+    judged: tuple[JudgedSetConfig, ...] = Field(
+        default=(), strict=False, description="Sets of one's own for the judge."
+    )
+    judge: JudgeConfig | None = Field(
+        default=None, description="Who judges alpaca_eval, pandalm and judged."
+    )
     batch_size: PositiveInt = Field(default=16, description="Examples scored at once.")
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="Seed of item choice, distractors and bootstrap."
@@ -56,8 +68,13 @@ class EvalConfig(EvalSection):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not any(
-            (self.heldout, self.multiple_choice, self.short_generation, self.long_generation)
-        ):
+        own = (self.heldout, self.multiple_choice, self.short_generation, self.long_generation)
+        judged = (self.alpaca_eval, self.pandalm, *self.judged)
+        if not any((*own, *judged)):
             raise ValueError("evals must keep at least one measure")
+        if any(judged) and self.judge is None:
+            raise ValueError("evals.judge must say who judges alpaca_eval, pandalm and judged")
+        names = [item.name for item in self.judged]
+        if len({*names, *_NAMES}) < len(names) + len(_NAMES):
+            raise ValueError("evals.judged: each set needs a name of its own")
         return self

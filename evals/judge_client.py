@@ -4,7 +4,6 @@ import asyncio
 import email.utils
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from tenacity import (
 )
 
 from evals.judge_cache import Reply
-from evals.judge_config import JudgeConfig
+from evals.judge_config import JudgeConfig, api_key
 from evals.judge_prompts import Messages
 from evals.judge_spending import Spending, Usage
 from trainers.errors import InputError, Problem, TrainingError
@@ -78,9 +77,9 @@ class JudgeClient:
         self._not_before = 0.0
         self._has_replied = False
         self._num_unanswered = 0
-        # A local judge is ours and has no key; nor must a proxy come between.
+        self._key = api_key(config)
+        # No proxy must come between us and a local judge.
         is_local = config.local_model is not None
-        self._key = None if is_local else _key(config)
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(config.timeout_s),
@@ -126,7 +125,7 @@ class JudgeClient:
             reraise=True,
         )
         try:
-            reply = await retrying(self._once, messages, number)
+            reply: Reply = await retrying(self._once, messages, number)
         except _NoReply as error:
             self._give_up_on(error)
             raise
@@ -247,23 +246,6 @@ class JudgeClient:
             raise _NoReply(f"status {status}", pause_s)
         self._spending.failures[f"status {status}"] += 1
         raise _Refused(f"status {status}: {said}")
-
-
-def _key(config: JudgeConfig) -> str | None:
-    name = config.api_key_env
-    if name is None:
-        return None
-    key = os.environ.get(name, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        fault = "holds a character that no key has" if key else "is not set"
-        raise InputError(
-            Problem(
-                message=f"the judge needs a key, and the environment variable {name} {fault}",
-                where="evals.judge.api_key_env",
-                fix=f"export {name}, or set api_key_env to null for an endpoint without a key",
-            )
-        )
-    return key
 
 
 def _json_of(response: httpx2.Response) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Who judges pairs of outputs, how it is asked, and what asking may cost."""
 
+import os
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from evals.config import EvalSection, PositiveInt
+from evals.section import EvalSection, PositiveInt
+from trainers.errors import InputError, Problem
 
 StyleName = Literal["ranking", "verdict"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,6 +97,15 @@ class JudgeConfig(EvalSection):
             raise ValueError("budget needs a price per million input or output tokens; add them")
         return self
 
+    def scoring_settings(self) -> dict[str, Any]:
+        """What of these settings can change a verdict, ready for JSON."""
+        who = ("name",) if self.name is not None else ("base_url", "model", "local_model")
+        return {
+            **{field: getattr(self, field) for field in who},
+            "both_orders": self.both_orders,
+            **self.request_settings(),
+        }
+
     def request_settings(self) -> dict[str, Any]:
         """The fields of a request besides the model and its messages."""
         fields: dict[str, Any] = {self.token_limit_field: self.max_tokens}
@@ -136,6 +147,28 @@ class JudgedSetConfig(JudgedConfig):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     path: str = Field(description="JSON or JSONL of instruction, input (or none) and output.")
     style: StyleName = "ranking"
+
+
+def api_key(config: JudgeConfig) -> str | None:
+    """The key from the environment; None for a judge that needs none. Never written anywhere.
+
+    Raises:
+        InputError: it is not set, or cannot be a key.
+    """
+    name = config.api_key_env
+    if name is None or config.local_model is not None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        fault = "holds a character that no key has" if key else "is not set"
+        raise InputError(
+            Problem(
+                message=f"the judge needs a key, and the environment variable {name} {fault}",
+                where="evals.judge.api_key_env",
+                fix=f"export {name}, or set api_key_env to null for an endpoint without a key",
+            )
+        )
+    return key
 
 
 def _check_url(url: str) -> None:

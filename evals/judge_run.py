@@ -45,6 +45,28 @@ class Judging:
         """The counts of the judgements."""
         return tally(self.judgements)
 
+    def refuse_unfinished(self, budget: float | None) -> None:
+        """Return if all pairs were judged.
+
+        Raises:
+            InputError: the `budget` ended before; what is missing and what it cost so far.
+        """
+        if not self.missing:
+            return
+        num_judged = len(self.judgements)
+        spent = self.spending.cost + self.spending.possible_cost
+        raise InputError(
+            Problem(
+                message=(
+                    f"the judge's budget of {budget} is reached: {num_judged} of"
+                    f" {num_judged + len(self.missing)} pairs are judged for {spent:.4g},"
+                    f" {len(self.missing)} are missing (the first is {self.missing[0]})"
+                ),
+                where="evals.judge.budget",
+                fix="the verdicts so far are kept; run again to spend as much again, or raise it",
+            )
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Counts and costs, for reports."""
         found = self.tally

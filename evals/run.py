@@ -12,14 +12,18 @@ import sacrebleu
 import torch
 import transformers
 
-from evals.config import EvalConfig, EvalSection
+from evals.config import EvalConfig
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
 from evals.items import check_examples, choice_items, choose, digest, scoring_identity
+from evals.judged import measure_judged
+from evals.judged_sets import digest_of
+from evals.judged_tasks import JudgedTask, judged_tasks
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
+from evals.section import EvalSection
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
 
@@ -35,6 +39,7 @@ def score_model(
     max_length: int,
     config: EvalConfig,
     out_dir: Path,
+    untuned_path: str | Path | None = None,
     num_threads: int | None = None,
     on_progress: OnProgress | None = None,
     on_kept: OnKept | None = None,
@@ -47,7 +52,8 @@ def score_model(
     settings that an earlier run has left in `out_dir/parts` are not taken again: `on_kept` is
     told their names. Prints nothing: `on_progress` is told the measure, how many of its items are
     done and how many there are, once before its first batch and then after each. `num_threads`
-    bounds torch's threads while this runs.
+    bounds torch's threads while this runs. `untuned_path` is the model that the judged measures
+    compare with where their opponent is `untuned`.
 
     Raises:
         InputError: the examples, the template or the checkpoint cannot be scored, or nothing can
@@ -57,12 +63,16 @@ def score_model(
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
     check_examples(examples, config)
+    judged = judged_tasks(config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
         loaded = load_model(model_path, template=template, max_length=max_length)
         signature = _signature(loaded, examples, config)
-        parts = _parts(loaded, examples, config)
+        parts = [
+            *_parts(loaded, examples, config),
+            *_judged_parts(loaded, judged, config, model_path, untuned_path, out_dir),
+        ]
         folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
     for part in taken:
@@ -132,6 +142,48 @@ def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig)
             measure_long_generation, loaded, chosen, long, batch_size=batch_size, seed=seed
         )
         add(long, "long_generation", chosen, take)
+    return parts
+
+
+def _judged_parts(
+    loaded: LoadedModel,
+    tasks: Sequence[JudgedTask],
+    config: EvalConfig,
+    model_path: str | Path,
+    untuned_path: str | Path | None,
+    out_dir: Path,
+) -> list[Part]:
+    """The measures that a judge decides."""
+    parts = []
+    for task in tasks:
+        judge = config.judge
+        assert judge is not None
+        untuned = None
+        if task.references is None and untuned_path is not None:
+            untuned = checkpoint_identity(untuned_path, None)
+        settings = {
+            "style": task.style,
+            "max_new_tokens": task.max_new_tokens,
+            "judge": judge.scoring_settings(),
+            "records_sha256": digest_of(task.prompts),
+            "opponent": task.opponent,
+            "untuned": untuned,
+            "seed": config.seed,
+        }
+        take = partial(
+            measure_judged,
+            loaded,
+            task,
+            judge,
+            model_path=model_path,
+            untuned_path=untuned_path,
+            outputs_dir=out_dir / "outputs",
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        parts.append(
+            Part(name=task.name, num_items=task.num_steps, settings=settings, measure=take)
+        )
     return parts
 
 

@@ -115,16 +115,24 @@ def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
     )
 
 
+def resampled(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Floats:
+    """The `score` of the summed rows of each of `NUM_RESAMPLES` resamples of `items` (n, k).
+
+    `score` maps sums (m, k) to values (m,).
+    """
+    n = len(items)
+    # How often each item is drawn, rather than which: sums become one matrix product.
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
+    return score(draws.astype(np.float64) @ items)
+
+
 def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:
     """The `score` of the summed `items` (n, k), with resamples of its rows around it.
 
     `score` maps sums (m, k) to values (m,).
     """
-    n = len(items)
     value = float(score(items.sum(axis=0, keepdims=True))[0])
-    # How often each item is drawn, rather than which: sums become one matrix product.
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-    values = score(draws.astype(np.float64) @ items)
+    values = resampled(items, score, seed)
     # Sums in another order differ in their last bits: that is no spread.
     spread = float(np.ptp(values)) > 1e-9 * max(1.0, abs(value))
     low, high = np.quantile(values, [0.025, 0.975]).tolist()
@@ -133,6 +141,6 @@ def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> E
         standard_error=float(values.std(ddof=1)) if spread else None,
         ci_low=low if spread else None,
         ci_high=high if spread else None,
-        num_items=n,
+        num_items=len(items),
         interval_method=BOOTSTRAP,
     )

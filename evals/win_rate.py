@@ -94,4 +94,5 @@ def _fit(outcomes_N: Floats, longer_N: Floats, weights_MN: Floats) -> Floats:
         b_M = np.where(one_sided_M, b_M, b_M + damping_M * step_b_M)
         if float(np.max(np.where(one_sided_M, 0.0, size_M), initial=0.0)) < _TOLERANCE:
             break
-    return np.where(one_sided_M, mean_M, 1 / (1 + np.exp(-a_M)))
+    fitted_M: Floats = np.where(one_sided_M, mean_M, 1 / (1 + np.exp(-a_M)))
+    return fitted_M
