@@ -102,23 +102,19 @@ def read_human_pairs(path: str | Path) -> list[HumanPair]:
     pairs = []
     problems = []
     for index, (where, row) in enumerate(read_rows(Path(path), form=_DATA_FORM)):
-        texts = [row.get(name) for name in ("instruction", "response1", "response2")]
+        texts = [_text(row.get(name)) for name in ("instruction", "response1", "response2")]
         labels = [_OF_LABEL.get(str(row.get(name)).strip().lower()) for name in _ANNOTATORS]
-        if not all(isinstance(text, str) for text in texts) or None in labels:
+        if None in texts or None in labels:
             message = f"a text is missing or a verdict is none of 0, 1 and 2: {_shown(row)}"
             problems.append(Problem(message=message, where=where, fix=_DATA_FORM))
             continue
         one, two, three = (label for label in labels if label is not None)
+        instruction, first, second = (text for text in texts if text is not None)
         record = Record(
-            id=where, instruction=row["instruction"], input=row.get("input") or "", output=None
+            id=where, instruction=instruction, input=_text(row.get("input")) or "", output=None
         )
         idx = str(row.get("idx", index))
-        pair = Pair(
-            id=idx,
-            instruction=record.task,
-            candidate=row["response1"],
-            reference=row["response2"],
-        )
+        pair = Pair(id=idx, instruction=record.task, candidate=first, reference=second)
         pairs.append(HumanPair(idx=idx, pair=pair, verdicts=(one, two, three)))
     if problems:
         raise InputError(problems[:20])
@@ -258,6 +254,11 @@ def _plain(
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _text(value: Any) -> str | None:
+    # A response such as True stands in PandaLM's own file without its quotes.
+    return str(value) if isinstance(value, str | bool | int | float) else None
 
 
 def _shown(row: Mapping[str, Any]) -> str:
