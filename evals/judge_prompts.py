@@ -127,6 +127,7 @@ _LABEL = (
 )
 _WORD = r"(?:response\s*)?[\"'*_`(\[]*(1|2|tie)"
 _LABELLED = re.compile(rf"{_LABEL}[\s\"'*_`\[(]*{_WORD}[\"'*_`\])}}.,;\s]*", re.IGNORECASE)
+_HEADING = re.compile(_LABEL, re.IGNORECASE)
 _ALONE = re.compile(_WORD, re.IGNORECASE)
 _WINS = re.compile(
     r"\bresponse\s*([12])\s+(?:is|was|does|seems|wins)\b(?!\s+(?:not|n't|worse|wrong|less))"
@@ -146,7 +147,8 @@ def _read_verdict(reply: str) -> Preference | None:
     sentences, that contradict each other hold no verdict.
     """
     text = _THOUGHTS.sub("", reply)
-    lines = [line.strip(_MARKUP) for line in text.splitlines() if line.strip(_MARKUP)]
+    lines = [line.strip(_MARKUP) for line in text.splitlines()]
+    lines = [line for line in lines if line and not _HEADING.fullmatch(line)]
     if not lines:
         return None
     labelled = {m[1].lower() for line in lines if (m := _LABELLED.fullmatch(line))}
