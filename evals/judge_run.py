@@ -120,11 +120,8 @@ def judge_identity(config: JudgeConfig) -> str:
         return f"name:{config.name}"
     if config.base_url is not None:
         return f"{config.base_url.rstrip('/')} {config.model}"
-    assert config.local_model is not None
-    folder = Path(config.local_model).expanduser()
-    if not folder.is_dir():
-        return f"hub:{config.local_model}"
-    return f"files:{_digest_of(folder)}"
+    model = _local_model(config)
+    return f"files:{_digest_of(Path(model))}" if Path(model).is_dir() else f"hub:{model}"
 
 
 class _Asker:
@@ -302,8 +299,16 @@ def _endpoint(config: JudgeConfig) -> Iterator[tuple[str, str]]:
         assert config.model is not None
         yield config.base_url, config.model
         return
-    with served(config.local_model, timeout_s=config.start_timeout_s) as endpoint:
+    with served(_local_model(config), timeout_s=config.start_timeout_s) as endpoint:
         yield endpoint
+
+
+def _local_model(config: JudgeConfig) -> str:
+    """The folder or hub name of the local judge."""
+    from trainers.models import resolve_model_path  # It brings torch, which others do without.
+
+    assert config.local_model is not None
+    return resolve_model_path(config.local_model)
 
 
 def _digest_of(folder: Path) -> str:

@@ -35,12 +35,7 @@ def judge_of(judge_file: Path | None, given: Mapping[str, Any]) -> JudgeConfig:
     if "local_model" in given and "base_url" not in given:
         drop = ("base_url", "model")
         settings = {key: value for key, value in settings.items() if key not in drop}
-    config = build_config(JudgeConfig, {**settings, **given}, source=source)
-    if config.local_model is None:
-        return config
-    from trainers.models import resolve_model_path
-
-    return config.model_copy(update={"local_model": resolve_model_path(config.local_model)})
+    return build_config(JudgeConfig, {**settings, **given}, source=source)
 
 
 def compare_files(

@@ -46,9 +46,11 @@ def evaluate_model(
     """
     from evals.run import score_model
 
+    untuned = None
     if spec_path is not None:
         spec = load_spec(spec_path)
         evals, data = spec.evals, spec.data
+        untuned = resolve_model_path(spec.model.path)
     elif data_path:
         evals, data = EvalConfig(), DataConfig(path=data_path)
     else:
@@ -63,6 +65,7 @@ def evaluate_model(
         max_length=data.max_length if max_length is None else max_length,
         config=evals,
         out_dir=output_dir,
+        untuned_path=untuned,
         num_threads=os.cpu_count(),
         on_kept=on_kept,
     )
