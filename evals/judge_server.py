@@ -23,7 +23,9 @@ def main(model: str, port: str) -> None:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock Python may want when it ends by itself.
+    while os.read(0, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 
