@@ -1,6 +1,8 @@
 """Batches of like length, and their tensors."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -34,6 +36,95 @@ def sorted_batches(lengths: Sequence[int], batch_size: int, *, pass_cost: int) -
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Tokens of a group of rows that share what they begin with: that, then the rest of each."""
+
+    num_shared: int
+    num_rows: int
+    longest_rest: int
+
+    @property
+    def num_tokens(self) -> int:
+        """What the group costs to read by itself."""
+        return self.num_shared + self.num_rows * self.longest_rest
+
+
+def shaped_batches(
+    shapes: Sequence[Shape], *, max_rows: int, max_tokens: int | None, pass_cost: int
+) -> list[list[int]]:
+    """Indices of `shapes` in batches that cost the fewest tokens, padding and all.
+
+    As `sorted_batches`, but what is shared and what is not are padded apart. A batch has at most
+    `max_rows` rows, and at most `max_tokens` tokens that are remembered, or is one group.
+    """
+    lengths = [
+        [shape.num_tokens for shape in shapes],
+        [shape.num_shared for shape in shapes],
+    ]
+    orders = [sorted(range(len(of)), key=of.__getitem__, reverse=True) for of in lengths]
+    cuts = [_cut(shapes, order, max_rows, max_tokens, pass_cost) for order in orders]
+    return min(cuts, key=lambda cut: cut[0])[1]
+
+
+def _cut(
+    shapes: Sequence[Shape],
+    order: Sequence[int],
+    max_rows: int,
+    max_tokens: int | None,
+    pass_cost: int,
+) -> tuple[int, list[list[int]]]:
+    """The cheapest batches of shapes that are in this order, and what they cost."""
+    # From the end: the least cost of the groups from `start` on, and their first batch's size.
+    least: list[tuple[int, int]] = [(0, 0)] * (len(order) + 1)
+    for start in reversed(range(len(order))):
+        shared = rest = rows = 0
+        best: tuple[int, int] | None = None
+        for size, index in enumerate(order[start:], start=1):
+            shape = shapes[index]
+            shared, rest = max(shared, shape.num_shared), max(rest, shape.longest_rest)
+            rows += shape.num_rows
+            is_large = max_tokens is not None and rows * (shared + rest) > max_tokens
+            if best is not None and (rows > max_rows or is_large):
+                break
+            cost = pass_cost + size * shared + rows * rest + least[start + size][0]
+            best = min(best, (cost, size)) if best is not None else (cost, size)
+        assert best is not None
+        least[start] = best
+    batches = []
+    start = 0
+    while start < len(order):
+        size = least[start][1]
+        batches.append(list(order[start : start + size]))
+        start += size
+    return least[0][0], batches
+
+
+def run_batches(batches: Sequence[list[int]], run: Callable[[list[int]], None]) -> None:
+    """Call `run` for every batch; one that does not fit into memory is halved, then tried again.
+
+    Those behind it are cut to what did fit.
+    """
+    left = deque(batches)
+    largest: int | None = None
+    while left:
+        batch = left.popleft()
+        if largest is not None and len(batch) > largest:
+            left.extendleft([batch[largest:], batch[:largest]])
+            continue
+        try:
+            run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            continue
+        # Outside of the handler, which holds on to the tensors of what failed.
+        torch.cuda.empty_cache()
+        largest = len(batch) // 2
+        left.appendleft(batch)
 
 
 def pad(

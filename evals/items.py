@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.config import EvalConfig, MultipleChoiceConfig
-from evals.judged_tasks import check_judging
 from trainers.errors import InputError, Problem
 from trainers.examples import Example, Message, MessageRole
 from trainers.files import sha256_of, write_text
@@ -165,8 +164,7 @@ def check_examples(examples: Sequence[Example], config: EvalConfig) -> None:
     """Return if `config`'s measures can be taken on `examples`; no model is needed to know.
 
     Raises:
-        InputError: there are no examples, or too few different completions; or the files of
-            the judged measures are not as they should be, or the judge has no key.
+        InputError: there are no examples, or too few different completions.
     """
     if not examples:
         raise InputError(
@@ -177,7 +175,6 @@ def check_examples(examples: Sequence[Example], config: EvalConfig) -> None:
         )
     if config.multiple_choice is not None:
         choice_items(examples, config.multiple_choice, config.seed)
-    check_judging(config)
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -196,7 +193,7 @@ def scoring_identity(
     is_file = Path(template).is_file()
     return {
         "version": SCORING_VERSION,
-        "measures": _measures(config),
+        "measures": config.described(),
         "seed": config.seed,
         "template": template,
         "template_sha256": sha256_of(Path(template)) if is_file else None,
@@ -204,19 +201,6 @@ def scoring_identity(
         "items_sha256": digest(examples),
         "num_examples": len(examples),
     }
-
-
-def _measures(config: EvalConfig) -> dict[str, Any]:
-    """The settings of the measures; those that are judged only where there are any, and of the
-    judge what can change a verdict: not its time limits, and nothing about money.
-    """
-    judged = {"alpaca_eval", "pandalm", "judged"}
-    measures = config.model_dump(mode="json", exclude={"seed", "batch_size", "judge", *judged})
-    asked = config.model_dump(mode="json", include=judged, exclude_none=True)
-    asked = {name: section for name, section in asked.items() if section}
-    if asked and config.judge is not None:
-        asked["judge"] = config.judge.scoring_settings()
-    return measures | asked
 
 
 _LINE_FORM = 'a line is {"id": ..., "messages": [{"role": ..., "content": ...}, ...]}'

@@ -1,12 +1,13 @@
 """Who judges pairs of outputs, how it is asked, and what asking may cost."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from evals.section import EvalSection, PositiveInt
+from evals.section import EvalSection, PositiveInt, absolute
 from trainers.errors import InputError, Problem
 
 StyleName = Literal["ranking", "verdict"]
@@ -97,6 +98,15 @@ class JudgeConfig(EvalSection):
             raise ValueError("budget needs a price per million input or output tokens; add them")
         return self
 
+    def with_absolute_paths(self) -> Self:
+        """The same, for a process that runs in another folder."""
+        local, cache = self.local_model, self.cache_dir
+        if local is not None and Path(local).expanduser().is_dir():
+            local = absolute(local)
+        return self.model_copy(
+            update={"local_model": local, "cache_dir": cache and absolute(cache)}
+        )
+
     def scoring_settings(self) -> dict[str, Any]:
         """What of these settings can change a verdict, ready for JSON."""
         who = ("name",) if self.name is not None else ("base_url", "model", "local_model")
@@ -116,35 +126,56 @@ class JudgeConfig(EvalSection):
         return fields
 
 
+UNTUNED = "untuned"
+
+
 class JudgedConfig(EvalSection):
     """How the outputs of a judged measure are made."""
 
     examples: PositiveInt | None = Field(
-        default=None, description="Prompts, drawn by the seed; null: all of them."
+        default=None, description="Prompts, drawn by the seed; null: evals.limit, or all of them."
     )
     max_new_tokens: PositiveInt = 512
+
+    def with_absolute_paths(self) -> Self:
+        """The same, for a process that runs in another folder."""
+        paths = {
+            name: absolute(value)
+            for name in ("reference", "prompts", "opponent", "path")
+            if (value := getattr(self, name, None)) is not None and value != UNTUNED
+        }
+        return self.model_copy(update=paths)
 
 
 class AlpacaEvalConfig(JudgedConfig):
     """AlpacaEval 1: the model's outputs against the published reference outputs."""
 
-    reference: str = Field(description="The published outputs: JSON of instruction and output.")
+    reference: str | None = Field(
+        default=None,
+        description="JSON of instruction and output; null: "
+        "alpaca_eval/text_davinci_003_outputs.json in evals.data_root.",
+    )
 
 
 class PandaLMConfig(JudgedConfig):
     """PandaLM's 170 prompts: the model's outputs against an opponent's."""
 
-    prompts: str = Field(description="The published prompts: JSON of instruction and input.")
+    prompts: str | None = Field(
+        default=None,
+        description="JSON of instruction and input; null: pandalm/testset-inference-v1.json in "
+        "evals.data_root.",
+    )
     opponent: str = Field(
-        description="Whose outputs: a JSON file of instruction, input and output, or untuned.",
-        default="untuned",
+        default=UNTUNED,
+        description="Whose outputs: a JSON file of instruction, input and output, a model folder,"
+        " or untuned for the model that the trained one began as.",
     )
 
 
 class JudgedSetConfig(JudgedConfig):
     """A set of one's own: the model's outputs against those in the file."""
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    name: str = Field(min_length=1, description="What its scores are called.")
     path: str = Field(description="JSON or JSONL of instruction, input (or none) and output.")
     style: StyleName = "ranking"
 

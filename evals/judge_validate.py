@@ -17,7 +17,7 @@ import numpy as np
 
 from evals.judge_pairs import Pair, Verdict
 from evals.judged_sets import Record, read_rows
-from evals.scoring import Floats, resampled, share
+from evals.scoring import Floats, resampled_sums, share
 from trainers.errors import InputError, Problem
 
 VERDICTS: tuple[Verdict, ...] = ("candidate", "reference", "tie")
@@ -201,7 +201,7 @@ def agreement(said: Sequence[tuple[Verdict | None, Verdict | None]], seed: int) 
         row[kinds.index(one) * len(kinds) + kinds.index(other)] = 1
     accuracy = share([one == other for one, other in said])
     kappa = float(_kappas(cells.sum(axis=0, keepdims=True))[0])
-    low, high = _interval(resampled(cells, _kappas, seed))
+    low, high = _interval(resampled_sums(cells, _kappas, seed))
     return Agreement(
         accuracy=accuracy.value,
         accuracy_ci_low=accuracy.ci_low,

@@ -41,7 +41,7 @@ def measure_judged(
     Also `<task>_length_controlled_win_rate` where there are pairs enough, and
     `<task>_consistent_verdicts`; see `judged_scores`. The outputs are kept in `outputs_dir` as
     soon as they are generated, the judge's replies one by one, so a measure that was ended goes
-    on where it stopped. `untuned_path` is the model that an opponent `untuned` stands for.
+    on where it stopped. `untuned_path` is the opponent where `task` has no outputs of one.
 
     Raises:
         InputError: there is no untuned model, the judge cannot be asked, holds to no format, or
@@ -114,7 +114,7 @@ class _Answerer:
                 Problem(
                     message=f"{self._task.name} against the untuned model, but none is known here",
                     where=f"evals.{self._task.name}.opponent",
-                    fix="give a file of outputs as the opponent",
+                    fix="give a file of outputs, or a model folder, as the opponent",
                 )
             )
         folder = Path(judge.cache_dir or cache_dir()).expanduser() / "untuned"

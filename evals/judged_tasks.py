@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evals.config import EvalConfig
-from evals.judge_config import JudgedConfig, StyleName, api_key
+from evals.judge_config import UNTUNED, JudgedConfig, StyleName, api_key
 from evals.judged_sets import Record, pair_up, read_outputs, read_prompts
+from trainers.errors import InputError, Problem
 
-UNTUNED = "untuned"
+_ALPACA_EVAL = "alpaca_eval/text_davinci_003_outputs.json"
+_PANDALM = "pandalm/testset-inference-v1.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTask:
-    """Prompts with an opponent: its outputs, or None for those of the untuned model."""
+    """Prompts with an opponent: its outputs, or None for those that a model is to generate: the
+    one in `opponent_model`, or the untuned one.
+    """
 
     name: str
     style: StyleName
     prompts: list[Record]
     opponent: str
     references: list[str] | None
+    opponent_model: str | None = None
     max_new_tokens: int
 
     @property
@@ -40,18 +45,22 @@ def judged_tasks(config: EvalConfig) -> list[JudgedTask]:
     """
     tasks = []
     if (alpaca := config.alpaca_eval) is not None:
-        records = _some(read_outputs(alpaca.reference), alpaca.examples, config.seed)
-        tasks.append(_against_file("alpaca_eval", "ranking", records, alpaca.reference, alpaca))
+        path = alpaca.reference or _in_data_root(config, "alpaca_eval.reference", _ALPACA_EVAL)
+        records = _some(read_outputs(path), alpaca, config)
+        tasks.append(_against_file("alpaca_eval", "ranking", records, path, alpaca))
     if (pandalm := config.pandalm) is not None:
-        prompts = _some(read_prompts(pandalm.prompts), pandalm.examples, config.seed)
-        if pandalm.opponent == UNTUNED:
+        path = pandalm.prompts or _in_data_root(config, "pandalm.prompts", _PANDALM)
+        prompts = _some(read_prompts(path), pandalm, config)
+        is_model = Path(pandalm.opponent).expanduser().is_dir()
+        if pandalm.opponent == UNTUNED or is_model:
             tasks.append(
                 JudgedTask(
                     name="pandalm",
                     style="verdict",
                     prompts=prompts,
-                    opponent=UNTUNED,
+                    opponent=Path(pandalm.opponent).name,
                     references=None,
+                    opponent_model=pandalm.opponent if is_model else None,
                     max_new_tokens=pandalm.max_new_tokens,
                 )
             )
@@ -59,7 +68,7 @@ def judged_tasks(config: EvalConfig) -> list[JudgedTask]:
             records = _answers(prompts, pandalm.opponent)
             tasks.append(_against_file("pandalm", "verdict", records, pandalm.opponent, pandalm))
     for own in config.judged:
-        records = _some(read_outputs(own.path), own.examples, config.seed)
+        records = _some(read_outputs(own.path), own, config)
         tasks.append(_against_file(own.name, own.style, records, own.path, own))
     return tasks
 
@@ -97,16 +106,29 @@ def _answers(prompts: Sequence[Record], path: str) -> list[Record]:
     ]
 
 
-def _some(records: list[Record], count: int | None, seed: int) -> list[Record]:
-    """`count` of the records, drawn by `seed`, in their order; a larger count adds to a smaller."""
-    if count is None or count >= len(records):
-        return records
+def _in_data_root(config: EvalConfig, setting: str, layout: str) -> str:
+    if config.data_root is None:
+        raise InputError(
+            Problem(
+                message=f"evals.{setting} names no file, and there is no evals.data_root",
+                fix=f"set evals.data_root to a folder that holds {layout}, or evals.{setting}",
+            )
+        )
+    return str(Path(config.data_root).expanduser() / layout)
+
+
+def _some(records: list[Record], settings: JudgedConfig, config: EvalConfig) -> list[Record]:
+    """The records to ask about, in their order: drawn by the seed, or the first ones.
+
+    A larger number adds to the items of a smaller one.
+    """
+    count = settings.examples
+    if count is None:
+        return records[: config.limit]
 
     def rank(index: int) -> bytes:
-        record = records[index]
-        return hashlib.sha256(
-            f"{seed} {index} {record.instruction}".encode("utf-8", "surrogatepass")
-        ).digest()
+        key = f"{config.seed} {index} {records[index].instruction}"
+        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
     chosen = sorted(range(len(records)), key=rank)[:count]
     return [records[index] for index in sorted(chosen)]

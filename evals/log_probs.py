@@ -49,6 +49,17 @@ class TokenScorer:
         Raises:
             TrainingError: one of them is not finite.
         """
+        return self.sequence_scores(sequences, first_scored)[..., 0]
+
+    @torch.inference_mode()
+    def sequence_scores(
+        self, sequences: Sequence[list[int]], first_scored: Sequence[int]
+    ) -> Tensor:
+        """As `sequence_log_probs`, and beside it whether the token is the likeliest: (B, T, 2).
+
+        Raises:
+            TrainingError: a log-probability is not finite.
+        """
         input_ids_BT, mask_BT = pad(sequences, side="right", device=self.model.device)
         columns_T = torch.arange(input_ids_BT.shape[1], device=self.model.device)
         starts_B1 = torch.tensor(first_scored, device=self.model.device).clamp(min=1)[:, None]
@@ -56,14 +67,14 @@ class TokenScorer:
         if not self.head_alone:
             return self._from_own_logits(input_ids_BT, mask_BT, scored_BT)
         begun = self.reader.read_beginning(sequences)
-        log_probs_BT = torch.zeros(scored_BT.shape, device=self.model.device)
+        scores_BT2 = torch.zeros((*scored_BT.shape, 2), device=self.model.device)
         if begun is None:
             hidden_BTH = self.reader.hidden_states(input_ids_BT, mask_BT)[:, :-1]
             num_begun = 1
         else:
             hidden_1LH, context = begun
             num_begun = hidden_1LH.shape[1]
-            log_probs_BT[:, 1:num_begun] = self.head_log_probs(
+            scores_BT2[:, 1:num_begun] = self.head_scores(
                 hidden_1LH[0, :-1], input_ids_BT[0, 1:num_begun]
             )
             hidden_BTH, _ = self.reader.read(
@@ -74,27 +85,29 @@ class TokenScorer:
             last_B1H = hidden_1LH[:, -1:].expand(len(sequences), -1, -1)
             hidden_BTH = torch.cat([last_B1H, hidden_BTH[:, :-1]], dim=1)
         scored_BS = scored_BT[:, num_begun:]
-        log_probs_BT[:, num_begun:][scored_BS] = self.head_log_probs(
+        scores_BT2[:, num_begun:][scored_BS] = self.head_scores(
             hidden_BTH[scored_BS], input_ids_BT[:, num_begun:][scored_BS]
         )
-        return log_probs_BT * scored_BT
+        return scores_BT2 * scored_BT[..., None]
 
-    def head_log_probs(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
-        """ln p(target) after each last hidden state, float32 (N,). Only where `head_alone`.
+    def head_scores(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
+        """ln p(target) after each last hidden state, and whether it is the likeliest: (N, 2).
+
+        Both are float32. Only where `head_alone`.
 
         Raises:
-            TrainingError: one of them is not finite.
+            TrainingError: a log-probability is not finite.
         """
         assert self.head_alone
         num_tokens = max(1, MAX_LOGITS // self._vocab_size())
-        log_probs_N = torch.zeros(len(targets_N), device=hidden_NH.device)
+        scores_N2 = torch.zeros((len(targets_N), 2), device=hidden_NH.device)
         for start in range(0, len(targets_N), num_tokens):
             piece = slice(start, start + num_tokens)
-            log_probs_N[piece] = _log_probs(self.head(hidden_NH[piece]), targets_N[piece])
-        return log_probs_N
+            scores_N2[piece] = _scores(self.head(hidden_NH[piece]), targets_N[piece])
+        return scores_N2
 
     def _from_own_logits(self, input_ids_BT: Tensor, mask_BT: Tensor, scored_BT: Tensor) -> Tensor:
-        log_probs_BT = torch.zeros(scored_BT.shape, device=input_ids_BT.device)
+        scores_BT2 = torch.zeros((*input_ids_BT.shape, 2), device=input_ids_BT.device)
         num_rows = max(1, MAX_LOGITS // (input_ids_BT.shape[1] * self._vocab_size()))
         for start in range(0, len(input_ids_BT), num_rows):
             rows = slice(start, start + num_rows)
@@ -102,10 +115,10 @@ class TokenScorer:
                 input_ids=input_ids_BT[rows], attention_mask=mask_BT[rows], use_cache=False
             ).logits
             scored_RS = scored_BT[rows, 1:]
-            log_probs_BT[rows, 1:][scored_RS] = _log_probs(
+            scores_BT2[rows, 1:][scored_RS] = _scores(
                 logits_RTV[:, :-1][scored_RS], input_ids_BT[rows, 1:][scored_RS]
             )
-        return log_probs_BT
+        return scores_BT2
 
     def _vocab_size(self) -> int:
         return int(self.model.config.get_text_config().vocab_size)
@@ -125,7 +138,7 @@ class TokenScorer:
         return torch.equal(self.head(hidden_1TH).float(), logits_1TV.float())
 
 
-def _log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+def _scores(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     logits_NV = logits_NV.float()
     picked_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
     log_probs_N = picked_N - logits_NV.logsumexp(dim=1)
@@ -135,4 +148,4 @@ def _log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
             " lower optimizer.learning_rate",
             kind="divergence",
         )
-    return log_probs_N
+    return torch.stack([log_probs_N, (logits_NV.argmax(dim=1) == targets_N).float()], dim=1)

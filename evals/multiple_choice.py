@@ -1,17 +1,11 @@
-"""Multiple choice: does a model find the true completion likelier than others' completions?
-
-Shapes: P prompts, R = P * C choices, T tokens, H hidden size.
-"""
+"""Multiple choice: does a model find the true completion likelier than others' completions?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from evals.batches import Progress, pad, sorted_batches
+from evals.batches import Progress
+from evals.continuations import Continuation, score_continuations
 from evals.items import ChoiceItem
-from evals.log_probs import TokenScorer
 from evals.measure import Measured, Sample
 from evals.model import LoadedModel
 from evals.scoring import share
@@ -43,24 +37,19 @@ def measure_multiple_choice(
         loaded.template.encode_prompt(item.example)[-(loaded.max_length - _longest(of_item)) :]
         for item, of_item in zip(items, choices, strict=True)
     ]
-    lengths = [
-        len(prompt) + len(of_item) * _longest(of_item)
-        for prompt, of_item in zip(prompts, choices, strict=True)
+    likelihoods = score_continuations(
+        loaded.scorer,
+        [
+            [Continuation(context_ids=prompt, ids=choice.ids) for choice in of_item]
+            for prompt, of_item in zip(prompts, choices, strict=True)
+        ],
+        batch_size=batch_size * max(map(len, choices), default=1),
+        on_progress=on_progress,
+    )
+    samples = [
+        _sample(loaded, item, prompt, of_item, [likelihood.log_likelihood for likelihood in row])
+        for item, prompt, of_item, row in zip(items, prompts, choices, likelihoods, strict=True)
     ]
-    samples: list[Sample] = [{}] * len(items)
-    done = 0
-    # Three passes: what a batch's prompts begin with, the rest of them, the choices.
-    pass_cost = 3 * loaded.scorer.reader.pass_cost
-    for batch in sorted_batches(lengths, batch_size, pass_cost=pass_cost):
-        log_likelihoods = choice_log_likelihoods(
-            loaded.scorer,
-            [prompts[i] for i in batch],
-            [[choice.ids for choice in choices[i]] for i in batch],
-        )
-        for index, row in zip(batch, log_likelihoods, strict=True):
-            samples[index] = _sample(loaded, items[index], prompts[index], choices[index], row)
-        done += len(batch)
-        on_progress(done, len(items))
     score = share([sample["value"] == 1.0 for sample in samples]).as_score(
         "multiple_choice_accuracy",
         group="multiple_choice",
@@ -68,58 +57,6 @@ def measure_multiple_choice(
         unit="share of items",
     )
     return Measured(scores=[score], samples=samples)
-
-
-@torch.inference_mode()
-def choice_log_likelihoods(
-    scorer: TokenScorer, prompts: Sequence[list[int]], choices: Sequence[Sequence[list[int]]]
-) -> list[list[float]]:
-    """ln p(choice | prompt) in nats, for each of the P prompts a list of C.
-
-    A prompt is run once and its key-value cache serves all of its choices, unless the model
-    keeps a state that is no such cache, or does more to its logits than its output embedding.
-    """
-    can_share = scorer.head_alone and scorer.reader.keeps_context
-    score = _with_shared_prompts if can_share else _one_by_one
-    log_likelihoods_R = score(scorer, prompts, choices)
-    values: list[list[float]] = log_likelihoods_R.view(len(prompts), -1).tolist()
-    return values
-
-
-def _with_shared_prompts(
-    scorer: TokenScorer, prompts: Sequence[list[int]], choices: Sequence[Sequence[list[int]]]
-) -> Tensor:
-    reader, device = scorer.reader, scorer.model.device
-    context, unread = reader.begin(prompts)
-    prompt_ids_PT, prompt_mask_PT = pad(unread, side="left", device=device)
-    _, context = reader.read(prompt_ids_PT, prompt_mask_PT, context)
-    context = context.repeated(len(choices[0]))
-
-    rows = [ids for of_prompt in choices for ids in of_prompt]
-    choice_ids_RT, choice_mask_RT = pad(rows, side="right", device=device)
-    hidden_RTH = context.last_hidden_RH[:, None]
-    # The last token of a choice predicts nothing that is scored.
-    if choice_ids_RT.shape[1] > 1:
-        rest_RTH, _ = reader.read(choice_ids_RT[:, :-1], choice_mask_RT[:, :-1], context)
-        hidden_RTH = torch.cat([hidden_RTH, rest_RTH], dim=1)
-    scored_RT = choice_mask_RT.bool()
-    log_probs_RT = torch.zeros(scored_RT.shape, device=device)
-    log_probs_RT[scored_RT] = scorer.head_log_probs(hidden_RTH[scored_RT], choice_ids_RT[scored_RT])
-    return log_probs_RT.sum(dim=1)
-
-
-def _one_by_one(
-    scorer: TokenScorer, prompts: Sequence[list[int]], choices: Sequence[Sequence[list[int]]]
-) -> Tensor:
-    pairs = [
-        (prompt, ids)
-        for prompt, of_prompt in zip(prompts, choices, strict=True)
-        for ids in of_prompt
-    ]
-    log_probs_RT = scorer.sequence_log_probs(
-        [prompt + ids for prompt, ids in pairs], [len(prompt) for prompt, _ in pairs]
-    )
-    return log_probs_RT.sum(dim=1)
 
 
 def _longest(choices: Sequence[_Choice]) -> int:

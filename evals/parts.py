@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evals.answers import Answers
 from evals.batches import Progress
 from evals.measure import Measured, Sample
 from evals.scores import Score
@@ -34,14 +35,29 @@ class Take(Protocol):
 class Part:
     """One measure: `measure` takes it, and tells a Progress how many of `num_items` are done.
 
+    `num_items` is None where only the measure itself finds out.
+
     `name` is unique within a scoring. `settings` are all that the outcome depends on beside the
     model, its template and the machine, ready for JSON.
     """
 
     name: str
-    num_items: int
+    num_items: int | None
     settings: dict[str, Any] = field(default_factory=dict)
     measure: Take
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPart:
+    """A part as a folder has it, whoever wrote it."""
+
+    identity: dict[str, Any]
+    taken: "TakenPart"
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every part of that scoring depends on."""
+        return {k: v for k, v in self.identity.items() if k not in ("part", "settings")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +75,7 @@ class _PartFile(BaseModel):
 
     identity: dict[str, Any]
     scores: list[Score]
+    secondary: list[Score] = []
     signature: dict[str, Any]
     seconds: float
     samples: list[Sample]
@@ -77,15 +94,10 @@ class PartFolder:
 
     def kept(self, part: Part) -> TakenPart | None:
         """`part` as an earlier run has taken it; None if none did, or with other settings."""
-        path = self._path(part)
-        try:
-            file = _PartFile.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValidationError):
+        found = read_part(self._path(part))
+        if found is None or found.identity != self._identity(part.name, part.settings):
             return None
-        if file.identity != self._identity(part):
-            return None
-        measured = Measured(scores=file.scores, samples=file.samples, signature=file.signature)
-        return TakenPart(name=part.name, measured=measured, seconds=file.seconds, is_kept=True)
+        return found.taken
 
     def take(self, part: Part, on_progress: Progress) -> TakenPart:
         """`part`, taken now and kept; `on_progress` is told of its items, first that none is done.
@@ -94,28 +106,58 @@ class PartFolder:
             InputError, TrainingError: as the measure.
         """
         start = time.monotonic()
-        on_progress(0, part.num_items)
+        if part.num_items is not None:
+            on_progress(0, part.num_items)
         measured = part.measure(on_progress=on_progress)
         seconds = time.monotonic() - start
+        taken = TakenPart(name=part.name, measured=measured, seconds=seconds, is_kept=False)
+        self.replace(part, taken)
+        return taken
+
+    def replace(self, part: Part, taken: TakenPart) -> None:
+        """Keep what a part comes to now, with these settings, instead of what is kept."""
         file = _PartFile(
-            identity=self._identity(part),
-            scores=measured.scores,
-            signature=measured.signature,
-            seconds=seconds,
-            samples=measured.samples,
+            identity=self._identity(part.name, part.settings),
+            scores=taken.measured.scores,
+            secondary=taken.measured.secondary,
+            signature=taken.measured.signature,
+            seconds=taken.seconds,
+            samples=taken.measured.samples,
         )
         content = json.dumps(file.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
         write_text(self._path(part), content + "\n")
-        return TakenPart(name=part.name, measured=measured, seconds=seconds, is_kept=False)
+
+    def answers(self, name: str, settings: dict[str, Any]) -> Answers:
+        """What a model has answered so far for the part of this name with these settings."""
+        identity = self._identity(name, settings)
+        return Answers(self.folder / f"{file_name(name)}.answers.jsonl", identity)
 
     def _path(self, part: Part) -> Path:
         return self.folder / f"{file_name(part.name)}.json"
 
-    def _identity(self, part: Part) -> dict[str, Any]:
-        identity = {**self._common, "part": part.name, "settings": part.settings}
+    def _identity(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        identity = {**self._common, "part": name, "settings": settings}
         # As it will be read: JSON knows no tuples.
         as_read: dict[str, Any] = json.loads(json.dumps(identity))
         return as_read
+
+
+def read_part(path: Path) -> KeptPart | None:
+    """The part in a file; None if there is none, or a damaged one."""
+    try:
+        file = _PartFile.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+    measured = Measured(
+        scores=file.scores,
+        secondary=file.secondary,
+        samples=file.samples,
+        signature=file.signature,
+    )
+    taken = TakenPart(
+        name=str(file.identity["part"]), measured=measured, seconds=file.seconds, is_kept=True
+    )
+    return KeptPart(identity=file.identity, taken=taken)
 
 
 def file_name(name: str) -> str:

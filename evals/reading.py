@@ -33,14 +33,20 @@ class Context:
 
     def repeated(self, repeats: int) -> "Context":
         """This context with each row `repeats` times in a row; this one stays as it is."""
+        num_rows = len(self.mask_RT)
+        return self.rows([row for row in range(num_rows) for _ in range(repeats)])
+
+    def rows(self, rows: Sequence[int]) -> "Context":
+        """A context of these rows of this one, which stays as it is; a row may come again."""
         # Layers replace their tensors and never write into them, so copies can share them.
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_repeat_interleave(repeats)
+        chosen = torch.tensor(rows, device=self.mask_RT.device)
+        cache.batch_select_indices(chosen)
         return Context(
             cache=cache,
-            mask_RT=self.mask_RT.repeat_interleave(repeats, dim=0),
-            last_hidden_RH=self.last_hidden_RH.repeat_interleave(repeats, dim=0),
+            mask_RT=self.mask_RT[chosen],
+            last_hidden_RH=self.last_hidden_RH[chosen],
         )
 
 
@@ -106,7 +112,7 @@ class Reader:
 
         None where there are too few to be worth it. At least one token of each sequence is left.
         """
-        beginning = _common_beginning([ids[:-1] for ids in sequences])
+        beginning = common_beginning([ids[:-1] for ids in sequences])
         saved = len(beginning) * (len(sequences) - 1)
         if not self.keeps_context or saved <= self.pass_cost:
             return None
@@ -138,7 +144,8 @@ class Reader:
         return list(cache.layers) if isinstance(cache, DynamicCache) else []
 
 
-def _common_beginning(sequences: Sequence[list[int]]) -> list[int]:
+def common_beginning(sequences: Sequence[list[int]]) -> list[int]:
+    """The longest run of tokens that all `sequences` begin with."""
     # What the least and the greatest begin with, all between them begin with.
     low, high = min(sequences), max(sequences)
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), None)

@@ -12,18 +12,22 @@ import sacrebleu
 import torch
 import transformers
 
+from evals.batches import Progress
+from evals.benchmarks import check_data
 from evals.config import EvalConfig
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
 from evals.items import check_examples, choice_items, choose, digest, scoring_identity
 from evals.judged import measure_judged
 from evals.judged_sets import digest_of
-from evals.judged_tasks import JudgedTask, judged_tasks
+from evals.judged_tasks import JudgedTask, check_judging, judged_tasks
+from evals.measure import Measured
 from evals.model import LoadedModel, load_model, quiet
 from evals.multiple_choice import measure_multiple_choice
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
 from evals.section import EvalSection
+from evals.tasks import PlannedTask, measure_task, planned_tasks
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
 
@@ -62,41 +66,58 @@ def score_model(
     """
     start = time.monotonic()
     check_output_folder(out_dir, where="--output-dir")
-    check_examples(examples, config)
+    if config.takes_examples:
+        check_examples(examples, config)
+    check_data(config)
+    check_judging(config)
     judged = judged_tasks(config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
+        tasks = planned_tasks(config) if config.tasks or config.benchmarks else []
         loaded = load_model(model_path, template=template, max_length=max_length)
         signature = _signature(loaded, examples, config)
+        folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
         parts = [
             *_parts(loaded, examples, config),
-            *_judged_parts(loaded, judged, config, model_path, untuned_path, out_dir),
+            *(_task_part(loaded, task, config, folder) for task in tasks),
+            *(_judged_part(loaded, t, config, model_path, untuned_path, out_dir) for t in judged),
         ]
-        folder = PartFolder(out_dir / "parts", _common_identity(model_path, loaded, signature))
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
-    for part in taken:
-        signature |= part.measured.signature
-    write_samples(out_dir, taken)
-    kept_seconds = sum(part.seconds for part in taken if part.is_kept)
-    card = ScoreCard(
-        model_path=str(model_path),
-        scores=[score for part in taken for score in part.measured.scores],
-        signature=signature,
-        seconds=time.monotonic() - start + kept_seconds,
-    )
+    card = write_samples(out_dir, taken, model_path=model_path, signature=signature, start=start)
     write_json(scores_path, card.model_dump(mode="json"))
     return card
 
 
-def write_samples(out_dir: Path, taken: Sequence[TakenPart]) -> None:
-    """Put every sample of every part into `out_dir/samples.jsonl`, in one step."""
+def write_samples(
+    out_dir: Path,
+    taken: Sequence[TakenPart],
+    *,
+    model_path: str | Path,
+    signature: dict[str, Any],
+    start: float,
+) -> ScoreCard:
+    """Put every sample into `out_dir/samples.jsonl`, in one step; returns all scores together.
+
+    Its seconds are those since `start` (of time.monotonic) and those of parts kept from before.
+    """
     lines = [
         json.dumps(sample, ensure_ascii=False, allow_nan=False)
         for part in taken
         for sample in part.measured.samples
     ]
     write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
+    signature = dict(signature)
+    for part in taken:
+        for key, value in part.measured.signature.items():
+            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
+    return ScoreCard(
+        model_path=str(model_path),
+        scores=[score for part in taken for score in part.measured.scores],
+        secondary=[score for part in taken for score in part.measured.secondary],
+        signature=signature,
+        seconds=time.monotonic() - start + sum(part.seconds for part in taken if part.is_kept),
+    )
 
 
 def _take(
@@ -113,7 +134,7 @@ def _take(
 
 def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig) -> list[Part]:
     """The configured measures, in the order in which they are taken. Add yours here."""
-    batch_size, seed = config.batch_size, config.seed
+    batch_size, seed = config.examples_at_once, config.seed
     parts: list[Part] = []
 
     def add(section: EvalSection, name: str, items: Sequence[Any], measure: Take) -> None:
@@ -145,46 +166,57 @@ def _parts(loaded: LoadedModel, examples: Sequence[Example], config: EvalConfig)
     return parts
 
 
-def _judged_parts(
+def _task_part(
+    loaded: LoadedModel, task: PlannedTask, config: EvalConfig, folder: PartFolder
+) -> Part:
+    """A benchmark as a part; what it has got of a killed run's answers is not asked again."""
+
+    def measure(*, on_progress: Progress) -> Measured:
+        return measure_task(
+            loaded,
+            task,
+            batch_size=None if config.batch_size == "auto" else config.batch_size,
+            answers=folder.answers(task.name, task.settings),
+            definitions=folder.folder.parent / "tasks",
+            on_progress=on_progress,
+        )
+
+    return Part(name=task.name, num_items=None, settings=task.settings, measure=measure)
+
+
+def _judged_part(
     loaded: LoadedModel,
-    tasks: Sequence[JudgedTask],
+    task: JudgedTask,
     config: EvalConfig,
     model_path: str | Path,
     untuned_path: str | Path | None,
     out_dir: Path,
-) -> list[Part]:
-    """The measures that a judge decides."""
-    parts = []
-    for task in tasks:
-        judge = config.judge
-        assert judge is not None
-        untuned = None
-        if task.references is None and untuned_path is not None:
-            untuned = checkpoint_identity(untuned_path, None)
-        settings = {
-            "style": task.style,
-            "max_new_tokens": task.max_new_tokens,
-            "judge": judge.scoring_settings(),
-            "records_sha256": digest_of(task.prompts),
-            "opponent": task.opponent,
-            "untuned": untuned,
-            "seed": config.seed,
-        }
-        take = partial(
-            measure_judged,
-            loaded,
-            task,
-            judge,
-            model_path=model_path,
-            untuned_path=untuned_path,
-            outputs_dir=out_dir / "outputs",
-            batch_size=config.batch_size,
-            seed=config.seed,
-        )
-        parts.append(
-            Part(name=task.name, num_items=task.num_steps, settings=settings, measure=take)
-        )
-    return parts
+) -> Part:
+    """A measure that a judge decides."""
+    assert config.judge is not None
+    opponent = task.opponent_model or untuned_path
+    compares = task.references is None and opponent is not None
+    settings = {
+        "style": task.style,
+        "max_new_tokens": task.max_new_tokens,
+        "judge": config.judge.scoring_settings(),
+        "records_sha256": digest_of(task.prompts),
+        "opponent": task.opponent,
+        "opponent_model": checkpoint_identity(opponent or "", None) if compares else None,
+        "seed": config.seed,
+    }
+    take = partial(
+        measure_judged,
+        loaded,
+        task,
+        config.judge,
+        model_path=model_path,
+        untuned_path=opponent,
+        outputs_dir=out_dir / "outputs",
+        batch_size=config.examples_at_once,
+        seed=config.seed,
+    )
+    return Part(name=task.name, num_items=task.num_steps, settings=settings, measure=take)
 
 
 def _common_identity(

@@ -31,12 +31,16 @@ class Score(BaseModel):
 
 
 class ScoreCard(BaseModel):
-    """All scores of one model, with what is needed to measure them again."""
+    """All scores of one model, with what is needed to measure them again.
+
+    `secondary` are further metrics of benchmarks: for reading, since nothing selects on them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_path: str
     scores: list[Score]
+    secondary: list[Score] = []
     signature: dict[str, Any]
     seconds: float
 

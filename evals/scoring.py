@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 
 from evals.config import Group
 from evals.scores import Score
@@ -115,7 +119,63 @@ def chrf(outputs: Sequence[str], targets: Sequence[str], seed: int) -> Chrf:
     )
 
 
-def resampled(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Floats:
+def mean(values: Sequence[float], seed: int) -> Estimate:
+    """The mean of `values`, with its interval over items."""
+    estimate = ratio(values, [1] * len(values), seed)
+    assert estimate is not None
+    return estimate
+
+
+def corpus_metric(name: str, items: Sequence[tuple[Sequence[str], str]], *, seed: int) -> Estimate:
+    """Corpus BLEU, chrF, chrF++ or TER of (targets, output) items, from their summed statistics.
+
+    TER is edits per 100 words of the targets, lower is better, and has no upper bound.
+    """
+    metric = corpus_metrics()[name]
+    statistics = _statistics(metric, items)
+    return _bootstrap(statistics, partial(_corpus_scores, metric), seed)
+
+
+def sentence_scores(name: str, items: Sequence[tuple[Sequence[str], str]]) -> list[float]:
+    """The same measure of each item alone."""
+    metric = corpus_metrics()[name]
+    values: list[float] = _corpus_scores(metric, _statistics(metric, items)).tolist()
+    return values
+
+
+def corpus_metrics() -> dict[str, Any]:
+    """sacrebleu's metrics by lm-eval's names, with the settings that lm-eval takes."""
+    return {"bleu": BLEU(), "chrf": CHRF(), "chrf++": CHRF(word_order=2), "ter": TER()}
+
+
+def resampled(
+    values: Sequence[Any], aggregate: Callable[[list[Any]], float], seed: int
+) -> Estimate:
+    """What `aggregate` makes of `values`, with resamples of them around it: for any measure."""
+    value = float(aggregate(list(values)))
+    generator = np.random.default_rng(seed)
+    n = len(values)
+    found = []
+    for _ in range(NUM_RESAMPLES):
+        drawn = generator.integers(n, size=n)
+        found.append(float(aggregate([values[index] for index in drawn])))
+    return _estimate(value, np.array(found), n)
+
+
+def _statistics(metric: Any, items: Sequence[tuple[Sequence[str], str]]) -> Floats:
+    most = max(len(targets) for targets, _ in items)
+    # sacrebleu takes a list per place in the items' lists of targets; it leaves None out.
+    targets = [[of[n] if n < len(of) else None for of, _ in items] for n in range(most)]
+    statistics = metric._extract_corpus_statistics([output for _, output in items], targets)
+    return np.array(statistics, dtype=np.float64)
+
+
+def _corpus_scores(metric: Any, totals: Floats) -> Floats:
+    rows = totals.tolist() if isinstance(metric, TER) else totals.astype(np.int64).tolist()
+    return np.array([metric._compute_score_from_stats(row).score for row in rows])
+
+
+def resampled_sums(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Floats:
     """The `score` of the summed rows of each of `NUM_RESAMPLES` resamples of `items` (n, k).
 
     `score` maps sums (m, k) to values (m,).
@@ -132,7 +192,11 @@ def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> E
     `score` maps sums (m, k) to values (m,).
     """
     value = float(score(items.sum(axis=0, keepdims=True))[0])
-    values = resampled(items, score, seed)
+    return _estimate(value, resampled_sums(items, score, seed), len(items))
+
+
+def _estimate(value: float, values: Floats, n: int) -> Estimate:
+    """A value with what its resamples say."""
     # Sums in another order differ in their last bits: that is no spread.
     spread = float(np.ptp(values)) > 1e-9 * max(1.0, abs(value))
     low, high = np.quantile(values, [0.025, 0.975]).tolist()
@@ -141,6 +205,6 @@ def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> E
         standard_error=float(values.std(ddof=1)) if spread else None,
         ci_low=low if spread else None,
         ci_high=high if spread else None,
-        num_items=len(items),
+        num_items=n,
         interval_method=BOOTSTRAP,
     )

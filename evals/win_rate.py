@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evals.scoring import NUM_RESAMPLES, Estimate, Floats, ratio
+from evals.scoring import NUM_RESAMPLES, Estimate, Floats, mean
 
 # Two parameters need about ten of the rarer outcome; pairs with fewer say nothing of length.
 MIN_PAIRS = 20
@@ -22,9 +22,7 @@ def win_rate(values: Sequence[float], seed: int) -> Estimate:
     Source: AlpacaEval's win_rate is the same mean in percent (tatsu-lab/alpaca_eval,
     metrics/winrate.py: preference minus 1).
     """
-    estimate = ratio(values, [1] * len(values), seed)
-    assert estimate is not None
-    return estimate
+    return mean(values, seed)
 
 
 def length_controlled_win_rate(

@@ -178,6 +178,9 @@ def print_scores(card: ScoreCard) -> None:
             str(score.num_items),
         )
     console().print(table)
+    if card.secondary:
+        further = (f"{score.name} {score.value:.3f}" for score in card.secondary)
+        click.echo(f"further: {', '.join(further)}")
 
 
 def print_stats(path: str, stats: "DataStats") -> None:

@@ -128,7 +128,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     for override in overrides:
         apply_override(content, override)
     _start_from_searched(content)
-    return with_absolute_paths(build_config(SweepSpec, content, source=path))
+    spec = with_absolute_paths(build_config(SweepSpec, content, source=path))
+    return spec.model_copy(update={"evals": spec.evals.with_absolute_paths()})
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -193,6 +193,10 @@ class Template:
         """The prompt's token ids, the same in training and at inference."""
         return self._tokenize_prompts([example])[0][0]
 
+    def prompt_text(self, example: Example) -> str:
+        """The prompt as text, without the start token that `encode_prompt` may put before it."""
+        return "".join(span.text for span in self._render(example))
+
     def encode_completion(self, completion: str) -> list[int]:
         """The completion's token ids with the end-of-sequence token behind them."""
         return [*self._token_ids([completion])[0], self.tokenizer.eos_token_id]

@@ -41,6 +41,7 @@ from trainers.roles import Encoded
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
 from trainers.stopping import Interrupted, Stop, Stopped, agreed_stop, termination
+from trainers.trained_as import write_trained_as
 from trainers.zero import ZeroEngine
 
 log = logging.getLogger(__name__)
@@ -304,6 +305,7 @@ def _export(run: _Run, config: TrainConfig, output_dir: Path) -> dict[str, float
             save_adapter(weights, config.lora, config.model.path, output_dir / "adapter")
             weights, squared = merge_lora(weights, config.lora)
         export_model(weights, run.model, run.tokenizer, output_dir / "model")
+        write_trained_as(output_dir / "model", config.data)
     run.ranks.barrier()
     return squared
 

@@ -38,8 +38,8 @@ def test_judged_measures_need_a_judge_and_names_of_their_own() -> None:
     with pytest.raises(ValidationError, match=r"evals.judge must say who judges"):
         EvalConfig(alpaca_eval=alpaca_eval)
     own = JudgedSetConfig(name="pandalm", path="own.jsonl")
-    with pytest.raises(ValidationError, match="each set needs a name of its own"):
-        EvalConfig(judged=(own,), judge=JudgeConfig(**ENDPOINT))
+    with pytest.raises(ValidationError, match="got pandalm which is a measure"):
+        EvalConfig(judged=[own], judge=JudgeConfig(**ENDPOINT))
 
 
 def test_what_the_endpoint_does_not_take_is_left_out_of_requests() -> None:
@@ -47,3 +47,10 @@ def test_what_the_endpoint_does_not_take_is_left_out_of_requests() -> None:
         **ENDPOINT, temperature=None, seed=None, token_limit_field="max_completion_tokens"
     )
     assert config.request_settings() == {"max_completion_tokens": 256}
+
+
+def test_a_judged_task_by_name_keeps_its_limit() -> None:
+    tasks = [{"name": "alpaca_eval", "limit": 7}, "arc_challenge"]
+    config = EvalConfig.model_validate({"tasks": tasks, "judge": ENDPOINT})
+    assert config.alpaca_eval == AlpacaEvalConfig(examples=7)
+    assert [task.name for task in config.tasks] == ["arc_challenge"]

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from evals.config import EvalConfig
-from evals.items import check_examples, scoring_identity
+from evals.items import scoring_identity
 from evals.judge_config import (
     AlpacaEvalConfig,
     JudgeConfig,
     JudgedSetConfig,
     PandaLMConfig,
 )
+from evals.judged_tasks import check_judging
 from evals.run import score_model
 from evals.scores import ScoreCard
 from tests.evals.judge_endpoint import Endpoint, serving
@@ -148,13 +149,40 @@ def test_pandalm_takes_any_outputs_for_its_opponents(
     assert card.by_name()["pandalm_win_rate"].value == (1 + 3 * 0.5) / 4
 
 
+def test_the_papers_two_are_named_as_tasks_and_found_in_the_data_root(
+    taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    (root / "alpaca_eval").mkdir(parents=True)
+    (root / "pandalm").mkdir()
+    published.rename(root / "alpaca_eval" / "text_davinci_003_outputs.json")
+    prompts = [{"motivation_app": "x", "instruction": f.prompt, "input": ""} for f in facts]
+    (root / "pandalm" / "testset-inference-v1.json").write_text(json.dumps(prompts))
+    card = score(
+        taught_path,
+        facts,
+        tmp_path / "out",
+        tasks=["alpaca_eval", "pandalm"],
+        alpaca_eval={"max_new_tokens": 16},
+        pandalm={"max_new_tokens": 16},
+        data_root=str(root),
+        limit=3,
+        judge=judge,
+        untuned_path=taught_path,
+    )
+    values = {name: (s.value, s.num_items) for name, s in card.by_name().items()}
+    assert values["alpaca_eval_win_rate"] == (pytest.approx(2 / 3), 3)
+    # Against itself there is nothing to ask.
+    assert values["pandalm_win_rate"] == (0.5, 3)
+
+
 def test_a_set_of_ones_own_is_judged_by_its_name(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
 ) -> None:
     own = JudgedSetConfig(
         name="facts", path=str(published), style="verdict", examples=2, max_new_tokens=16
     )
-    card = score(taught_path, facts, tmp_path / "out", judged=(own,), judge=judge)
+    card = score(taught_path, facts, tmp_path / "out", judged=[own], judge=judge)
     assert card.by_name()["facts_win_rate"].num_items == 2
 
 
@@ -196,22 +224,18 @@ def test_an_untuned_opponent_must_be_known(
 
 
 def test_a_missing_file_and_a_missing_key_are_found_before_any_model_is_loaded(
-    facts: list[Example],
-    judge: JudgeConfig,
-    published: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: JudgeConfig, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config(reference: Path, judge: JudgeConfig) -> EvalConfig:
         alpaca_eval = AlpacaEvalConfig(reference=str(reference))
         return EvalConfig.model_validate(OFF | {"alpaca_eval": alpaca_eval, "judge": judge})
 
     with pytest.raises(InputError, match=r"none.json: cannot be read: No such file"):
-        check_examples(facts, config(tmp_path / "none.json", judge))
+        check_judging(config(tmp_path / "none.json", judge))
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     locked = judge.model_copy(update={"api_key_env": "JUDGE_KEY"})
     with pytest.raises(InputError, match="the environment variable JUDGE_KEY is not set"):
-        check_examples(facts, config(published, locked))
+        check_judging(config(published, locked))
 
 
 def test_time_and_money_are_no_part_of_what_scores_depend_on(

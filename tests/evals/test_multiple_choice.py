@@ -1,76 +1,14 @@
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evals.config import MultipleChoiceConfig
 from evals.items import ChoiceItem, choice_items
-from evals.log_probs import TokenScorer
 from evals.model import LoadedModel
-from evals.multiple_choice import choice_log_likelihoods, measure_multiple_choice
+from evals.multiple_choice import measure_multiple_choice
 from tests.evals.reference import choice_log_likelihood, no_progress
-from tests.families import family
 from trainers.examples import Example, pair
-
-
-def _questions(beginning: int) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Three prompts that begin with the same tokens, with three choices of 1 to 6 tokens each."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(length: int) -> list[int]:
-        ids: list[int] = torch.randint(2, 64, (length,), generator=generator).tolist()
-        return ids
-
-    start = draw(beginning)
-    prompts = [start + draw(length) for length in (9, 3, 6)]
-    choices = [
-        [draw(length) for length in lengths] for lengths in ((1, 4, 2), (6, 1, 1), (3, 3, 5))
-    ]
-    return prompts, choices
-
-
-@pytest.mark.parametrize("beginning", [0, 40])
-@pytest.mark.parametrize(
-    "name", ["llama", "mistral", "gpt2", "gpt_neo", "mamba", "gemma2", "cohere"]
-)
-def test_log_likelihoods_equal_those_of_separate_passes(name: str, beginning: int) -> None:
-    model = family(name)
-    prompts, choices = _questions(beginning)
-    rows = choice_log_likelihoods(TokenScorer(model), prompts, choices)
-    for prompt, of_prompt, row in zip(prompts, choices, rows, strict=True):
-        expected = [choice_log_likelihood(model, prompt, choice) for choice in of_prompt]
-        assert row == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "keeps_context", "gaps_allowed"),
-    [
-        ("llama", True, True),
-        ("gpt2", True, True),
-        ("mistral", True, False),
-        ("gpt_neo", True, False),
-        ("mamba", False, False),
-    ],
-)
-def test_what_a_family_remembers_is_found_out(
-    name: str, keeps_context: bool, gaps_allowed: bool
-) -> None:
-    reader = TokenScorer(family(name)).reader
-    assert (reader.keeps_context, reader.gaps_allowed) == (keeps_context, gaps_allowed)
-
-
-def test_prompts_are_run_once_and_their_common_beginning_once_for_all() -> None:
-    model = family("llama")
-    scorer = TokenScorer(model)
-    num_tokens: list[int] = []
-    model.model.embed_tokens.register_forward_hook(
-        lambda module, inputs, output: num_tokens.append(inputs[0].numel())
-    )
-    choice_log_likelihoods(scorer, *_questions(40))
-    # The beginning; the rest of three prompts, padded to 9; nine choices, padded to 6, without
-    # their last tokens.
-    assert num_tokens == [40, 3 * 9, 9 * 5]
 
 
 def test_a_model_that_knows_the_answers_picks_them(

@@ -1,0 +1,328 @@
+"""Time and scores of our benchmarks against lm-eval's own model class on the same task files.
+
+    python -m benchmarks.evals --data-root DATA [--limit 100] [--json]
+
+Each side runs in a process of its own, all tasks of a group in one run. What counts is the time
+from the model being loaded to the scores; importing and loading are shown apart. lm-eval's side is
+what `lm-eval run --model hf` does behind its options, `evaluator.evaluate` with an `HFLM`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from evals.benchmarks import BENCHMARKS, check_data
+from evals.config import EvalConfig, Group
+from trainers.errors import InputError
+
+Side = Literal["ours", "lm_eval"]
+GROUPS: tuple[Group, ...] = ("multiple_choice", "short_generation")
+_NO_EXAMPLES = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one child process is to do; `evals` is an `EvalConfig` as JSON."""
+
+    side: Side
+    model: str
+    evals: dict[str, Any]
+    threads: int
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one side took and came to.
+
+    `scores` are by metric; `answers` by task, item and request, log-likelihoods or texts.
+    """
+
+    startup_s: float
+    seconds: float
+    cpu_s: float
+    scores: dict[str, float]
+    answers: dict[str, list[list[Any]]]
+
+
+def row(group: Group, ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, Any]:
+    """One line of the table: medians over the rounds, ratios taken within each round."""
+    ratios = [a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True)]
+    cpu_ratios = [a.cpu_s / b.cpu_s for a, b in zip(ours, theirs, strict=True)]
+    likelihood, num_texts, num_other = differences(ours[0].answers, theirs[0].answers)
+    return {
+        "group": group,
+        "ratio": median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "cpu_ratio": median(cpu_ratios),
+        "seconds": median(taken.seconds for taken in ours),
+        "lm_eval_seconds": median(taken.seconds for taken in theirs),
+        "startup_s": median(taken.startup_s for taken in ours),
+        "lm_eval_startup_s": median(taken.startup_s for taken in theirs),
+        "largest_score_difference": max(
+            abs(ours[0].scores[name] - value) for name, value in theirs[0].scores.items()
+        ),
+        "largest_log_likelihood_difference": likelihood,
+        "num_outputs": num_texts,
+        "num_other_outputs": num_other,
+        "rounds": len(ours),
+    }
+
+
+def differences(
+    ours: dict[str, list[list[Any]]], theirs: dict[str, list[list[Any]]]
+) -> tuple[float, int, int]:
+    """The largest difference of a log-likelihood, how many texts there are, how many differ."""
+    largest, num_texts, num_other = 0.0, 0, 0
+    for name, items in theirs.items():
+        for item, own in zip(items, ours[name], strict=True):
+            for answer, mine in zip(item, own, strict=True):
+                if isinstance(answer, str):
+                    num_texts += 1
+                    num_other += answer != mine
+                else:
+                    largest = max(largest, abs(answer - mine))
+    return largest, num_texts, num_other
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is watched over time, with the rows that it comes from."""
+    of_group = {row["group"]: row for row in rows}
+    choice, generation = (of_group.get(group) for group in GROUPS)
+    return {
+        "multiple_choice_ratio": choice and choice["ratio"],
+        "generation_ratio": generation and generation["ratio"],
+        "largest_score_difference": max(row["largest_score_difference"] for row in rows),
+        "rows": list(rows),
+    }
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """The rows for people, ours : lm-eval's."""
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("group")
+    for name in ("time ratio", "from-to", "CPU ratio", "seconds", "start-up", "score diff",
+                 "log-lik diff", "other outputs"):  # fmt: skip
+        shown.add_column(name, justify="right")
+    for r in rows:
+        shown.add_row(
+            r["group"],
+            f"{r['ratio']:.2f}",
+            f"{r['ratio_min']:.2f}-{r['ratio_max']:.2f}",
+            f"{r['cpu_ratio']:.2f}",
+            f"{r['seconds']:.1f}:{r['lm_eval_seconds']:.1f}",
+            f"{r['startup_s']:.1f}:{r['lm_eval_startup_s']:.1f}",
+            f"{r['largest_score_difference']:.0e}",
+            f"{r['largest_log_likelihood_difference']:.0e}",
+            f"{r['num_other_outputs']} of {r['num_outputs']}",
+        )
+    return shown
+
+
+def run_job(job: Job, began: float) -> Taken:
+    """Take the tasks of a job in this process; `began` is when it started, by time.time."""
+    import torch
+    from lm_eval import evaluator
+
+    from evals.answers import Answers
+    from evals.lm_model import BenchmarkModel
+    from evals.model import load_model, quiet
+    from evals.tasks import load_task, planned_tasks, quiet_lm_eval
+
+    torch.set_num_threads(job.threads)
+    planned = planned_tasks(EvalConfig.model_validate(job.evals))
+    with quiet(job.threads), quiet_lm_eval(), tempfile.TemporaryDirectory() as folder:
+        tasks = {task.name: load_task(task, Path(folder)) for task in planned}
+        model: Any
+        if job.side == "ours":
+            model = BenchmarkModel(
+                load_model(job.model, template="plain", max_length=512),
+                Answers(None, {}),
+                batch_size=None,
+                in_template=False,
+                seed=0,
+                on_progress=lambda done, total: None,
+            )
+        else:
+            from lm_eval.models.huggingface import HFLM
+
+            on_gpu = torch.cuda.is_available()
+            model = HFLM(
+                pretrained=job.model,
+                dtype="bfloat16" if on_gpu else "float32",
+                device="cuda" if on_gpu else "cpu",
+                batch_size=job.batch_size,
+            )
+        startup_s = time.time() - began
+        start, cpu = time.monotonic(), _cpu_seconds()
+        # Ours goes task by task, as a scoring does, so that each can be kept once it is taken.
+        runs = [{name: task} for name, task in tasks.items()] if job.side == "ours" else [tasks]
+        found = [
+            evaluator.evaluate(model, {"tasks": run}, limit=planned[0].limit, log_samples=True)
+            for run in runs
+        ]
+        seconds, cpu_s = time.monotonic() - start, _cpu_seconds() - cpu
+    return Taken(
+        startup_s=startup_s,
+        seconds=seconds,
+        cpu_s=cpu_s,
+        scores={
+            f"{name}.{metric}": float(value)
+            for results in found
+            for name, of_task in results["results"].items()
+            for metric, value in of_task.items()
+            if isinstance(value, int | float) and "stderr" not in metric
+        },
+        answers={
+            name: [[_answer(r[0]) for r in sample["resps"]] for sample in samples]
+            for results in found
+            for name, samples in results["samples"].items()
+        },
+    )
+
+
+class Bench:
+    """Runs the children, one after the other, and says on stderr how far it is."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each group."""
+        rows = []
+        for group in self.options.groups:
+            taken: dict[Side, list[Taken]] = {"ours": [], "lm_eval": []}
+            for number in range(self.options.rounds):
+                # Who goes first alternates, against a machine that gets slower or faster.
+                sides: tuple[Side, Side] = ("ours", "lm_eval")
+                for side in sides if number % 2 == 0 else sides[::-1]:
+                    run = self._run(group, side)
+                    taken[side].append(run)
+                    self._say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
+            rows.append(row(group, taken["ours"], taken["lm_eval"]))
+        return rows
+
+    def _run(self, group: Group, side: Side) -> Taken:
+        options = self.options
+        job = Job(
+            side=side,
+            model=options.model,
+            evals=config_of(group, options).model_dump(mode="json"),
+            threads=options.threads,
+            batch_size=options.batch_size,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
+            job_file.write_text(json.dumps(asdict(job)))
+            child = subprocess.run(
+                [sys.executable, "-m", "benchmarks.evals", "--child", job_file, result_file],
+                env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if child.returncode != 0:
+                self._say(child.stdout)
+                raise SystemExit(child.returncode)
+            return Taken(**json.loads(result_file.read_text()))
+
+    def _say(self, line: str) -> None:
+        print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
+    """The benchmarks of a group."""
+    chosen = [b.name for b in BENCHMARKS.values() if b.group == group]
+    is_choice = group == "multiple_choice"
+    return EvalConfig.model_validate(
+        {
+            **_NO_EXAMPLES,
+            "tasks": chosen,
+            "data_root": options.data_root,
+            "limit": options.limit if is_choice else options.generation_limit or options.limit,
+        }
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shown = argparse.ArgumentParser(
+        prog="python -m benchmarks.evals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options: dict[str, tuple[type, Any, str]] = {
+        "--model": (str, "demo:smollm2-135m-instruct", "folder, hub name or demo:..."),
+        "--data-root": (str, None, "folder of local files, as evals.data_root"),
+        "--limit": (int, 100, "items of each benchmark"),
+        "--generation-limit": (int, None, "items of each generating benchmark; None: as --limit"),
+        "--rounds": (int, 1, "turns of each side"),
+        "--threads": (int, os.cpu_count(), "threads of each side"),
+        "--batch-size": (int, 16, "lm-eval's; ours finds its own"),
+    }
+    for name, (kind, default, text) in options.items():
+        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
+    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    shown.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    began = time.time()
+    options = parser().parse_args(arguments)
+    if options.child:
+        job_file, result_file = map(Path, options.child)
+        taken = run_job(Job(**json.loads(job_file.read_text())), began)
+        result_file.write_text(json.dumps(asdict(taken)))
+        return 0
+    from trainers.models import resolve_model_path
+
+    try:
+        for group in options.groups:
+            check_data(config_of(group, options))
+        options.model = resolve_model_path(options.model)
+        rows = Bench(options).rows()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(summary(rows), indent=2))
+        return 0
+    title = (
+        f"{options.model}, {options.limit} items a benchmark, {options.threads} threads,"
+        f" lm-eval's batches of {options.batch_size}, {options.rounds} rounds"
+    )
+    console = Console()
+    console.width = max(console.width, 120)
+    console.print(table(rows, title))
+    return 0
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _answer(response: Any) -> Any:
+    return response if isinstance(response, str) else float(response[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
