@@ -175,18 +175,21 @@ class EvalConfig(EvalSection):
     @model_validator(mode="before")
     @classmethod
     def _judged_by_name(cls, content: Any) -> Any:
-        """alpaca_eval and pandalm among the tasks are judged, with the defaults of theirs."""
+        """alpaca_eval, pandalm or long_generation for both among the tasks stand for the sections
+        of those names, with their defaults.
+        """
         tasks = content.get("tasks") if isinstance(content, dict) else None
         if not isinstance(tasks, list):
             return content
         named = [task.get("name") if isinstance(task, dict) else task for task in tasks]
-        rest = [task for task, name in zip(tasks, named, strict=True) if name not in JUDGED]
+        meant = {name: (name,) for name in JUDGED} | {"long_generation": JUDGED}
+        rest = [task for task, name in zip(tasks, named, strict=True) if name not in meant]
         sections: dict[str, Any] = {}
         for task, name in zip(tasks, named, strict=True):
-            if name in JUDGED:
-                limit = task.get("limit") if isinstance(task, dict) else None
-                given = content.get(name) or ({} if limit is None else {"examples": limit})
-                sections[name] = given
+            limit = task.get("limit") if isinstance(task, dict) else None
+            for section in meant.get(name, ()):
+                default = {} if limit is None else {"examples": limit}
+                sections[section] = content.get(section) or default
         return {**content, **sections, "tasks": rest}
 
     @model_validator(mode="after")

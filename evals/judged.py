@@ -75,8 +75,10 @@ def measure_judged(
         "references_sha256": hashlib.sha256(json.dumps(references).encode()).hexdigest(),
         "max_new_tokens": task.max_new_tokens,
     }
+    scores = judged_scores(task.name, judging.judgements, seed=seed)
     return Measured(
-        scores=judged_scores(task.name, judging.judgements, seed=seed),
+        scores=scores[:1],
+        secondary=scores[1:],
         samples=samples,
         signature={task.name: identity},
     )

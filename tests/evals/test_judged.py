@@ -94,7 +94,8 @@ def test_alpaca_eval_judges_the_models_outputs_against_the_published_ones(
 ) -> None:
     alpaca_eval = AlpacaEvalConfig(reference=str(published), max_new_tokens=16)
     card = score(taught_path, facts, tmp_path / "out", alpaca_eval=alpaca_eval, judge=judge)
-    scores = card.by_name()
+    scores = {score.name: score for score in (*card.scores, *card.secondary)}
+    assert [score.name for score in card.scores] == ["alpaca_eval_win_rate"]
     # One win of the four, three ties, one of them because both say the same.
     assert scores["alpaca_eval_win_rate"].value == (1 + 3 * 0.5) / 4
     assert scores["alpaca_eval_win_rate"].group == "long_generation"

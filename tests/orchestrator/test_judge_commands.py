@@ -153,3 +153,27 @@ def test_judging_files_needs_no_torch(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {re.split(r"\.", name)[0] for name in found.stdout.split()}
     assert loaded & {"torch", "transformers", "ray", "mlflow", "deepspeed"} == set()
+
+
+def test_plw_eval_has_a_models_outputs_judged(
+    files: list[object], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    from tests.tiny_model import save_tiny_model
+
+    model = save_tiny_model(tmp_path / "model")
+    root = tmp_path / "data" / "alpaca_eval"
+    root.mkdir(parents=True)
+    Path(str(files[3])).rename(root / "text_davinci_003_outputs.json")
+    judge = tmp_path / "judge.yaml"
+    judge.write_text(
+        f"base_url: {endpoint.base_url}\nmodel: strict\napi_key_env: null\n"
+        f"cache_dir: {tmp_path / 'replies'}\n"
+    )
+    # A random model writes on and on, so the scripted judge likes its outputs for their length.
+    card = plw_json(
+        *("eval", model, "--tasks", "alpaca_eval", "--data-root", tmp_path / "data"),
+        *("--limit", 2, "--judge-config", judge, "-o", tmp_path / "out"),
+    )
+    scores = {score["name"]: score["value"] for score in card["scores"]}
+    assert scores["alpaca_eval_win_rate"] == 1
+    assert len(endpoint.requests) == 4
