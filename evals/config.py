@@ -182,7 +182,8 @@ class EvalConfig(EvalSection):
         if not isinstance(tasks, list):
             return content
         named = [task.get("name") if isinstance(task, dict) else task for task in tasks]
-        meant = {name: (name,) for name in JUDGED} | {"long_generation": JUDGED}
+        meant: dict[Any, tuple[str, ...]] = {name: (name,) for name in JUDGED}
+        meant["long_generation"] = JUDGED
         rest = [task for task, name in zip(tasks, named, strict=True) if name not in meant]
         sections: dict[str, Any] = {}
         for task, name in zip(tasks, named, strict=True):

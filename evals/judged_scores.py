@@ -11,9 +11,10 @@ from evals.win_rate import length_controlled_win_rate, win_rate
 def judged_scores(name: str, judgements: Sequence[Judgement], *, seed: int) -> list[Score]:
     """The scores of a measure `name`; pairs without any readable verdict take no part.
 
-    `<name>_win_rate`, the first, is the benchmark's score. `<name>_length_controlled_win_rate` is the same
-    pairs seen without length, and `<name>_consistent_verdicts` says of the judge how often both
-    orders agree: these two belong to no group, so that a group's mean counts the pairs once.
+    `<name>_win_rate`, the first, is the benchmark's score.
+    `<name>_length_controlled_win_rate` is the same pairs seen without length, and
+    `<name>_consistent_verdicts` says of the judge how often both orders agree: these two belong
+    to no group, so that a group's mean counts the pairs once.
     """
     counted = [(item, value) for item in judgements if (value := item.value) is not None]
     scores: list[Score] = []
