@@ -161,6 +161,9 @@ def test_plw_eval_has_a_models_outputs_judged(
     from tests.tiny_model import save_tiny_model
 
     model = save_tiny_model(tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text())
+    # 512 new tokens and a prompt need more than the tiny model's 512 positions.
+    (model / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 1024}))
     root = tmp_path / "data" / "alpaca_eval"
     root.mkdir(parents=True)
     Path(str(files[3])).rename(root / "text_davinci_003_outputs.json")
