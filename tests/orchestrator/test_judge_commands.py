@@ -155,6 +155,7 @@ def test_judging_files_needs_no_torch(tmp_path: Path) -> None:
     assert loaded & {"torch", "transformers", "ray", "mlflow", "deepspeed"} == set()
 
 
+@pytest.mark.slow
 def test_plw_eval_has_a_models_outputs_judged(
     files: list[object], endpoint: Endpoint, tmp_path: Path
 ) -> None:
