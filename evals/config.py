@@ -1,28 +1,25 @@
 """Which benchmarks to run and how large they are."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMConfig
+from evals.section import EvalSection, PositiveInt, absolute
 
 Group = Literal["multiple_choice", "short_generation", "long_generation"]
 Metric = Literal["accuracy", "exact_match", "chrf"]
 BenchmarkKind = Literal["multiple_choice", "exact_match", "chrf", "bleu", "rouge_l"]
 TaskTemplate = Literal["none", "checkpoint"]
 MEASURES = ("heldout", "multiple_choice", "short_generation", "long_generation", "memorisation")
+# Those of the paper's benchmarks that a judge decides.
+JUDGED = ("alpaca_eval", "pandalm")
 
-PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 MAX_SEED = 2**32 - 1  # As for training: the largest that NumPy takes.
 # Held-out examples of a batch whose size is left to us; benchmarks go by tokens instead.
 AUTO_BATCH_SIZE = 16
-
-
-class EvalSection(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
 class HeldoutConfig(EvalSection):
@@ -111,6 +108,14 @@ class EvalConfig(EvalSection):
         default=[], description="Benchmarks of lm-eval, by name."
     )
     benchmarks: list[BenchmarkConfig] = Field(default=[], description="Benchmarks of one's own.")
+    alpaca_eval: AlpacaEvalConfig | None = None
+    pandalm: PandaLMConfig | None = None
+    judged: list[JudgedSetConfig] = Field(
+        default=[], description="Sets of prompts and outputs of one's own, for the judge."
+    )
+    judge: JudgeConfig | None = Field(
+        default=None, description="Who judges alpaca_eval, pandalm and judged."
+    )
     data_root: str | None = Field(
         default=None,
         description="Folder with local files for the paper's benchmarks; null takes the hub's.",
@@ -143,12 +148,22 @@ class EvalConfig(EvalSection):
         """Whether any measure is on held-out examples."""
         return any(getattr(self, name) is not None for name in MEASURES)
 
+    @property
+    def takes_judge(self) -> bool:
+        """Whether any measure is decided by a judge."""
+        return bool(self.alpaca_eval or self.pandalm or self.judged)
+
     def described(self) -> dict[str, Any]:
         """The measures, ready for JSON; what concerns benchmarks only where there are any."""
-        described = self.model_dump(mode="json", exclude={"seed", "batch_size"})
+        judged = {*JUDGED, "judged"}
+        described = self.model_dump(mode="json", exclude={"seed", "batch_size", "judge", *judged})
         if self.memorisation is None:
             # Models that were scored before there was such a measure are scored as asked.
             del described["memorisation"]
+        asked = self.model_dump(mode="json", include=judged, exclude_none=True)
+        if self.takes_judge and self.judge is not None:
+            described |= {name: section for name, section in asked.items() if section}
+            described["judge"] = self.judge.scoring_settings()
         if not self.tasks and not self.benchmarks:
             for name in ("tasks", "benchmarks", "data_root", "limit", "task_template"):
                 del described[name]
@@ -156,23 +171,52 @@ class EvalConfig(EvalSection):
 
     def with_absolute_paths(self) -> Self:
         """The same, for a process that runs in another folder."""
-        root = self.data_root and str(Path(self.data_root).expanduser().absolute())
-        benchmarks = [
-            own.model_copy(update={"path": str(Path(own.path).expanduser().absolute())})
-            for own in self.benchmarks
-        ]
-        return self.model_copy(update={"data_root": root, "benchmarks": benchmarks})
+        changes: dict[str, Any] = {
+            "data_root": self.data_root and absolute(self.data_root),
+            "benchmarks": [
+                own.model_copy(update={"path": absolute(own.path)}) for own in self.benchmarks
+            ],
+        }
+        for name in (*JUDGED, "judge"):
+            section = getattr(self, name)
+            changes[name] = section and section.with_absolute_paths()
+        changes["judged"] = [own.with_absolute_paths() for own in self.judged]
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged_by_name(cls, content: Any) -> Any:
+        """alpaca_eval, pandalm or long_generation for both among the tasks stand for the sections
+        of those names, with their defaults.
+        """
+        tasks = content.get("tasks") if isinstance(content, dict) else None
+        if not isinstance(tasks, list):
+            return content
+        named = [task.get("name") if isinstance(task, dict) else task for task in tasks]
+        meant: dict[Any, tuple[str, ...]] = {name: (name,) for name in JUDGED}
+        meant["long_generation"] = JUDGED
+        rest = [task for task, name in zip(tasks, named, strict=True) if name not in meant]
+        sections: dict[str, Any] = {}
+        for task, name in zip(tasks, named, strict=True):
+            limit = task.get("limit") if isinstance(task, dict) else None
+            for section in meant.get(name, ()):
+                default = {} if limit is None else {"examples": limit}
+                sections[section] = content.get(section) or default
+        return {**content, **sections, "tasks": rest}
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not (self.takes_examples or self.tasks or self.benchmarks):
+        if not (self.takes_examples or self.tasks or self.benchmarks or self.takes_judge):
             raise ValueError("evals must keep at least one measure")
-        names = Counter([*(t.name for t in self.tasks), *(b.name for b in self.benchmarks)])
+        if self.takes_judge and self.judge is None:
+            raise ValueError("evals.judge must say who judges alpaca_eval, pandalm and judged")
+        own_names = [*(b.name for b in self.benchmarks), *(j.name for j in self.judged)]
+        names = Counter([*(t.name for t in self.tasks), *own_names])
         twice = [name for name, count in names.items() if count > 1]
-        taken = [own.name for own in self.benchmarks if own.name in MEASURES]
+        taken = [name for name in own_names if name in (*MEASURES, *JUDGED)]
         if twice or taken:
             raise ValueError(
-                f"each of evals.tasks and evals.benchmarks needs a name of its own, got "
+                f"each of evals.tasks, benchmarks and judged needs a name of its own, got "
                 f"{(twice or taken)[0]} {'twice' if twice else 'which is a measure'}"
             )
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from evals.config import EvalConfig
+from evals.config import JUDGED, EvalConfig
 from evals.overlap_counts import with_known_overlaps
 from evals.parts import KeptPart, Part, PartFolder, TakenPart, read_part
 from evals.run import write_samples
@@ -29,9 +29,15 @@ def rescore(out_dir: Path) -> ScoreCard:
     """
     start = time.monotonic()
     card = _read_card(out_dir)
-    settings = {**card.signature["measures"], "seed": card.signature["seed"]}
-    config = EvalConfig.model_validate(settings)
-    tasks = {task.name: task for task in planned_tasks(config)}
+    measures = card.signature["measures"]
+    # Verdicts of a judge stay as they are.
+    settings = {
+        name: measures[name] for name in measures if name not in (*JUDGED, "judged", "judge")
+    }
+    tasks: dict[str, PlannedTask] = {}
+    if settings.get("tasks") or settings.get("benchmarks"):
+        config = EvalConfig.model_validate({**settings, "seed": card.signature["seed"]})
+        tasks = {task.name: task for task in planned_tasks(config)}
     kept = [
         found
         for path in sorted((out_dir / "parts").glob("*.json"))

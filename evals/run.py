@@ -15,7 +15,7 @@ import transformers
 
 from evals.batches import Progress
 from evals.benchmarks import check_data
-from evals.config import EvalConfig, EvalSection
+from evals.config import EvalConfig
 from evals.generate import measure_long_generation, measure_short_generation
 from evals.heldout import measure_heldout
 from evals.items import (
@@ -26,6 +26,9 @@ from evals.items import (
     digest,
     scoring_identity,
 )
+from evals.judged import measure_judged
+from evals.judged_sets import digest_of
+from evals.judged_tasks import JudgedTask, check_judging, judged_tasks
 from evals.measure import Measured
 from evals.memorisation import measure_memorisation
 from evals.model import LoadedModel, load_model, quiet
@@ -33,6 +36,7 @@ from evals.multiple_choice import measure_multiple_choice
 from evals.overlap_counts import with_overlaps
 from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
 from evals.scores import ScoreCard
+from evals.section import EvalSection
 from evals.tasks import PlannedTask, measure_task, planned_tasks
 from trainers.examples import Example
 from trainers.files import check_output_folder, write_json, write_text
@@ -50,6 +54,7 @@ def score_model(
     config: EvalConfig,
     out_dir: Path,
     training: Sequence[Example] | None = None,
+    untuned_path: str | Path | None = None,
     num_threads: int | None = None,
     on_progress: OnProgress | None = None,
     on_kept: OnKept | None = None,
@@ -63,7 +68,8 @@ def score_model(
     settings that an earlier run has left in `out_dir/parts` are not taken again: `on_kept` is
     told their names. Prints nothing: `on_progress` is told the measure, how many of its items are
     done and how many there are, once before its first batch and then after each. `num_threads`
-    bounds torch's threads while this runs.
+    bounds torch's threads while this runs. `untuned_path` is the model that the judged measures
+    compare with where their opponent is `untuned`.
 
     Raises:
         InputError: the examples, the template or the checkpoint cannot be scored, or nothing can
@@ -75,6 +81,8 @@ def score_model(
     check_examples(examples, config)
     check_training(training, config)
     check_data(config)
+    check_judging(config)
+    judged = judged_tasks(config)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):
@@ -85,6 +93,7 @@ def score_model(
         parts = [
             *_parts(loaded, examples, training or (), config),
             *(_task_part(loaded, task, config, folder) for task in tasks),
+            *(_judged_part(loaded, t, config, model_path, untuned_path, out_dir) for t in judged),
         ]
         taken = _take(parts, folder, on_progress or _say_nothing, on_kept)
     if training is not None:
@@ -217,6 +226,41 @@ def _task_part(
         )
 
     return Part(name=task.name, num_items=None, settings=task.settings, measure=measure)
+
+
+def _judged_part(
+    loaded: LoadedModel,
+    task: JudgedTask,
+    config: EvalConfig,
+    model_path: str | Path,
+    untuned_path: str | Path | None,
+    out_dir: Path,
+) -> Part:
+    """A measure that a judge decides."""
+    assert config.judge is not None
+    opponent = task.opponent_model or untuned_path
+    compares = task.references is None and opponent is not None
+    settings = {
+        "style": task.style,
+        "max_new_tokens": task.max_new_tokens,
+        "judge": config.judge.scoring_settings(),
+        "records_sha256": digest_of(task.prompts),
+        "opponent": task.opponent,
+        "opponent_model": checkpoint_identity(opponent or "", None) if compares else None,
+        "seed": config.seed,
+    }
+    take = partial(
+        measure_judged,
+        loaded,
+        task,
+        config.judge,
+        model_path=model_path,
+        untuned_path=opponent,
+        outputs_dir=out_dir / "outputs",
+        batch_size=config.examples_at_once,
+        seed=config.seed,
+    )
+    return Part(name=task.name, num_items=task.num_steps, settings=settings, measure=take)
 
 
 def _common_identity(

@@ -199,16 +199,24 @@ def _corpus_scores(metric: Any, totals: Floats) -> Floats:
     return np.array([metric._compute_score_from_stats(row).score for row in rows])
 
 
+def resampled_sums(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Floats:
+    """The `score` of the summed rows of each of `NUM_RESAMPLES` resamples of `items` (n, k).
+
+    `score` maps sums (m, k) to values (m,).
+    """
+    n = len(items)
+    # How often each item is drawn, rather than which: sums become one matrix product.
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
+    return score(draws.astype(np.float64) @ items)
+
+
 def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:
     """The `score` of the summed `items` (n, k), with resamples of its rows around it.
 
     `score` maps sums (m, k) to values (m,).
     """
-    n = len(items)
     value = float(score(items.sum(axis=0, keepdims=True))[0])
-    # How often each item is drawn, rather than which: sums become one matrix product.
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-    return _estimate(value, score(draws.astype(np.float64) @ items), n)
+    return _estimate(value, resampled_sums(items, score, seed), len(items))
 
 
 def _estimate(value: float, values: Floats, n: int) -> Estimate:

@@ -60,6 +60,14 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
     type=click.IntRange(min=8),
     help="Tokens per example; default: the spec's, the model's training's or 512.",
 )
+@click.option(
+    "--judge-config",
+    type=click.Path(path_type=Path),
+    help="YAML of the judge of alpaca_eval and pandalm: its settings, or a sweep spec.",
+)
+@click.option(
+    "--opponent", help="Of pandalm: a file of outputs or a model folder; default: the untuned one."
+)
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Where it goes.")
 @click.option(
     "--rescore", is_flag=True, help="MODEL is an earlier output folder, whose outputs count anew."
@@ -72,6 +80,8 @@ def evaluate(
     config: Path | None,
     template: str | None,
     max_length: int | None,
+    judge_config: Path | None,
+    opponent: str | None,
     output_dir: Path | None,
     rescore: bool,
     as_json: bool,
@@ -94,6 +104,12 @@ def evaluate(
 
         if output_dir is None:
             raise click.UsageError("give --output-dir, where scores and samples go")
+        if judge_config is not None:
+            from orchestrator.judging import judge_of
+
+            settings["judge"] = judge_of(judge_config, {}).model_dump(mode="json")
+        if opponent is not None:
+            settings["pandalm"] = {"opponent": opponent}
         with ScoringBar() as bar:
             card = evaluate_model(
                 model,

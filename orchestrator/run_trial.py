@@ -90,6 +90,7 @@ def score(
         _log_to_stderr()
         from evals.items import load_examples
         from evals.run import score_model
+        from trainers.models import resolve_model_path
 
         train = TrainConfig.model_validate(settings)
         score_model(
@@ -100,6 +101,7 @@ def score(
             config=config,
             out_dir=out_dir,
             training=_training_examples(train.data, config),
+            untuned_path=_at_revision(resolve_model_path(train.model.path), train.model.revision),
             num_threads=num_threads,
         )
     return time.monotonic() - began

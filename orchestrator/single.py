@@ -88,6 +88,7 @@ def evaluate_model(
         max_length=max_length or _max_length(path, data, is_given=spec is not None),
         config=config,
         out_dir=output_dir,
+        untuned_path=resolve_model_path(spec.model.path) if spec is not None else None,
         num_threads=os.cpu_count(),
         on_progress=on_progress,
         on_kept=on_kept,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from evals.judged_tasks import check_judging
 from orchestrator.address import check_address
 from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
@@ -116,6 +117,7 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
         plan,
         lambda: check_output_folder(spec.folder, where="output_dir"),
         lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri)),
+        lambda: check_judging(spec.evals),
     ]
     if address is None:
         checks.append(lambda: check_machine(spec))

@@ -389,8 +389,14 @@ class Tracker:
         for trial_id in trial_ids:
             trial = self._folder.read_trial(trial_id)
             run_id = self._record.trial_run_ids.get(trial_id)
-            if trial is not None and run_id is not None:
-                self._post_scores(trial, read_state(self._folder, trial_id, run_id))
+            if trial is None or run_id is None:
+                continue
+            state = read_state(self._folder, trial_id, run_id)
+            points, digest = self._new_scores(trial, state)
+            if points and digest is not None:
+                log_run(self._client, run_id, points=points)
+                state.files["scores"] = digest
+                self._save(state)
 
     def _post_untuned(self, state: RunState, key: str, label: str) -> None:
         """Post the untuned scores of a base, under its key where a label says there are several."""
