@@ -158,7 +158,8 @@ def test_a_part_that_is_taken_is_a_file_with_all_that_it_came_to(tmp_path: Path)
         "identity": {"template": "plain", "part": "mine", "settings": {"shape": [1, 2]}},
         "scores": [],
         "signature": {"n": 1},
-        "samples": samples,
+        "secondary": [],
+            "samples": samples,
     }
     kept = folder.kept(part)
     assert kept is not None
