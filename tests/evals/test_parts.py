@@ -157,6 +157,7 @@ def test_a_part_that_is_taken_is_a_file_with_all_that_it_came_to(tmp_path: Path)
     assert content == {
         "identity": {"template": "plain", "part": "mine", "settings": {"shape": [1, 2]}},
         "scores": [],
+        "secondary": [],
         "signature": {"n": 1},
         "secondary": [],
             "samples": samples,
