@@ -27,10 +27,10 @@ GROUP_OF = np.repeat([0, 1, 2], [5, 3, 5])
 PAPER_PLWS = (0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1)
 SIX_PLWS = (0, 0.01, 0.05, 0.1, 0.25, 1)
 # On the logit scale, where 0.04 is a point at a score of a half. Groups differ in their luck.
-TRIAL_SD = 0.05
-GROUP_TRIAL_SDS = (0.03, 0.05, 0.08)
+TRIAL_SD = 0.03
+GROUP_TRIAL_SDS = (0.02, 0.03, 0.05)
 SCORE_SD = 0.04
-BEST_RANGE = (-0.15, 1.15)
+BEST_RANGE = (-0.1, 1.1)
 BEST_SD_BETWEEN_GROUPS = 0.1
 # Logarithms' range; the published fit has 4.284.
 CURVATURES = (0.3, 4.3)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from orchestrator.statistics.table import plw_of
 
@@ -57,7 +57,7 @@ class QuadraticFit:
 
     def quantile(self, level: float) -> float:
         """Of Student's t with the fit's freedom."""
-        return float(stats.t.ppf(level, self.freedom))
+        return float(special.stdtrit(self.freedom, level))
 
     @property
     def top(self) -> float:
@@ -102,9 +102,12 @@ def _is_clear_valley(fit: QuadraticFit) -> bool:
 
 
 def _high_may_be_best(fit: QuadraticFit, limit: float) -> bool:
-    """A hill that rises up to `high`, or a valley whose end there is the higher one."""
+    """A hill that rises up to `high`, or a valley whose end there is the higher one.
+
+    Each is ruled out by either of two one-sided tests at 2.5%, so that it costs 5% at most.
+    """
     slope, slope_error = fit.slope_at(fit.high)
-    if slope >= -limit * slope_error:
+    if _may_be_hill(fit, limit) and slope >= -limit * slope_error:
         return True
     rise, rise_error = fit.rise(fit.low, fit.high)
     return _may_be_valley(fit, limit) and rise >= -limit * rise_error
@@ -112,10 +115,14 @@ def _high_may_be_best(fit: QuadraticFit, limit: float) -> bool:
 
 def _low_may_be_best(fit: QuadraticFit, limit: float) -> bool:
     slope, slope_error = fit.slope_at(fit.low)
-    if slope <= limit * slope_error:
+    if _may_be_hill(fit, limit) and slope <= limit * slope_error:
         return True
     rise, rise_error = fit.rise(fit.low, fit.high)
     return _may_be_valley(fit, limit) and rise <= limit * rise_error
+
+
+def _may_be_hill(fit: QuadraticFit, limit: float) -> bool:
+    return bool(fit.curvature <= limit * fit.covariance[1, 1] ** 0.5)
 
 
 def _may_be_valley(fit: QuadraticFit, limit: float) -> bool:
@@ -130,8 +137,12 @@ def _where_slope_may_be_zero(fit: QuadraticFit, limit: float) -> list[tuple[floa
         4 * fit.slope * fit.curvature - 4 * square * covariance[0, 1],
         4 * fit.curvature**2 - 4 * square * covariance[1, 1],
     )
-    roots = np.roots(terms[::-1]) if any(terms) else np.array([])
-    real = sorted(float(root.real) for root in roots if abs(root.imag) < _TOUCHING)
+    constant, linear, square_term = terms
+    root = np.sqrt(max(linear**2 - 4 * square_term * constant, 0.0))
+    # The form that loses no digits where the curve is nearly a line.
+    half = -0.5 * (linear + np.copysign(root, linear))
+    real = sorted({half / square_term if square_term else fit.low,
+                   constant / half if half else fit.low})  # fmt: skip
     ends = [fit.low, *(root for root in real if fit.low < root < fit.high), fit.high]
     return [
         (start, end)

@@ -25,6 +25,9 @@ _MODE_TOLERANCE = 1e-10
 _HESSIAN_STEP = 1e-4
 # Below exp(-7) = 0.0009 on the logit scale a random intercept is none; its logarithm has no end.
 _SMALLEST_LOG_SD = -7.0
+_LARGEST_ETA = 30.0
+# Of log phi: a precision under 0.05 or over 10^7 is no score's.
+_LOG_PRECISIONS = (-3.0, 16.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,8 @@ class _Slopes:
 
 
 def _slopes(eta: Array, phi: float, log_y: Array, log_1_y: Array) -> _Slopes:
+    # A search may try predictors at which a mean rounds to 0 or 1 and the density has no value.
+    eta = np.clip(eta, -_LARGEST_ETA, _LARGEST_ETA)
     mean = special.expit(eta)
     rest = special.expit(-eta)
     a, b = mean * phi, rest * phi
@@ -194,15 +199,10 @@ def fit_beta_glmm(
     _check(scores, terms)
     levels = [np.unique(each, return_inverse=True)[1].astype(np.int64) for each in intercepts]
     objective = _Laplace(scores, terms, levels)
-    logits = special.logit(scores)
-    start = np.concatenate(
-        [
-            np.linalg.lstsq(terms, logits, rcond=None)[0],
-            [np.log(20.0)],
-            np.full(len(levels), np.log(0.3)),
-        ]
-    )
-    bounds = [(None, None)] * (terms.shape[1] + 1) + [(_SMALLEST_LOG_SD, 5.0)] * len(levels)
+    plain = np.linalg.lstsq(terms, special.logit(scores), rcond=None)[0]
+    start = np.concatenate([plain, [np.log(20.0)], np.full(len(levels), np.log(0.3))])
+    bounds = [(None, None)] * terms.shape[1] + [_LOG_PRECISIONS]
+    bounds += [(_SMALLEST_LOG_SD, 3.0)] * len(levels)
     found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
                               options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7})  # fmt: skip
     best, hessian, steepest = _polish(objective, np.asarray(found.x), terms.shape[1] + 1)

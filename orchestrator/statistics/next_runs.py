@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.curves import Cell, Trials
@@ -120,4 +120,4 @@ def _variance(information: Array, slopes: Array) -> float:
 
 
 def _width(information: Array, slopes: Array, freedom: float) -> float:
-    return float(stats.t.ppf(0.975, freedom) * _variance(information, slopes) ** 0.5)
+    return float(special.stdtrit(freedom, 0.975) * _variance(information, slopes) ** 0.5)
