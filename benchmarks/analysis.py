@@ -23,22 +23,18 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from benchmarks.studies import GROUPS, PAPER_PLWS, Design, Study, simulate
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.best_weight import QuadraticFit, best_set, critical_plw
-from orchestrator.statistics.beta_glmm import BetaFit, fit_beta_glmm
+from orchestrator.statistics.beta_glmm import fit_beta_glmm
 from orchestrator.statistics.curves import OVERALL, Trials, collect_trials, fit_curves
 from orchestrator.statistics.gains import corrected_gain
-from orchestrator.statistics.table import ScoreRow
+from orchestrator.statistics.paper_model import fit_paper_model
 from orchestrator.statistics.verdicts import read_verdicts
 
 Array = NDArray[np.float64]
 
-REFERENCE = (
-    Path(__file__).parent.parent / "tests/orchestrator/statistics/beta_glmm_simulated.csv"
-)
+REFERENCE = Path(__file__).parent.parent / "tests/orchestrator/statistics/beta_glmm_simulated.csv"
 # R's glmmTMB 1.1.5 on that file: y ~ w + w2 + (1 | bench).
 GLMMTMB = {
     "intercept": -0.4783,
@@ -162,29 +158,13 @@ def paper_false_effects(design: Design, num_studies: int) -> dict[str, float]:
     claimed = []
     for seed in range(num_studies):
         rows = simulate(design, seed, has_effect=False).rows
-        claimed.append([_p_value(beta_fit(rows, by_trial=by_trial)) for by_trial in (False, True)])
+        claimed.append([fit_paper_model(rows, by_trial=each).p_value for each in (False, True)])
     shares = (np.array(claimed) < 0.05).mean(axis=0)
     return {"benchmark": float(shares[0]), "benchmark and trial": float(shares[1])}
 
 
-def beta_fit(rows: Sequence[ScoreRow], *, by_trial: bool) -> BetaFit:
-    """The paper's model, with a random intercept for each trial too if `by_trial`."""
-    at = np.array([w_p_of(row.plw) for row in rows])
-    score = np.array([np.clip(row.score, 1e-3, 1 - 1e-3) for row in rows])
-    levels = [[int(row.benchmark[1:]) for row in rows]]
-    if by_trial:
-        names = {key: number for number, key in enumerate({row.trial_key: 0 for row in rows})}
-        levels.append([names[row.trial_key] for row in rows])
-    return fit_beta_glmm(score, np.column_stack([np.ones_like(at), at, at**2]), levels)
-
-
-def _p_value(fit: BetaFit) -> float:
-    curve = fit.coefficients[1:]
-    return float(stats.chi2.sf(curve @ np.linalg.solve(fit.covariance[1:, 1:], curve), 2))
-
-
 def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
-    """All of it; the first design gets `num_studies`, the others `num_other`."""
+    """All of it; the first design gets `num_studies`, the others and the gains `num_other`."""
     began = time.monotonic()
     differences = glmm_differences()
     counts = [num_studies] + [num_other] * (len(DESIGNS) - 1)
@@ -193,7 +173,7 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
         coverage.append(coverage_of(design, count))
         effects.append(false_effects(design, count))
         _say(f"{design.name}: {count} studies with and without an effect", began)
-    gains = [gain_bias(DESIGNS[0], num_studies, bend) for bend in BENDS]
+    gains = [gain_bias(DESIGNS[0], num_other, bend) for bend in BENDS]
     _say("gains", began)
     paper = paper_false_effects(DESIGNS[0], num_paper)
     _say("the paper's model", began)
@@ -253,9 +233,9 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--studies", type=int, default=2000,
                        help="studies of the first design (default: %(default)s)")  # fmt: skip
     shown.add_argument("--other-studies", type=int, default=500,
-                       help="studies of each other design (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--paper-studies", type=int, default=200,
-                       help="studies that beta regression is tried on (default: %(default)s)")  # fmt: skip
+                       help="studies of each other design and of the gains (default: %(default)s)")  # fmt: skip
+    shown.add_argument("--paper-studies", type=int, default=100,
+                       help="studies for beta regression (default: %(default)s)")  # fmt: skip
     shown.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return shown
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from orchestrator import __version__, cli_models, cli_sweeps
+from orchestrator import __version__, cli_analysis, cli_models, cli_sweeps
 from orchestrator.cli_options import json_option, spec_arguments
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -169,7 +169,7 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for command in (*cli_models.COMMANDS, *cli_sweeps.COMMANDS):
+for command in (*cli_models.COMMANDS, *cli_sweeps.COMMANDS, *cli_analysis.COMMANDS):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ ratios". Deviation: the set is clipped to the tried range and its ends are teste
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def _where_slope_may_be_zero(fit: QuadraticFit, limit: float) -> list[tuple[floa
     ends = [fit.low, *(root for root in real if fit.low < root < fit.high), fit.high]
     return [
         (start, end)
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        for start, end in pairwise(ends)
         if np.polyval(terms[::-1], (start + end) / 2) <= 0
     ]
 

@@ -171,15 +171,20 @@ def on_fit_scale(rows: Sequence[ScoreRow], *, shares: bool) -> tuple[Array, Arra
     score = np.array([row.score for row in rows])
     errors = np.array([row.standard_error or np.nan for row in rows], dtype=np.float64)
     if shares:
-        items = np.array([row.num_items or np.nan for row in rows], dtype=np.float64)
-        edge = np.minimum(np.where(np.isnan(items), _EDGE, 0.5 / items), 0.25)
-        score = np.clip(score, edge, 1 - edge)
+        score = inside_unit(rows)
         names = np.unique([row.benchmark for row in rows], return_inverse=True)[1]
         mean = (np.bincount(names, score) / np.bincount(names))[names]
         errors = errors / (mean * (1 - mean))
         score = special.logit(score)
     weights = np.ones_like(score) if np.isnan(errors).any() else 1 / errors**2
     return score, weights / weights.mean()
+
+
+def inside_unit(rows: Sequence[ScoreRow]) -> Array:
+    """The scores, those at 0 or 1 moved inward by half an item, which logits need."""
+    items = np.array([row.num_items or np.nan for row in rows], dtype=np.float64)
+    edge = np.minimum(np.where(np.isnan(items), _EDGE, 0.5 / items), 0.25)
+    return np.asarray(np.clip([row.score for row in rows], edge, 1 - edge))
 
 
 def _means(

@@ -22,8 +22,8 @@ from orchestrator.statistics.pareto import FrontPoint, pareto_front
 from orchestrator.statistics.table import ScoreRow, check_rows, plw_of
 from orchestrator.statistics.wording import (
     best_text,
-    nothing_text,
     notes_on,
+    nothing_text,
     open_text,
     rising_text,
     unsure_text,
@@ -127,9 +127,7 @@ def read_verdicts(
     return _verdicts(_ordered_curves(rows, trials), trials, margin)
 
 
-def _usable(
-    rows: Sequence[ScoreRow], shares: bool, higher_is_better: bool
-) -> Sequence[ScoreRow]:
+def _usable(rows: Sequence[ScoreRow], shares: bool, higher_is_better: bool) -> Sequence[ScoreRow]:
     check_rows(rows, shares=shares)
     if higher_is_better:
         return rows

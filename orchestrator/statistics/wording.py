@@ -98,9 +98,7 @@ def notes_on(
             "some weights have a single seed: noise is judged by how far trials lie from the curve"
         )
     if len(trials.cells) > 1 and not trials.has_cell_curves:
-        notes.append(
-            "some cells have under three weights: all cells are taken to have one curve"
-        )
+        notes.append("some cells have under three weights: all cells are taken to have one curve")
     if interaction_p_value is not None and interaction_p_value < 0.05:
         notes.append(
             f"models or data sets differ in their curves (p = {interaction_p_value:.2g}): read "

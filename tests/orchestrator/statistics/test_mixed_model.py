@@ -62,9 +62,10 @@ def test_a_score_with_twice_the_error_counts_less() -> None:
     y = np.repeat(0.1 * rng.standard_normal(40), 2) + errors * rng.standard_normal(80)
     terms = np.ones((80, 1))
     weighted = fit_trials(y, terms, trial, 1 / errors**2)
-    assert weighted.estimate(np.ones(1))[1] < 0.25 * fit_trials(y, terms, trial).estimate(
-        np.ones(1)
-    )[1]
+    assert (
+        weighted.estimate(np.ones(1))[1]
+        < 0.25 * fit_trials(y, terms, trial).estimate(np.ones(1))[1]
+    )
 
 
 def test_scores_that_leave_nothing_over_are_refused() -> None:

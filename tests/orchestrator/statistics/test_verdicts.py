@@ -90,9 +90,7 @@ def test_single_seeds_are_judged_by_their_distance_from_the_curve() -> None:
 
 def test_two_weights_and_three_without_a_second_seed_cannot_say() -> None:
     two = said(rows_of(lambda at: at, plws=(0, 1)))
-    assert two.verdicts[0].text == (
-        "cannot say: only 2 PLWs with scores, and a curve needs three"
-    )
+    assert two.verdicts[0].text == ("cannot say: only 2 PLWs with scores, and a curve needs three")
     assert len(two.next_runs) == 5
     assert any(0 < run.plw < 1 for run in two.next_runs)
     three = said(rows_of(lambda at: at, plws=(0, 0.1, 1), seeds=1))
@@ -117,7 +115,13 @@ def test_groups_that_pull_apart_have_all_between_their_bests_on_the_front() -> N
     rows = rows_of(lambda at: -((at - 0.2) ** 2), trial_sd=0.002)
     other = rows_of(lambda at: -((at - 0.9) ** 2), trial_sd=0.002, groups={"short_generation": 2})
     front = {point.plw: point for point in answer(rows + other).front}
-    assert [plw for plw, point in front.items() if point.is_on_front] == [0.01, 0.05, 0.1, 0.25, 0.5]
+    assert [plw for plw, point in front.items() if point.is_on_front] == [
+        0.01,
+        0.05,
+        0.1,
+        0.25,
+        0.5,
+    ]
     assert front[0.1].probability == pytest.approx(1, abs=0.02)
     assert front[0].probability == pytest.approx(0, abs=0.02)
 
