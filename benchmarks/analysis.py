@@ -233,7 +233,7 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--studies", type=int, default=2000,
                        help="studies of the first design (default: %(default)s)")  # fmt: skip
     shown.add_argument("--other-studies", type=int, default=500,
-                       help="studies of each other design and of the gains (default: %(default)s)")  # fmt: skip
+                       help="of other designs and the gains (default: %(default)s)")  # fmt: skip
     shown.add_argument("--paper-studies", type=int, default=100,
                        help="studies for beta regression (default: %(default)s)")  # fmt: skip
     shown.add_argument("--json", action="store_true", help="print JSON instead of tables")

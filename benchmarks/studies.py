@@ -104,7 +104,12 @@ def _luck(rng: np.random.Generator) -> Array:
 
 
 def _rows(
-    model: str, plw: float, seed: str, score: Array, items: NDArray[np.int64], kept: Array
+    model: str,
+    plw: float,
+    seed: str,
+    score: Array,
+    items: NDArray[np.int64],
+    kept: NDArray[np.bool_],
 ) -> list[ScoreRow]:
     clipped = np.clip(score, 0.5 / items, 1 - 0.5 / items)
     errors = np.sqrt(clipped * (1 - clipped) / items)

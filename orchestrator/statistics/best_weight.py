@@ -99,7 +99,7 @@ def best_set(fit: QuadraticFit, confidence: float = 0.95) -> tuple[tuple[float, 
 
 
 def _is_clear_valley(fit: QuadraticFit) -> bool:
-    return fit.curvature > fit.quantile(_CLEAR_VALLEY) * fit.covariance[1, 1] ** 0.5
+    return bool(fit.curvature > fit.quantile(_CLEAR_VALLEY) * fit.covariance[1, 1] ** 0.5)
 
 
 def _high_may_be_best(fit: QuadraticFit, limit: float) -> bool:

@@ -129,7 +129,8 @@ class _Laplace:
         if sign <= 0:
             return np.inf, np.zeros_like(parameters)
         value = float(slopes.density.sum() - 0.5 * mode @ mode - 0.5 * log_det)
-        gradient = self._gradient(slopes, scaled, mode, np.linalg.inv(curvature), phi)
+        inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
+        gradient = self._gradient(slopes, scaled, mode, inverse, phi)
         return -value, -gradient
 
     def _find_mode(self, fixed: Array, scaled: Array, phi: float) -> Array:
@@ -207,7 +208,8 @@ def fit_beta_glmm(
                               options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7})  # fmt: skip
     best, hessian, steepest = _polish(objective, np.asarray(found.x), terms.shape[1] + 1)
     value, _ = objective(best)
-    covariance = np.linalg.pinv(hessian)[: terms.shape[1], : terms.shape[1]]
+    inverse = np.asarray(np.linalg.pinv(hessian), dtype=np.float64)
+    covariance = inverse[: terms.shape[1], : terms.shape[1]]
     return BetaFit(
         coefficients=best[: terms.shape[1]],
         standard_errors=np.sqrt(np.diag(covariance)),

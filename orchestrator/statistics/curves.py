@@ -77,6 +77,11 @@ class Trials:
             for each in range(len(self.cells))
         )
 
+    @property
+    def is_complete(self) -> NDArray[np.bool_]:
+        """(T): whether a trial has all groups."""
+        return np.asarray(~np.isnan(self.values).any(axis=1), dtype=np.bool_)
+
     def terms(self) -> Array:
         """(T, C + 2 C or 2 + learning rate): intercepts, curves, the rest."""
         own = np.eye(len(self.cells))[self.cell]
@@ -250,12 +255,40 @@ def fit_curves(rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
         # Its own trials and cells: a group need not be measured in all of them.
         found += _group_curve(group, own, collect_trials(own, shares=trials.is_share))
     if len(trials.groups) > 1:
-        complete = ~np.isnan(trials.values).any(axis=1)
+        complete = trials.is_complete
         found += _curves_of_trials(OVERALL, trials.group_values(OVERALL), complete, trials)
     elif found and len(trials.cells) > 1:
-        complete = ~np.isnan(trials.values).any(axis=1)
+        complete = trials.is_complete
         found += _curves_of_trials(trials.groups[0], trials.values[:, 0], complete, trials)[1:]
     return found
+
+
+def lack_of_fit(trials: Trials) -> float | None:
+    """The p-value of the curve being a quadratic, against free means of each weight.
+
+    Overall, or of the only group; None where seeds leave no noise to compare with.
+    """
+    use = trials.is_complete
+    if not use.any():
+        return None
+    group = OVERALL if len(trials.groups) > 1 else trials.groups[0]
+    y, terms = trials.group_values(group)[use], trials.terms()[use]
+    settings = np.unique(
+        np.column_stack([trials.cell, trials.w_p])[use], axis=0, return_inverse=True
+    )[1].ravel()
+    free = np.column_stack([np.eye(int(settings.max()) + 1)[settings], trials.learning_rate[use]])
+    (squares, rank), (free_squares, free_rank) = _residual(y, terms), _residual(y, free)
+    freedom = len(y) - free_rank
+    if freedom < 1 or free_rank <= rank or free_squares <= 0:
+        return None
+    ratio = (squares - free_squares) / (free_rank - rank) / (free_squares / freedom)
+    return float(special.fdtrc(free_rank - rank, freedom, max(ratio, 0.0)))
+
+
+def _residual(y: Array, terms: Array) -> tuple[float, int]:
+    """The residual sum of squares and the rank of the terms."""
+    coefficients, _, rank, _ = np.linalg.lstsq(terms, y, rcond=None)
+    return float(np.sum((y - terms @ coefficients) ** 2)), int(rank)
 
 
 def _group_curve(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:

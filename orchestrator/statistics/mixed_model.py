@@ -124,7 +124,7 @@ class _Reml:
     def deviance(self, log_scale: float) -> float:
         """-2 log restricted likelihood, up to a constant, sigma^2 profiled out."""
         log_dets, rss, _, _ = self.parts(log_scale)
-        return log_dets + (self.num_scores - self.num_terms) * float(np.log(rss))
+        return log_dets + float((self.num_scores - self.num_terms) * np.log(rss))
 
     def best(self) -> float:
         """The log scale at the lowest deviance: the lowest of a grid, then Brent's search."""

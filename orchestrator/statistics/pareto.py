@@ -32,7 +32,7 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
     The groups' curves are drawn together, with the covariance that the trials' values have, from
     the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
     """
-    complete = ~np.isnan(trials.values).any(axis=1)
+    complete = trials.is_complete
     terms, values = trials.terms()[complete], trials.values[complete]
     freedom = len(terms) - terms.shape[1]
     if freedom < 1 or np.linalg.matrix_rank(terms) < terms.shape[1]:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.statistics.best_weight import QuadraticFit
-from orchestrator.statistics.curves import Trials
+from orchestrator.statistics.curves import Trials, lack_of_fit
 from orchestrator.statistics.table import ScoreRow, plw_of
 
 _SMALLEST_PLW_SHOWN = 1e-4
 _FEW_SEEDS = 2
+_CLEAR_MISFIT = 0.01
 
 
 def plw_text(w_p: float) -> str:
@@ -96,6 +97,12 @@ def notes_on(
     if min(own) < _FEW_SEEDS:
         notes.append(
             "some weights have a single seed: noise is judged by how far trials lie from the curve"
+        )
+    misfit = lack_of_fit(trials)
+    if misfit is not None and misfit < _CLEAR_MISFIT:
+        notes.append(
+            f"the scores do not follow a quadratic in w_p (p = {misfit:.2g}): the interval is of "
+            "the quadratic that comes closest, so try more weights around its top"
         )
     if len(trials.cells) > 1 and not trials.has_cell_curves:
         notes.append("some cells have under three weights: all cells are taken to have one curve")

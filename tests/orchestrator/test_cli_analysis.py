@@ -75,9 +75,7 @@ def test_power_says_seeds_trials_and_the_interval_to_expect() -> None:
     text = printed("power", "--effect", "2", "--trial-sd", "0.7")
     assert text.startswith("3 seeds of 6 weights, 18 trials: an effect of 2 points is seen in 9")
     assert "the best PLW would be known to about" in text
-    found = json.loads(
-        printed("power", "--effect", "2", "--trial-sd", "1", "--seeds", "1", "--json")
-    )
+    found = plw_json("power", "--effect", "2", "--trial-sd", "1", "--seeds", "1")
     assert (found["seeds"], found["num_trials"]) == (1, 6)
     assert 0.05 < found["power"] < 0.5
 

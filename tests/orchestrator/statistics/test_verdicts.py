@@ -172,6 +172,13 @@ def test_a_learning_rate_that_goes_along_with_plw_is_named() -> None:
     assert any("the learning rate 1e-05, which is confounded" in note for note in fixed)
 
 
+def test_scores_that_follow_no_quadratic_are_noted() -> None:
+    step = answer(rows_of(lambda at: 1.0 if at > 0.45 else 0.0)).notes
+    assert any("do not follow a quadratic" in note for note in step)
+    hill = answer(rows_of(lambda at: -((at - 0.6) ** 2))).notes
+    assert not any("quadratic" in note for note in hill)
+
+
 def test_losses_are_told_in_their_own_unit_and_the_lowest_is_best() -> None:
     rng = np.random.default_rng(0)
     rows = [ScoreRow(benchmark="loss", plw=plw, seed=str(seed),
