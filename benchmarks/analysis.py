@@ -172,7 +172,8 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
     for design, count in zip(DESIGNS, counts, strict=True):
         coverage.append(coverage_of(design, count))
         effects.append(false_effects(design, count))
-        _say(f"{design.name}: {count} studies with and without an effect", began)
+        _say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
+             f"{effects[-1]:.1%} in {count} studies", began)  # fmt: skip
     gains = [gain_bias(DESIGNS[0], num_other, bend) for bend in BENDS]
     _say("gains", began)
     paper = paper_false_effects(DESIGNS[0], num_paper)
