@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 _STEP = 1e-3
 _LEAST_FREEDOM = 1.0
+_LEAST_SHARE = 1e-12
+_LEAST_SQUARES = 1e-18
 # Trial variance on a log scale, relative to the residual one: from nearly none to e^14 times it.
 _WIDEST = (-12.0, 14.0)
 
@@ -112,7 +114,9 @@ class _Reml:
         lower = np.linalg.cholesky(cross)
         half = np.linalg.solve(lower, target)
         coefficients = np.linalg.solve(lower.T, half)
-        rss = max(float(moments[-1, -1] - half @ half), 1e-12 * self._within[-1, -1])
+        # Scores that agree to the last digit, as counts of few items may, leave no noise at all.
+        least = _LEAST_SHARE * float(self._within[-1, -1]) + _LEAST_SQUARES
+        rss = max(float(moments[-1, -1] - half @ half), least)
         log_dets = np.log1p(ratio * self._mass).sum() + 2 * np.log(np.diag(lower)).sum()
         return float(log_dets), rss, coefficients, cross
 

@@ -195,6 +195,14 @@ def test_scores_of_0_and_1_are_moved_by_half_an_item() -> None:
     assert np.isfinite(answer(rows).verdicts[0].p_value or np.nan)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.25, 0.0, 1.0])
+@pytest.mark.parametrize("groups", [{"multiple_choice": 1}, TWO_GROUPS])
+def test_scores_that_are_all_the_same_show_no_effect(level: float, groups: dict[str, int]) -> None:
+    rows = [replace(row, score=level) for row in rows_of(lambda at: 0.0, groups=groups)]
+    (verdict, *_) = answer(rows).verdicts
+    assert verdict.kind == "no effect"
+
+
 def test_holms_adjustment() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
