@@ -12,7 +12,15 @@ from typing import Any
 
 import click
 
-from orchestrator import __version__, cli_data, cli_final, cli_judge, cli_models, cli_sweeps
+from orchestrator import (
+    __version__,
+    cli_analysis,
+    cli_data,
+    cli_final,
+    cli_judge,
+    cli_models,
+    cli_sweeps,
+)
 from orchestrator.cli_options import json_option, spec_arguments
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -155,7 +163,7 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for module in (cli_data, cli_final, cli_judge, cli_models, cli_sweeps):
+for module in (cli_analysis, cli_data, cli_final, cli_judge, cli_models, cli_sweeps):
     for command in module.COMMANDS:
         main.add_command(command)
 

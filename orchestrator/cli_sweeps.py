@@ -50,22 +50,6 @@ def status(folder: Path, is_watched: bool, interval: float, shows_all: bool, as_
 
 @click.command()
 @folder_argument
-@json_option
-def report(folder: Path, as_json: bool) -> None:
-    """Write the report of the sweep in FOLDER: which PLW, and how sure."""
-    from orchestrator.lookup import open_sweep
-    from orchestrator.report import report_json, write_report
-
-    opened = open_sweep(folder)
-    if as_json:
-        click.echo(json.dumps(report_json(opened), indent=2))
-        return
-    write_report(opened)
-    click.echo(f"wrote {opened.report_md} and {opened.report_html}")
-
-
-@click.command()
-@folder_argument
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -175,4 +159,4 @@ def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(0 if synced.is_complete else 1)
 
 
-COMMANDS: tuple[click.Command, ...] = (status, logs, stop, report, sync, ui)
+COMMANDS: tuple[click.Command, ...] = (status, logs, stop, sync, ui)

@@ -160,7 +160,7 @@ def test_a_part_that_is_taken_is_a_file_with_all_that_it_came_to(tmp_path: Path)
         "secondary": [],
         "signature": {"n": 1},
         "secondary": [],
-            "samples": samples,
+        "samples": samples,
     }
     kept = folder.kept(part)
     assert kept is not None

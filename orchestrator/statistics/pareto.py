@@ -1,0 +1,92 @@
+"""Which tried weights no other one beats in all groups at once, and how sure that is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.statistics.curves import Trials
+
+Array = NDArray[np.float64]
+
+_DRAWS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """A tried weight: its fitted points over the reference by group, and its place on the front.
+
+    `probability`: the share of the curves that the data leave possible under which no other tried
+    weight is as good in all groups and better in one; None where too few trials are left over.
+    """
+
+    plw: float
+    points: dict[str, float]
+    is_on_front: bool
+    probability: float | None
+
+
+def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
+    """Every tried weight in order; empty where curves cannot be fitted to all groups.
+
+    The groups' curves are drawn together, with the covariance that the trials' values have, from
+    the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
+    """
+    complete = trials.is_complete
+    terms, values = trials.terms()[complete], trials.values[complete]
+    freedom = len(terms) - terms.shape[1]
+    if freedom < 1 or np.linalg.matrix_rank(terms) < terms.shape[1]:
+        return []
+    coefficients = np.linalg.lstsq(terms, values, rcond=None)[0]
+    residual = values - terms @ coefficients
+    plws = np.unique(trials.plw)
+    at = np.unique(trials.w_p)
+    steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
+    curves = trials.curve_terms().shape[1] // 2
+    first = len(trials.cells)
+    mean = np.zeros((2, terms.shape[1]))
+    for power in range(2):
+        mean[power, first + power * curves : first + (power + 1) * curves] = 1 / curves
+    contrasts = steps @ mean
+    fitted = contrasts @ coefficients
+    probability: Array | None = None
+    if freedom >= values.shape[1]:
+        inverse = mean @ np.linalg.inv(terms.T @ terms) @ mean.T
+        drawn = _drawn_curves(residual.T @ residual, inverse, freedom, np.random.default_rng(seed))
+        probability = is_undominated(fitted + np.einsum("kp,dpg->dkg", steps, drawn)).mean(axis=0)
+    on_front = is_undominated(fitted[None])[0]
+    return [
+        FrontPoint(
+            plw=float(plw),
+            points={group: float(trials.in_points(group, fitted[index, each]))
+                    for each, group in enumerate(trials.groups)},
+            is_on_front=bool(on_front[index]),
+            probability=None if probability is None else float(probability[index]),
+        )
+        for index, plw in enumerate(plws)
+    ]  # fmt: skip
+
+
+def is_undominated(scores: Array) -> NDArray[np.bool_]:
+    """(draws, K) for scores (draws, K, G): whether no other of the K is as good in all, better in
+    one."""
+    mine, other = scores[:, :, None], scores[:, None]
+    beaten = (other >= mine).all(axis=-1) & (other > mine).any(axis=-1)
+    return np.asarray(~beaten.any(axis=-1))
+
+
+def _drawn_curves(scatter: Array, inverse: Array, freedom: int, rng: np.random.Generator) -> Array:
+    """(draws, 2, G): what the groups' mean slopes and curvatures may be off by, together."""
+    num_groups = len(scatter)
+    values, vectors = np.linalg.eigh(scatter)
+    # The scatter may be singular: two groups that move as one.
+    root = vectors * np.sqrt(np.maximum(values, 1e-12 * max(values.max(), 1e-300)))
+    normal = rng.standard_normal((_DRAWS, freedom, num_groups))
+    wishart = np.einsum("dfg,dfh->dgh", normal, normal)
+    # Sigma = root W^-1 root' is inverse Wishart; with W = L L', root L'^-1 is a root of it.
+    lower = np.linalg.cholesky(wishart)
+    sigma_root = root @ np.linalg.inv(np.swapaxes(lower, 1, 2))
+    around = rng.standard_normal((_DRAWS, 2, num_groups))
+    return np.asarray(
+        np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2)
+    )  # fmt: skip

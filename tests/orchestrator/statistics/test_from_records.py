@@ -1,0 +1,58 @@
+"""What a sweep's records give to the statistics."""
+
+import pytest
+
+from orchestrator.statistics.from_records import benchmark_rows, loss_rows
+from orchestrator.statistics.verdicts import answer
+from tests.orchestrator.sweeps import DEMO, base_record, card, sweep_record, trial
+
+TRIALS = [trial(plw, seed=seed) for plw in DEMO for seed in (0, 1)]
+CARDS = {each.id: card(DEMO[each.prompt_loss_weight]) for each in TRIALS}
+SWEEP = sweep_record([each.id for each in TRIALS])
+
+
+def test_scores_become_shares_and_losses_stay_in_nats() -> None:
+    rows = benchmark_rows(SWEEP, TRIALS, CARDS)
+    assert len(rows) == 3 * len(TRIALS)
+    first = {row.group: row for row in rows if row.plw == 0 and row.seed == "0"}
+    assert first["multiple_choice"].score == 0.75
+    assert first["long_generation"].score == pytest.approx(0.241)
+    assert first["long_generation"].standard_error == pytest.approx(0.0005)
+    assert first["multiple_choice"].learning_rate == 1e-4
+    losses = loss_rows(SWEEP, TRIALS, CARDS)
+    assert {row.benchmark for row in losses} == {"heldout_completion_loss"}
+    assert losses[0].score == 2.031
+
+
+def test_failed_trials_and_trials_without_scores_do_not_count() -> None:
+    failed = [trial(0.5, state="failed"), trial(0.7)]
+    assert len(benchmark_rows(SWEEP, [*TRIALS, *failed], CARDS)) == 3 * len(TRIALS)
+
+
+def test_other_settings_and_bases_make_cells_and_learning_rates_do_not() -> None:
+    searched = [
+        trial(plw, searched={"loss.normalization": mode, "optimizer.learning_rate": rate})
+        for plw in DEMO
+        for mode in ("weights", "tokens")
+        for rate in (1e-5, 1e-4)
+    ]
+    cards = {each.id: card(DEMO[each.prompt_loss_weight]) for each in searched}
+    rows = benchmark_rows(SWEEP, searched, cards)
+    assert {row.condition for row in rows} == {
+        "loss.normalization weights", "loss.normalization tokens",
+    }  # fmt: skip
+    two = sweep_record([], bases=[base_record(), base_record("1b", data="demo:python-docs-long")])
+    other = trial(0.1, base="1b", seed=5)
+    rows = benchmark_rows(two, [*TRIALS, other], {**CARDS, other.id: card(DEMO[0.1])})
+    assert {row.model for row in rows} == {
+        "data demo:python-docs-short", "data demo:python-docs-long",
+    }  # fmt: skip
+
+
+def test_a_sweeps_rows_get_an_answer() -> None:
+    found = answer(benchmark_rows(SWEEP, TRIALS, CARDS))
+    assert found.verdicts[0].group == "overall"
+    losses = answer(loss_rows(SWEEP, TRIALS, CARDS), shares=False, higher_is_better=False,
+                    margin=0.01)  # fmt: skip
+    assert losses.verdicts[0].best_plw is not None
+    assert losses.verdicts[0].best_plw < 0.1
