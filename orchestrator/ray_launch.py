@@ -19,9 +19,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.mailbox import Job, JobKind, Mailbox, Progress, StopKind
+from orchestrator.mailbox import Job, Mailbox, Progress, StopKind
 from orchestrator.packages import check_packages
-from orchestrator.run_trial import failure_kind, reason_of, score, train_rank
+from orchestrator.run_trial import JobKind, failure_kind, reason_of, score, train_rank
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,10 @@ class TrialQueue:
         self._spec, self._folder = spec, folder
         self._planner, self._budget = planner, budget
         self._search = make_search(spec.search, history.known, history.num_own, history.unfinished)
-        self._scoring = scorers and ScoringQueue(
-            folder, scorers, spec.retries.model_dump(), self._scoring_ended
-        )
+        self._scoring: ScoringQueue | None = None
+        if scorers is not None:
+            retries = spec.retries.model_dump()
+            self._scoring = ScoringQueue(folder, scorers, retries, self._scoring_ended)
         self._has_others_score = has_others_score
         self._ready: deque[QueuedJob] = deque()
         self._open: dict[int, _OpenPoint] = {}
