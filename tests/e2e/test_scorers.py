@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = 120
 HEAD = """
 import ray, sys
-ray.init("local", num_cpus=4, include_dashboard=True, logging_level="ERROR", log_to_driver=False)
+ray.init("local", num_cpus=4, _node_ip_address="127.0.0.1", include_dashboard=True)
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
@@ -27,9 +27,15 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def head() -> Iterator["Head"]:
-    with subprocess.Popen(
-        [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-c", HEAD]
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        # A node of one's own asks for a token, which whoever connects has to be told to show.
+        environment.setenv("RAY_AUTH_MODE", "token")
         assert process.stdout is not None
         yield Head(process.pid, process.stdout.readline().strip())
         process.communicate("")
