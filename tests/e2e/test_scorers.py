@@ -16,7 +16,7 @@ from tests.e2e.plw import Workplace, kill_all, make_workplace, poll
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS = 120
+NUM_STEPS = 60
 HEAD = """
 import ray, sys
 ray.init("local", num_cpus=4, _node_ip_address="127.0.0.1", include_dashboard=True)
@@ -70,7 +70,7 @@ def two_trials(folder: Path, **resources: Any) -> Workplace:
         },
         schedule={"steps": NUM_STEPS},
         search={"space": {"loss.prompt_loss_weight": [0, 0.1]}},
-        evals={"long_generation": {"examples": 12, "max_new_tokens": 160, "invert": True}},
+        evals={"long_generation": {"examples": 12, "max_new_tokens": 120, "invert": True}},
     )
 
 
