@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.plw import Workplace, kill_all, make_workplace, poll
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NUM_STEPS = 60
 HEAD = """
@@ -75,7 +75,7 @@ def two_trials(folder: Path, **resources: Any) -> Workplace:
 
 
 def sweep(workplace: Workplace, head: Head) -> None:
-    done = workplace.plw("sweep", "sweep.yaml", "--address", head.address)
+    done = workplace.plw("sweep", "sweep.yaml", "--address", head.address, timeout_s=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -95,12 +95,16 @@ def scores(workplace: Workplace) -> list[Any]:
     return [cards, [(folder / "samples.jsonl").read_text() for folder in folders]]
 
 
-def first_is_being_scored(workplace: Workplace, head: Head) -> bool:
-    """Whether a process is at work on the scores of the first trial."""
-    trials = workplace.trials()
-    if not trials or trials[0]["state"] != "scoring" or trials[0]["note"] is not None:
-        return False
-    return bool(head.scorers_at_work())
+def wait_for_scoring(workplace: Workplace, head: Head) -> None:
+    """Wait until a scorer is at work on the first trial; the untuned model has its own."""
+
+    def is_at_work() -> bool:
+        trials = workplace.trials()
+        if not trials or trials[0]["state"] != "scoring" or trials[0]["note"] is not None:
+            return False
+        return bool(head.scorers_at_work())
+
+    poll(is_at_work, "the scoring of the first trial", timeout_s=400)
 
 
 def check_trained_once(workplace: Workplace) -> None:
@@ -160,13 +164,13 @@ class TestOverlap:
 def test_a_killed_scorer_is_replaced_and_nothing_is_trained_again(
     tmp_path: Path, head: Head
 ) -> None:
-    workplace = two_trials(tmp_path)
+    workplace = two_trials(tmp_path, scorers=2)
     driver = start(workplace, head)
-    poll(lambda: first_is_being_scored(workplace, head), "the scoring of the first trial")
+    wait_for_scoring(workplace, head)
     for process in head.scorers_at_work():
         process.kill()
     trained_at = (trial_folder(workplace, 0) / "train.json").stat().st_mtime
-    output, _ = driver.communicate(timeout=300)
+    output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     trial_id = workplace.trials()[0]["id"]
     log = (workplace.sweep / "sweep.log").read_text()
@@ -179,9 +183,9 @@ def test_a_killed_scorer_is_replaced_and_nothing_is_trained_again(
 def test_a_trained_trial_is_scored_by_the_next_run_without_training(
     tmp_path: Path, head: Head, ended_by: str
 ) -> None:
-    workplace = two_trials(tmp_path)
+    workplace = two_trials(tmp_path, scorers=2)
     driver = start(workplace, head)
-    poll(lambda: first_is_being_scored(workplace, head), "the scoring of the first trial")
+    wait_for_scoring(workplace, head)
     if ended_by == "SIGKILL":
         kill_all(driver)
     else:
