@@ -17,6 +17,7 @@ from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
 from orchestrator.placement import (
     Cluster,
+    NodeShape,
     gpus_per_scorer,
     gpus_per_worker,
     room,
@@ -79,12 +80,28 @@ def check_machine(spec: SweepSpec) -> None:
         )
 
 
-def check_cluster(spec: SweepSpec, address: str) -> None:
-    """Raise InputError where the cluster at `address` will never hold a trial."""
+def check_cluster(spec: SweepSpec, address: str) -> str:
+    """Where the cluster at `address` would score models, in words.
+
+    Raises:
+        InputError: it will never hold a trial.
+    """
     from orchestrator.ray_cluster import ray_cluster
 
     with ray_cluster(address, num_cpus=0) as cluster:
-        slots(spec.resources, cluster)
+        return where_scored(spec.resources, cluster)
+
+
+def scored_on_this_machine(spec: SweepSpec) -> str | None:
+    """Where this machine would score models, in words; None where it is too small for a trial."""
+    import torch
+
+    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    try:
+        return where_scored(spec.resources, Cluster([NodeShape(resources, 1)]))
+    except InputError:
+        # It may be planned on a machine without the GPUs that the spec asks for.
+        return None
 
 
 def check_disk(plan: SweepPlan) -> None:
