@@ -15,7 +15,7 @@ from orchestrator.run_trial import failed, interrupted, scored, train_result, tr
 
 log = logging.getLogger(__name__)
 
-WAITING_NOTE = "for a scorer"
+WAITING_NOTE = "waits for a scorer"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.run_trial import trained
-from orchestrator.scoring_queue import ScoringEnd, ScoringTask
+from orchestrator.scoring_queue import ScoringEnd, ScoringQueue, ScoringTask
 from orchestrator.search_config import BudgetConfig
 from orchestrator.trial_queue import QueuedJob
-from tests.orchestrator.test_trial_queue import PLW, TPE, Bench, card
+from tests.orchestrator.test_trial_queue import PLW, Bench, card
 from trainers.files import write_json
 from trainers.results import TrainResult
 
@@ -135,26 +135,34 @@ def test_a_trial_that_waits_for_a_scorer_says_so(tmp_path: Path) -> None:
     first = desk.next_training()
     desk.train(first)
     desk.queue.follow_scoring()
-    assert desk.record(first).note == "for a scorer"
+    assert desk.record(first).note == "waits for a scorer"
     desk.finish_base()
     desk.queue.follow_scoring()
     assert desk.record(first).note is None
 
 
-def test_a_search_learns_of_a_point_once_it_is_scored(tmp_path: Path) -> None:
-    desk = Desk.make(tmp_path, search={**TPE, "points": 2}, size=2)
-    told: list[int] = []
-    tell = desk.queue._search.tell
-    desk.queue._search.tell = lambda number, seen: (told.append(number), tell(number, seen))[1]  # type: ignore[method-assign]
+def test_a_scoring_has_ended_once_it_is_given_up_or_the_scores_are_there(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path)
     first, second = desk.next_training(), desk.next_training()
-    desk.train(second)
     desk.train(first)
-    assert told == []
-    desk.finish_base()
-    desk.finish(second)
-    assert told == [1]
-    desk.finish(first)
-    assert told == [1, 0]
+    desk.train(second)
+    scorers, ended = FakeScorers(2), list[str]()
+    queue = ScoringQueue(desk.folder, scorers, {"crash": 1}, lambda task: ended.append(task.key))
+    for job in (first, second):
+        record = desk.record(job)
+        model_path = str(desk.folder.model(job.key))
+        queue.add(ScoringTask("trial", job.key, record.base, record.settings, model_path))
+    scorers.end("the scoring process died", "crash")
+    queue.follow()
+    assert ended == []
+    desk.write_scores(second)
+    scorers.end()
+    queue.follow()
+    assert ended == [second.key]
+    scorers.end("the scoring process died", "crash")
+    queue.follow()
+    assert ended == [second.key, first.key]
+    assert not queue.has_work
 
 
 def test_a_failed_scoring_is_tried_again_and_its_training_is_not(tmp_path: Path) -> None:
