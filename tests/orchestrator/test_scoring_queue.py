@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from orchestrator.run_trial import trained
+from orchestrator.run_trial import failure_kind, trained
 from orchestrator.scoring_queue import ScoringEnd, ScoringQueue, ScoringTask
 from orchestrator.search_config import BudgetConfig
 from orchestrator.trial_queue import QueuedJob
 from tests.orchestrator.test_trial_queue import PLW, Bench, card
+from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import write_json
 from trainers.results import TrainResult
 
@@ -343,3 +345,17 @@ def test_gpu_hours_of_scorers_count_for_the_budget(tmp_path: Path) -> None:
     desk.queue.ended(first)
     assert desk.queue.next() is None
     assert desk.queue.end_reason == "search.budget.gpu_hours is spent: 1 of 1"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (TrainingError("nan", "divergence"), "divergence"),
+        (InputError(Problem(message="no such template")), "input"),
+        (RuntimeError("it broke"), "crash"),
+    ],
+)
+def test_failures_are_told_apart(error: Exception, kind: str) -> None:
+    assert failure_kind(error) == kind
