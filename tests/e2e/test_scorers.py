@@ -18,10 +18,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NUM_STEPS = 60
 HEAD = """
-import ray, sys
-ray.init("local", num_cpus=4, _node_ip_address="127.0.0.1", include_dashboard=True)
-print(ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
+import sys, ray
+from orchestrator.ray_cluster import ray_cluster
+with ray_cluster(None, num_cpus=4):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
 """
 
 
@@ -37,7 +38,9 @@ def head() -> Iterator["Head"]:
         # A node of one's own asks for a token, which whoever connects has to be told to show.
         environment.setenv("RAY_AUTH_MODE", "token")
         assert process.stdout is not None
-        yield Head(process.pid, process.stdout.readline().strip())
+        address = process.stdout.readline().strip()
+        assert address, "the node did not start"
+        yield Head(process.pid, address)
         process.communicate("")
 
 
@@ -95,10 +98,11 @@ def scores(workplace: Workplace) -> list[Any]:
     return [cards, [(folder / "samples.jsonl").read_text() for folder in folders]]
 
 
-def wait_for_scoring(workplace: Workplace, head: Head) -> None:
+def wait_for_scoring(workplace: Workplace, head: Head, driver: subprocess.Popen[str]) -> None:
     """Wait until a scorer is at work on the first trial; the untuned model has its own."""
 
     def is_at_work() -> bool:
+        assert driver.poll() is None, driver.communicate()[0]
         trials = workplace.trials()
         if not trials or trials[0]["state"] != "scoring" or trials[0]["note"] is not None:
             return False
@@ -166,7 +170,7 @@ def test_a_killed_scorer_is_replaced_and_nothing_is_trained_again(
 ) -> None:
     workplace = two_trials(tmp_path, scorers=2)
     driver = start(workplace, head)
-    wait_for_scoring(workplace, head)
+    wait_for_scoring(workplace, head, driver)
     for process in head.scorers_at_work():
         process.kill()
     trained_at = (trial_folder(workplace, 0) / "train.json").stat().st_mtime
@@ -185,7 +189,7 @@ def test_a_trained_trial_is_scored_by_the_next_run_without_training(
 ) -> None:
     workplace = two_trials(tmp_path, scorers=2)
     driver = start(workplace, head)
-    wait_for_scoring(workplace, head)
+    wait_for_scoring(workplace, head, driver)
     if ended_by == "SIGKILL":
         kill_all(driver)
     else:
