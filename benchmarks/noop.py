@@ -16,9 +16,10 @@ import psutil
 from ruamel.yaml import YAML
 
 from evals.scores import Score, ScoreCard
-from orchestrator.mailbox import JobKind, Progress, StopKind
+from orchestrator.mailbox import Progress, StopKind
 from orchestrator.ray_launch import RankSettings
 from orchestrator.record import SweepFolder
+from orchestrator.run_trial import JobKind
 from orchestrator.trial_driver import TrialDriver
 from trainers.files import write_json, write_text
 

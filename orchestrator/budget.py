@@ -15,10 +15,12 @@ class Budget:
         config: BudgetConfig,
         *,
         gpus_per_trial: float,
+        gpus_per_scorer: float = 0.0,
         price_per_gpu_hour: float | None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config, self._gpus = config, gpus_per_trial
+        self._config = config
+        self._gpus_per_trial, self._gpus_per_scorer = gpus_per_trial, gpus_per_scorer
         self._price = price_per_gpu_hour or 0.0
         self._now, self._started = now, now()
 
@@ -31,7 +33,12 @@ class Budget:
         if config == BudgetConfig():
             return None
         records = folder.read_trials()
-        gpu_hours = sum(record.busy_seconds for record in records) * self._gpus / 3600
+        gpu_seconds = sum(
+            record.busy_seconds * self._gpus_per_trial
+            + record.scorer_seconds * self._gpus_per_scorer
+            for record in records
+        )
+        gpu_hours = gpu_seconds / 3600
         money = gpu_hours * self._price
         used = {
             "trials": (float(sum(r.state != "pending" for r in records)), config.trials),

@@ -109,15 +109,16 @@ def init(path: Path | None, preset: Any, is_schema: bool, is_forced: bool, as_js
 def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
     """List the trials of SPEC and what they will cost. Starts nothing."""
     from orchestrator.screen import print_plan
-    from orchestrator.sweep import check, check_cluster
+    from orchestrator.sweep import check, check_cluster, scored_on_this_machine
 
     prepared = check(spec, address=address)
-    if address is not None:
-        check_cluster(spec, address)
+    where = scored_on_this_machine(spec) if address is None else check_cluster(spec, address)
     if as_json:
         click.echo(prepared.plan.model_dump_json(indent=2))
         return
     print_plan(prepared.plan)
+    if where is not None:
+        click.echo(f"{'scoring':19}{where}")
     click.echo(f"next: plw sweep {spec_path}")
 
 

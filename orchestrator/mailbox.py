@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import ray
 
-JobKind = Literal["trial", "base"]
+from orchestrator.run_trial import JobKind
+
 # `checkpoint` keeps what is needed to go on later, `discard` does not.
 StopKind = Literal["checkpoint", "discard"]
 Outcome = Literal["done", "failed", "stopped"]
@@ -24,7 +25,7 @@ START_FAILURES = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One thing for the ranks to do: train and score trial `key`, or score base `key` untuned.
+    """One thing for the ranks to do with trial `key`, or with base `key`.
 
     `base` is the key of the base whose held-out examples the scores are taken on.
     """

@@ -1,6 +1,7 @@
-"""What fits where: how many trials a cluster can hold at once, now or once it has grown."""
+"""What fits where: how many trials and scorers a cluster can hold, now or once it has grown."""
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ DRIVER_RESOURCE = "plw_driver"
 
 # More trials at once than anyone's cluster holds; autoscalers may name no limit.
 MANY = 10_000
+_NO_ROOM = float("inf")
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,85 @@ def gpus_per_worker(resources: ResourceConfig, cluster: Cluster) -> float:
     return 1.0 if cluster.has_gpus else 0.0
 
 
-def slots(resources: ResourceConfig, cluster: Cluster) -> int:
-    """Trials that fit into the cluster at once, once it has all the nodes it may have.
+def gpus_per_scorer(resources: ResourceConfig, cluster: Cluster) -> float:
+    """The spec's GPUs for one scorer, or those of a worker: a model is scored on one GPU."""
+    if resources.gpus_per_scorer is not None:
+        return resources.gpus_per_scorer
+    return min(1.0, gpus_per_worker(resources, cluster))
 
-    Of a cluster that may grow in a way we cannot see, a spec that gives both the trials at once
-    and the GPUs of a worker is taken at its word.
+
+def cpus_per_scorer(resources: ResourceConfig) -> int:
+    """The spec's CPU cores for one scorer, or those of a worker."""
+    return resources.cpus_per_scorer or resources.cpus_per_worker
+
+
+def scores_alike(resources: ResourceConfig, cluster: Cluster) -> bool:
+    """Whether a worker computes scores as a scorer does: by as many threads, on the same device."""
+    on_gpu = gpus_per_worker(resources, cluster) > 0
+    is_same_device = on_gpu == (gpus_per_scorer(resources, cluster) > 0)
+    return is_same_device and cpus_per_scorer(resources) == resources.cpus_per_worker
+
+
+@dataclass(frozen=True)
+class Room:
+    """The trials, and the processes that score beside them, that a cluster holds at once."""
+
+    slots: int
+    scorers: int
+
+
+def slots(resources: ResourceConfig, cluster: Cluster) -> int:
+    """The trials of `room`."""
+    return room(resources, cluster).slots
+
+
+def room(resources: ResourceConfig, cluster: Cluster) -> Room:
+    """What fits into the cluster at once, once it has all the nodes it may have.
+
+    Scorers that the spec asks for take the place of trials, down to one trial; others take only
+    what trials leave. Of a cluster that may grow in a way we cannot see, a spec that gives both the
+    trials at once and the GPUs of a worker is taken at its word.
 
     Raises:
-        InputError: not even one fits, and none ever will.
+        InputError: not even one trial fits, and none ever will.
     """
-    needs = {"CPU": float(resources.cpus_per_worker)}
-    gpus = gpus_per_worker(resources, cluster)
-    if gpus > 0:
-        needs["GPU"] = gpus
-    num_workers = max(_workers(cluster.nodes, needs), _workers(cluster.may_become, needs))
-    fitting = num_workers // resources.workers_per_trial
+    worker = _needs(resources.cpus_per_worker, gpus_per_worker(resources, cluster))
+    scorer = _needs(cpus_per_scorer(resources), gpus_per_scorer(resources, cluster))
+    shapes = max(
+        (cluster.nodes, cluster.may_become), key=lambda shapes: _workers_beside(shapes, worker)
+    )
+
+    def trials_beside(num_scorers: int) -> int:
+        num_workers = _workers_beside(shapes, worker, scorer, num_scorers)
+        return num_workers // resources.workers_per_trial
+
+    fitting = trials_beside(0)
     limit = resources.max_concurrent_trials
     is_unseen = not cluster.is_fixed and not cluster.may_become
     if fitting == 0 and is_unseen and limit and resources.gpus_per_worker is not None:
-        return limit
+        return Room(limit, resources.scorers or 0)
     if fitting == 0:
-        raise InputError(_too_small(resources, needs, cluster, num_workers))
-    return min(fitting, limit or fitting, MANY)
+        num_workers = _workers_beside(shapes, worker)
+        raise InputError(_too_small(resources, worker, cluster, num_workers))
+    most = min(fitting, limit or fitting, MANY)
+    if resources.scorers is None:
+        return Room(most, _largest(most, lambda count: trials_beside(count) >= most))
+    count = _largest(min(resources.scorers, MANY), lambda count: trials_beside(count) >= 1)
+    return Room(min(most, trials_beside(count)), count)
+
+
+def where_scored(resources: ResourceConfig, cluster: Cluster) -> str:
+    """Where trained models are scored, and why there, in words."""
+    num_scorers = room(resources, cluster).scorers
+    if num_scorers == 0:
+        if resources.scorers == 0:
+            return "by each trial's first worker"
+        beside = "the trials" if resources.scorers is None else "one trial"
+        return f"by each trial's first worker, as there is no room for a scorer beside {beside}"
+    plural = "es" if num_scorers > 1 else ""
+    gpus = gpus_per_scorer(resources, cluster)
+    of = f"{cpus_per_scorer(resources)} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+    return f"by {num_scorers} process{plural} of {of} beside the trials"
 
 
 def shapes_of_config(config: Mapping[str, Any]) -> list[NodeShape]:
@@ -109,12 +168,65 @@ def why_waiting(
     return "for its workers to start"
 
 
-def _workers(shapes: Sequence[NodeShape], needs: Mapping[str, float]) -> int:
-    """Workers that all nodes together hold; one worker never spans two nodes."""
-    return sum(
-        shape.count * min(int(shape.resources.get(kind, 0) // need) for kind, need in needs.items())
-        for shape in shapes
-    )
+def _needs(cpus: float, gpus: float) -> dict[str, float]:
+    return {"CPU": float(cpus), **({"GPU": gpus} if gpus > 0 else {})}
+
+
+def _workers_beside(
+    shapes: Sequence[NodeShape],
+    worker: Mapping[str, float],
+    scorer: Mapping[str, float] | None = None,
+    num_scorers: int = 0,
+) -> int:
+    """Workers that all nodes together hold beside scorers; -1 where these do not fit.
+
+    One worker never spans two nodes, and a scorer goes where it costs the fewest workers.
+    """
+    total = sum(shape.count * _on_node(shape.resources, worker) for shape in shapes)
+    if not num_scorers:
+        return total
+    assert scorer is not None
+    # Entries are what the next scorer on a node costs there, and how many it holds already.
+    nodes = [shape.resources for shape in shapes for _ in range(shape.count)]
+    costs = [(_cost(node, worker, scorer, 0), index, 0) for index, node in enumerate(nodes)]
+    heapq.heapify(costs)
+    for _ in range(num_scorers):
+        cost, index, held = costs[0] if costs else (_NO_ROOM, 0, 0)
+        if cost == _NO_ROOM:
+            return -1
+        total -= int(cost)
+        entry = (_cost(nodes[index], worker, scorer, held + 1), index, held + 1)
+        heapq.heapreplace(costs, entry)
+    return total
+
+
+def _cost(
+    node: Mapping[str, float], worker: Mapping[str, float], scorer: Mapping[str, float], held: int
+) -> float:
+    """Workers that a node holds fewer with one scorer more than the `held` it has."""
+    if _on_node(node, scorer) <= held:
+        return _NO_ROOM
+
+    def workers(count: int) -> int:
+        left = {kind: size - count * scorer.get(kind, 0) for kind, size in node.items()}
+        return _on_node(left, worker)
+
+    return workers(held) - workers(held + 1)
+
+
+def _on_node(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Processes of these needs that one node holds."""
+    # Ray counts in ten-thousandths: 1 GPU holds ten processes of 0.1, which floats do not say.
+    return min(int(node.get(kind, 0) / need + 1e-4) for kind, need in needs.items())
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest count up to `most` that fits, 0 if none; fewer than one that fits do so too."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def _too_small(

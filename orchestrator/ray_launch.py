@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import ray.train
@@ -19,10 +19,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.mailbox import Job, JobKind, Mailbox, Progress, StopKind
+from orchestrator.mailbox import Job, Mailbox, Progress, StopKind
 from orchestrator.packages import check_packages
-from orchestrator.run_trial import score, train_rank
-from trainers.errors import InputError, TrainingError
+from orchestrator.run_trial import JobKind, failure_kind, reason_of, score, train_rank
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class WarmRanks:
                 self._trainer().fit()
                 return
             except Exception as error:
-                verdict = self._mailbox.group_died.remote(_reason(error), self._settings.retries)
+                verdict = self._mailbox.group_died.remote(reason_of(error), self._settings.retries)
                 if not ray.get(verdict):
                     return
 
@@ -131,7 +130,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
         try:
             is_complete = _do(job, config, rank)
         except BaseException as error:
-            ray.get(mailbox.excuse.remote(_reason(error), _kind_of(error)))
+            ray.get(mailbox.excuse.remote(reason_of(error), failure_kind(error)))
             # The group restarts with fresh processes: whatever broke may have left its traces.
             raise
         if rank == 0:
@@ -141,7 +140,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
 def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
     """Do the job, or this rank's part of it; False if it was stopped early."""
     mailbox, num_threads, root = config["mailbox"], config["num_threads"], Path(config["root"])
-    if job.kind == "trial":
+    if job.kind in ("trial", "training"):
         is_complete = train_rank(
             root,
             job.key,
@@ -152,9 +151,10 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
         )
         if not is_complete:
             return False
-    if rank == 0:
+    if rank == 0 and job.kind != "training":
+        of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
         evals = config["evals"]
-        score(root, job.kind, job.key, job.base, job.model_path, job.settings, evals, num_threads)
+        score(root, of, job.key, job.base, job.model_path, job.settings, evals, num_threads)
     return True
 
 
@@ -168,15 +168,3 @@ def _stop_wish(mailbox: Any, job: Job) -> Callable[[], StopKind | None]:
         return wish
 
     return ask
-
-
-def _kind_of(error: BaseException) -> str:
-    """The kind of failure, as the spec's `retries` counts them; bad input is never tried again."""
-    if isinstance(error, TrainingError):
-        return error.kind
-    return "input" if isinstance(error, InputError) else "crash"
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

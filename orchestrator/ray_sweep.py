@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from orchestrator.trial_queue import QueuedJob, TrialQueue
 DRIVER_MEMORY_BYTES = 100 * 2**20
 # Times that a driver which dies, or the node under it, is started again for one trial.
 DRIVER_FAILURES = 3
+POLL_S = 0.2
 
 
 def run_jobs(
@@ -74,10 +76,14 @@ def run_jobs(
             storage_path=str(folder.root / "ray" / "tune"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
+            callbacks=[_ScoringFollower(queue)],
         ),
     )
     with _interrupts(on_interrupt), all_idle_actors_kept():
         tuner.fit()
+        while queue.is_scoring:
+            queue.follow_scoring()
+            time.sleep(POLL_S)
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]
@@ -108,6 +114,20 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         return {}
 
     def get_state(self) -> dict[str, Any]:
+        return {}
+
+
+class _ScoringFollower(tune.Callback):  # type: ignore[misc]
+    """Looks after the scorers in each round of Tune's loop, also while no trial is asked for."""
+
+    def __init__(self, queue: TrialQueue) -> None:
+        self._queue = queue
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._queue.follow_scoring()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As the searcher: not for a restore.
         return {}
 
 

@@ -45,7 +45,8 @@ class TrialRecord(BaseModel):
     """One trial: what was asked of it (`settings`, `searched`) and what became of it.
 
     `base` is the key of what it starts from and is scored on, `note` says what it waits for.
-    `busy_seconds` are those for which it held its workers, over all attempts.
+    `busy_seconds` are those for which it held its workers and `scorer_seconds` those for which it
+    held a scorer, over all attempts; of the latter, `attempts` counts none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class TrialRecord(BaseModel):
     error: str | None = None
     note: str | None = None
     busy_seconds: float = 0.0
+    scorer_seconds: float = 0.0
     started_at: str | None = None
     ended_at: str | None = None
     total_steps: int | None = None

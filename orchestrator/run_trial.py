@@ -16,12 +16,16 @@ from evals.config import EvalConfig
 from orchestrator.quiet import output_to
 from orchestrator.record import SweepFolder, TrialRecord
 from trainers.config import DataConfig, TrainConfig
-from trainers.errors import InputError
+from trainers.errors import InputError, TrainingError
 from trainers.files import read_json
 from trainers.results import StepMetrics, TrainResult
 
 if TYPE_CHECKING:
     from trainers.examples import Example
+
+# A `trial` is trained and then scored, for `training` it is only trained, and for `scoring` only
+# scored; a `base` is scored untuned.
+JobKind = Literal["trial", "training", "scoring", "base"]
 
 
 def train_rank(
@@ -60,6 +64,22 @@ def train_rank(
         # would find the memory of the last one still taken.
         gc.collect()
     return is_complete
+
+
+def is_trained(root: Path, record: TrialRecord) -> bool:
+    """Whether a trial with these very settings has been trained, so that only scores may miss."""
+    folder = SweepFolder(root)
+    path = folder.trial(record.id) / "train.json"
+    if not path.exists() or not folder.model(record.id).is_dir():
+        return False
+    return bool(read_json(path)["config"] == record.settings)
+
+
+def is_scored_since(root: Path, trial_id: str) -> bool:
+    """Whether a trial's scores are younger than its model."""
+    folder = SweepFolder(root).trial(trial_id)
+    scores, trained = folder / "scores.json", folder / "train.json"
+    return scores.exists() and scores.stat().st_mtime >= trained.stat().st_mtime
 
 
 def train_result(root: Path, trial_id: str) -> TrainResult | None:
@@ -165,6 +185,8 @@ def scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
     return record.model_copy(
         update={
             "state": "done",
+            "note": None,
+            "error": None,
             "eval_seconds": eval_seconds,
             "ended_at": now(),
         }
@@ -179,6 +201,23 @@ def interrupted(record: TrialRecord) -> TrialRecord:
 def stopped(record: TrialRecord) -> TrialRecord:
     """The record of a trial that the scheduler has ended early."""
     return record.model_copy(update={"state": "stopped", "note": None, "ended_at": now()})
+
+
+def failure_kind(error: BaseException) -> str:
+    """The kind of failure, as the spec's `retries` counts them; bad input is never tried again."""
+    if isinstance(error, TrainingError):
+        return error.kind
+    if isinstance(error, InputError):
+        return "input"
+    # torch and Ray have a class of this name each, and neither is to be imported for it.
+    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "out_of_memory" if is_memory else "crash"
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def failed(record: TrialRecord, reason: str) -> TrialRecord:

@@ -42,6 +42,17 @@ class ResourceConfig(Section):
     max_concurrent_trials: PositiveInt | None = Field(
         None, description="Trials at once; null runs as many as fit."
     )
+    scorers: Count | None = Field(
+        None,
+        description="Processes that score trained models while the next ones train; null takes as "
+        "many as fit beside the trials, at most one for each; 0 lets a trial's first worker score.",
+    )
+    cpus_per_scorer: PositiveInt | None = Field(
+        None, description="CPU cores of one scorer; null takes cpus_per_worker."
+    )
+    gpus_per_scorer: NonNegative | None = Field(
+        None, description="GPUs of one scorer; null takes those of a worker, at most 1."
+    )
     price_per_gpu_hour: NonNegative | None = Field(
         None, description="Price of one GPU for an hour, in any currency, for costs and budgets."
     )

@@ -16,7 +16,16 @@ from evals.judged_tasks import check_judging
 from orchestrator.address import check_address
 from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
-from orchestrator.placement import Cluster, gpus_per_worker, slots
+from orchestrator.placement import (
+    Cluster,
+    NodeShape,
+    gpus_per_scorer,
+    gpus_per_worker,
+    room,
+    scores_alike,
+    slots,
+    where_scored,
+)
 from orchestrator.plain import redact
 from orchestrator.plan import Prepared, SweepPlan, make_plan
 from orchestrator.planner import pending_record, prepare_base, refreshed_record
@@ -72,12 +81,28 @@ def check_machine(spec: SweepSpec) -> None:
         )
 
 
-def check_cluster(spec: SweepSpec, address: str) -> None:
-    """Raise InputError where the cluster at `address` will never hold a trial."""
+def check_cluster(spec: SweepSpec, address: str) -> str:
+    """Where the cluster at `address` would score models, in words.
+
+    Raises:
+        InputError: it will never hold a trial.
+    """
     from orchestrator.ray_cluster import ray_cluster
 
     with ray_cluster(address, num_cpus=0) as cluster:
-        slots(spec.resources, cluster)
+        return where_scored(spec.resources, cluster)
+
+
+def scored_on_this_machine(spec: SweepSpec) -> str | None:
+    """Where this machine would score models, in words; None where it is too small for a trial."""
+    import torch
+
+    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    try:
+        return where_scored(spec.resources, Cluster([NodeShape(resources, 1)]))
+    except InputError:
+        # It may be planned on a machine without the GPUs that the spec asks for.
+        return None
 
 
 def check_disk(plan: SweepPlan) -> None:
@@ -289,6 +314,7 @@ def _run_jobs(
     driver: "type[TrialDriver] | None",
 ) -> str | None:
     """Run what is to be run; returns why it ended before everything was done, if it did."""
+    from orchestrator.ray_scorers import RayScorers, scorer_settings
     from orchestrator.ray_sweep import run_jobs
     from orchestrator.stopping import make_scheduler
     from orchestrator.trial_driver import TrialDriver
@@ -298,9 +324,22 @@ def _run_jobs(
     budget = Budget(
         spec.search.budget,
         gpus_per_trial=resources.workers_per_trial * gpus_per_worker(resources, cluster),
+        gpus_per_scorer=gpus_per_scorer(resources, cluster),
         price_per_gpu_hour=resources.price_per_gpu_hour,
     )
-    queue = TrialQueue(spec, folder, prepared.planner, prepared.history, budget)
+    # Into the sweep's log.
+    print(f"models are scored {where_scored(resources, cluster)}", flush=True)
+    num_scorers = room(resources, cluster).scorers
+    scorers = RayScorers(num_scorers, scorer_settings(spec, cluster)) if num_scorers else None
+    queue = TrialQueue(
+        spec,
+        folder,
+        prepared.planner,
+        prepared.history,
+        budget,
+        scorers,
+        has_others_score=scores_alike(resources, cluster),
+    )
     scheduler = make_scheduler(spec.search.early_stopping)
 
     def on_interrupt() -> None:
@@ -308,7 +347,11 @@ def _run_jobs(
         follower.say_stopping()
 
     driver = driver or TrialDriver
-    run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt, driver)
+    try:
+        run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt, driver)
+    finally:
+        if scorers is not None:
+            scorers.close()
     return queue.end_reason
 
 

@@ -1,7 +1,7 @@
 """The Tune actor that drives one job after another on warm ranks.
 
-A job is a trial, to be trained and scored, or a base, to be scored untuned. The driver alone
-writes a trial's record while it runs; the ranks write the files beside it.
+A job is a trial, to be trained, scored or both, or a base, to be scored untuned. The driver alone
+writes a trial's record while its job runs; the ranks write the files beside it.
 """
 
 import os
@@ -93,12 +93,15 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._ranks.give(kind="base", key=self._key, base=self._key, **self._untuned)
             return
         record = self._record()
-        # Scoring a finished trial anew is no further attempt at it.
+        # Scoring a trained trial is no further attempt at it.
         self._num_earlier = record.attempts - (record.state == "done")
         self._busy_earlier_s = record.busy_seconds
-        self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
+        if self._kind == "scoring":
+            self._folder.write_trial(record.model_copy(update={"note": None}))
+        else:
+            self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
         self._ranks.give(
-            kind="trial",
+            kind=self._kind,
             key=record.id,
             base=record.base,
             settings=record.settings,
@@ -111,7 +114,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     def _is_stop_requested(self) -> bool:
         folder = self._folder
         return folder.stop_requested(None) or (
-            self._kind == "trial" and folder.stop_requested(self._key)
+            self._kind != "base" and folder.stop_requested(self._key)
         )
 
     def _end_early(self) -> bool:
@@ -121,7 +124,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         goes on, they have to finish with this job before they can have another.
         """
         assert self._ranks is not None
-        state = self._record().state if self._kind == "trial" else None
+        state = self._record().state if self._kind != "base" else None
         if self._folder.stop_requested(None) and state != "training":
             if state is not None:
                 self._folder.write_trial(interrupted(self._record()))
@@ -149,28 +152,43 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._begun_at = time.monotonic()
         busy_s = 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
         record = self._record()
+        num_attempts = 0 if self._kind == "scoring" else progress.attempts
         record = record.model_copy(
             update={
-                "attempts": self._num_earlier + progress.attempts,
+                "attempts": self._num_earlier + num_attempts,
                 "busy_seconds": self._busy_earlier_s + busy_s,
             }
         )
-        result = train_result(self._folder.root, record.id)
-        if progress.outcome == "failed":
-            self._folder.write_trial(failed(record, progress.error or "for an unknown reason"))
-        elif progress.outcome == "stopped":
-            self._folder.write_trial(interrupted(record))
-        elif progress.outcome == "done":
-            assert result is not None
-            card = self._folder.read_scores(record.id)
-            assert card is not None
-            self._folder.write_trial(scored(trained(record, result), card.seconds))
+        if progress.is_finished:
+            self._folder.write_trial(self._ended(record, progress))
+        elif self._kind == "scoring":
+            return
         elif progress.attempts == 0:
             self._note_waiting(record)
-        elif result is not None or progress.metrics.get("step") == record.total_steps:
+        elif self._kind == "trial" and self._is_past_training(record, progress):
             self._change_state(record, "scoring")
         elif record.state == "waiting":
             self._folder.write_trial(started(record))
+
+    def _ended(self, record: TrialRecord, progress: Progress) -> TrialRecord:
+        """The record as the end of the job leaves it."""
+        if progress.outcome == "failed":
+            return failed(record, progress.error or "for an unknown reason")
+        if progress.outcome == "stopped":
+            return interrupted(record)
+        result = train_result(self._folder.root, record.id)
+        assert result is not None
+        if self._kind == "training":
+            # Scored by others, while these ranks train the next trial.
+            return trained(record, result)
+        card = self._folder.read_scores(record.id)
+        assert card is not None
+        return scored(trained(record, result), card.seconds)
+
+    def _is_past_training(self, record: TrialRecord, progress: Progress) -> bool:
+        if progress.metrics.get("step") == record.total_steps:
+            return True
+        return train_result(self._folder.root, record.id) is not None
 
     def _note_waiting(self, record: TrialRecord) -> None:
         settings = self._settings

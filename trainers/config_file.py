@@ -260,7 +260,10 @@ def _line_of_named(content: Mapping[str, Any], message: str) -> int | None:
 
 def _nearest_key(model: type[BaseModel], key_path: KeyPath) -> str:
     valid = _valid_keys(model, key_path[:-1])
-    near = difflib.get_close_matches(str(key_path[-1]), valid, n=1, cutoff=0.5)
+    key = str(key_path[-1])
+    # `workers` is meant for workers_per_trial, though `scorers` has more letters in common.
+    begun = [name for name in valid if name.startswith(f"{key}_")]
+    near = begun or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(sorted(valid))}"
 
 

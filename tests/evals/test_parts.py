@@ -159,7 +159,6 @@ def test_a_part_that_is_taken_is_a_file_with_all_that_it_came_to(tmp_path: Path)
         "scores": [],
         "secondary": [],
         "signature": {"n": 1},
-        "secondary": [],
         "samples": samples,
     }
     kept = folder.kept(part)

@@ -7,9 +7,14 @@ import pytest
 from orchestrator.placement import (
     Cluster,
     NodeShape,
+    Room,
+    gpus_per_scorer,
     gpus_per_worker,
+    room,
+    scores_alike,
     shapes_of_config,
     slots,
+    where_scored,
     why_waiting,
 )
 from orchestrator.spec import ResourceConfig
@@ -92,3 +97,76 @@ def test_a_cluster_that_grows_unseen_is_taken_at_the_word_of_the_spec() -> None:
     assert slots(at_once, empty) == 5
     with pytest.raises(InputError, match="on demand"):
         slots(ResourceConfig(gpus_per_worker=1.0), empty)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "expected"),
+    [
+        # Trials come first, and scorers take what they leave.
+        (LAPTOP, {"workers_per_trial": 3}, Room(2, 2)),
+        (LAPTOP, {"workers_per_trial": 5}, Room(1, 1)),
+        (LAPTOP, {"workers_per_trial": 2, "max_concurrent_trials": 1}, Room(1, 1)),
+        (LAPTOP, {"workers_per_trial": 5, "cpus_per_scorer": 4}, Room(1, 0)),
+        (LAPTOP, {"cpus_per_worker": 8}, Room(1, 0)),
+        (FOUR_GPU_NODES, {"workers_per_trial": 3}, Room(2, 2)),
+        (FOUR_GPU_NODES, {}, Room(8, 0)),
+        (FOUR_GPU_NODES, {"gpus_per_scorer": 0}, Room(8, 8)),
+        (FOUR_GPU_NODES, {"workers_per_trial": 7, "gpus_per_scorer": 0.5}, Room(1, 1)),
+        (SCALES_FROM_ZERO, {"workers_per_trial": 3}, Room(2, 2)),
+        # Those that are asked for take the place of trials, but never of the last one.
+        (LAPTOP, {"scorers": 0, "workers_per_trial": 3}, Room(2, 0)),
+        (LAPTOP, {"scorers": 3, "workers_per_trial": 2}, Room(2, 3)),
+        (LAPTOP, {"scorers": 9, "workers_per_trial": 2}, Room(1, 6)),
+        (LAPTOP, {"scorers": 1, "cpus_per_worker": 8}, Room(1, 0)),
+        (FOUR_GPU_NODES, {"scorers": 1}, Room(7, 1)),
+        (FOUR_GPU_NODES, {"scorers": 2, "gpus_per_scorer": 0.5}, Room(7, 2)),
+        (FOUR_GPU_NODES, {"scorers": 2, "gpus_per_worker": 2.0}, Room(3, 2)),
+    ],
+)
+def test_scorers_fit_beside_trials(
+    cluster: Cluster, resources: dict[str, float], expected: Room
+) -> None:
+    assert room(ResourceConfig.model_validate(resources), cluster) == expected
+
+
+def test_a_scorer_needs_what_a_worker_needs_but_one_gpu_at_most() -> None:
+    assert gpus_per_scorer(ResourceConfig(), FOUR_GPU_NODES) == 1
+    assert gpus_per_scorer(ResourceConfig(gpus_per_worker=2.0), FOUR_GPU_NODES) == 1
+    assert gpus_per_scorer(ResourceConfig(gpus_per_worker=0.5), FOUR_GPU_NODES) == 0.5
+    assert gpus_per_scorer(ResourceConfig(gpus_per_scorer=0.0), FOUR_GPU_NODES) == 0
+    assert gpus_per_scorer(ResourceConfig(), LAPTOP) == 0
+
+
+def test_workers_score_alike_on_the_same_kind_of_device_with_as_many_threads() -> None:
+    assert scores_alike(ResourceConfig(cpus_per_worker=2), LAPTOP)
+    assert scores_alike(ResourceConfig(gpus_per_scorer=0.5), FOUR_GPU_NODES)
+    assert not scores_alike(ResourceConfig(gpus_per_scorer=0.0), FOUR_GPU_NODES)
+    assert not scores_alike(ResourceConfig(cpus_per_worker=2, cpus_per_scorer=1), LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"scorers": 0}, "by each trial's first worker"),
+        (
+            {"cpus_per_worker": 8},
+            "by each trial's first worker, as there is no room for a scorer beside the trials",
+        ),
+        (
+            {"cpus_per_worker": 8, "scorers": 2},
+            "by each trial's first worker, as there is no room for a scorer beside one trial",
+        ),
+        ({"workers_per_trial": 5}, "by 1 process of 1 CPU beside the trials"),
+        (
+            {"workers_per_trial": 2, "cpus_per_worker": 2, "scorers": 2},
+            "by 2 processes of 2 CPU beside the trials",
+        ),
+    ],
+)
+def test_it_is_said_where_models_are_scored(resources: dict[str, float], expected: str) -> None:
+    assert where_scored(ResourceConfig.model_validate(resources), LAPTOP) == expected
+
+
+def test_ten_tenths_of_a_gpu_fit_on_one() -> None:
+    cluster = Cluster([NodeShape({"CPU": 16, "GPU": 1}, 1)])
+    assert slots(ResourceConfig(gpus_per_worker=0.1), cluster) == 10

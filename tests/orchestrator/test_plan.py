@@ -13,6 +13,7 @@ from orchestrator.plan import Prepared, make_plan
 from orchestrator.record import SweepFolder
 from orchestrator.spec import load_spec
 from orchestrator.sweep import prepare_folder
+from tests.orchestrator.plw import plw
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
 from trainers.errors import InputError
@@ -151,3 +152,8 @@ def test_a_damaged_record_is_named_before_anything_is_planned(finished: Path) ->
     folder.sweep_json.write_text('{"a": 1}')
     with pytest.raises(InputError, match=r"sweep\.json"):
         make_plan(load_spec(finished))
+
+
+def test_a_plan_says_where_models_are_scored(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, resources={"scorers": 0})
+    assert "\nscoring            by each trial's first worker\n" in plw("plan", path).output

@@ -9,6 +9,7 @@ from evals.scores import Score, ScoreCard
 from orchestrator.budget import Budget
 from orchestrator.plan import make_plan
 from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.scoring_queue import Scorers
 from orchestrator.search_config import BudgetConfig
 from orchestrator.spec import SweepSpec, load_spec
 from orchestrator.sweep import prepare_folder
@@ -22,7 +23,15 @@ PLW = "loss.prompt_loss_weight"
 class Bench:
     """A sweep's folder and queue, whose trials a test ends by hand."""
 
-    def __init__(self, folder: Path, budget: BudgetConfig | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        budget: BudgetConfig | None = None,
+        *,
+        scorers: Scorers | None = None,
+        has_others_score: bool = True,
+        **changes: Any,
+    ) -> None:
         path = write_spec(folder, **changes)
         self.spec: SweepSpec = load_spec(path)
         prepared = make_plan(self.spec)
@@ -38,9 +47,12 @@ class Bench:
             Budget(
                 budget or BudgetConfig(),
                 gpus_per_trial=2,
+                gpus_per_scorer=0.5,
                 price_per_gpu_hour=3.0,
                 now=lambda: self.clock,
             ),
+            scorers,
+            has_others_score=has_others_score,
         )
 
     def next_trial(self) -> QueuedJob | None:

@@ -1,0 +1,205 @@
+"""Scoring beside the training, on a Ray node that takes the machine for one of four cores."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.plw import Workplace, kill_all, make_workplace, poll
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+NUM_STEPS = 60
+HEAD = """
+import sys, ray
+from orchestrator.ray_cluster import ray_cluster
+with ray_cluster(None, num_cpus=4):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator["Head"]:
+    command = [sys.executable, "-c", HEAD]
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        # A node of one's own asks for a token, which whoever connects has to be told to show.
+        environment.setenv("RAY_AUTH_MODE", "token")
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, "the node did not start"
+        yield Head(process.pid, address)
+        process.communicate("")
+
+
+class Head:
+    """A Ray node of four cores, whatever the machine has."""
+
+    def __init__(self, pid: int, address: str) -> None:
+        self.pid, self.address = pid, address
+
+    def scorers_at_work(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            try:
+                if "ray::Scorer.score" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+def two_trials(folder: Path, **resources: Any) -> Workplace:
+    """Two trials of two ranks, one at a time, so that two of four cores are left for scorers."""
+    return make_workplace(
+        folder,
+        resources={
+            "workers_per_trial": 2,
+            "cpus_per_worker": 1,
+            "max_concurrent_trials": 1,
+            **resources,
+        },
+        schedule={"steps": NUM_STEPS},
+        search={"space": {"loss.prompt_loss_weight": [0, 0.1]}},
+        evals={"long_generation": {"examples": 12, "max_new_tokens": 120, "invert": True}},
+    )
+
+
+def sweep(workplace: Workplace, head: Head) -> None:
+    done = workplace.plw("sweep", "sweep.yaml", "--address", head.address, timeout_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def start(workplace: Workplace, head: Head) -> subprocess.Popen[str]:
+    return workplace.start("sweep", "sweep.yaml", "--address", head.address)
+
+
+def trial_folder(workplace: Workplace, index: int) -> Path:
+    return workplace.sweep / "trials" / str(workplace.trials()[index]["id"])
+
+
+def scores(workplace: Workplace) -> list[Any]:
+    """Scores and samples of both trials and of the untuned model."""
+    [base] = (workplace.sweep / "bases").iterdir()
+    folders = [trial_folder(workplace, 0), trial_folder(workplace, 1), base]
+    cards = [json.loads((folder / "scores.json").read_text())["scores"] for folder in folders]
+    return [cards, [(folder / "samples.jsonl").read_text() for folder in folders]]
+
+
+def wait_for_scoring(workplace: Workplace, head: Head, driver: subprocess.Popen[str]) -> None:
+    """Wait until a scorer is at work on the first trial; the untuned model has its own."""
+
+    def is_at_work() -> bool:
+        assert driver.poll() is None, driver.communicate()[0]
+        trials = workplace.trials()
+        if not trials or trials[0]["state"] != "scoring" or trials[0]["note"] is not None:
+            return False
+        return bool(head.scorers_at_work())
+
+    poll(is_at_work, "the scoring of the first trial", timeout_s=400)
+
+
+def check_trained_once(workplace: Workplace) -> None:
+    """Both trials are done, by one training each."""
+    assert [t["state"] for t in workplace.trials()] == ["done", "done"]
+    assert [t["attempts"] for t in workplace.trials()] == [1, 1]
+    for index in range(2):
+        lines = (trial_folder(workplace, index) / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [*range(1, NUM_STEPS + 1)]
+
+
+class TestOverlap:
+    @pytest.fixture(scope="class")
+    def workplace(self, tmp_path_factory: pytest.TempPathFactory, head: Head) -> Workplace:
+        workplace = two_trials(tmp_path_factory.mktemp("beside"))
+        sweep(workplace, head)
+        return workplace
+
+    def test_a_trial_is_scored_while_the_next_one_trains(self, workplace: Workplace) -> None:
+        check_trained_once(workplace)
+        first, second = trial_folder(workplace, 0), trial_folder(workplace, 1)
+        first_step = json.loads((second / "metrics.jsonl").read_text().splitlines()[0])["time"]
+        assert (first / "train.json").stat().st_mtime < first_step
+        assert first_step < (first / "scores.json").stat().st_mtime
+
+    def test_the_untuned_model_is_scored_beside_the_first_training(
+        self, workplace: Workplace
+    ) -> None:
+        [base] = (workplace.sweep / "bases").iterdir()
+        trained_at = (trial_folder(workplace, 0) / "train.json").stat().st_mtime
+        scorer_began = (base / "log.txt").stat().st_mtime
+        assert scorer_began < trained_at or (base / "scores.json").stat().st_mtime < trained_at
+
+    def test_the_time_of_a_scorer_is_counted(self, workplace: Workplace) -> None:
+        first = workplace.trials()[0]
+        assert 0 < first["eval_seconds"] <= first["scorer_seconds"]
+        assert first["busy_seconds"] >= first["train_seconds"]
+
+    def test_the_log_says_where_models_are_scored(self, workplace: Workplace) -> None:
+        log = (workplace.sweep / "sweep.log").read_text()
+        assert "models are scored by 1 process of 1 CPU beside the trials" in log
+
+    def test_mlflow_has_the_scores(self, workplace: Workplace) -> None:
+        children = [run for run in workplace.runs() if "mlflow.parentRunId" in run.data.tags]
+        assert [run.info.status for run in children] == ["FINISHED", "FINISHED"]
+        assert all("multiple_choice_accuracy" in run.data.metrics for run in children)
+
+    def test_scores_are_bitwise_those_of_the_trial_s_own_worker(
+        self, workplace: Workplace, head: Head, tmp_path: Path
+    ) -> None:
+        alone = two_trials(tmp_path, scorers=0)
+        sweep(alone, head)
+        assert "scored by each trial's first worker" in (alone.sweep / "sweep.log").read_text()
+        assert scores(alone) == scores(workplace)
+
+
+def test_a_killed_scorer_is_replaced_and_nothing_is_trained_again(
+    tmp_path: Path, head: Head
+) -> None:
+    workplace = two_trials(tmp_path, scorers=2)
+    driver = start(workplace, head)
+    wait_for_scoring(workplace, head, driver)
+    for process in head.scorers_at_work():
+        process.kill()
+    trained_at = (trial_folder(workplace, 0) / "train.json").stat().st_mtime
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+    trial_id = workplace.trials()[0]["id"]
+    log = (workplace.sweep / "sweep.log").read_text()
+    assert f"scoring trial {trial_id} failed, it is tried again: the scoring process died" in log
+    check_trained_once(workplace)
+    assert (trial_folder(workplace, 0) / "train.json").stat().st_mtime == trained_at
+
+
+@pytest.mark.parametrize("ended_by", ["SIGKILL", "SIGINT"])
+def test_a_trained_trial_is_scored_by_the_next_run_without_training(
+    tmp_path: Path, head: Head, ended_by: str
+) -> None:
+    workplace = two_trials(tmp_path, scorers=2)
+    driver = start(workplace, head)
+    wait_for_scoring(workplace, head, driver)
+    if ended_by == "SIGKILL":
+        kill_all(driver)
+    else:
+        os.killpg(driver.pid, signal.SIGINT)
+        output, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 1, output
+        assert workplace.trials()[0]["state"] == "interrupted"
+    assert not (trial_folder(workplace, 0) / "scores.json").exists()
+    trained_at = (trial_folder(workplace, 0) / "train.json").stat().st_mtime
+    sweep(workplace, head)
+    assert [t["state"] for t in workplace.trials()] == ["done", "done"]
+    assert workplace.trials()[0]["attempts"] == 1
+    assert (trial_folder(workplace, 0) / "train.json").stat().st_mtime == trained_at
