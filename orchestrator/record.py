@@ -90,7 +90,10 @@ class TrackingRecord(BaseModel):
 
 
 class SweepRecord(BaseModel):
-    """A sweep: the resolved spec, its trials in order, and the circumstances it ran under."""
+    """A sweep: the resolved spec, its trials in order, and the circumstances it ran under.
+
+    `end_reason` says why it ended before all that it could have tried was done, if it did.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,6 +105,7 @@ class SweepRecord(BaseModel):
     trial_ids: list[str]
     bases: list[BaseRecord]
     environment: dict[str, Any]
+    end_reason: str | None = None
 
 
 class SweepFolder:

@@ -109,11 +109,7 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
             *_trial_rows(tried, columns),
             *_untuned_rows(base_labels(sweep.bases), untuned, columns),
         ],
-        "failures": [
-            {"trial": _name(trial), "reason": _shorten(trial.error)}
-            for trial in trials
-            if trial.state == "failed"
-        ],
+        "failures": _failures(trials),
         "caveats": redact(
             [
                 *caveats(sweep, findings, None not in untuned.values()),
@@ -291,6 +287,15 @@ def _searched(trial: TrialRecord) -> str:
 
 def _state(trial: TrialRecord) -> str:
     return f"{trial.state}, {trial.attempts} attempts" if trial.attempts > 1 else trial.state
+
+
+def _failures(trials: Iterable[TrialRecord]) -> list[dict[str, str]]:
+    """Each reason once, with the trials that failed for it."""
+    by_reason: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.state == "failed":
+            by_reason.setdefault(_shorten(trial.error), []).append(_name(trial))
+    return [{"trial": ", ".join(names), "reason": why} for why, names in by_reason.items()]
 
 
 def _shorten(error: str | None) -> str:

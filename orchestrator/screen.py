@@ -1,6 +1,7 @@
 """What the commands print for people."""
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -128,9 +129,8 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     if outcome.num_skipped:
         were = "was" if outcome.num_skipped == 1 else "were"
         click.echo(f"{trials_phrase(outcome.num_skipped)} {were} done before and {were} skipped.")
-    for trial in folder.read_trials():
-        if trial.state == "failed":
-            click.echo(f"failed: {trial.id}: {trial.error}; see {folder.trial(trial.id)}/log.txt")
+    for line in _failures(folder):
+        click.echo(line)
     if outcome.num_stopped:
         click.echo(f"{trials_phrase(outcome.num_stopped)} stopped early for falling behind.")
     if outcome.end_reason is not None:
@@ -154,6 +154,17 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     click.echo(f"  plw report {shown}      write the report again")
     click.echo(f"  plw status {shown}      the trials at a glance")
     click.echo(f"  plw ui {shown}          browse runs, metrics and samples in MLflow")
+
+
+def _failures(folder: SweepFolder) -> Iterator[str]:
+    """A line for each reason that trials failed for, with all of them and one log to look at."""
+    by_reason: dict[str, list[str]] = {}
+    for trial in folder.read_trials():
+        if trial.state == "failed":
+            reason = trial.error or "no reason recorded"
+            by_reason.setdefault(reason, []).append(trial.id)
+    for reason, ids in by_reason.items():
+        yield f"failed: {', '.join(ids)}: {reason}; see {folder.trial(ids[0])}/log.txt"
 
 
 def trials_phrase(count: int) -> str:

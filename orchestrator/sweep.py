@@ -289,6 +289,7 @@ def _run(
         tracker.finish("KILLED")
         raise
     _mark_interrupted(folder)
+    folder.write_sweep(folder.read_sweep().model_copy(update={"end_reason": end_reason}))
     states = Counter(trial.state for trial in folder.read_trials())
     write_report(folder)
     status: FinalStatus = "FAILED" if states["failed"] else "FINISHED"
