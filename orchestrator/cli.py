@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from orchestrator import __version__, cli_models, cli_sweeps
+from orchestrator import __version__, cli_models, cli_submit, cli_sweeps
 from orchestrator.cli_options import json_option, spec_arguments
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -169,8 +169,11 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for command in (*cli_models.COMMANDS, *cli_sweeps.COMMANDS):
+for command in (*cli_models.COMMANDS, *cli_submit.COMMANDS, *cli_sweeps.COMMANDS):
     main.add_command(command)
+for command in (cli_sweeps.status, cli_sweeps.logs, cli_sweeps.stop, cli_sweeps.report):
+    cli_submit.on_cluster(command)
+cli_submit.ui_on_cluster(cli_sweeps.ui)
 
 if __name__ == "__main__":
     main()

@@ -10,6 +10,8 @@ import ray
 from ray._private.state import state as ray_state
 
 from orchestrator.address import no_cluster
+from orchestrator.nodes import DIGEST_VARIABLE
+from orchestrator.packages import code_digest
 from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
 from trainers.config_file import read_yaml
 
@@ -35,12 +37,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         "address": address or "local",
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {
-            "env_vars": {
-                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-        },
+        "runtime_env": _worker_environment(is_local=address is None),
         **local,
     }
     try:
@@ -58,6 +55,20 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         )
     finally:
         ray.shutdown()
+
+
+def _worker_environment(*, is_local: bool) -> dict[str, Any]:
+    """What Ray's processes have on each node."""
+    variables = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if is_local:
+        return {"env_vars": variables}
+    return {
+        "env_vars": {**variables, "OMP_WAIT_POLICY": "PASSIVE", DIGEST_VARIABLE: code_digest()},
+        "worker_process_setup_hook": "orchestrator.network.set_interfaces",
+    }
 
 
 def _connect(options: dict[str, Any], tries: int) -> None:

@@ -187,7 +187,9 @@ class Host:
 
     def _kept(self) -> list[str]:
         """Commands that carry what it needs of this machine's /tmp into its own."""
-        needed = {Path(sys.prefix), Path(sys.base_prefix)} | ({ROOT} if self.has_checkout else set())
+        needed = {Path(sys.prefix), Path(sys.base_prefix)} | (
+            {ROOT} if self.has_checkout else set()
+        )
         commands = []
         for path in sorted(one for one in needed if one.is_relative_to("/tmp")):
             inside = self.state / "tmp" / path.relative_to("/tmp")
