@@ -104,7 +104,7 @@ def on_cluster(command: click.Command) -> click.Command:
 
 
 def ui_on_cluster(command: click.Command) -> click.Command:
-    """`plw ui` that, given a cluster, opens a tunnel to the MLflow and the dashboard of its head."""
+    """`plw ui` that, given a cluster, opens a tunnel to its head's MLflow and dashboard."""
     here = command.callback
     assert here is not None
 

@@ -4,7 +4,9 @@ The only module that talks to Ray's job server. A job's metadata says which swee
 """
 
 import asyncio
+import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -23,6 +25,11 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # A tunnel that breaks, as when a laptop sleeps, is no end of a sweep.
 SILENCE_S = 60.0
 POLL_S = 1.0
+NO_SUCH_COMMAND = 127
+# What Ray's job manager says into the log of each job.
+_OF_RAY = re.compile(
+    r"^(\S+ \S+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
+)
 _GET_TOKEN = (
     "copy ~/.ray/auth_token from the machine that ran `ray up` (mode 600), or from the head"
 )
@@ -50,6 +57,7 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)
         try:
             return cls(JobSubmissionClient(address), address)
         except AuthenticationError as error:
@@ -108,7 +116,7 @@ class Jobs:
                 for text in self._tail(job_id, num_shown):
                     num_shown += len(text)
                     heard_at = time.monotonic()
-                    show(text)
+                    show(_OF_RAY.sub("", text))
                 job = self._client.get_job_info(job_id)
                 heard_at = time.monotonic()
             except Exception as error:
@@ -205,6 +213,11 @@ def _exit_code(job: "JobDetails") -> int:
         return 0
     if job.driver_exit_code is None and job.message:
         raise TrainingError(str(job.message).strip().splitlines()[-1])
+    if job.driver_exit_code == NO_SUCH_COMMAND:
+        raise TrainingError(
+            "the cluster's head found no python: let its `ray start` have the environment's bin "
+            "folder first on PATH, as cluster.yaml does"
+        )
     return 2 if job.driver_exit_code == 2 else 1
 
 

@@ -1,7 +1,7 @@
 """Which network interface the ranks of a node talk through.
 
-Gloo takes the one that the host's own name resolves to, which on many systems is loopback, and
-ranks on two hosts then wait for each other until they give up. NCCL may take one that leads nowhere.
+Gloo takes the one that the host's own name resolves to, which on many systems is loopback: ranks
+on two hosts then do not find each other. NCCL may take one that leads nowhere.
 """
 
 import os

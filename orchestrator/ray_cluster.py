@@ -1,6 +1,7 @@
 """The Ray cluster that a sweep runs on: connect to it or start one, and see what it holds."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
 from trainers.config_file import read_yaml
 
 LOCAL_STARTS = 3
+HOSTS_TIMEOUT_S = 180.0
 # Where `ray up` puts the configuration on the head of the cluster that it launches.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
@@ -48,6 +50,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         reason = str(error).strip().splitlines()[0]
         raise no_cluster(address, reason) from error
     try:
+        if address is not None:
+            _await_hosts()
         yield Cluster(
             nodes=_nodes_now(),
             may_become=[] if address is None else _nodes_to_come(),
@@ -81,6 +85,21 @@ def _connect(options: dict[str, Any], tries: int) -> None:
             if left == 0 or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+
+
+def _await_hosts() -> None:
+    """Return once all hosts of one's own are there, or long enough after they should be.
+
+    Nothing says how large they are before that, and `ray up` returns when the head is.
+    """
+    launched_with = LAUNCHED_WITH.expanduser()
+    provider = read_yaml(launched_with)["provider"] if launched_with.exists() else {}
+    if provider.get("type") != "local":
+        return
+    expected = len(provider.get("worker_ips", [])) + 1
+    deadline = time.monotonic() + HOSTS_TIMEOUT_S
+    while len(_nodes_now()) < expected and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def _nodes_now() -> list[NodeShape]:

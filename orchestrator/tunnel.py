@@ -23,7 +23,8 @@ TUNNEL_CHECK_S = 5.0
 _OPEN = """
 import sys
 from ray.autoscaler.sdk import run_on_cluster
-run_on_cluster(sys.argv[1], cmd="cat > /dev/null", port_forward=[(int(sys.argv[2]), int(sys.argv[3]))])
+ports = (int(sys.argv[2]), int(sys.argv[3]))
+run_on_cluster(sys.argv[1], cmd="cat > /dev/null", port_forward=[ports])
 """
 
 

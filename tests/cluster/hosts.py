@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,9 @@ def why_not() -> str | None:
     if missing:
         return f"{', '.join(missing)} missing: apt-get install {PACKAGES}"
     probe = f"plw{os.getpid()}-probe"
-    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
+    made = subprocess.run(
+        ["ip", "netns", "add", probe], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         return f"this machine allows no network namespaces: {made.stderr.strip()}"
     subprocess.run(["ip", "netns", "delete", probe], check=False, capture_output=True)
@@ -129,10 +132,12 @@ class Host:
         )
         log = (self.state / "sshd.log").open("ab")
         self.process = subprocess.Popen(
-            # Whatever ends this process ends its hosts.
-            ["setpriv", "--pdeathsig", "KILL", *("ip", "netns", "exec", self.netns)]
-            + ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
-            + ["/bin/sh", "-c", script],
+            [
+                # Whatever ends this process ends its hosts.
+                *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.netns),
+                *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child"),
+                *("--mount-proc", "/bin/sh", "-c", script),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -321,13 +326,16 @@ def host_environment() -> dict[str, str]:
     }
 
 
-def wait_until(condition, what: str, timeout_s: float) -> None:  # type: ignore[no-untyped-def]
-    """Return as soon as `condition()` holds; fail with `what` was waited for after `timeout_s`."""
-    waited = 0.0
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+    """Return as soon as `condition` holds.
+
+    Raises:
+        AssertionError: it did not within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert waited < timeout_s, f"waited {timeout_s} s for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
         PAUSE.wait(0.2)
-        waited += 0.2
 
 
 def _run(*command: str) -> None:
