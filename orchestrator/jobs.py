@@ -57,7 +57,9 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)
+        # They turn their own levels up when they are imported, and tell of each upload.
+        for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
+            logging.getLogger(f"ray{name}").setLevel(logging.WARNING)
         try:
             return cls(JobSubmissionClient(address), address)
         except AuthenticationError as error:
