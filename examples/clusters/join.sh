@@ -16,6 +16,8 @@ keep_joined() {
 
 if [ "${2:-}" = --stay ]; then
     export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+    # A busy host takes longer to start an agent or a worker than the half minute that Ray gives it.
+    export RAY_agent_register_timeout_ms=300000 RAY_worker_register_timeout_s=300
     export PATH=$HOME/plw/bin:$PATH
     ulimit -n 65536
     keep_joined

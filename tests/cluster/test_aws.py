@@ -70,6 +70,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     for name in ("ssh", "rsync"):
         (programs / name).write_text(NOTE_TAKER.format(python=sys.executable))
         (programs / name).chmod(0o755)
+    patch = pytest.MonkeyPatch()
+    # Ray attaches policies of AWS itself, which moto leaves out unless it is told.
+    patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
     server = moto_server.ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -118,6 +121,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         yield Account(ec2=clients[0], iam=clients[1], commands=commands, sent=sent)
     finally:
         server.stop()
+        patch.undo()
 
 
 def test_the_head_is_on_demand_and_small(account: Account) -> None:
