@@ -17,7 +17,7 @@ from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
 from trainers.config_file import read_yaml
 
 LOCAL_STARTS = 3
-HOSTS_TIMEOUT_S = 180.0
+HOSTS_TIMEOUT_S = 300.0
 # Where `ray up` puts the configuration on the head of the cluster that it launches.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
