@@ -42,8 +42,11 @@ class Jobs:
         self._client, self._address = client, address
 
     @classmethod
-    def connect(cls, address: str) -> "Jobs":
+    def connect(cls, address: str, name: str | None = None) -> "Jobs":
         """The jobs of the cluster whose head answers at `address`, such as http://head:8265.
+
+        Args:
+            name: what a person calls the cluster, where that is not the address.
 
         Raises:
             InputError: none answers there, or it refuses the token.
@@ -63,7 +66,7 @@ class Jobs:
         try:
             return cls(JobSubmissionClient(address), address)
         except AuthenticationError as error:
-            raise InputError(_refused(address, has_token=has_token)) from error
+            raise InputError(_refused(name or address, has_token=has_token)) from error
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
@@ -186,7 +189,7 @@ def jobs_of(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
     from orchestrator.tunnel import DASHBOARD_PORT, tunnel
 
     with tunnel(cluster_file, DASHBOARD_PORT) as port:
-        yield Jobs.connect(f"http://127.0.0.1:{port}")
+        yield Jobs.connect(f"http://127.0.0.1:{port}", str(cluster_file))
 
 
 def _has_token() -> bool:
@@ -196,15 +199,15 @@ def _has_token() -> bool:
     return Path(path).expanduser().is_file()
 
 
-def _refused(address: str, *, has_token: bool) -> Problem:
+def _refused(name: str, *, has_token: bool) -> Problem:
     if has_token:
         return Problem(
-            message=f"the cluster at {address} refuses this machine's token: it is another one's",
+            message=f"the cluster of {name} refuses this machine's token: it is another one's",
             where="~/.ray/auth_token",
             fix=_GET_TOKEN,
         )
     return Problem(
-        message=f"the cluster at {address} wants a token, and this machine has none",
+        message=f"the cluster of {name} wants a token, and this machine has none",
         where="~/.ray/auth_token",
         fix=_GET_TOKEN,
     )
