@@ -55,14 +55,14 @@ class Jobs:
         if has_token:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         # Ray would take it instead of the address that it is given.
-        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-            os.environ.pop(name, None)
+        for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            os.environ.pop(variable, None)
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         # They turn their own levels up when they are imported, and tell of each upload.
-        for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
-            logging.getLogger(f"ray{name}").setLevel(logging.WARNING)
+        for module in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
+            logging.getLogger(f"ray{module}").setLevel(logging.WARNING)
         try:
             return cls(JobSubmissionClient(address), address)
         except AuthenticationError as error:

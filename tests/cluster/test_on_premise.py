@@ -144,7 +144,7 @@ def test_a_sweep_runs_over_both_workers_and_is_seen_from_the_laptop(
     assert "2 of 2 done" in status.stdout, status.stdout + status.stderr
     trial = cluster.trials("quiet")[0]["id"]
     logs = cluster.plw("logs", trial, "quiet", *CLUSTER)
-    assert f"step {NUM_STEPS}" in logs.stdout or str(NUM_STEPS) in logs.stdout
+    assert "trainers." in logs.stdout, logs.stdout + logs.stderr
     again = cluster.plw("submit", "quiet.yaml", *CLUSTER)
     assert "2 trials were done before and were skipped." in again.stdout
 
@@ -155,8 +155,7 @@ def test_a_host_is_killed_and_mlflow_is_away_for_a_minute(
     sweep = write_spec(cluster, "disturbed")
     assert cluster.plw("submit", sweep, *CLUSTER, "--detach").returncode == 0
     wait_until(lambda: len(cluster.steps("disturbed", 0)) > 30, "step 30", 300)
-    stopped = signal_mlflow(cluster, signal.SIGSTOP)
-    assert stopped
+    assert signal_mlflow(cluster, signal.SIGSTOP)
     victim = cluster.workers[1]
     victim.kill()
     # Off for a while, as a host is that starts again; MLflow is away for longer.
