@@ -17,8 +17,7 @@ _POINTS = """
 import json, sys
 from mlflow import MlflowClient
 client = MlflowClient(sys.argv[1])
-ids = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
-runs = client.search_runs(ids)
+runs = client.search_runs([client.get_experiment_by_name(sys.argv[2]).experiment_id])
 print(json.dumps({
     run.data.tags["plw.trial_id"]: [
         [p.step, p.timestamp, p.value]
@@ -111,9 +110,9 @@ class OnPremise:
             found.append({score["name"]: score["value"] for score in card["scores"]})
         return found
 
-    def mlflow_points(self) -> dict[str, list[list[float]]]:
+    def mlflow_points(self, sweep: str) -> dict[str, list[list[float]]]:
         """(step, time, value) of the completion losses that the head's MLflow has, by trial."""
-        done = self.head.run(sys.executable, "-c", _POINTS, MLFLOW)
+        done = self.head.run(sys.executable, "-c", _POINTS, MLFLOW, sweep)
         assert done.returncode == 0, done.stderr
         points: dict[str, list[list[float]]] = json.loads(done.stdout)
         return points

@@ -61,7 +61,7 @@ def check_done(cluster: OnPremise, sweep: str) -> None:
     """Both trials are done, and every step stands once and in order in the record and in MLflow."""
     trials = cluster.trials(sweep)
     assert [trial["state"] for trial in trials] == ["done", "done"], trials
-    points = cluster.mlflow_points()
+    points = cluster.mlflow_points(sweep)
     for index, trial in enumerate(trials):
         lines = cluster.steps(sweep, index)
         assert [line["step"] for line in lines] == [*range(1, NUM_STEPS + 1)]
