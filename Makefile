@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-fast test-full lint format clean
+.PHONY: help setup demo bench test test-fast test-full test-cluster lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,13 +25,17 @@ bench: setup $(BENCH)  ## This trainer beside TRL's, one table of ratios (BENCH_
 	@python -m benchmarks.train $(BENCH_ARGS)
 
 test: setup lint  ## Lint, fast tests and end-to-end tests
-	pytest -m "not full"
+	pytest -m "not full and not cluster"
 
 test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 	pytest
 
 test-full: setup $(BENCH)  ## Every cell of every matrix
 	pytest -m ""
+
+# Where hosts cannot be made, it says why and is content.
+test-cluster: setup  ## An on-premise cluster of namespaces, with faults (Linux, root)
+	@python -m tests.cluster || exit 0; pytest -m cluster -v tests/cluster
 
 lint: $(INSTALLED)  ## ruff and mypy --strict
 	ruff check .

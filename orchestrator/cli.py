@@ -19,6 +19,7 @@ from orchestrator import (
     cli_final,
     cli_judge,
     cli_models,
+    cli_submit,
     cli_sweeps,
 )
 from orchestrator.cli_options import json_option, spec_arguments
@@ -164,9 +165,20 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for module in (cli_analysis, cli_data, cli_final, cli_judge, cli_models, cli_sweeps):
+for module in (
+    cli_analysis,
+    cli_data,
+    cli_final,
+    cli_judge,
+    cli_models,
+    cli_submit,
+    cli_sweeps,
+):
     for command in module.COMMANDS:
         main.add_command(command)
+for command in (cli_sweeps.status, cli_sweeps.logs, cli_sweeps.stop, cli_analysis.report):
+    cli_submit.on_cluster(command)
+cli_submit.ui_on_cluster(cli_sweeps.ui)
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """The Ray cluster that a sweep runs on: connect to it or start one, and see what it holds."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,13 @@ import ray
 from ray._private.state import state as ray_state
 
 from orchestrator.address import no_cluster
+from orchestrator.nodes import DIGEST_VARIABLE
+from orchestrator.packages import code_digest
 from orchestrator.placement import MANY, Cluster, NodeShape, shapes_of_config
 from trainers.config_file import read_yaml
 
 LOCAL_STARTS = 3
+HOSTS_TIMEOUT_S = 300.0
 # Where `ray up` puts the configuration on the head of the cluster that it launches.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
@@ -35,12 +39,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         "address": address or "local",
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {
-            "env_vars": {
-                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-        },
+        "runtime_env": _worker_environment(is_local=address is None),
         **local,
     }
     try:
@@ -51,6 +50,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         reason = str(error).strip().splitlines()[0]
         raise no_cluster(address, reason) from error
     try:
+        if address is not None:
+            _await_hosts()
         yield Cluster(
             nodes=_nodes_now(),
             may_become=[] if address is None else _nodes_to_come(),
@@ -58,6 +59,20 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         )
     finally:
         ray.shutdown()
+
+
+def _worker_environment(*, is_local: bool) -> dict[str, Any]:
+    """What Ray's processes have on each node."""
+    variables = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if is_local:
+        return {"env_vars": variables}
+    return {
+        "env_vars": {**variables, "OMP_WAIT_POLICY": "PASSIVE", DIGEST_VARIABLE: code_digest()},
+        "worker_process_setup_hook": "orchestrator.network.set_interfaces",
+    }
 
 
 def _connect(options: dict[str, Any], tries: int) -> None:
@@ -70,6 +85,21 @@ def _connect(options: dict[str, Any], tries: int) -> None:
             if left == 0 or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+
+
+def _await_hosts() -> None:
+    """Return once all hosts of one's own are there, or long enough after they should be.
+
+    Nothing says how large they are before that, and `ray up` returns when the head is.
+    """
+    launched_with = LAUNCHED_WITH.expanduser()
+    provider = read_yaml(launched_with)["provider"] if launched_with.exists() else {}
+    if provider.get("type") != "local":
+        return
+    expected = len(provider.get("worker_ips", [])) + 1
+    deadline = time.monotonic() + HOSTS_TIMEOUT_S
+    while len(_nodes_now()) < expected and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def _nodes_now() -> list[NodeShape]:

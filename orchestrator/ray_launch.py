@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.mailbox import Job, Mailbox, Progress, StopKind
-from orchestrator.packages import check_packages
+from orchestrator.nodes import check_node
 from orchestrator.run_trial import JobKind, failure_kind, reason_of, score, train_rank
 
 
@@ -119,15 +119,18 @@ class WarmRanks:
 
 
 def _rank_loop(config: dict[str, Any]) -> None:
-    check_packages()
     mailbox = config["mailbox"]
     rank = ray.train.get_context().get_world_rank()
     number = 0
+    is_checked = False
     while (job := ray.get(mailbox.take.remote(number))) is not None:
         number = job.number
         if rank == 0:
             ray.get(mailbox.begin.remote())
         try:
+            if not is_checked:
+                check_node(Path(config["root"]))
+                is_checked = True
             is_complete = _do(job, config, rank)
         except BaseException as error:
             ray.get(mailbox.excuse.remote(reason_of(error), failure_kind(error)))

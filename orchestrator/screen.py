@@ -14,6 +14,7 @@ from orchestrator.bases import base_labels
 from orchestrator.caveats import overlap_caveats
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
+from orchestrator.record import SweepFolder
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from evals.judged_tasks import check_judging
 from orchestrator.address import check_address
 from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
+from orchestrator.nodes import check_nodes
 from orchestrator.placement import (
     Cluster,
     NodeShape,
@@ -253,6 +254,8 @@ def run_sweep(
             # Nothing of the sweep is written before it is known that it can run.
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
             slots(spec.resources, cluster)
+            if address is not None:
+                check_nodes(folder.root)
         to_run = prepare_folder(spec, prepared, spec_path)
         outcome = _run(spec, prepared, to_run, cluster, screen, driver)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)

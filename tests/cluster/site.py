@@ -1,0 +1,132 @@
+"""An on-premise cluster as the docs bring it up: a laptop outside, a head and two workers."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.hosts import ROOT, Host, Site, site_in, wait_until
+
+ON_PREMISE = ROOT / "examples" / "clusters" / "on-premise.yaml"
+RUNS = "/mnt/sweeps"
+MLFLOW = "http://127.0.0.1:5000"
+_POINTS = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient(sys.argv[1])
+runs = client.search_runs([client.get_experiment_by_name(sys.argv[2]).experiment_id])
+print(json.dumps({
+    run.data.tags["plw.trial_id"]: [
+        [p.step, p.timestamp, p.value]
+        for p in client.get_metric_history(run.info.run_id, "completion_loss")
+    ]
+    for run in runs if "plw.trial_id" in run.data.tags
+}))
+"""
+
+
+class OnPremise:
+    """The hosts of examples/clusters/on-premise.yaml and what a person does with them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.head, *self.workers = (site.add(name) for name in ("head", "worker-1", "worker-2"))
+        for host in (self.head, *self.workers):
+            install_compiled_operation(host)
+        self.laptop = site.add(
+            "laptop", subnet="outside", has_storage=False, has_firewall=False, has_checkout=True
+        )
+        self.laptop.environment["PYTHONPATH"] = str(ROOT)
+        key = self.laptop.home / ".ssh" / "id_ed25519"
+        shutil.copy(site.key, key)
+        key.chmod(0o600)
+        self.work = self.laptop.home / "work"
+        self.work.mkdir()
+
+    def ray(self, *arguments: str) -> str:
+        """What `ray ARGUMENTS` prints on the laptop, in the checkout; it must succeed."""
+        command = f'cd {ROOT} && exec ray "$@"'
+        done = self.laptop.run("sh", "-c", command, "ray", *arguments, timeout_s=600)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout
+
+    def up(self) -> None:
+        """Bring the cluster up and wait for its workers."""
+        self.ray("get-auth-token", "--generate")
+        self.ray("up", "--yes", "--no-config-cache", str(ON_PREMISE))
+        wait_until(lambda: self.num_alive() == 3, "three hosts in the cluster", 300)
+
+    def num_alive(self) -> int:
+        """Hosts that Ray's head counts as alive."""
+        listed = self.head.run(
+            *("env", "RAY_AUTH_MODE=token", "ray", "list", "nodes", "--format", "json"),
+            *("--filter", "state=ALIVE"),
+        )
+        return len(json.loads(listed.stdout)) if listed.returncode == 0 else 0
+
+    def plw(self, *arguments: str, timeout_s: float = 900) -> Any:
+        """Run `plw ARGUMENTS` on the laptop, beside the spec."""
+        return self.laptop.run(*self._plw(arguments), timeout_s=timeout_s)
+
+    def start(self, *arguments: str) -> Any:
+        """Start `plw ARGUMENTS` on the laptop."""
+        return self.laptop.begin(*self._plw(arguments))
+
+    def _plw(self, arguments: tuple[str, ...]) -> list[str]:
+        return ["sh", "-c", 'cd ~/work && exec plw "$@"', "plw", *arguments]
+
+    def folder(self, sweep: str) -> Path:
+        """A sweep's folder on the storage, as seen from here."""
+        return self.site.storage / sweep
+
+    def trials(self, sweep: str) -> list[dict[str, Any]]:
+        """The trial records of a sweep in the order of its plan."""
+        path = self.folder(sweep) / "sweep.json"
+        if not path.exists():
+            return []
+        ids = json.loads(path.read_text())["trial_ids"]
+        files = [self.folder(sweep) / "trials" / one / "trial.json" for one in ids]
+        return [json.loads(file.read_text()) for file in files if file.exists()]
+
+    def steps(self, sweep: str, index: int) -> list[dict[str, Any]]:
+        """The logged steps of a sweep's trial."""
+        trials = self.trials(sweep)
+        if len(trials) <= index:
+            return []
+        path = self.folder(sweep) / "trials" / trials[index]["id"] / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def scores(self, sweep: str) -> list[dict[str, float]]:
+        """The scores of each trial by name."""
+        found = []
+        for trial in self.trials(sweep):
+            card = json.loads(
+                (self.folder(sweep) / "trials" / trial["id"] / "scores.json").read_text()
+            )
+            found.append({score["name"]: score["value"] for score in card["scores"]})
+        return found
+
+    def mlflow_points(self, sweep: str) -> dict[str, list[list[float]]]:
+        """(step, time, value) of the completion losses that the head's MLflow has, by trial."""
+        done = self.head.run(sys.executable, "-c", _POINTS, MLFLOW, sweep)
+        assert done.returncode == 0, done.stderr
+        points: dict[str, list[list[float]]] = json.loads(done.stdout)
+        return points
+
+
+def install_compiled_operation(host: Host) -> None:
+    """What DeepSpeed would compile for a minute at first use."""
+    compiled = Path.home() / ".cache" / "torch_extensions"
+    if compiled.is_dir():
+        shutil.copytree(compiled, host.home / ".cache" / "torch_extensions")
+
+
+@contextmanager
+def on_premise_in(folder: Path) -> Iterator[OnPremise]:
+    """The hosts, turned on, without Ray."""
+    with site_in(folder) as site:
+        yield OnPremise(site)
