@@ -54,7 +54,7 @@ class Benchmark:
         raise InputError(
             Problem(
                 message=f"{self.name} needs {' or '.join(self.files)} below evals.data_root, "
-                f"got {data_root} without",
+                f"and {data_root} does not have it",
                 fix="put the file there (docs/benchmarks.md has the layout), or leave data_root "
                 "out to take the hub's",
             )
@@ -213,7 +213,7 @@ def expanded(tasks: Sequence[TaskConfig]) -> list[TaskConfig]:
 
 def unknown_task(name: str, known: Sequence[str]) -> InputError:
     """The error for a task that lm-eval has not, with the nearest names."""
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near = get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
     return InputError(
         Problem(
             message=f"evals.tasks: there is no task {name!r}",
