@@ -80,7 +80,8 @@ def test_a_missing_file_is_named_with_its_place_in_the_layout(tmp_path: Path) ->
         check_data(config)
     assert str(refused.value) == (
         f"piqa needs piqa/validation.jsonl below evals.data_root, and {tmp_path} does not "
-        "have it; put the file there (docs/benchmarks.md has the layout), or leave data_root out to take the hub's"
+        "have it; put the file there (docs/benchmarks.md has the layout), or leave data_root "
+        "out to take the hub's"
     )
 
 
