@@ -254,9 +254,11 @@ def over_seeds(scores: Sequence[Score]) -> Estimate:
 
     quantile = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     half = quantile * spread / math.sqrt(len(values))
-    return Estimate(
-        value=mean, ci_low=mean - half, ci_high=mean + half, interval="seeds", num_items=num_items
-    )
+    low, high = mean - half, mean + half
+    if scores[0].unit.startswith("share"):
+        # Student's t knows no bounds, and with two seeds goes far beyond them.
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(value=mean, ci_low=low, ci_high=high, interval="seeds", num_items=num_items)
 
 
 def _best(points: Sequence[Point], *, higher_is_better: bool) -> Point | None:

@@ -151,6 +151,14 @@ def test_seeds_that_agree_keep_the_items_interval_and_not_one_of_width_zero() ->
     assert (estimate.ci_low, estimate.ci_high, estimate.interval) == (0.63, 0.85, "items")
 
 
+def test_two_seeds_of_a_share_have_an_interval_within_0_and_1() -> None:
+    scores = [score(ACCURACY, (0.9, 0.8, 0.95)), score(ACCURACY, (0.8, 0.7, 0.9))]
+    estimate = over_seeds(scores)
+    # t(0.975, 1) = 12.706205, half width 12.706205 * 0.0707107 / 2**.5 = 0.63531
+    assert estimate.ci_low == pytest.approx(0.85 - 0.6353102, abs=1e-6)
+    assert estimate.ci_high == 1.0
+
+
 def test_seeds_of_one_plw_are_one_point_and_several_settings_are_several() -> None:
     trials = [
         trial(plw, seed=seed, searched={"optimizer.learning_rate": rate, "seed": seed})
