@@ -135,17 +135,26 @@ def where_scored(resources: ResourceConfig, cluster: Cluster) -> str:
 
 
 def shapes_of_config(config: Mapping[str, Any]) -> list[NodeShape]:
-    """All nodes that a cluster launched with this configuration may have.
+    """All nodes that a cluster launched with this configuration may have at once.
+
+    All its workers together are bounded by its `max_workers`, of which the largest are counted.
 
     Source: docs.ray.io/en/latest/cluster/vms/references/ray-cluster-configuration.html
     """
-    most = int(config.get("max_workers", MANY))
-    shapes = []
-    for name, kind in config.get("available_node_types", {}).items():
-        is_head = name == config.get("head_node_type")
-        count = 1 if is_head else min(most, int(kind.get("max_workers", most)))
+    left = int(config.get("max_workers", MANY))
+    kinds = dict(config.get("available_node_types", {}))
+    head = kinds.pop(config.get("head_node_type"), None)
+    shapes = [] if head is None else [NodeShape(head.get("resources", {}), 1)]
+    for kind in sorted(kinds.values(), key=_size, reverse=True):
+        count = min(left, int(kind.get("max_workers", left)))
+        left -= count
         shapes.append(NodeShape(kind.get("resources", {}), count))
     return shapes
+
+
+def _size(kind: Mapping[str, Any]) -> tuple[float, float]:
+    resources = kind.get("resources", {})
+    return float(resources.get("GPU", 0)), float(resources.get("CPU", 0))
 
 
 def why_waiting(

@@ -91,6 +91,21 @@ def test_our_cluster_runs_as_many_trials_as_it_may_have_gpu_nodes() -> None:
     assert empty.has_driver_nodes
 
 
+def test_workers_of_all_kinds_together_are_no_more_than_the_cluster_may_have() -> None:
+    small, large = {"CPU": 4, "GPU": 1}, {"CPU": 8, "GPU": 4}
+    kinds = {
+        "head": {"resources": {"CPU": 0}},
+        "small": {"resources": small, "max_workers": 3},
+        "large": {"resources": large, "max_workers": 2},
+    }
+    config = {"max_workers": 3, "head_node_type": "head", "available_node_types": kinds}
+    assert shapes_of_config(config) == [
+        NodeShape({"CPU": 0}, 1),
+        NodeShape(large, 2),
+        NodeShape(small, 1),
+    ]
+
+
 def test_a_cluster_that_grows_unseen_is_taken_at_the_word_of_the_spec() -> None:
     empty = Cluster([NodeShape({"CPU": 2}, 1)], is_fixed=False)
     at_once = ResourceConfig(gpus_per_worker=1.0, max_concurrent_trials=5)
