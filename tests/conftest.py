@@ -1,6 +1,7 @@
-"""What holds for all tests: threads that sleep while they wait, and no way out to a hub,
-and a cache of their own."""
+"""What holds for all tests: threads that sleep while they wait, no way out to a hub, a cache of
+their own, and logging as it was before."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -20,3 +21,14 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLW_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Processes of ranks and scorers set up logging; a test that does their work here does too."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)

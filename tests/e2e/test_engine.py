@@ -110,6 +110,7 @@ class TestBayesianSearch:
         assert {trial_id: after[trial_id] for trial_id in before} == before
 
 
+@pytest.mark.full
 def test_one_trial_is_stopped_and_the_others_go_on(tmp_path: Path) -> None:
     workplace = make_workplace(
         tmp_path,
@@ -140,6 +141,7 @@ def test_one_trial_is_stopped_and_the_others_go_on(tmp_path: Path) -> None:
     assert [t["state"] for t in workplace.trials()] == ["done", "done"]
 
 
+@pytest.mark.full
 def test_a_spent_budget_ends_a_sweep_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     workplace = make_workplace(
         tmp_path, evals=ONLY_HELDOUT, search={"budget": {"trials": 1}}, schedule={"steps": 4}

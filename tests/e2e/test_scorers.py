@@ -183,7 +183,7 @@ def test_a_killed_scorer_is_replaced_and_nothing_is_trained_again(
     assert (trial_folder(workplace, 0) / "train.json").stat().st_mtime == trained_at
 
 
-@pytest.mark.parametrize("ended_by", ["SIGKILL", "SIGINT"])
+@pytest.mark.parametrize("ended_by", ["SIGKILL", pytest.param("SIGINT", marks=pytest.mark.full)])
 def test_a_trained_trial_is_scored_by_the_next_run_without_training(
     tmp_path: Path, head: Head, ended_by: str
 ) -> None:

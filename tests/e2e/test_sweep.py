@@ -146,6 +146,7 @@ def steps_of(workplace: Workplace, index: int) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.full  # test_kills.py kills a worker too, of a smaller sweep
 def test_a_killed_rank_resumes_its_trial_from_the_checkpoint(two_ranks: Workplace) -> None:
     driver = two_ranks.start("sweep", "sweep.yaml")
     poll(lambda: steps_of(two_ranks, 0) > 70, "step 70 of the first trial")
@@ -163,6 +164,7 @@ def test_a_killed_rank_resumes_its_trial_from_the_checkpoint(two_ranks: Workplac
             assert two_ranks.metric_steps(run.info.run_id, "completion_loss") == [*range(1, 201)]
 
 
+@pytest.mark.full  # test_kills.py kills the driver too, of a smaller sweep
 def test_a_killed_sweep_goes_on_where_it_was(two_ranks: Workplace) -> None:
     driver = two_ranks.start("sweep", "sweep.yaml")
     poll(lambda: steps_of(two_ranks, 1) > 60, "step 60 of the second trial")
