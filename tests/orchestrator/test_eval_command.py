@@ -52,7 +52,10 @@ def test_missing_files_are_named(model: Path, tmp_path: Path) -> None:
         *("eval", str(model), "--tasks", "piqa", "--data-root", str(tmp_path)),
         *("-o", str(tmp_path / "out")),
     )
-    assert f"piqa needs piqa/validation.jsonl below evals.data_root, got {tmp_path} with" in output
+    assert (
+        f"piqa needs piqa/validation.jsonl below evals.data_root, and {tmp_path} does not have it"
+        in output
+    )
 
 
 def test_the_checkpoints_template_must_be_known_where_it_is_asked_for(
