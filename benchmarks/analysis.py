@@ -24,6 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import Options, command_line, say, wide_console
 from benchmarks.studies import GROUPS, PAPER_PLWS, Design, Study, simulate
 from orchestrator.statistics.best_weight import QuadraticFit, best_set, critical_plw
 from orchestrator.statistics.beta_glmm import fit_beta_glmm
@@ -172,12 +173,12 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
     for design, count in zip(DESIGNS, counts, strict=True):
         coverage.append(coverage_of(design, count))
         effects.append(false_effects(design, count))
-        _say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
-             f"{effects[-1]:.1%} in {count} studies", began)  # fmt: skip
+        say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
+            f"{effects[-1]:.1%} in {count} studies")  # fmt: skip
     gains = [gain_bias(DESIGNS[0], num_other, bend) for bend in BENDS]
-    _say("gains", began)
+    say("gains")
     paper = paper_false_effects(DESIGNS[0], num_paper)
-    _say("the paper's model", began)
+    say("the paper's model")
     return {
         "glmm_largest_difference": max(differences.values()),
         "coverage": coverage[0]["coverage"][OVERALL],
@@ -189,10 +190,6 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
         "paper_false_effect_rates": paper,
         "seconds": time.monotonic() - began,
     }  # fmt: skip
-
-
-def _say(what: str, began: float) -> None:
-    print(f"[{time.monotonic() - began:5.0f} s] {what}", file=sys.stderr, flush=True)
 
 
 def show(found: dict[str, Any], console: Console) -> None:
@@ -226,19 +223,12 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.analysis",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    shown.add_argument("--studies", type=int, default=2000,
-                       help="studies of the first design (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--other-studies", type=int, default=500,
-                       help="of other designs and the gains (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--paper-studies", type=int, default=100,
-                       help="studies for beta regression (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return shown
+    options: Options = {
+        "--studies": (int, 2000, "studies of the first design"),
+        "--other-studies": (int, 500, "of other designs and the gains"),
+        "--paper-studies": (int, 100, "studies for beta regression"),
+    }
+    return command_line("benchmarks.analysis", __doc__, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,9 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
-    console = Console()
-    console.width = max(console.width, 130)
-    show(found, console)
+    show(found, wide_console(130))
     return 0
 
 

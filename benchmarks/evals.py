@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import Options, command_line, result_of, say, wide_console
 from evals.benchmarks import BENCHMARKS, check_data
 from evals.config import EvalConfig, Group
 from trainers.errors import InputError
@@ -212,7 +211,7 @@ class Bench:
                 for side in sides if number % 2 == 0 else sides[::-1]:
                     run = self._run(group, side)
                     taken[side].append(run)
-                    self._say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
+                    say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
             rows.append(row(group, taken["ours"], taken["lm_eval"]))
         return rows
 
@@ -225,24 +224,8 @@ class Bench:
             threads=options.threads,
             batch_size=options.batch_size,
         )
-        with tempfile.TemporaryDirectory() as folder:
-            job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
-            job_file.write_text(json.dumps(asdict(job)))
-            child = subprocess.run(
-                [sys.executable, "-m", "benchmarks.evals", "--child", job_file, result_file],
-                env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if child.returncode != 0:
-                self._say(child.stdout)
-                raise SystemExit(child.returncode)
-            return Taken(**json.loads(result_file.read_text()))
-
-    def _say(self, line: str) -> None:
-        print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+        command = ["-m", "benchmarks.evals", "--child"]
+        return Taken(**result_of(command, asdict(job), threads=options.threads))
 
 
 def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
@@ -261,12 +244,7 @@ def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.evals",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options: dict[str, tuple[type, Any, str]] = {
+    options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "folder, hub name or demo:..."),
         "--data-root": (str, None, "folder of local files, as evals.data_root"),
         "--limit": (int, 100, "items of each benchmark"),
@@ -275,10 +253,8 @@ def parser() -> argparse.ArgumentParser:
         "--threads": (int, os.cpu_count(), "threads of each side"),
         "--batch-size": (int, 16, "lm-eval's; ours finds its own"),
     }
-    for name, (kind, default, text) in options.items():
-        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown = command_line("benchmarks.evals", __doc__, options)
     shown.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
-    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
     shown.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return shown
 
@@ -309,9 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.model}, {options.limit} items a benchmark, {options.threads} threads,"
         f" lm-eval's batches of {options.batch_size}, {options.rounds} rounds"
     )
-    console = Console()
-    console.width = max(console.width, 120)
-    console.print(table(rows, title))
+    wide_console(120).print(table(rows, title))
     return 0
 
 
