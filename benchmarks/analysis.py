@@ -98,7 +98,10 @@ def _place(vertex: float) -> str:
 
 
 def coverage_of(design: Design, num_studies: int) -> dict[str, Any]:
-    """Coverage by answer and by where the top lies, with the median width in w_p."""
+    """Coverage by answer and by where the top lies, with the median width in w_p.
+
+    That of a place where no top lies is None.
+    """
     found = [held_in(simulate(design, seed)) for seed in range(num_studies)]
     held = np.array([one.held for one in found])
     places = np.array([one.places for one in found])
@@ -107,10 +110,14 @@ def coverage_of(design: Design, num_studies: int) -> dict[str, Any]:
         "design": design.name,
         "studies": num_studies,
         "coverage": {name: float(held[:, each].mean()) for each, name in enumerate(ANSWERS)},
-        "coverage_by_place": {place: float(held[places == place].mean()) for place in PLACES},
+        "coverage_by_place": {place: _share(held[places == place]) for place in PLACES},
         "share_by_place": {place: float((places == place).mean()) for place in PLACES},
         "median_width": float(np.median(widths[:, 0])),
     }
+
+
+def _share(held: NDArray[np.bool_]) -> float | None:
+    return float(held.mean()) if held.size else None
 
 
 def false_effects(design: Design, num_studies: int) -> float:
@@ -202,7 +209,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         table.add_column(name.replace("_", " "), justify="left" if name == "design" else "right")
     for one in found["designs"]:
         shares = [*one["coverage"].values(), *one["coverage_by_place"].values()]
-        table.add_row(one["design"], str(one["studies"]), *(f"{share:.1%}" for share in shares),
+        shown = ["-" if share is None else f"{share:.1%}" for share in shares]
+        table.add_row(one["design"], str(one["studies"]), *shown,
                       f"{one['median_width']:.2f}", f"{one['false_effect_rate']:.1%}")  # fmt: skip
     console.print(table)
     table = Table(title="reported less true gain over PLW 0, in points", title_justify="left",
