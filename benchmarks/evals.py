@@ -140,7 +140,8 @@ def run_job(job: Job, began: float) -> Taken:
     from evals.answers import Answers
     from evals.lm_model import BenchmarkModel
     from evals.model import load_model, quiet
-    from evals.tasks import load_task, planned_tasks, quiet_lm_eval
+    from evals.task_names import quiet_lm_eval
+    from evals.tasks import load_task, planned_tasks
 
     torch.set_num_threads(job.threads)
     planned = planned_tasks(EvalConfig.model_validate(job.evals))
