@@ -24,7 +24,7 @@ def test_a_typo_in_a_task_shows_the_nearest_names() -> None:
         "evals.tasks: there is no task 'arc_chalenge'; did you mean arc_challenge or arc_easy?"
     )
     assert str(unknown_task("alpacaeval", [])).endswith("; did you mean alpaca_eval?")
-    assert str(unknown_task("short_generations", [])).endswith("; did you mean short_generation?")
+    assert str(unknown_task("multiple_choise", [])).endswith("; did you mean multiple_choice?")
 
 
 @pytest.mark.parametrize("tasks", [["piqa", "multiple_choice"], ["hellaswag", "piqa"]])
@@ -47,7 +47,7 @@ def test_a_name_that_was_not_seen_before_is_looked_for_in_lm_eval(
     assert {"hellaswag", "mmlu", "mmlu_stem"} <= set(json.loads(kept.read_text()))
     with pytest.raises(InputError) as refused:
         check_data(EvalConfig.model_validate({"tasks": ["helaswag", "pica", "mmlu"]}))
-    assert [str(problem) for problem in refused.value.problems] == [
-        "evals.tasks: there is no task 'helaswag'; did you mean hellaswag or swag?",
-        "evals.tasks: there is no task 'pica'; did you mean piqa?",
-    ]
+    helaswag, pica = [str(problem) for problem in refused.value.problems]
+    assert helaswag.startswith("evals.tasks: there is no task 'helaswag'; did you mean hellaswag")
+    assert "there is no task 'pica'" in pica
+    assert " piqa " in pica
