@@ -160,6 +160,7 @@ def started(record: TrialRecord) -> TrialRecord:
             "state": "training",
             "error": None,
             "note": None,
+            "is_scored_beside": False,
             "started_at": record.started_at or now(),
         }
     )
