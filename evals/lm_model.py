@@ -288,7 +288,7 @@ def in_template(
         # The other templates show one turn.
         turns = [Message(role="user", content="\n\n".join(turn.content for turn in turns))]
     answered = Message(role="assistant", content="")
-    return template.prompt_text(Example(id="benchmark", messages=(*turns, answered))) + opening
+    return template.render_prompt(Example(id="benchmark", messages=(*turns, answered))) + opening
 
 
 def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:
