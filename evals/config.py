@@ -104,9 +104,11 @@ class EvalConfig(EvalSection):
         examples=16, max_new_tokens=64, invert=True
     )
     memorisation: MemorisationConfig | None = None
-    tasks: list[Annotated[TaskConfig, BeforeValidator(_task_of_name)]] = Field(
-        default=[], description="Benchmarks of lm-eval, by name."
-    )
+    tasks: list[
+        Annotated[
+            TaskConfig, BeforeValidator(_task_of_name, json_schema_input_type=str | TaskConfig)
+        ]
+    ] = Field(default=[], description="Benchmarks of lm-eval, by name.")
     benchmarks: list[BenchmarkConfig] = Field(default=[], description="Benchmarks of one's own.")
     alpaca_eval: AlpacaEvalConfig | None = None
     pandalm: PandaLMConfig | None = None
