@@ -110,10 +110,11 @@ class Trials:
             return 2 * half[..., 0]
         names = self.groups if group == OVERALL else (group,)
         moved = [
-            (special.expit(self.levels[name] + half) - special.expit(self.levels[name] - half))
-            .mean(axis=-1)
+            (
+                special.expit(self.levels[name] + half) - special.expit(self.levels[name] - half)
+            ).mean(axis=-1)
             for name in names
-        ]  # fmt: skip
+        ]
         return np.asarray(POINTS * np.mean(moved, axis=0))
 
 
@@ -217,8 +218,9 @@ def _means(
 
 def _benchmark_numbers(rows: Sequence[ScoreRow]) -> Ints:
     """The benchmark of each row, counted anew in each cell."""
-    names = {name: number for number, name in enumerate({(row.benchmark, *row.cell): 0
-                                                         for row in rows})}  # fmt: skip
+    names = {
+        name: number for number, name in enumerate({(row.benchmark, *row.cell): 0 for row in rows})
+    }
     return np.array([names[row.benchmark, *row.cell] for row in rows], dtype=np.int64)
 
 

@@ -39,8 +39,10 @@ def _rows(
 ) -> list[ScoreRow]:
     labels = base_labels(sweep.bases)
     scored = [trial for trial in trials if trial.state == "done" and trial.id in cards]
-    varying = {base: _varying([trial for trial in scored if trial.base == base])
-               for base in {trial.base for trial in scored}}  # fmt: skip
+    varying = {
+        base: _varying([trial for trial in scored if trial.base == base])
+        for base in {trial.base for trial in scored}
+    }
     rows = []
     for trial in scored:
         for score in cards[trial.id].scores:
@@ -57,8 +59,9 @@ def _varying(trials: Sequence[TrialRecord]) -> list[str]:
     for trial in trials:
         for key, value in trial.searched.items():
             values.setdefault(key, set()).add(str(value))
-    return sorted(key for key, found in values.items() if len(found) > 1
-                  and key not in _OWN_COLUMNS)  # fmt: skip
+    return sorted(
+        key for key, found in values.items() if len(found) > 1 and key not in _OWN_COLUMNS
+    )
 
 
 def _row(trial: TrialRecord, score: Score, label: str, varying: Collection[str]) -> ScoreRow:

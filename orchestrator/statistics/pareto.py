@@ -58,13 +58,15 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
     return [
         FrontPoint(
             plw=float(plw),
-            points={group: float(trials.in_points(group, fitted[index, each]))
-                    for each, group in enumerate(trials.groups)},
+            points={
+                group: float(trials.in_points(group, fitted[index, each]))
+                for each, group in enumerate(trials.groups)
+            },
             is_on_front=bool(on_front[index]),
             probability=None if probability is None else float(probability[index]),
         )
         for index, plw in enumerate(plws)
-    ]  # fmt: skip
+    ]
 
 
 def is_undominated(scores: Array) -> NDArray[np.bool_]:
@@ -87,6 +89,4 @@ def _drawn_curves(scatter: Array, inverse: Array, freedom: int, rng: np.random.G
     lower = np.linalg.cholesky(wishart)
     sigma_root = root @ np.linalg.inv(np.swapaxes(lower, 1, 2))
     around = rng.standard_normal((_DRAWS, 2, num_groups))
-    return np.asarray(
-        np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2)
-    )  # fmt: skip
+    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2))
