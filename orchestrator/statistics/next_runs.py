@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.curves import Cell, Trials
+from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
 
 # Weights that are worth a trial beside those tried: the published grid, in round numbers.
 LADDER = (0.0, 0.0005, 0.002, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 NUM_RUNS = 5
+# Of more cells, as a search over other settings makes, those with most trials are looked at.
+MAX_CELLS = 8
 _NUM_PLACES = 21
 _RIDGE = 1e-3
 

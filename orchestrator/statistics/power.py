@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.best_weight import PUBLISHED_BEST_W_P
 from orchestrator.statistics.table import plw_of
+from orchestrator.transform import w_p as w_p_of
 from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]

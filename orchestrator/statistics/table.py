@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.findings import W_P_EXPONENT
+from orchestrator.transform import W_P_EXPONENT
 from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]

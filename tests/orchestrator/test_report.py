@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis import analyse
-from orchestrator.findings import w_p
 from orchestrator.plots import draw_panel, tick_weights
 from orchestrator.record import SweepFolder
 from orchestrator.report import report_json, write_report
+from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,
