@@ -14,38 +14,7 @@ from orchestrator.statistics.from_records import HELDOUT_LOSS
 
 def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
     """The caveats, the weightiest first; `has_untuned`: every untuned model was scored."""
-    if findings.is_demo:
-        yield "DEMO: its model and data are made to be small, so it shows how things work."
-    intervals = {point.interval for panel in findings.panels for point in panel.points}
-    if findings.single_seed:
-        yield (
-            "SINGLE SEED: at least one setting was trained with one seed only. Another seed can "
-            "move its score by more than the interval of its items shows."
-        )
-    if "items" in intervals:
-        yield (
-            "Intervals of settings with one seed are over items: another draw of items, not "
-            "another training seed."
-        )
-    if "seeds" in intervals:
-        yield (
-            "Intervals of settings with several seeds are over training seeds (Student t), for "
-            "these items. From two or three seeds they are wide."
-        )
-    if findings.panels and findings.is_about_plw:
-        yield (
-            "Verdicts come from a curve over all weights, with trials as the unit that is repeated "
-            "(docs/analysis.md); whether single intervals overlap decides nothing."
-        )
-        for found in (findings.scores, findings.losses):
-            name = "Held-out loss: " if found is findings.losses and findings.scores else ""
-            notes = found.notes if found is not None else ()
-            yield from (f"{name}{note}."[:1].upper() + f"{name}{note}."[1:] for note in notes)
-    if findings.unused_scores:
-        yield (
-            f"Not in the answer, because their units have no known ends: "
-            f"{', '.join(findings.unused_scores)}."
-        )
+    yield from _of_answer(findings)
     yield from _notes(sweep)
     yield from _ratios(sweep, findings)
     if findings.normalizations:
@@ -77,6 +46,42 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
         yield (
             f"{counts.stopped} of {counts.planned} trials were stopped early for falling behind "
             "and have no scores: what is left is the better part, and looks more alike than all."
+        )
+
+
+def _of_answer(findings: Findings) -> Iterator[str]:
+    """What intervals and verdicts rest on."""
+    if findings.is_demo:
+        yield "DEMO: its model and data are made to be small, so it shows how things work."
+    intervals = {point.interval for panel in findings.panels for point in panel.points}
+    if findings.single_seed:
+        yield (
+            "SINGLE SEED: at least one setting was trained with one seed only. Another seed can "
+            "move its score by more than the interval of its items shows."
+        )
+    if "items" in intervals:
+        yield (
+            "Intervals of settings with one seed are over items: another draw of items, not "
+            "another training seed."
+        )
+    if "seeds" in intervals:
+        yield (
+            "Intervals of settings with several seeds are over training seeds (Student t), for "
+            "these items. From two or three seeds they are wide."
+        )
+    if findings.panels and findings.is_about_plw:
+        yield (
+            "Verdicts come from a curve over all weights, with trials as the unit that is repeated "
+            "(docs/analysis.md); whether single intervals overlap decides nothing."
+        )
+        for found in (findings.scores, findings.losses):
+            name = "Held-out loss: " if found is findings.losses and findings.scores else ""
+            notes = found.notes if found is not None else ()
+            yield from (f"{name}{note}."[:1].upper() + f"{name}{note}."[1:] for note in notes)
+    if findings.unused_scores:
+        yield (
+            f"Not in the answer, because their units have no known ends: "
+            f"{', '.join(findings.unused_scores)}."
         )
 
 

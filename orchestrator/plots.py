@@ -5,8 +5,10 @@ which keeps global state and may look for a display.
 """
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.findings import Panel, Point, Series
@@ -22,6 +24,10 @@ SERIES_COLOURS = (BLUE, "#8a3ffc", "#00796b", "#a0215f", "#6b5900", "#37474f")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MAX_CATEGORIES = 30
+# Of a label in a legend of two columns, and of any at all.
+LEGEND_CHARACTERS = 34
+LABEL_CHARACTERS = 70
+_SECTION = re.compile(r"\b[a-z_]+\.(?=[a-z_]+ )")
 PANEL_INCHES = (5.0, 3.7)
 PNG_DPI = 150
 # On the w_p axis, whose width of 1.08 takes about 4 inches at 10 points.
@@ -126,7 +132,14 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
     if len(tried) <= MAX_MINOR_TICKS:
         axes.set_xticks([w_p(weight) for weight in tried], minor=True)
     # Below the panel: inside it there may be no place without a point.
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.2))
+    names = [name for name in axes.get_legend_handles_labels()[1] if len(name) > LEGEND_CHARACTERS]
+    axes.legend(
+        fontsize=8,
+        frameon=False,
+        ncols=1 if names else 2,
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.2),
+    )
 
 
 def draw_settings(axes: "Axes", panel: Panel) -> None:
@@ -147,6 +160,11 @@ def draw_settings(axes: "Axes", panel: Panel) -> None:
 def _short(point: Point) -> str:
     named = (f"{key.rpartition('.')[2]} {value}" for key, value in point.other_settings.items())
     return "\n".join(named)
+
+
+def _legend_label(label: str) -> str:
+    """A series' label without the sections of its settings, cut where no panel has room."""
+    return shorten(_SECTION.sub("", label), LABEL_CHARACTERS, placeholder=" ...")
 
 
 def _frame(axes: "Axes", panel: Panel) -> None:
@@ -208,7 +226,13 @@ def _draw_line(axes: "Axes", series: Series, look: dict[str, Any], *, is_only: b
     line = series.line
     if line is None:
         return
-    name = "fitted curve" if is_only else f"fitted, {series.label}" if not series.points else "_"
+    name = (
+        "fitted curve"
+        if is_only
+        else f"fitted, {_legend_label(series.label)}"
+        if not series.points
+        else "_"
+    )
     style = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1.4}
     axes.plot(line.w_p, line.value, label=name, **style)
     if is_only or not series.points:
@@ -287,7 +311,7 @@ def _draw_points(axes: "Axes", series: Series, look: dict[str, Any], *, shift: f
         color=look["color"],
         marker=look["marker"],
         markersize=5,
-        label=name,
+        label=_legend_label(name),
     )
     axes.vlines(
         [point.w_p + shift for point in with_interval],

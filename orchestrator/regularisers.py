@@ -27,7 +27,7 @@ def compare_regularisers(panel: Panel, labels: Mapping[str, str]) -> list[Compar
             for point in series.points
             if series.cell is not None and set(REGULARISERS) & set(point.other_settings)
         ]
-    references = {}
+    references: dict[tuple[str, tuple[tuple[str, str], ...]], Point] = {}
     for base, point in sorted(found, key=lambda each: each[1].prompt_loss_weight):
         if not any(point.other_settings.get(key) for key in REGULARISERS):
             references.setdefault((base, _rest(point)), point)

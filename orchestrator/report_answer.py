@@ -7,6 +7,8 @@ from orchestrator.findings import Cost, Estimate, Findings, Panel, Point, Series
 from orchestrator.statistics.telling import front_place, gain_text, verdict_title
 from orchestrator.statistics.verdicts import Answer, Verdict
 
+SMALL_P = 0.001
+
 
 def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
     """A row for each verdict: overall and groups, cells, then the held-out loss."""
@@ -30,11 +32,17 @@ def _verdict_row(verdict: Verdict, answer: Answer, panel: Panel | None) -> dict[
         "claims": verdict.claims_effect and verdict.kind != "cannot say",
         "gain": f"{gain_text(verdict, answer.unit)}",
         "unit": answer.unit,
-        "p_value": "-" if p_value is None else f"{p_value:.2g}",
+        "p_value": _p_text(p_value),
         "trials": str(verdict.num_trials),
         "basis": f"{verdict.num_weights} weights, {seeds} seed{'' if most == 1 else 's'} each",
         "untuned": panel.describe(untuned) if panel is not None and untuned is not None else "-",
     }
+
+
+def _p_text(p_value: float | None) -> str:
+    if p_value is None:
+        return "-"
+    return "< 0.001" if p_value < SMALL_P else f"{p_value:.2g}"
 
 
 def next_lines(findings: Findings) -> list[str]:
