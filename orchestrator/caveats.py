@@ -74,15 +74,21 @@ def _of_answer(findings: Findings) -> Iterator[str]:
             "Verdicts come from a curve over all weights, with trials as the unit that is repeated "
             "(docs/analysis.md); whether single intervals overlap decides nothing."
         )
-        for found in (findings.scores, findings.losses):
-            name = "Held-out loss: " if found is findings.losses and findings.scores else ""
-            notes = found.notes if found is not None else ()
-            yield from (f"{name}{note}."[:1].upper() + f"{name}{note}."[1:] for note in notes)
+        yield from _notes_on(findings)
     if findings.unused_scores:
         yield (
             f"Not in the answer, because their units have no known ends: "
             f"{', '.join(findings.unused_scores)}."
         )
+
+
+def _notes_on(findings: Findings) -> Iterator[str]:
+    """What the statistics note, once; what concerns the held-out loss alone says so."""
+    noted = findings.scores.notes if findings.scores else ()
+    own = findings.losses.notes if findings.losses else ()
+    yield from (f"{note[0].upper()}{note[1:]}." for note in noted or own)
+    if noted:
+        yield from (f"Held-out loss: {note}." for note in own if note not in noted)
 
 
 def score_caveats(shown: Iterable[Score]) -> Iterator[str]:

@@ -11,7 +11,12 @@ SMALL_P = 0.001
 
 
 def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
-    """A row for each verdict: overall and groups, cells, then the held-out loss."""
+    """A row for each verdict: overall and groups, cells, then the held-out loss.
+
+    None where PLW was the same in all trials, of which there is nothing to judge.
+    """
+    if not findings.is_about_plw:
+        return []
     panels = {panel.id: panel for panel in findings.of_kind("answer")}
     answers = [answer for answer in (findings.scores, findings.losses) if answer is not None]
     return [
@@ -34,9 +39,17 @@ def _verdict_row(verdict: Verdict, answer: Answer, panel: Panel | None) -> dict[
         "unit": answer.unit,
         "p_value": _p_text(p_value),
         "trials": str(verdict.num_trials),
-        "basis": f"{verdict.num_weights} weights, {seeds} seed{'' if most == 1 else 's'} each",
+        "basis": f"{_counted(verdict.num_weights, 'weight')}, {seeds} {_noun(most, 'seed')} each",
         "untuned": panel.describe(untuned) if panel is not None and untuned is not None else "-",
     }
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {_noun(count, noun)}"
+
+
+def _noun(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def _p_text(p_value: float | None) -> str:

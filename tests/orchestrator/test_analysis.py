@@ -229,7 +229,10 @@ def test_panels_have_raw_means_and_the_fitted_curve_goes_through_them() -> None:
         panel = panels[name]
         (series,) = panel.series
         assert series.line is not None
-        at = {round(place, 6): value for place, value in zip(series.line.w_p, series.line.value, strict=True)}
+        at = {
+            round(place, 6): value
+            for place, value in zip(series.line.w_p, series.line.value, strict=True)
+        }
         assert max(at.values()) == pytest.approx(top, abs=1)
         assert at[0.5] == pytest.approx(series.points[3].value, abs=1)
         assert series.line.low[0] < series.line.value[0] < series.line.high[0]
