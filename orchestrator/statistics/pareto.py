@@ -10,6 +10,8 @@ from orchestrator.statistics.curves import Trials
 Array = NDArray[np.float64]
 
 _DRAWS = 2000
+# Each draw compares every two weights, and no reader every two of more.
+MAX_WEIGHTS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class FrontPoint:
 
 
 def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
-    """Every tried weight in order; empty where curves cannot be fitted to all groups.
+    """Every tried weight in order, of over 40 those spread over w_p; empty where curves cannot be fitted to all groups.
 
     The groups' curves are drawn together, with the covariance that the trials' values have, from
     the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
@@ -39,8 +41,11 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
         return []
     coefficients = np.linalg.lstsq(terms, values, rcond=None)[0]
     residual = values - terms @ coefficients
-    plws = np.unique(trials.plw)
-    at = np.unique(trials.w_p)
+    plws, at = np.unique(trials.plw), np.unique(trials.w_p)
+    if len(at) > MAX_WEIGHTS:
+        evenly = np.linspace(at[0], at[-1], MAX_WEIGHTS)
+        kept = np.unique([np.abs(at - place).argmin() for place in evenly])
+        plws, at = plws[kept], at[kept]
     steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
     curves = trials.curve_terms().shape[1] // 2
     first = len(trials.cells)
