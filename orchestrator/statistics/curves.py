@@ -281,6 +281,8 @@ def lack_of_fit(trials: Trials) -> float | None:
     settings = np.unique(
         np.column_stack([trials.cell, trials.w_p])[use], axis=0, return_inverse=True
     )[1].ravel()
+    if settings.max() + 1 == len(y):
+        return None
     free = np.column_stack([np.eye(int(settings.max()) + 1)[settings], trials.learning_rate[use]])
     (squares, rank), (free_squares, free_rank) = _residual(y, terms), _residual(y, free)
     freedom = len(y) - free_rank

@@ -29,7 +29,9 @@ class FrontPoint:
 
 
 def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
-    """Every tried weight in order, of over 40 those spread over w_p; empty where curves cannot be fitted to all groups.
+    """Every tried weight in order; empty where curves cannot be fitted to all groups.
+
+    Of more than 40 weights it is those that are spread over w_p.
 
     The groups' curves are drawn together, with the covariance that the trials' values have, from
     the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
