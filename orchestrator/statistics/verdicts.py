@@ -24,6 +24,8 @@ from orchestrator.statistics.pareto import FrontPoint, pareto_front
 from orchestrator.statistics.table import ScoreRow, check_rows, plw_of
 from orchestrator.statistics.wording import (
     best_text,
+    end_text,
+    few_text,
     notes_on,
     nothing_text,
     open_text,
@@ -37,6 +39,9 @@ Kind = Literal["best", "no effect", "rises", "falls", "cannot say"]
 
 LEVEL = 0.05
 MARGIN_POINTS = 1.0
+# Scores come in steps of an item, so that with one or two trials to judge noise by, they may seem
+# to have none.
+MIN_FREEDOM = 2.5
 _NUM_PLACES = 21
 _TOUCHING = 1e-9
 
@@ -130,7 +135,7 @@ def answer(
     curves = _ordered_curves(rows, trials)
     judged = [curve for curve in curves if curve.is_judged]
     unit = unit or ("points" if shares else "units")
-    verdicts = _verdicts(judged, trials, margin, unit)
+    verdicts = _verdicts(judged, rows, trials, margin, unit)
     is_open = verdicts[0].kind == "cannot say"
     may_be_best = best_set(judged[0].fit) if judged else ()
     return Answer(
@@ -154,7 +159,7 @@ def read_verdicts(
     rows = _usable(rows, shares, higher_is_better)
     trials = collect_trials(rows, shares=shares)
     judged = [curve for curve in _ordered_curves(rows, trials) if curve.is_judged]
-    return _verdicts(judged, trials, margin, "points" if shares else "units")
+    return _verdicts(judged, rows, trials, margin, "points" if shares else "units")
 
 
 def _usable(rows: Sequence[ScoreRow], shares: bool, higher_is_better: bool) -> Sequence[ScoreRow]:
@@ -179,10 +184,12 @@ def _ordered_curves(rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
     return sorted(curves, key=lambda curve: (curve.cell is not None, curve.group != OVERALL))
 
 
-def _verdicts(curves: Sequence[Curve], trials: Trials, margin: float, unit: str) -> list[Verdict]:
+def _verdicts(
+    curves: Sequence[Curve], rows: Sequence[ScoreRow], trials: Trials, margin: float, unit: str
+) -> list[Verdict]:
     adjusted = holm([curve.p_value for curve in curves])
     verdicts = [
-        _verdict(curve, p_value, trials, margin, unit)
+        _verdict(curve, p_value, rows, trials, margin, unit)
         for curve, p_value in zip(curves, adjusted, strict=True)
     ]
     fitted = {curve.group for curve in curves}
@@ -201,11 +208,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _verdict(curve: Curve, adjusted: float, trials: Trials, margin: float, unit: str) -> Verdict:
+def _verdict(
+    curve: Curve,
+    adjusted: float,
+    rows: Sequence[ScoreRow],
+    trials: Trials,
+    margin: float,
+    unit: str,
+) -> Verdict:
     fit = curve.fit
     pieces = best_set(fit)
     difference, most = _differences(curve, trials)
+    too_little = _too_little(curve, trials, rows)
     kind, text = _say(curve, pieces, adjusted, (difference, most), margin, unit)
+    if too_little:
+        kind, text = "cannot say", too_little
     gain = corrected_gain(fit, fit.low)
     values = trials.in_points(curve.group, np.array([gain.value, gain.low, gain.high]))
     return Verdict(
@@ -213,7 +230,7 @@ def _verdict(curve: Curve, adjusted: float, trials: Trials, margin: float, unit:
         cell=curve.cell,
         kind=kind,
         text=text,
-        has_effect=adjusted < LEVEL,
+        has_effect=adjusted < LEVEL and not too_little,
         **_counts(trials, curve.group, curve.cell),
         best_plw=plw_of(fit.top),
         pieces=tuple((plw_of(start), plw_of(end)) for start, end in pieces),
@@ -227,6 +244,17 @@ def _verdict(curve: Curve, adjusted: float, trials: Trials, margin: float, unit:
         gain_low=float(values[1]),
         gain_high=float(values[2]),
     )
+
+
+def _too_little(curve: Curve, trials: Trials, rows: Sequence[ScoreRow]) -> str:
+    """Why scores say nothing although a curve goes through them; empty where they may."""
+    of_group = {row.score for row in rows if curve.group in (row.group, OVERALL)}
+    num_trials = int(_present(trials, curve.group, curve.cell).sum())
+    if trials.is_share and of_group in ({0.0}, {1.0}):
+        return end_text(num_trials, of_group.pop())
+    if curve.fit.freedom < MIN_FREEDOM:
+        return few_text(num_trials, curve.fit.freedom)
+    return ""
 
 
 def _say(
@@ -284,10 +312,7 @@ def _unfitted(group: str, trials: Trials) -> Verdict:
 
 def _counts(trials: Trials, group: str, cell: Cell | None) -> dict[str, Any]:
     """How many trials, weights and seeds of each have the group's scores."""
-    values = trials.values if group == OVERALL else trials.values[:, [trials.groups.index(group)]]
-    present = ~np.isnan(values).any(axis=1)
-    if cell is not None:
-        present &= trials.cell == trials.cells.index(cell)
+    present = _present(trials, group, cell)
     seeds: dict[tuple[int, float], set[str]] = {}
     for number in np.flatnonzero(present):
         seeds.setdefault((trials.cell[number], trials.plw[number]), set()).add(trials.seed[number])
@@ -297,3 +322,12 @@ def _counts(trials: Trials, group: str, cell: Cell | None) -> dict[str, Any]:
         "num_weights": len({plw for _, plw in seeds}),
         "num_seeds": (min(sizes), max(sizes)),
     }
+
+
+def _present(trials: Trials, group: str, cell: Cell | None) -> NDArray[np.bool_]:
+    """Which trials, in the cell, have all scores that the curve of `group` needs."""
+    values = trials.values if group == OVERALL else trials.values[:, [trials.groups.index(group)]]
+    in_cell = (
+        np.full(len(values), True) if cell is None else trials.cell == trials.cells.index(cell)
+    )
+    return np.asarray(in_cell & ~np.isnan(values).any(axis=1), dtype=np.bool_)

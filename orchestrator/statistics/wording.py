@@ -90,6 +90,22 @@ def open_text(pieces: Sequence[tuple[float, float]], p_value: float) -> str:
     )
 
 
+def few_text(num_trials: int, freedom: float) -> str:
+    """A curve goes through the scores, and too few trials are left over."""
+    return (
+        f"cannot say: {num_trials} trials leave {freedom:.0f} to judge noise by beside the curve, "
+        "and 3 are needed; a second seed of each weight would do"
+    )
+
+
+def end_text(num_trials: int, share: float) -> str:
+    """Scores that cannot tell trials apart, as where nothing is ever right."""
+    return (
+        f"cannot say: all {num_trials} trials score {share * 100:.0f}, where no weight can be seen "
+        f"to be {'worse' if share else 'better'}; take {'harder' if share else 'easier'} benchmarks"
+    )
+
+
 def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     """Why there is no curve at all."""
     if num_weights < MIN_WEIGHTS:

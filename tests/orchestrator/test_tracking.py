@@ -262,7 +262,9 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
     assert parent.data.metrics["untuned_multiple_choice_accuracy_ci_low"] == 0.441
     assert parent.data.tags["plw.trials_done"] == "4"
     note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith("Overall: cannot say: no difference between weights stands out")
+    assert note.startswith(
+        "Overall: cannot say: 4 trials leave 1 to judge noise by beside the curve"
+    )
     assert "\n| Multiple choice (points) | cannot say" in note
     assert note.startswith(parent.data.tags["answer"])
     assert parent.data.tags["answer_multiple_choice"].startswith("cannot say")

@@ -197,12 +197,46 @@ def test_scores_of_0_and_1_are_moved_by_half_an_item() -> None:
     assert np.isfinite(answer(rows).verdicts[0].p_value or np.nan)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.25, 0.0, 1.0])
+@pytest.mark.parametrize("level", [0.5, 0.25])
 @pytest.mark.parametrize("groups", [{"multiple_choice": 1}, TWO_GROUPS])
 def test_scores_that_are_all_the_same_show_no_effect(level: float, groups: dict[str, int]) -> None:
     rows = [replace(row, score=level) for row in rows_of(lambda at: 0.0, groups=groups)]
     (verdict, *_) = answer(rows).verdicts
     assert verdict.kind == "no effect"
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [(0.0, "score 0, where no weight can be seen to be better; take easier benchmarks"),
+     (1.0, "score 100, where no weight can be seen to be worse; take harder benchmarks")],
+)  # fmt: skip
+def test_scores_at_the_end_of_their_scale_show_nothing(level: float, said: str) -> None:
+    rows = [replace(row, score=level) for row in rows_of(lambda at: 0.0)]
+    (verdict, *_) = answer(rows).verdicts
+    assert (verdict.kind, verdict.has_effect) == ("cannot say", False)
+    assert said in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("num_weights", "kind"), [(4, "cannot say"), (5, "cannot say"), (6, "best")]
+)
+def test_one_seed_of_few_weights_claims_nothing_however_smooth_its_curve(
+    num_weights: int, kind: str
+) -> None:
+    weights = [0.0, 0.01, 0.1, 0.242, 0.5, 1.0][:num_weights]
+    rows = [
+        ScoreRow(
+            benchmark="a", group="multiple_choice", plw=plw, seed="0",
+            score=0.7 - 0.5 * (plw**0.30103 - 0.4) ** 2 + 1e-5 * (number % 2), num_items=1000,
+        )
+        for number, plw in enumerate(weights)
+    ]  # fmt: skip
+    (verdict,) = read_verdicts(rows)
+    assert verdict.kind == kind
+    if kind == "cannot say":
+        left = num_weights - 3
+        assert f"{num_weights} trials leave {left} to judge noise by" in verdict.text
+        assert not verdict.claims_effect
 
 
 def test_holms_adjustment() -> None:
