@@ -73,6 +73,8 @@ def evaluate_model(
     spec, evals = _spec_and_evals(spec_path, given)
     if not (data_path or spec):
         evals = _NO_EXAMPLES | evals
+    if "pandalm" in given:  # Its opponent alone.
+        given["pandalm"] = (evals.get("pandalm") or {}) | given["pandalm"]
     evals |= given
     if tasks:
         shots = evals.pop("num_fewshot", None)

@@ -56,6 +56,19 @@ def test_ones_own_benchmarks_need_no_sweep_spec(model: Path, tmp_path: Path) -> 
     assert [s["name"] for s in json.loads(result.stdout)["scores"]] == ["capitals.exact_match"]
 
 
+def test_an_opponent_leaves_pandalms_other_settings_as_they_are(
+    model: Path, tmp_path: Path
+) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"instruction": "Sing."}])
+    pandalm = {"prompts": str(prompts), "max_new_tokens": 3}
+    judge = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": None}
+    (tmp_path / "own.yaml").write_text(json.dumps({"evals": {"pandalm": pandalm, "judge": judge}}))
+    # Against itself nothing is asked.
+    arguments = ("--config", tmp_path / "own.yaml", "--opponent", model, "-o", tmp_path / "out")
+    result = _eval(model, *arguments, "--json")
+    assert json.loads(result.stdout)["signature"]["measures"]["pandalm"]["max_new_tokens"] == 3
+
+
 @pytest.mark.parametrize(
     ("evals", "message"),
     [
