@@ -258,10 +258,11 @@ def check_rows(path: Path, fault_of: Callable[[Row], str | None], fix: str) -> i
         InputError: it cannot be read, is empty, or has lines that are no items by `fault_of`.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            Problem(message=f"cannot read the items: {error}", where=str(path), fix=fix)
+            Problem(message=f"cannot read the items: {reason}", where=str(path), fix=fix)
         ) from None
     problems: list[Problem] = []
     num_items = 0
@@ -288,7 +289,17 @@ def _fault(line: str, fault_of: Callable[[Row], str | None]) -> str | None:
         row = json.loads(line)
     except ValueError as error:
         return f"is not JSON: {error}"
+    if "\\u" in line and not _is_unicode(row):
+        return r"holds half of a surrogate pair, such as \ud83d alone, which is no character"
     return fault_of(row) if isinstance(row, dict) else "must be an object"
+
+
+def _is_unicode(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_task(task: TaskConfig, config: EvalConfig) -> None:

@@ -86,8 +86,10 @@ class _Written(StoppingCriteria):  # type: ignore[misc]  # transformers is not t
                 self.ended[row] = token in self._stop_ids
                 if not self.ended[row]:
                     self.outputs[row].append(token)
-        if self._stop_texts:
-            self._look_for_texts([row for row in self.rows if not self.ended[row]])
+        still_open = [row for row in self.rows if not self.ended[row]]
+        # Of no rows, transformers decodes one text.
+        if self._stop_texts and still_open:
+            self._look_for_texts(still_open)
         ended = torch.tensor([self.ended[row] for row in self.rows], device=input_ids.device)
         if int(ended.sum()) >= math.ceil(self._share * len(ended)):
             ended[:] = True

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.judge_prompts import Messages
 from trainers.cache import cache_dir
-from trainers.files import write_json
+from trainers.files import check_output_folder, write_json
 
 # Raised whenever the same request would be put to the judge in another way.
 CACHE_VERSION = 1
@@ -53,10 +53,15 @@ def question_key(judge: str, settings: dict[str, Any], messages: Messages) -> st
 
 
 class ReplyCache:
-    """Replies by the key of their question."""
+    """Replies by the key of their question.
+
+    Raises:
+        InputError: nothing can be kept in `folder`, which is better known before asking.
+    """
 
     def __init__(self, folder: str | Path | None) -> None:
         self.folder = Path(folder).expanduser() if folder else cache_dir() / "judge"
+        check_output_folder(self.folder, where="evals.judge.cache_dir")
 
     def get(self, key: str) -> Reply | None:
         """The reply that is kept; None if none is, or its file cannot be read."""

@@ -32,6 +32,8 @@ _MAX_SHOWN = 200
 _FIRST_TRIES = 3
 # After so many questions in a row that stayed without a reply, the endpoint is taken for down.
 _MAX_UNANSWERED = 5
+# What a wrong address answers with: nothing, or the page of a portal.
+_NO_ENDPOINT = ("no connection", "web page")
 _RETRIED = frozenset({408, 409, 425, 429})
 _FATAL_FIXES = {
     401: "set the environment variable {key} to a valid key",
@@ -135,7 +137,7 @@ class JudgeClient:
     def _is_enough(self, state: RetryCallState) -> bool:
         tries = 1 + self._config.retries
         error = state.outcome.exception() if state.outcome else None
-        if not self._has_replied and isinstance(error, _NoReply) and error.kind == "no connection":
+        if not self._has_replied and isinstance(error, _NoReply) and error.kind in _NO_ENDPOINT:
             tries = min(tries, _FIRST_TRIES)
         return stop_after_attempt(tries)(state)
 
@@ -147,12 +149,12 @@ class JudgeClient:
         return wait_exponential_jitter(initial=first, max=_MAX_BACKOFF_S, jitter=first)(state)
 
     def _give_up_on(self, error: _NoReply) -> None:
-        if error.kind == "no connection" and not self._has_replied:
+        if error.kind in _NO_ENDPOINT and not self._has_replied:
+            fault = f"nothing answers at {self._url}: {error.__cause__}"
+            if error.kind == "web page":
+                fault = f"{self._url} answers with a web page"
             raise InputError(
-                Problem(
-                    message=f"nothing answers at {self._url}: {error.__cause__}",
-                    fix="check the judge's base_url, and that its server runs",
-                )
+                Problem(message=fault, fix="check the judge's base_url, and that its server runs")
             ) from None
         self._num_unanswered += 1
         if self._num_unanswered >= _MAX_UNANSWERED:
@@ -224,8 +226,11 @@ class JudgeClient:
         # Some endpoints repeat a key that they do not know.
         text = response.text.replace(self._key, "(key)") if self._key else response.text
         said = _one_line(text)
+        if response.is_redirect:
+            said = f"ask {response.headers.get('location', 'somewhere else')} instead"
         if status in _FATAL_FIXES or response.is_redirect or "insufficient_quota" in response.text:
-            fix = _FATAL_FIXES.get(status, "check the endpoint's account, and base_url")
+            other = "check base_url" if response.is_redirect else "check the endpoint's account"
+            fix = _FATAL_FIXES.get(status, other)
             key = self._config.api_key_env or "that evals.judge.api_key_env names"
             raise InputError(
                 Problem(
@@ -252,7 +257,8 @@ def _json_of(response: httpx2.Response) -> dict[str, Any]:
     try:
         content = json.loads(response.content)
     except ValueError as error:
-        raise _NoReply("broken reply") from error
+        is_page = response.content.lstrip().startswith(b"<")
+        raise _NoReply("web page" if is_page else "broken reply") from error
     if not isinstance(content, dict):
         raise _NoReply("broken reply")
     if content.get("error"):  # Some gateways say so with status 200.

@@ -210,6 +210,9 @@ class _Asker:
         if self._num_unread <= share * self._num_questions:
             return
         said = f"no reply ({reply.error})" if reply.text is None else repr(reply.text[:200])
+        mend = "take a judge that keeps to the format, or raise max_tokens if its replies are cut"
+        if reply.text is None:
+            mend = "see why the endpoint does not answer"
         raise InputError(
             Problem(
                 message=(
@@ -217,10 +220,7 @@ class _Asker:
                     f" verdict, more than the share of {share:g} that is allowed; the last: {said}"
                 ),
                 where="evals.judge.max_unparsable_share",
-                fix=(
-                    "take a judge that keeps to the format, or raise max_tokens if its replies are"
-                    " cut; the verdicts so far are kept"
-                ),
+                fix=f"{mend}; the verdicts so far are kept",
             )
         )
 

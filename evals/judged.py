@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from evals.answers import Answers
 from evals.batches import Progress
 from evals.decoding import generate
 from evals.judge_config import JudgeConfig
@@ -39,13 +40,12 @@ def measure_judged(
     """`<task>_win_rate`: the share of pairs in which the judge likes the model's output better.
 
     Also `<task>_length_controlled_win_rate` where there are pairs enough, and
-    `<task>_consistent_verdicts`; see `judged_scores`. The outputs are kept in `outputs_dir` as
-    soon as they are generated, the judge's replies one by one, so a measure that was ended goes
-    on where it stopped. `untuned_path` is the opponent where `task` has no outputs of one.
+    `<task>_consistent_verdicts`; see `judged_scores`. The outputs are kept in `outputs_dir` and
+    the judge's replies in its cache, one by one, so a measure that was ended goes on where it
+    stopped. `untuned_path` is the opponent where `task` has no outputs of one.
 
     Raises:
-        InputError: there is no untuned model, the judge cannot be asked, holds to no format, or
-            costs more than the budget.
+        InputError: the judge cannot be asked, holds to no format, or costs more than the budget.
         TrainingError: the judge has stopped replying.
     """
     total = task.num_steps
@@ -99,8 +99,10 @@ class _Answerer:
         path = folder / f"{self._task.name}-{digest[:12]}.json"
         known = _read_answers(path, digest)
         if known is None:
-            known = self._generate(loaded, on_progress)
+            answers = Answers(path.with_suffix(".answers.jsonl"), {"identity_sha256": digest})
+            known = self._generate(loaded, answers, on_progress)
             write_json(path, {"identity_sha256": digest, "outputs": known})
+            answers.discard()
         return known
 
     def of_untuned(
@@ -111,14 +113,7 @@ class _Answerer:
         judge: JudgeConfig,
     ) -> list[str]:
         """The untuned model's answers, generated once for all that are compared with it."""
-        if untuned_path is None:
-            raise InputError(
-                Problem(
-                    message=f"{self._task.name} against the untuned model, but none is known here",
-                    where=f"evals.{self._task.name}.opponent",
-                    fix="give a file of outputs, or a model folder, as the opponent",
-                )
-            )
+        assert untuned_path is not None
         folder = Path(judge.cache_dir or cache_dir()).expanduser() / "untuned"
         untuned = loaded
         if str(untuned_path) != str(model_path):
@@ -143,17 +138,24 @@ class _Answerer:
         }
         return hashlib.sha256(json.dumps(identity).encode("utf-8")).hexdigest()
 
-    def _generate(self, loaded: LoadedModel, on_progress: Progress) -> list[Sample]:
+    def _generate(
+        self, loaded: LoadedModel, answers: Answers, on_progress: Progress
+    ) -> list[Sample]:
+        """An answer for each prompt, the tokens of each kept in `answers` once they are there."""
         room = self._prompt_room(loaded)
         whole = [loaded.template.encode_prompt(r.as_example()) for r in self._task.prompts]
         prompts = [ids[-room:] for ids in whole]
-        generated = generate(
+        left = [n for n in range(len(prompts)) if answers.get(str(n)) is None]
+        num_kept = len(prompts) - len(left)
+        generate(
             loaded,
-            prompts,
+            [prompts[n] for n in left],
             max_new_tokens=self._task.max_new_tokens,
             batch_size=self._batch_size,
-            on_progress=on_progress,
+            on_progress=lambda done, _: on_progress(num_kept + done, len(prompts)),
+            on_output=lambda place, ids: answers.add(str(left[place]), ids),
         )
+        generated = [answers.get(str(n)) for n in range(len(prompts))]
         return [
             {
                 "id": record.id,

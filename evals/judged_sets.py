@@ -206,10 +206,12 @@ def _of_lines(path: Path, text: str, form: str) -> list[tuple[str, Any]]:
 
 def _fault(row: dict[str, Any], *, needs_output: bool) -> str | None:
     instruction = row.get("instruction")
-    if not isinstance(instruction, str) or not instruction.strip():
+    about = row.get("input") or ""
+    if not isinstance(about, str):
+        return f"input must be a text, got {about!r}"
+    # One of PandaLM's 170 prompts is all in its input.
+    if not isinstance(instruction, str) or not (instruction.strip() or about.strip()):
         return f"instruction must be a text that is not blank, got {instruction!r}"
-    if not isinstance(row.get("input") or "", str):
-        return f"input must be a text, got {row['input']!r}"
     if needs_output and not isinstance(row.get("output"), str):
         return f"output must be a text, got {row.get('output')!r}"
     return None

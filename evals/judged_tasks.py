@@ -83,6 +83,23 @@ def check_judging(config: EvalConfig) -> None:
         api_key(config.judge)
 
 
+def check_opponents(tasks: Sequence[JudgedTask], untuned_path: str | Path | None) -> None:
+    """Return if each of `tasks` has somebody's outputs to compare with, or can have.
+
+    Raises:
+        InputError: the opponent is the untuned model, and `untuned_path` is None.
+    """
+    for task in tasks:
+        if task.references is None and (task.opponent_model or untuned_path) is None:
+            raise InputError(
+                Problem(
+                    message=f"{task.name} against the untuned model, but none is known here",
+                    where=f"evals.{task.name}.opponent",
+                    fix="give a file of outputs, or a model folder, as the opponent",
+                )
+            )
+
+
 def _against_file(
     name: str, style: StyleName, records: list[Record], path: str, settings: JudgedConfig
 ) -> JudgedTask:

@@ -85,6 +85,8 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
         """ln p(continuation | context) of each request, and whether it is the greedy one."""
         keys = request_keys("loglikelihood", [request.args for request in requests])
         pairs = self._encode_pairs([request.args for request in requests])
+        for request, pair in zip(requests, pairs, strict=True):
+            self._refuse_unscorable(request, pair)
         of_document = groupby(range(len(requests)), key=lambda n: requests[n].doc_id)
         documents = [list(numbers) for _, numbers in of_document]
         left = [[n for n in d if self._answers.get(keys[n]) is None] for d in documents]
@@ -208,19 +210,20 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
             if not context:
                 starts = own[0] == self._prefix_id
                 before, ids = (own[:1], own[1:]) if starts else ([self._prefix_id], own)
-            found.append(self._cut(before, ids))
+            kept = before[len(ids) - self.max_length - 1 :]
+            found.append(Continuation(context_ids=kept, ids=ids))
         return found
 
-    def _cut(self, context_ids: list[int], ids: list[int]) -> Continuation:
-        if not 1 <= len(ids) <= self.max_length:
+    def _refuse_unscorable(self, request: Any, pair: Continuation) -> None:
+        if not 1 <= len(pair.ids) <= self.max_length:
             raise InputError(
                 Problem(
-                    message=f"a choice has {len(ids)} tokens, but 1 to {self.max_length} can be "
-                    "scored with this model",
+                    message=f"item {request.doc_id + 1} of {request.task_name} has a choice of "
+                    f"{len(pair.ids)} tokens, but 1 to {self.max_length} can be scored with this "
+                    f"model: {request.args[1][:40]!r}",
                     fix="leave the item out",
                 )
             )
-        return Continuation(context_ids=context_ids[len(ids) - self.max_length - 1 :], ids=ids)
 
     def _encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Token ids as lm-eval has them: with the tokenizer's own special tokens, but no second

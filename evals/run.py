@@ -28,7 +28,7 @@ from evals.items import (
 )
 from evals.judged import measure_judged
 from evals.judged_sets import digest_of
-from evals.judged_tasks import JudgedTask, check_judging, judged_tasks
+from evals.judged_tasks import JudgedTask, check_judging, check_opponents, judged_tasks
 from evals.measure import Measured
 from evals.memorisation import measure_memorisation
 from evals.model import LoadedModel, load_model, quiet
@@ -83,6 +83,7 @@ def score_model(
     check_data(config)
     check_judging(config)
     judged = judged_tasks(config)
+    check_opponents(judged, untuned_path)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)
     with quiet(num_threads):

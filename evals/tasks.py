@@ -168,8 +168,25 @@ def load_task(task: PlannedTask, definitions: Path) -> Any:
         loaded.set_config("num_fewshot", task.num_fewshot)
     elif default is None:
         loaded.set_config("num_fewshot", 0)
+    _refuse_too_many_shots(loaded, task.name)
     loaded.set_fewshot_seed(seed=task.seed)
     return loaded
+
+
+def _refuse_too_many_shots(loaded: Any, name: str) -> None:
+    shots = loaded.config.num_fewshot
+    if not shots:
+        return
+    # An item of the test split is no example of itself.
+    others = len(list(loaded.fewshot_docs())) - (loaded.fewshot_cfg.split == "test")
+    if shots > others:
+        raise InputError(
+            Problem(
+                message=f"num_fewshot of {name} must be at most {others}, the items that it can "
+                f"show solved, got {shots}",
+                fix="take fewer, or give a file with more items",
+            )
+        )
 
 
 def as_yaml(definition: Definition) -> str:
@@ -190,9 +207,11 @@ def paper_definition(benchmark: Benchmark, data_root: Path | None) -> Definition
     definition: Definition = {"include": str(builtin), "task": benchmark.name, "tag": None}
     if data_root is None:
         return definition
-    split = benchmark.split
-    files: dict[str, str] = {split: str(benchmark.data_file(data_root).absolute())}
     shots = benchmark.shots_file(data_root)
+    # Where examples are other items of the same file, lm-eval leaves an item out of its own
+    # prompt in a test split only.
+    split = "test" if shots is None else benchmark.split
+    files: dict[str, str] = {split: str(benchmark.data_file(data_root).absolute())}
     if shots is not None:
         files[shots[0]] = str(shots[1].absolute())
     return definition | {

@@ -49,7 +49,8 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="A sweep spec, whose measures, template and held-out examples are used.",
+    help="A sweep spec, whose measures, template and held-out examples are used, or a file with "
+    "its evals alone.",
 )
 @click.option(
     "--template",

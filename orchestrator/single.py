@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from evals.benchmarks import check_data
 from evals.config import EvalConfig
 from evals.scores import ScoreCard
-from orchestrator.spec import load_spec
+from orchestrator.spec import SweepSpec, load_spec
 from trainers.config import DataConfig, ModelConfig
-from trainers.config_file import build_config
+from trainers.config_file import build_config, read_yaml
 from trainers.data import Split, encode_all, read_split
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
@@ -51,11 +53,11 @@ def evaluate_model(
 ) -> ScoreCard:
     """Score a model on benchmarks, on examples, or on the held-out part of a spec's data.
 
-    A spec also gives the measures, the template and the length, as far as they are not given;
-    `settings` replace those of its evals. Its training data is what items may overlap and
-    memorisation is measured on, unless `data_path` is given. A model that says how it was trained
-    is shown prompts the same way, unless `template` says otherwise; `on_note` is told where the
-    two differ.
+    A spec also gives the measures, the template and the length, as far as they are not given; a
+    file with `evals` and nothing else gives the measures. `settings` replace those of its evals.
+    A spec's training data is what items may overlap and memorisation is measured on, unless
+    `data_path` is given. A model that says how it was trained is shown prompts the same way,
+    unless `template` says otherwise; `on_note` is told where the two differ.
     `on_kept` is told the measures that an earlier run has left in `output_dir`.
 
     Raises:
@@ -64,14 +66,16 @@ def evaluate_model(
     """
     from evals.run import score_model
 
-    spec = load_spec(spec_path) if spec_path is not None else None
-    evals = spec.evals.model_dump(mode="json") if spec is not None else {}
-    if not (tasks or data_path or spec):
+    if not (tasks or data_path or spec_path):
         fix = "give --tasks or --data, or a sweep spec as --config"
         raise InputError(Problem(message="nothing to score on", fix=fix))
+    given = {name: value for name, value in settings.items() if value is not None}
+    spec, evals = _spec_and_evals(spec_path, given)
     if not (data_path or spec):
-        evals |= _NO_EXAMPLES
-    evals |= {name: value for name, value in settings.items() if value is not None}
+        evals = _NO_EXAMPLES | evals
+    if "pandalm" in given:  # Its opponent alone.
+        given["pandalm"] = (evals.get("pandalm") or {}) | given["pandalm"]
+    evals |= given
     if tasks:
         shots = evals.pop("num_fewshot", None)
         evals["tasks"] = [{"name": name, "num_fewshot": shots} for name in tasks]
@@ -98,12 +102,45 @@ def evaluate_model(
     )
 
 
+class _EvalsFile(BaseModel):
+    """Measures alone, for models that no spec of ours has trained."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evals: EvalConfig
+
+
+def _spec_and_evals(
+    path: Path | None, given: Mapping[str, Any]
+) -> tuple[SweepSpec | None, dict[str, Any]]:
+    """The sweep spec of a file, if it is one, and the measures that it asks for.
+
+    What is `given` elsewhere, such as the judge, a file of measures alone may lack.
+    """
+    if path is None:
+        return None, {}
+    content = read_yaml(path)
+    if set(content) != {"evals"}:
+        spec = load_spec(path)
+        return spec, spec.evals.model_dump(mode="json")
+    if isinstance(content["evals"], dict) and "judge" in given:
+        content["evals"]["judge"] = given["judge"]
+    evals = build_config(_EvalsFile, content, source=path).evals.with_absolute_paths()
+    return None, evals.model_dump(mode="json", exclude_unset=True)
+
+
 def _examples(data_path: str | None, split: Split | None, config: EvalConfig) -> list[Example]:
     if not config.takes_examples:
         return []
     if data_path:
         return read_examples(data_path)
-    assert split is not None
+    if split is None:
+        raise InputError(
+            Problem(
+                message="the measures on held-out examples have no examples",
+                fix="give --data, or a whole sweep spec as --config",
+            )
+        )
     return split.heldout
 
 

@@ -143,6 +143,7 @@ def test_an_item_at_fault_is_named_with_file_and_line(
         ("exact_match", {"prompt": "a"}, "target must be a text or a list of texts, got None"),
         ("chrf", {"prompt": "a", "target": [" "]}, "target must be a text or a list of texts"),
         ("rouge_l", ["a"], "must be an object"),
+        ("bleu", {"prompt": "a\ud83d", "target": "b"}, "holds half of a surrogate pair"),
     ],
 )  # fmt: skip
 def test_a_line_of_ones_own_benchmark_at_fault_is_named(
@@ -154,6 +155,12 @@ def test_a_line_of_ones_own_benchmark_at_fault_is_named(
         check_data(_config(benchmarks=[own.model_dump()]))
     assert f"{path}:1: {message}" in str(refused.value)
     assert f"a line of kind {kind} is" in str(refused.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "target": "b"}\r\n', encoding="utf-8-sig")
+    own = {"name": "mine", "path": str(tmp_path / "mine.jsonl"), "kind": "bleu"}
+    check_data(_config(benchmarks=[own]))
 
 
 def test_all_problems_are_told_at_once_but_no_file_floods_the_screen(tmp_path: Path) -> None:

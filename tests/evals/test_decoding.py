@@ -117,6 +117,23 @@ def test_an_output_may_end_with_a_text(load, tiny_path: Path, prompts: list[list
         assert (stop in loaded.decode(output)) == (stop in loaded.decode(long))
 
 
+def test_rows_may_all_end_at_once_before_any_text_that_ends_them(
+    load, tiny_path: Path, prompts: list[list[int]]
+) -> None:
+    loaded: LoadedModel = load(tiny_path, "chat", 256)
+    [whole] = alone(loaded, prompts[:1], max_new_tokens=4)
+    loaded.stop_ids.append(whole[0])
+    found = generate(
+        loaded,
+        prompts[:1] * 2,
+        max_new_tokens=4,
+        batch_size=2,
+        on_progress=no_progress,
+        stop_texts=["never"],
+    )
+    assert found == [[], []]
+
+
 def test_a_batch_without_room_is_halved_and_told_once(
     load, tiny_path: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ NAMES = {
     "stall": "timeout",
     "nonsense": "no verdict",
     "half": "broken reply",
-    "html": "broken reply",
+    "html": "web page",
     "no choices": "broken reply",
     "cut": "broken connection",
 }
@@ -288,6 +288,24 @@ def test_nothing_at_the_address_is_said_at_once(settings: dict[str, Any]) -> Non
     settings["base_url"] = "http://127.0.0.1:9/v1"
     with pytest.raises(InputError, match=re.escape("nothing answers at http://127.0.0.1:9/v1")):
         judged(some_pairs(3), settings)
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_anything_is_asked(
+    endpoint: Endpoint, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"evals.judge.cache_dir: must be a folder, got"):
+        judged(some_pairs(1), settings, cache_dir=str(tmp_path / "file"))
+    assert not endpoint.requests
+
+
+def test_a_web_page_at_the_address_is_said_at_once(
+    endpoint: Endpoint, settings: dict[str, Any]
+) -> None:
+    endpoint.fault_share, endpoint.faults = 1.0, ("html",)
+    with pytest.raises(InputError, match=r"/v1/chat/completions answers with a web page; check"):
+        judged(some_pairs(1), settings, both_orders=False)
+    assert len(endpoint.requests) == 3
 
 
 def test_the_key_is_sent_and_never_shown(

@@ -68,7 +68,7 @@ def published(tmp_path: Path, facts: list[Example]) -> Path:
 
 
 def score(path: Path, facts: list[Example], out_dir: Path, **config: Any) -> ScoreCard:
-    untuned = config.pop("untuned_path", None)
+    untuned, on_progress = config.pop("untuned_path", None), config.pop("on_progress", None)
     return score_model(
         model_path=path,
         examples=facts,
@@ -77,6 +77,7 @@ def score(path: Path, facts: list[Example], out_dir: Path, **config: Any) -> Sco
         config=EvalConfig.model_validate(OFF | config),
         out_dir=out_dir,
         untuned_path=untuned,
+        on_progress=on_progress,
     )
 
 
@@ -209,7 +210,33 @@ def test_answers_and_verdicts_outlive_a_judge_that_breaks_down(
     assert card.by_name()["alpaca_eval_win_rate"].value == 0.625
 
 
-def test_an_untuned_opponent_must_be_known(
+def test_answers_outlive_a_kill_one_by_one(
+    taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
+) -> None:
+    alpaca_eval = AlpacaEvalConfig(reference=str(published), max_new_tokens=16)
+    settings = {"alpaca_eval": alpaca_eval, "judge": judge, "batch_size": 1}
+
+    def stop_at_two(measure: str, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(taught_path, facts, tmp_path / "out", **settings, on_progress=stop_at_two)
+    told: list[int] = []
+    card = score(
+        taught_path,
+        facts,
+        tmp_path / "out",
+        **settings,
+        on_progress=lambda measure, done, total: told.append(done),
+    )
+    # Two answers that were left, then the verdicts on three pairs and on one of equal answers.
+    assert told[:3] == [0, 3, 4]
+    assert card.by_name()["alpaca_eval_win_rate"].value == 0.625
+    assert [path.suffixes for path in (tmp_path / "out" / "outputs").iterdir()] == [[".json"]]
+
+
+def test_an_untuned_opponent_must_be_known_before_anything_is_answered(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.json"
@@ -222,6 +249,7 @@ def test_an_untuned_opponent_must_be_known(
             pandalm=PandaLMConfig(prompts=str(prompts), max_new_tokens=4),
             judge=judge,
         )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_file_and_a_missing_key_are_found_before_any_model_is_loaded(

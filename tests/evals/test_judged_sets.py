@@ -58,6 +58,14 @@ def test_an_output_without_reference_is_refused(tmp_path: Path) -> None:
         pair_up(ours, theirs, where="ours")
 
 
+def test_an_instruction_may_be_blank_where_there_is_an_input(tmp_path: Path) -> None:
+    # As the 162nd of PandaLM's prompts is.
+    path = write(tmp_path / "a.jsonl", {"instruction": " ", "input": "Truthfulness"})
+    [record] = read_prompts(path)
+    assert record.task == " \n\nTruthfulness"
+    assert record.as_example().messages[0].content == " \n\nTruthfulness"
+
+
 def test_every_bad_record_is_named_with_its_place(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",

@@ -76,6 +76,18 @@ def test_more_shots_are_other_prompts_and_lm_evals_fixed_number_stays(
     assert _samples(tmp_path)[0]["prompt"].count("Question: ") == 3
 
 
+def test_no_item_is_an_example_of_itself(tiny_path: Path, data_root: Path, tmp_path: Path) -> None:
+    num_items = len((data_root / "piqa/validation.jsonl").read_text().splitlines())
+    tasks = [{"name": "piqa", "num_fewshot": num_items - 1}]
+    _score(tiny_path, tmp_path, tasks=tasks, data_root=str(data_root))
+    for sample in _samples(tmp_path):
+        questions = [part.split("\n")[0] for part in sample["prompt"].split("Question: ")[1:]]
+        assert len(set(questions)) == num_items
+    tasks[0]["num_fewshot"] = num_items
+    with pytest.raises(InputError, match=f"num_fewshot of piqa must be at most {num_items - 1}, "):
+        _score(tiny_path, tmp_path, tasks=tasks, data_root=str(data_root))
+
+
 @pytest.mark.parametrize("template", ["plain", "chat", "alpaca"])
 def test_prompts_come_in_the_checkpoints_template_where_asked(
     tiny_path: Path, data_root: Path, tmp_path: Path, template: str
@@ -136,7 +148,7 @@ def test_a_killed_task_goes_on_behind_its_last_answer(
         on_progress=lambda *step: told.append(step), on_kept=kept.extend,
     )  # fmt: skip
     assert kept == ["piqa"]
-    assert told == [("wmt16-ro-en", 4, 6), ("wmt16-ro-en", 6, 6)]
+    assert told == [("wmt16-ro-en", done, 6) for done in (3, 4, 5, 6)]
     assert not answers.exists()
     assert resumed.scores == whole.scores
     assert _samples(tmp_path / "killed") == _samples(tmp_path / "whole")
@@ -199,6 +211,14 @@ def test_ones_own_benchmarks_are_scored_by_their_kind(
     assert values["chrf.chrf"] == pytest.approx(100)
     assert values["rouge_l.rouge_l"] == 1
     assert rescore(tmp_path / "out").scores == card.scores
+
+
+def test_a_choice_that_the_model_cannot_read_is_named(tiny_path: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "choices": ["b", "c" * length], "label": 0} for length in (1, 600)]
+    path = write_lines(tmp_path / "mine.jsonl", rows)
+    benchmarks = [{"name": "mine", "path": str(path), "kind": "multiple_choice"}]
+    with pytest.raises(InputError, match=r"item 2 of mine has a choice of 601 tokens, but 1 to"):
+        _score(tiny_path, tmp_path / "out", benchmarks=benchmarks)
 
 
 def test_bad_items_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

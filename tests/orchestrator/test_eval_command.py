@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
-from tests.evals.benchmark_files import write_data_root
+from tests.evals.benchmark_files import write_data_root, write_lines
 from tests.orchestrator.plw import refused
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
@@ -45,6 +45,43 @@ def test_an_option_out_of_range_is_refused(arguments: tuple[str, ...], message: 
 def test_without_anything_to_score_on_it_says_what_to_give(tmp_path: Path) -> None:
     output = refused("eval", str(tmp_path), "-o", str(tmp_path / "out"))
     assert "nothing to score on; give --tasks or --data, or a sweep spec as --config" in output
+
+
+def test_ones_own_benchmarks_need_no_sweep_spec(model: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "capitals.jsonl", [{"prompt": "Capital of Italy?", "target": "Rome"}])
+    own = {"name": "capitals", "path": str(tmp_path / "capitals.jsonl"), "kind": "exact_match"}
+    config = tmp_path / "own.yaml"
+    config.write_text(json.dumps({"evals": {"benchmarks": [own]}}))
+    result = _eval(model, "--config", config, "-o", tmp_path / "out", "--json")
+    assert [s["name"] for s in json.loads(result.stdout)["scores"]] == ["capitals.exact_match"]
+
+
+def test_an_opponent_leaves_pandalms_other_settings_as_they_are(
+    model: Path, tmp_path: Path
+) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"instruction": "Sing."}])
+    pandalm = {"prompts": str(prompts), "max_new_tokens": 3}
+    judge = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": None}
+    (tmp_path / "own.yaml").write_text(json.dumps({"evals": {"pandalm": pandalm, "judge": judge}}))
+    # Against itself nothing is asked.
+    arguments = ("--config", tmp_path / "own.yaml", "--opponent", model, "-o", tmp_path / "out")
+    result = _eval(model, *arguments, "--json")
+    assert json.loads(result.stdout)["signature"]["measures"]["pandalm"]["max_new_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("evals", "message"),
+    [
+        ("{limt: 4}", "own.yaml:1: unknown key evals.limt; did you mean limit?"),
+        ("{heldout: {examples: 4}}", "the measures on held-out examples have no examples; give"),
+    ],
+)
+def test_a_file_of_evals_alone_is_checked_like_a_spec(
+    model: Path, tmp_path: Path, evals: str, message: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"evals: {evals}\n")
+    arguments = ("--config", str(tmp_path / "own.yaml"), "-o", str(tmp_path / "out"))
+    assert message in refused("eval", str(model), *arguments)
 
 
 def test_missing_files_are_named(model: Path, tmp_path: Path) -> None:
