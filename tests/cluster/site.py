@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class OnPremise:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        # Once here instead of on each host at first use; another environment's would not do.
+        subprocess.run([sys.executable, "-m", "trainers.compile_ops"], cwd=ROOT, check=True)
         self.head, *self.workers = (site.add(name) for name in ("head", "worker-1", "worker-2"))
         for host in (self.head, *self.workers):
             install_compiled_operation(host)
