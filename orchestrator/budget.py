@@ -32,7 +32,9 @@ class Budget:
         config = self._config
         if config == BudgetConfig():
             return None
-        records = folder.read_trials()
+        limits = (config.trials, config.gpu_hours, config.money)
+        # Hours need no look at the trials, of which there may be thousands.
+        records = folder.read_trials() if any(one is not None for one in limits) else []
         gpu_seconds = sum(
             record.busy_seconds * self._gpus_per_trial
             + record.scorer_seconds * self._gpus_per_scorer
