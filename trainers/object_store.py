@@ -15,7 +15,6 @@ from pyarrow import fs
 
 from trainers.errors import TrainingError
 
-SCHEMES = ("s3", "gs", "file")
 # Backs off up to 20 s between tries: a store may be away for about a minute.
 TRIES = 8
 CONNECT_TIMEOUT_S = 10.0
@@ -65,9 +64,11 @@ class ObjectStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with self._files.open_input_stream(self._path(name)) as source:
-                with temporary.open("wb") as target:
-                    shutil.copyfileobj(source, target, 2**23)
+            with (
+                self._files.open_input_stream(self._path(name)) as source,
+                temporary.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target, 2**23)
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -81,15 +82,17 @@ class ObjectStore:
             found = self._files.get_file_info(selector)
         except OSError as error:
             raise self._failed("list", name, error) from error
-        return {
-            one.path.removeprefix(f"{folder}/"): one.size for one in found if one.is_file
-        }
+        return {one.path.removeprefix(f"{folder}/"): one.size for one in found if one.is_file}
 
     def remove(self, name: str) -> None:
-        """Remove all objects below `name`."""
+        """Remove the object `name`, or all objects below it; nothing if there are none."""
+        path = self._path(name)
         try:
-            for one in self.sizes(name):
-                self._files.delete_file(self._path(f"{name}/{one}"))
+            kind = self._files.get_file_info(path).type
+            if kind == fs.FileType.File:
+                self._files.delete_file(path)
+            elif kind == fs.FileType.Directory:
+                self._files.delete_dir(path)
         except OSError as error:
             raise self._failed("remove", name, error) from error
 
