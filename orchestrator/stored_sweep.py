@@ -109,9 +109,11 @@ class StoredSweep:
             if not (self._place(kind, key)[0] / "scores.json").exists():
                 self.fetch_records(kind, key)
 
-    def put_changed(self, known: dict[str, Version]) -> None:
+    def put_changed(self, known: dict[str, Version], *, with_log: bool = True) -> None:
         """Store the head's own files that are not as in `known`, which is brought up to date."""
         for path in self._files_of_head():
+            if path == self._folder.log and not with_log:
+                continue
             name, version = str(path.relative_to(self._root)), file_version(path)
             if version is not None and known.get(name) != version:
                 self._store.put(path, name)
@@ -172,15 +174,16 @@ class RecordKeeper:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._round()
+        self._round(with_log=True)
 
     def _keep(self) -> None:
         while not self._stop.wait(KEEP_EVERY_S):
-            self._round()
+            # The log grows all the time, and would go there as a whole each time.
+            self._round(with_log=False)
 
-    def _round(self) -> None:
+    def _round(self, *, with_log: bool) -> None:
         try:
-            self._stored.put_changed(self._known)
+            self._stored.put_changed(self._known, with_log=with_log)
             for record in self._folder.read_trials():
                 if record.state == "training":
                     self._stored.fetch_metrics(record.id)

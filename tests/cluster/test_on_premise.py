@@ -150,6 +150,28 @@ def test_a_sweep_runs_over_both_workers_and_is_seen_from_the_laptop(
     assert "trainers." in logs.stdout, logs.stdout + logs.stderr
     again = cluster.plw("submit", "quiet.yaml", *CLUSTER)
     assert "2 trials were done before and were skipped." in again.stdout
+    assert f"plw status quiet {' '.join(CLUSTER)}" in again.stdout
+    fetched = again.stdout.partition("ray rsync-down ")[2].split()[:3]
+    cluster.ray("rsync-down", *fetched[:2], "/mnt/home/work/report.html")
+    assert "quiet" in (cluster.work / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quiet_scores")
+def test_pages_are_reached_through_a_tunnel_and_a_cluster_by_its_address(
+    cluster: OnPremise,
+) -> None:
+    pages = cluster.start("ui", *CLUSTER)
+    try:
+        mlflow, dashboard = (pages.stdout.readline() for _ in range(2))
+        assert mlflow.startswith("MLflow: http://127.0.0.1:5000/"), mlflow
+        health = cluster.laptop.run("curl", "-sf", "http://127.0.0.1:5000/health")
+        assert health.stdout.strip() == "OK"
+        address = dashboard.split()[-1].rstrip("/")
+        status = cluster.plw("status", "quiet", "--address", address)
+        assert "2 of 2 done" in status.stdout, status.stdout + status.stderr
+    finally:
+        os.killpg(pages.pid, signal.SIGINT)
+    assert pages.wait(timeout=30) == 0
 
 
 def test_a_host_is_killed_and_mlflow_is_away_for_a_minute(
