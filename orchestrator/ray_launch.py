@@ -169,6 +169,7 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
         score(root, of, job.key, job.base, job.model_path, job.settings, evals, num_threads)
     if rank == 0 and stored is not None:
         stored.keep("base" if job.kind == "base" else "trial", job.key)
+        stored.drop_model(job.key)
     return True
 
 

@@ -82,6 +82,7 @@ class Scorer:
             )
             if stored is not None:
                 stored.keep(task.kind, task.key)
+                stored.drop_model(task.key)
         except Exception as error:
             return _Failure(reason_of(error), failure_kind(error))
         finally:

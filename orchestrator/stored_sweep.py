@@ -6,6 +6,7 @@ the job counts as done. A new head begins with what is in the store.
 """
 
 import logging
+import shutil
 import socket
 import threading
 import uuid
@@ -79,6 +80,15 @@ class StoredSweep:
         place, name = self._place(kind, key)
         paths = (place / one for one in OF_WORKERS if one != "train.json")
         self._store.put_folder(place, name, (path for path in paths if path.exists()))
+
+    def drop_model(self, trial_id: str) -> None:
+        """Remove a stored model from a worker, whose disk the sweep's models would fill.
+
+        The head has the sweep's record, and keeps what was trained there.
+        """
+        if not self._folder.sweep_json.exists():
+            for name in ("model", "adapter"):
+                shutil.rmtree(self._folder.trial(trial_id) / name, ignore_errors=True)
 
     def fetch_records(self, kind: Literal["trial", "base"], key: str) -> None:
         """Bring what workers wrote of a trial or base to the head, without the model."""

@@ -60,6 +60,16 @@ def test_a_model_is_brought_to_where_it_is_scored(server: S3Server, tmp_path: Pa
     assert [path.name for path in model.iterdir()] == ["weights"]
 
 
+def test_a_worker_keeps_no_model_and_the_head_does(server: S3Server, tmp_path: Path) -> None:
+    for name in ("worker", "head"):
+        work(tmp_path / name, "t1")
+    SweepFolder(tmp_path / "head").write_sweep(sweep_record(["t1"]))
+    for name, is_kept in (("worker", False), ("head", True)):
+        StoredSweep(tmp_path / name, URI).drop_model("t1")
+        assert (tmp_path / name / "trials" / "t1" / "model").exists() == is_kept
+    assert "runs/mine/trials/t1/model/weights" in server.names()
+
+
 def test_steps_that_are_being_written_here_are_not_put_back(
     server: S3Server, tmp_path: Path
 ) -> None:
