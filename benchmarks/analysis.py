@@ -24,6 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import Options, command_line, say, wide_console
 from benchmarks.studies import GROUPS, PAPER_PLWS, Design, Study, simulate
 from orchestrator.statistics.best_weight import QuadraticFit, best_set, critical_plw
 from orchestrator.statistics.beta_glmm import fit_beta_glmm
@@ -97,7 +98,10 @@ def _place(vertex: float) -> str:
 
 
 def coverage_of(design: Design, num_studies: int) -> dict[str, Any]:
-    """Coverage by answer and by where the top lies, with the median width in w_p."""
+    """Coverage by answer and by where the top lies, with the median width in w_p.
+
+    That of a place where no top lies is None.
+    """
     found = [held_in(simulate(design, seed)) for seed in range(num_studies)]
     held = np.array([one.held for one in found])
     places = np.array([one.places for one in found])
@@ -106,10 +110,14 @@ def coverage_of(design: Design, num_studies: int) -> dict[str, Any]:
         "design": design.name,
         "studies": num_studies,
         "coverage": {name: float(held[:, each].mean()) for each, name in enumerate(ANSWERS)},
-        "coverage_by_place": {place: float(held[places == place].mean()) for place in PLACES},
+        "coverage_by_place": {place: _share(held[places == place]) for place in PLACES},
         "share_by_place": {place: float((places == place).mean()) for place in PLACES},
         "median_width": float(np.median(widths[:, 0])),
     }
+
+
+def _share(held: NDArray[np.bool_]) -> float | None:
+    return float(held.mean()) if held.size else None
 
 
 def false_effects(design: Design, num_studies: int) -> float:
@@ -172,12 +180,12 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
     for design, count in zip(DESIGNS, counts, strict=True):
         coverage.append(coverage_of(design, count))
         effects.append(false_effects(design, count))
-        _say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
-             f"{effects[-1]:.1%} in {count} studies", began)  # fmt: skip
+        say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
+            f"{effects[-1]:.1%} in {count} studies")  # fmt: skip
     gains = [gain_bias(DESIGNS[0], num_other, bend) for bend in BENDS]
-    _say("gains", began)
+    say("gains")
     paper = paper_false_effects(DESIGNS[0], num_paper)
-    _say("the paper's model", began)
+    say("the paper's model")
     return {
         "glmm_largest_difference": max(differences.values()),
         "coverage": coverage[0]["coverage"][OVERALL],
@@ -191,10 +199,6 @@ def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say(what: str, began: float) -> None:
-    print(f"[{time.monotonic() - began:5.0f} s] {what}", file=sys.stderr, flush=True)
-
-
 def show(found: dict[str, Any], console: Console) -> None:
     """The tables for people."""
     console.print(f"glmmTMB: largest difference {found['glmm_largest_difference']:.1e}")
@@ -205,7 +209,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         table.add_column(name.replace("_", " "), justify="left" if name == "design" else "right")
     for one in found["designs"]:
         shares = [*one["coverage"].values(), *one["coverage_by_place"].values()]
-        table.add_row(one["design"], str(one["studies"]), *(f"{share:.1%}" for share in shares),
+        shown = ["-" if share is None else f"{share:.1%}" for share in shares]
+        table.add_row(one["design"], str(one["studies"]), *shown,
                       f"{one['median_width']:.2f}", f"{one['false_effect_rate']:.1%}")  # fmt: skip
     console.print(table)
     table = Table(title="reported less true gain over PLW 0, in points", title_justify="left",
@@ -226,19 +231,12 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.analysis",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    shown.add_argument("--studies", type=int, default=2000,
-                       help="studies of the first design (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--other-studies", type=int, default=500,
-                       help="of other designs and the gains (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--paper-studies", type=int, default=100,
-                       help="studies for beta regression (default: %(default)s)")  # fmt: skip
-    shown.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return shown
+    options: Options = {
+        "--studies": (int, 2000, "studies of the first design"),
+        "--other-studies": (int, 500, "of other designs and the gains"),
+        "--paper-studies": (int, 100, "studies for beta regression"),
+    }
+    return command_line("benchmarks.analysis", __doc__, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,9 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
-    console = Console()
-    console.width = max(console.width, 130)
-    show(found, console)
+    show(found, wide_console(130))
     return 0
 
 

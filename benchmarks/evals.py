@@ -3,15 +3,15 @@
     python -m benchmarks.evals --data-root DATA [--limit 100] [--json]
 
 Each side runs in a process of its own, all tasks of a group in one run. What counts is the time
-from the model being loaded to the scores; importing and loading are shown apart. lm-eval's side is
-what `lm-eval run --model hf` does behind its options, `evaluator.evaluate` with an `HFLM`.
+from the model being loaded to the scores and their standard errors; importing and loading are shown
+apart. lm-eval's side is what `lm-eval run --model hf` does behind its options,
+`evaluator.evaluate` with an `HFLM`.
 """
 
 import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,16 +19,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import Options, command_line, result_of, say, wide_console
 from evals.benchmarks import BENCHMARKS, check_data
 from evals.config import EvalConfig, Group
 from trainers.errors import InputError
 
+if TYPE_CHECKING:
+    from evals.tasks import PlannedTask
+
 Side = Literal["ours", "lm_eval"]
+Scores = dict[str, float]
+Outcomes = dict[str, list[list[Any]]]
 GROUPS: tuple[Group, ...] = ("multiple_choice", "short_generation")
 _NO_EXAMPLES = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))
 
@@ -54,8 +59,8 @@ class Taken:
     startup_s: float
     seconds: float
     cpu_s: float
-    scores: dict[str, float]
-    answers: dict[str, list[list[Any]]]
+    scores: Scores
+    answers: Outcomes
 
 
 def row(group: Group, ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, Any]:
@@ -83,9 +88,7 @@ def row(group: Group, ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[st
     }
 
 
-def differences(
-    ours: dict[str, list[list[Any]]], theirs: dict[str, list[list[Any]]]
-) -> tuple[float, int, int]:
+def differences(ours: Outcomes, theirs: Outcomes) -> tuple[float, int, int]:
     """The largest difference of a log-likelihood, how many texts there are, how many differ."""
     largest, num_texts, num_other = 0.0, 0, 0
     for name, items in theirs.items():
@@ -136,27 +139,17 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 def run_job(job: Job, began: float) -> Taken:
     """Take the tasks of a job in this process; `began` is when it started, by time.time."""
     import torch
-    from lm_eval import evaluator
 
-    from evals.answers import Answers
-    from evals.lm_model import BenchmarkModel
     from evals.model import load_model, quiet
-    from evals.tasks import load_task, planned_tasks, quiet_lm_eval
+    from evals.task_names import quiet_lm_eval
+    from evals.tasks import planned_tasks
 
     torch.set_num_threads(job.threads)
     planned = planned_tasks(EvalConfig.model_validate(job.evals))
     with quiet(job.threads), quiet_lm_eval(), tempfile.TemporaryDirectory() as folder:
-        tasks = {task.name: load_task(task, Path(folder)) for task in planned}
         model: Any
         if job.side == "ours":
-            model = BenchmarkModel(
-                load_model(job.model, template="plain", max_length=512),
-                Answers(None, {}),
-                batch_size=None,
-                in_template=False,
-                seed=0,
-                on_progress=lambda done, total: None,
-            )
+            model = load_model(job.model, template="plain", max_length=512)
         else:
             from lm_eval.models.huggingface import HFLM
 
@@ -169,28 +162,64 @@ def run_job(job: Job, began: float) -> Taken:
             )
         startup_s = time.time() - began
         start, cpu = time.monotonic(), _cpu_seconds()
-        # Ours goes task by task, as a scoring does, so that each can be kept once it is taken.
-        runs = [{name: task} for name, task in tasks.items()] if job.side == "ours" else [tasks]
-        found = [
-            evaluator.evaluate(model, {"tasks": run}, limit=planned[0].limit, log_samples=True)
-            for run in runs
-        ]
+        take = _take_ours if job.side == "ours" else _take_theirs
+        scores, answers = take(model, planned, Path(folder))
         seconds, cpu_s = time.monotonic() - start, _cpu_seconds() - cpu
-    return Taken(
-        startup_s=startup_s,
-        seconds=seconds,
-        cpu_s=cpu_s,
-        scores={
-            f"{name}.{metric}": float(value)
-            for results in found
-            for name, of_task in results["results"].items()
-            for metric, value in of_task.items()
-            if isinstance(value, int | float) and "stderr" not in metric
+    return Taken(startup_s=startup_s, seconds=seconds, cpu_s=cpu_s, scores=scores, answers=answers)
+
+
+def _take_ours(
+    model: Any, planned: Sequence["PlannedTask"], folder: Path
+) -> tuple[Scores, Outcomes]:
+    """Task by task, as a scoring does, with the intervals of every score."""
+    from evals.answers import Answers
+    from evals.tasks import measure_task
+
+    found = {
+        task.name: measure_task(
+            model,
+            task,
+            batch_size=None,
+            answers=Answers(None, {}),
+            definitions=folder,
+            on_progress=lambda done, total: None,
+        )
+        for task in planned
+    }
+    return (
+        {
+            score.name: score.value
+            for measured in found.values()
+            for score in (*measured.scores, *measured.secondary)
         },
-        answers={
+        {
+            name: [[_answer(r[0]) for r in sample["answers"]] for sample in measured.samples]
+            for name, measured in found.items()
+        },
+    )
+
+
+def _take_theirs(
+    model: Any, planned: Sequence["PlannedTask"], folder: Path
+) -> tuple[Scores, Outcomes]:
+    """All tasks together, with lm-eval's own standard errors."""
+    from lm_eval import evaluator
+
+    from evals.task_scores import score_name
+    from evals.tasks import load_task
+
+    tasks = {task.name: load_task(task, folder) for task in planned}
+    found = evaluator.evaluate(model, {"tasks": tasks}, limit=planned[0].limit, log_samples=True)
+    return (
+        {
+            score_name(name, *metric.split(",")): float(value)
+            for name, of_task in found["results"].items()
+            for metric, value in of_task.items()
+            if isinstance(value, int | float) and "," in metric and "stderr" not in metric
+        },
+        {
             name: [[_answer(r[0]) for r in sample["resps"]] for sample in samples]
-            for results in found
-            for name, samples in results["samples"].items()
+            for name, samples in found["samples"].items()
         },
     )
 
@@ -212,7 +241,7 @@ class Bench:
                 for side in sides if number % 2 == 0 else sides[::-1]:
                     run = self._run(group, side)
                     taken[side].append(run)
-                    self._say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
+                    say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
             rows.append(row(group, taken["ours"], taken["lm_eval"]))
         return rows
 
@@ -225,24 +254,8 @@ class Bench:
             threads=options.threads,
             batch_size=options.batch_size,
         )
-        with tempfile.TemporaryDirectory() as folder:
-            job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
-            job_file.write_text(json.dumps(asdict(job)))
-            child = subprocess.run(
-                [sys.executable, "-m", "benchmarks.evals", "--child", job_file, result_file],
-                env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if child.returncode != 0:
-                self._say(child.stdout)
-                raise SystemExit(child.returncode)
-            return Taken(**json.loads(result_file.read_text()))
-
-    def _say(self, line: str) -> None:
-        print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+        command = ["-m", "benchmarks.evals", "--child"]
+        return Taken(**result_of(command, asdict(job), threads=options.threads))
 
 
 def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
@@ -261,12 +274,7 @@ def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.evals",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options: dict[str, tuple[type, Any, str]] = {
+    options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "folder, hub name or demo:..."),
         "--data-root": (str, None, "folder of local files, as evals.data_root"),
         "--limit": (int, 100, "items of each benchmark"),
@@ -275,10 +283,8 @@ def parser() -> argparse.ArgumentParser:
         "--threads": (int, os.cpu_count(), "threads of each side"),
         "--batch-size": (int, 16, "lm-eval's; ours finds its own"),
     }
-    for name, (kind, default, text) in options.items():
-        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown = command_line("benchmarks.evals", __doc__, options)
     shown.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
-    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
     shown.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return shown
 
@@ -309,9 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.model}, {options.limit} items a benchmark, {options.threads} threads,"
         f" lm-eval's batches of {options.batch_size}, {options.rounds} rounds"
     )
-    console = Console()
-    console.width = max(console.width, 120)
-    console.print(table(rows, title))
+    wide_console(120).print(table(rows, title))
     return 0
 
 

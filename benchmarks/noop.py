@@ -6,7 +6,6 @@ the report. Writes seconds and memory as JSON.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
+from benchmarks.program import run_python
 from evals.scores import Score, ScoreCard
 from orchestrator.mailbox import Progress, StopKind
 from orchestrator.ray_launch import RankSettings
@@ -122,8 +122,7 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
 
 def _seconds_of(*command: str) -> float:
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", *command], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    run_python(["-m", "orchestrator.cli", *command])
     return time.monotonic() - started
 
 

@@ -29,10 +29,10 @@ from typing import Any, Literal
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
 
+from benchmarks.program import Options, command_line, say, wide_console
 from orchestrator.findings import w_p
 from orchestrator.recommend import Array, recommend
 from orchestrator.search import Observation, Point, make_search
@@ -227,19 +227,13 @@ def measure(
     # Fresh processes: optuna, Ray and torch keep threads that a fork would leave behind.
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         found = pool.map(partial(what, noise_sd=noise_sd, setting=setting), seeds, chunksize=1)
-    said = f"{what.__name__}, noise sd {noise_sd:g}: {time.monotonic() - began:.0f} s"
-    print(f"[{time.strftime('%H:%M:%S')}] {said}", file=sys.stderr, flush=True)
+    say(f"{what.__name__}, noise sd {noise_sd:g}: {time.monotonic() - began:.0f} s")
     return found
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options: dict[str, tuple[type, Any, str]] = {
+    options: Options = {
         "--seeds": (int, 100, "curves of each noise"),
         "--first-seed": (int, 0, "the first of them"),
         "--trials": (int, 12, "trials of each search, at least 10"),
@@ -247,11 +241,9 @@ def parser() -> argparse.ArgumentParser:
         "--reference": (float, 0.4, "score above which hypervolume counts, in both objectives"),
         "--jobs": (int, os.cpu_count(), "processes"),
     }
-    for name, (kind, default, text) in options.items():
-        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown = command_line("benchmarks.search", __doc__, options)
     shown.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.03],
                        help="standard deviations of the noise (default: 0.01 0.03)")  # fmt: skip
-    shown.add_argument("--json", action="store_true", help="print rows as JSON instead of a table")
     return shown
 
 
@@ -279,9 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.trials} trials, {options.concurrency} at once, {options.seeds} seeds; regret in"
         " 1e-4 of the score"
     )
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table(found, title))
+    wide_console(100).print(table(found, title))
     return 0
 
 

@@ -12,11 +12,8 @@ records, MLflow and the screen's thread.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from benchmarks.program import Options, command_line, run_python, say
 from trainers.files import read_json
 
 PLWS = (0, 0.01, 0.1, 0.242, 0.5, 1)
@@ -54,7 +52,7 @@ def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
     path = folder / "overhead.yaml"
     with path.open("w") as file:
         YAML().dump(spec_of(arguments, arguments.trials), file)
-    run(["-m", "orchestrator.cli", "sweep", path.name], folder)
+    run_python(["-m", "orchestrator.cli", "sweep", path.name], folder=folder)
     sweep = folder / "runs" / "overhead"
     trials = [
         sweep / "trials" / trial_id for trial_id in read_json(sweep / "sweep.json")["trial_ids"]
@@ -77,7 +75,7 @@ def ray_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
     ]
     job = {"folder": str(folder), "workers": arguments.workers, "settings": settings}
     (folder / "job.json").write_text(json.dumps(job))
-    run(["-m", "benchmarks.ray_pattern", "job.json"], folder)
+    run_python(["-m", "benchmarks.ray_pattern", "job.json"], folder=folder)
     paths = [folder / f"trial{index}" / "train.json" for index in range(arguments.trials)]
     seconds = [read_json(path)["result"]["seconds"] for path in paths]
     return overheads([path.stat().st_mtime for path in paths], seconds)
@@ -89,26 +87,6 @@ def overheads(ends: Sequence[float], work: Sequence[float]) -> list[float]:
         after - before - seconds
         for (before, after), seconds in zip(pairwise(ends), work[1:], strict=True)
     ]
-
-
-def run(command: list[str], folder: Path) -> None:
-    """A Python command in `folder`, its output kept beside it.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    log = folder / "output.txt"
-    with log.open("w") as file:
-        code = subprocess.run(
-            [sys.executable, *command],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
-    if code != 0:
-        raise RuntimeError(f"{command} failed: {log.read_text()[-2000:]}")
 
 
 def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -144,30 +122,23 @@ def noop_rows(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
         place.mkdir()
         save_tiny_model(place / "model")
         write_data(place / "data.jsonl", 40)
-        run(["-m", "benchmarks.noop", "result.json", str(count)], place)
+        run_python(["-m", "benchmarks.noop", "result.json", str(count)], folder=place)
         rows.append(read_json(place / "result.json"))
         say(f"{count} trials that do nothing: {rows[-1]['noop_s_per_trial']:.3f} s each")
     return rows
 
 
-def say(line: str) -> None:
-    """A line of progress, kept out of the result."""
-    print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    shown.add_argument("--model", default="demo:smollm2-135m-instruct", help="as model.path")
-    shown.add_argument("--data", default="demo:python-docs-short", help="as data.path")
+    options: Options = {
+        "--model": (str, "demo:smollm2-135m-instruct", "as model.path"),
+        "--data": (str, "demo:python-docs-short", "as data.path"),
+        "--workers": (int, 2, "of each trial"),
+        "--steps": (int, 2, "of each trial"),
+        "--rounds": (int, 1, "turns of each side"),
+    }
+    shown = command_line("benchmarks.sweep", __doc__, options)
     shown.add_argument("--trials", type=int, default=4, choices=range(2, 7), help="of each side")
-    shown.add_argument("--workers", type=int, default=2, help="of each trial")
-    shown.add_argument("--steps", type=int, default=2, help="of each trial")
-    shown.add_argument("--rounds", type=int, default=1, help="turns of each side")
     shown.add_argument(
         "--noop",
         type=int,
@@ -175,7 +146,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="TRIALS",
         help="instead: trials that do nothing, 100 and 1000 unless given",
     )
-    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return shown
 
 

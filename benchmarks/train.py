@@ -19,10 +19,8 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +28,9 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import Options, command_line, result_of, say, wide_console
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 from trainers.records import read_examples
@@ -171,7 +169,7 @@ class Bench:
     """Runs the children, one after the other, and says on stderr how far it is."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options, self.folder = options, folder
+        self.options = options
         self.files: dict[Data, Path] = {
             data: write_examples(getattr(options, data), data, options.examples, folder)
             for data in get_args(Data)
@@ -191,7 +189,7 @@ class Bench:
                     run = Measured(**self._run(data, side, packing=packing))
                     done.setdefault((side, packing), []).append(run)
                     speed = run.tokens_per_s(yardsticks[0].tokens_per_step)
-                    self._say(
+                    say(
                         f"{data} {'packed' if packing else 'padded'} {side}, round {number + 1}"
                         f" of {self.options.rounds}: {speed:.1f} tokens/s,"
                         f" {run.peak_memory_bytes / 1e9:.2f} GB"
@@ -242,34 +240,12 @@ class Bench:
             },
         }
         job = Job(side=side, packing=packing, threads=options.threads, config=config)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
-            job_file.write_text(json.dumps(asdict(job)))
-            child = subprocess.run(
-                [sys.executable, "-m", "benchmarks.sides", str(job_file), str(result_file)],
-                env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if child.returncode != 0:
-                self._say(child.stdout)
-                raise SystemExit(child.returncode)
-            return json.loads(result_file.read_text())
-
-    def _say(self, line: str) -> None:
-        print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+        return result_of(["-m", "benchmarks.sides"], asdict(job), threads=options.threads)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options: dict[str, tuple[type, Any, str]] = {
+    options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "as model.path of a config"),
         "--short": (str, "demo:python-docs-short", "as data.path; prompt and completion change"
                     " places where that is what makes completions the shorter side"),
@@ -283,13 +259,11 @@ def parser() -> argparse.ArgumentParser:
         "--rounds": (int, 3, "turns of each side"),
         "--threads": (int, os.cpu_count(), "threads of each side"),
     }  # fmt: skip
-    for name, (kind, default, text) in options.items():
-        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    shown = command_line("benchmarks.train", __doc__, options)
     shown.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     comparisons = get_args(Comparison)
     shown.add_argument("--against", nargs="+", choices=comparisons, default=comparisons,
                        help="TRL padded, packed, or padded with its own defaults")  # fmt: skip
-    shown.add_argument("--json", action="store_true", help="print rows as JSON instead of a table")
     return shown
 
 
@@ -316,10 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.model}, {options.precision}, {options.threads} threads, {options.examples}"
         f" examples a step, micro-batch {options.micro_batch_size}, {options.rounds} rounds"
     )
-    console = Console()
-    # A table folded to fewer columns cannot be read.
-    console.width = max(console.width, 110)
-    console.print(table(rows, title))
+    wide_console(110).print(table(rows, title))
     return 0
 
 

@@ -10,7 +10,6 @@ does not load with transformers 5: the BLEU accuracy of the same lm-eval task st
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -211,29 +210,19 @@ def expanded(tasks: Sequence[TaskConfig]) -> list[TaskConfig]:
     return list(found.values())
 
 
-def unknown_task(name: str, known: Sequence[str]) -> InputError:
-    """The error for a task that lm-eval has not, with the nearest names."""
-    near = get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
-    return InputError(
-        Problem(
-            message=f"evals.tasks: there is no task {name!r}",
-            fix=f"did you mean {' or '.join(near)}?"
-            if near
-            else f"known here are {', '.join(BENCHMARKS)}; `lm-eval ls tasks` lists all others",
-        )
-    )
-
-
 def check_data(config: EvalConfig) -> None:
-    """Return if the local files of the tasks and one's own benchmarks are there and hold items.
+    """Return if there are such tasks, and local files of theirs and of one's own hold items.
 
     Raises:
-        InputError: they do not; file and line of all problems, the first few of each file.
+        InputError: they do not; the name, or file and line, of all problems, the first few of each
+            file.
     """
     from evals.own_benchmarks import check_items
+    from evals.task_names import check_names
 
     problems: list[Problem] = []
     checks: list[Callable[[], object]] = [
+        partial(check_names, config),
         *(partial(_check_task, task, config) for task in expanded(config.tasks)),
         *(partial(check_items, own) for own in config.benchmarks),
     ]

@@ -25,21 +25,23 @@ AUTO_BATCH_SIZE = 16
 class HeldoutConfig(EvalSection):
     """Mean loss of completion tokens and of prompt tokens on held-out examples."""
 
-    examples: PositiveInt = 64
+    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
 
 
 class MultipleChoiceConfig(EvalSection):
     """The true completion among drawn ones, picked by length-normalised log-likelihood."""
 
-    examples: PositiveInt = 64
-    choices: Annotated[int, Field(ge=2, le=26)] = 4
+    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
+    choices: int = Field(
+        default=4, ge=2, le=26, description="The true completion and others that are drawn."
+    )
 
 
 class GenerationConfig(EvalSection):
     """Greedy completions of held-out prompts, compared with the true ones."""
 
-    examples: PositiveInt = 64
-    max_new_tokens: PositiveInt = 32
+    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
+    max_new_tokens: PositiveInt = Field(default=32, description="Tokens of an output at most.")
     invert: bool = Field(
         default=False, description="Swap the two sides of each pair: generate the prompt."
     )
@@ -49,7 +51,7 @@ class MemorisationConfig(EvalSection):
     """Greedy completions of training prompts, and of as many held-out ones: an explanation."""
 
     examples: PositiveInt = Field(default=32, description="Prompts of each kind.")
-    max_new_tokens: PositiveInt = 64
+    max_new_tokens: PositiveInt = Field(default=64, description="Tokens of an output at most.")
 
 
 class TaskConfig(EvalSection):
@@ -76,7 +78,7 @@ class BenchmarkConfig(EvalSection):
 
     name: str = Field(min_length=1, description="What its score is called.")
     path: str = Field(min_length=1, description="The JSONL file, one item a line.")
-    kind: BenchmarkKind
+    kind: BenchmarkKind = Field(description="How outputs are scored.")
     group: Group | None = Field(
         default=None,
         description="Where its score counts; null: multiple_choice for that kind, else "
@@ -104,9 +106,11 @@ class EvalConfig(EvalSection):
         examples=16, max_new_tokens=64, invert=True
     )
     memorisation: MemorisationConfig | None = None
-    tasks: list[Annotated[TaskConfig, BeforeValidator(_task_of_name)]] = Field(
-        default=[], description="Benchmarks of lm-eval, by name."
-    )
+    tasks: list[
+        Annotated[
+            TaskConfig, BeforeValidator(_task_of_name, json_schema_input_type=str | TaskConfig)
+        ]
+    ] = Field(default=[], description="Benchmarks of lm-eval, by name.")
     benchmarks: list[BenchmarkConfig] = Field(default=[], description="Benchmarks of one's own.")
     alpaca_eval: AlpacaEvalConfig | None = None
     pandalm: PandaLMConfig | None = None

@@ -1,23 +1,18 @@
 """Generation: does a model write the true completion, or something like it?"""
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria
-
-from evals.batches import Progress, pad, run_batches, sorted_batches
+from evals.batches import Progress
 from evals.config import GenerationConfig
+from evals.decoding import generate
 from evals.measure import Measured, Sample
-from evals.model import LoadedModel, generation_settings
+from evals.model import LoadedModel
 from evals.scoring import chrf, share
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
 
 GenerationMeasure = Literal["short_generation", "long_generation", "memorisation"]
-_GREEDY: Mapping[str, Any] = MappingProxyType({})
 
 
 def measure_short_generation(
@@ -75,85 +70,6 @@ def measure_long_generation(
     return Measured(scores=[score], samples=samples, signature={"chrf": result.signature})
 
 
-class StopTexts(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed
-    """Ends each row whose output has come to hold one of some texts.
-
-    Only the last tokens are looked at, a few more than the longest text has: another way to
-    tokenise it must not hide it.
-    """
-
-    def __init__(self, loaded: LoadedModel, texts: Sequence[str], num_prompt_tokens: int) -> None:
-        tokenizer: Any = loaded.tokenizer
-        self._tokenizer = tokenizer
-        self._texts = list(texts)
-        encoded = tokenizer(self._texts, add_special_tokens=False)["input_ids"]
-        self._num_looked_at = max(map(len, encoded)) + 2
-        self._num_prompt_tokens = num_prompt_tokens
-        self._done: list[bool] | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        new_BT = input_ids[:, self._num_prompt_tokens :][:, -self._num_looked_at :]
-        if self._done is None:
-            self._done = [False] * len(new_BT)
-        for row, text in enumerate(self._tokenizer.batch_decode(new_BT)):
-            self._done[row] = self._done[row] or any(stop in text for stop in self._texts)
-        return torch.tensor(self._done, device=input_ids.device)
-
-
-@torch.inference_mode()
-def generate(
-    loaded: LoadedModel,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    on_progress: Progress,
-    stop_texts: Sequence[str] = (),
-    sampling: Mapping[str, Any] = _GREEDY,
-    on_output: Callable[[int, list[int]], None] | None = None,
-) -> list[list[int]]:
-    """The continuation of each prompt, up to and without the first end token.
-
-    It may also end where one of `stop_texts` has been written, which is then part of it.
-    `sampling` are settings of transformers' generation; without any it is greedy. `on_output` is
-    told a prompt's number and its continuation as soon as that is there.
-    """
-    settings = generation_settings(
-        **{"do_sample": False, "num_beams": 1, **sampling},
-        max_new_tokens=max_new_tokens,
-        eos_token_id=loaded.stop_ids,
-        pad_token_id=loaded.stop_ids[0],
-        use_cache=True,
-    )
-    outputs: list[list[int]] = [[]] * len(prompts)
-    done = 0
-    model: Any = loaded.model
-    # Two passes for the prompts of a batch, then one for each new token.
-    pass_cost = (2 + max_new_tokens) * loaded.scorer.reader.pass_cost
-    lengths = [len(prompt) for prompt in prompts]
-
-    def run(batch: list[int]) -> None:
-        nonlocal done
-        context, unread = loaded.scorer.reader.begin([prompts[i] for i in batch])
-        input_ids_BT, mask_BT = pad(unread, side="left", device=loaded.device)
-        seen: dict[str, Any] = {"attention_mask": mask_BT}
-        if context is not None:
-            seen["past_key_values"] = context.cache
-            seen["attention_mask"] = torch.cat([context.mask_RT, mask_BT], dim=1)
-        if stop_texts:
-            seen["stopping_criteria"] = [StopTexts(loaded, stop_texts, input_ids_BT.shape[1])]
-        generated_BT = model.generate(input_ids_BT, generation_config=settings, **seen)
-        for index, row in zip(batch, generated_BT[:, input_ids_BT.shape[1] :], strict=True):
-            outputs[index] = _until_stop(row.tolist(), loaded.stop_ids)
-            if on_output is not None:
-                on_output(index, outputs[index])
-        done += len(batch)
-        on_progress(done, len(prompts))
-
-    run_batches(sorted_batches(lengths, batch_size, pass_cost=pass_cost), run)
-    return outputs
-
-
 def generated_samples(
     loaded: LoadedModel,
     measure: GenerationMeasure,
@@ -208,8 +124,3 @@ def _prompt_room(loaded: LoadedModel, measure: GenerationMeasure, config: Genera
             )
         )
     return room
-
-
-def _until_stop(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
-    stops = [index for index, token in enumerate(ids) if token in stop_ids]
-    return ids[: stops[0]] if stops else ids

@@ -65,12 +65,12 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
     write_text(path, "".join(example_line(example) + "\n" for example in examples))
 
 
-def load_examples(path: Path) -> list[Example]:
+def load_examples(path: Path, *, may_be_empty: bool = False) -> list[Example]:
     """The examples of a file that `write_examples` wrote.
 
     Raises:
-        InputError: the file is missing or empty, or lines of it are not examples; all of the
-            problems at once, each with its line.
+        InputError: the file is missing, or empty where it may not be, or lines of it are not
+            examples; all of the problems at once, each with its line.
     """
     try:
         # Not str.splitlines, which would also split at a U+2028 inside of a text.
@@ -99,7 +99,7 @@ def load_examples(path: Path) -> list[Example]:
             problems.append(Problem(message=message, where=where, fix="give each line its own id"))
         seen.setdefault(example.id, number)
         examples.append(example)
-    if not examples and not problems:
+    if not (examples or problems or may_be_empty):
         problems.append(Problem(message="no examples in the file", where=str(path), fix=_LINE_FORM))
     if problems:
         raise InputError(problems)

@@ -71,8 +71,12 @@ class JudgeConfig(EvalSection):
     max_unparsable_share: Share = Field(
         default=0.05, description="Share of questions without a verdict above which judging fails."
     )
-    price_per_million_input_tokens: Price = 0.0
-    price_per_million_output_tokens: Price = 0.0
+    price_per_million_input_tokens: Price = Field(
+        default=0.0, description="Of prompt tokens, in any currency."
+    )
+    price_per_million_output_tokens: Price = Field(
+        default=0.0, description="Of reply tokens, in the same."
+    )
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="Money for one judging, in the currency of the prices."
     )
@@ -135,7 +139,7 @@ class JudgedConfig(EvalSection):
     examples: PositiveInt | None = Field(
         default=None, description="Prompts, drawn by the seed; null: evals.limit, or all of them."
     )
-    max_new_tokens: PositiveInt = 512
+    max_new_tokens: PositiveInt = Field(default=512, description="Tokens of an output at most.")
 
     def with_absolute_paths(self) -> Self:
         """The same, for a process that runs in another folder."""
@@ -177,7 +181,10 @@ class JudgedSetConfig(JudgedConfig):
 
     name: str = Field(min_length=1, description="What its scores are called.")
     path: str = Field(description="JSON or JSONL of instruction, input (or none) and output.")
-    style: StyleName = "ranking"
+    style: StyleName = Field(
+        default="ranking",
+        description="ranking: two models in a list with ranks; verdict: 1, 2 or Tie.",
+    )
 
 
 def api_key(config: JudgeConfig) -> str | None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from evals.batches import Progress
-from evals.generate import generate
+from evals.decoding import generate
 from evals.judge_config import JudgeConfig
 from evals.judge_pairs import Judgement, Pair
 from evals.judge_prompts import STYLES

@@ -21,7 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from evals.answers import Answers, request_keys
 from evals.batches import Progress
 from evals.continuations import Continuation, Likelihood, score_continuations
-from evals.generate import generate
+from evals.decoding import generate
 from evals.model import LoadedModel
 from trainers.errors import InputError, Problem
 from trainers.examples import Example, Message
@@ -30,7 +30,7 @@ from trainers.roles import Template
 # As lm-eval's own class has it.
 DEFAULT_MAX_LENGTH = 2048
 DEFAULT_NEW_TOKENS = 256
-AUTO_PROMPTS_CPU, AUTO_PROMPTS_GPU = 16, 128
+AUTO_PROMPTS_CPU, AUTO_PROMPTS_GPU = 64, 128
 
 
 class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
@@ -288,7 +288,7 @@ def in_template(
         # The other templates show one turn.
         turns = [Message(role="user", content="\n\n".join(turn.content for turn in turns))]
     answered = Message(role="assistant", content="")
-    return template.prompt_text(Example(id="benchmark", messages=(*turns, answered))) + opening
+    return template.render_prompt(Example(id="benchmark", messages=(*turns, answered))) + opening
 
 
 def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:

@@ -183,7 +183,7 @@ def resampled(
     for _ in range(NUM_RESAMPLES):
         drawn = generator.integers(n, size=n)
         found.append(float(aggregate([values[index] for index in drawn])))
-    return _estimate(value, np.array(found), n)
+    return estimate_of(value, np.array(found), n)
 
 
 def _statistics(metric: Any, items: Sequence[tuple[Sequence[str], str]]) -> Floats:
@@ -204,10 +204,17 @@ def resampled_sums(items: Floats, score: Callable[[Floats], Floats], seed: int) 
 
     `score` maps sums (m, k) to values (m,).
     """
-    n = len(items)
-    # How often each item is drawn, rather than which: sums become one matrix product.
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-    return score(draws.astype(np.float64) @ items)
+    return score(resample_counts(len(items), seed) @ items)
+
+
+def resample_counts(num_items: int, seed: int) -> Floats:
+    """How often each of `NUM_RESAMPLES` resamples draws each item: (m, n).
+
+    Rather than which items: sums become one matrix product.
+    """
+    shares = np.full(num_items, 1 / num_items)
+    draws = np.random.default_rng(seed).multinomial(num_items, shares, size=NUM_RESAMPLES)
+    return draws.astype(np.float64)
 
 
 def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> Estimate:
@@ -216,19 +223,21 @@ def _bootstrap(items: Floats, score: Callable[[Floats], Floats], seed: int) -> E
     `score` maps sums (m, k) to values (m,).
     """
     value = float(score(items.sum(axis=0, keepdims=True))[0])
-    return _estimate(value, resampled_sums(items, score, seed), len(items))
+    return estimate_of(value, resampled_sums(items, score, seed), len(items))
 
 
-def _estimate(value: float, values: Floats, n: int) -> Estimate:
-    """A value with what its resamples say."""
+def estimate_of(
+    value: float, resampled_values: Floats, num_items: int, *, method: str = BOOTSTRAP
+) -> Estimate:
+    """A value of `num_items` with what the same of their resamples say."""
     # Sums in another order differ in their last bits: that is no spread.
-    spread = float(np.ptp(values)) > 1e-9 * max(1.0, abs(value))
-    low, high = np.quantile(values, [0.025, 0.975]).tolist()
+    spread = float(np.ptp(resampled_values)) > 1e-9 * max(1.0, abs(value))
+    low, high = np.quantile(resampled_values, [0.025, 0.975]).tolist()
     return Estimate(
         value=value,
-        standard_error=float(values.std(ddof=1)) if spread else None,
+        standard_error=float(resampled_values.std(ddof=1)) if spread else None,
         ci_low=low if spread else None,
         ci_high=high if spread else None,
-        num_items=n,
-        interval_method=BOOTSTRAP,
+        num_items=num_items,
+        interval_method=method,
     )

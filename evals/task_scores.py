@@ -49,7 +49,7 @@ def task_measured(
     scores = [
         _score(
             task,
-            name=_score_name(name, metric, one),
+            name=score_name(name, metric, one),
             metric=metric,
             values=[sample[metric] for sample in of_filter[one] if metric in sample],
             value=results["results"][name][f"{metric},{one}"],
@@ -59,7 +59,7 @@ def task_measured(
         for one in filters
         for metric in metrics
     ]
-    scores.sort(key=lambda score: score.name != _score_name(name, main, filters[0]))
+    scores.sort(key=lambda score: score.name != score_name(name, main, filters[0]))
     first = of_filter[filters[0]]
     verdicts = _verdicts(main, [sample.get(main) for sample in first])
     return Measured(
@@ -161,7 +161,8 @@ def _prompts_sha256(logged: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _score_name(task: str, metric: str, filter: str) -> str:
+def score_name(task: str, metric: str, filter: str) -> str:
+    """The name of a score: its task, its metric and, where there is one, its filter."""
     return f"{task}.{metric}" if filter == "none" else f"{task}.{metric}.{filter}"
 
 

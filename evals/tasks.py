@@ -4,24 +4,20 @@ Source: EleutherAI/lm-evaluation-harness 0.4, whose prompts, filters and metrics
 """
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from evals.answers import Answers
 from evals.batches import Progress
-from evals.benchmarks import BENCHMARKS, Benchmark, expanded, group_of, unknown_task
+from evals.benchmarks import BENCHMARKS, Benchmark, expanded, group_of
 from evals.config import BenchmarkConfig, EvalConfig, Group, TaskConfig, TaskTemplate
 from evals.measure import Measured
 from evals.model import LoadedModel
 from evals.own_benchmarks import Function, task_definition
 from evals.parts import file_name
+from evals.task_names import all_tasks, quiet_lm_eval, unknown_task
 from evals.task_scores import task_measured
 from trainers.errors import InputError, Problem
 from trainers.files import sha256_of, write_text
@@ -144,7 +140,7 @@ def load_task(task: PlannedTask, definitions: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
     if task.definition is None:
-        manager = _all_tasks()[0]
+        manager = all_tasks()
     else:
         write_text(definitions / f"{file_name(task.name)}.yaml", as_yaml(task.definition))
         manager = TaskManager(include_path=str(definitions), include_defaults=False)
@@ -208,27 +204,6 @@ def paper_definition(benchmark: Benchmark, data_root: Path | None) -> Definition
         "test_split": "test" if "test" in files else None,
         "fewshot_split": shots[0] if shots is not None else split,
     }
-
-
-@contextmanager
-def quiet_lm_eval() -> Iterator[None]:
-    """Keep lm-eval and the data sets that it loads from writing to the terminal."""
-    import datasets
-    import lm_eval.api.task
-
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    bars = datasets.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        # It has no switch for the bar that it shows while it words the prompts.
-        with mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items):
-            yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
 
 
 def _of_paper(benchmark: Benchmark, task: TaskConfig, config: EvalConfig) -> PlannedTask:
@@ -310,25 +285,15 @@ def _planned(
     )
 
 
-@lru_cache(maxsize=1)
-def _all_tasks() -> tuple[Any]:
-    """lm-eval's manager of all its tasks, which reads some thousand files: 22 s on two cores."""
-    from lm_eval.tasks import TaskManager
-
-    with quiet_lm_eval():
-        return (TaskManager(),)
-
-
 def _leaves(name: str) -> list[str]:
     """The tasks that a name of lm-eval stands for.
 
     Raises:
         InputError: it stands for none.
     """
-    manager = _all_tasks()[0]
+    manager = all_tasks()
     if name not in manager.task_index:
-        known: Sequence[str] = [*BENCHMARKS, *manager.all_tasks]
-        raise unknown_task(name, known)
+        raise unknown_task(name, manager.all_tasks)
     if name in manager.all_subtasks:
         return [name]
     with quiet_lm_eval():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evals.scoring import NUM_RESAMPLES, Estimate, Floats, mean
+from evals.scoring import NUM_RESAMPLES, Estimate, Floats, estimate_of, mean, resample_counts
 
 # Two parameters need about ten of the rarer outcome; pairs with fewer say nothing of length.
 MIN_PAIRS = 20
@@ -50,18 +50,8 @@ def length_controlled_win_rate(
     n = len(outcomes)
     ones = np.ones((1, n))
     value = float(_fit(outcomes, longer, ones)[0])
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-    rates = _fit(outcomes, longer, draws.astype(np.float64))
-    spread = float(np.ptp(rates)) > _TOLERANCE
-    low, high = np.quantile(rates, [0.025, 0.975]).tolist()
-    return Estimate(
-        value=value,
-        standard_error=float(rates.std(ddof=1)) if spread else None,
-        ci_low=low if spread else None,
-        ci_high=high if spread else None,
-        num_items=n,
-        interval_method=METHOD,
-    )
+    rates = _fit(outcomes, longer, resample_counts(n, seed))
+    return estimate_of(value, rates, n, method=METHOD)
 
 
 def _fit(outcomes_N: Floats, longer_N: Floats, weights_MN: Floats) -> Floats:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from orchestrator.record import SweepFolder
+from orchestrator.record import BaseUsage, SweepFolder, TrialRecord
 from orchestrator.search_config import BudgetConfig
 
 
@@ -27,18 +27,23 @@ class Budget:
     def spent(self, folder: SweepFolder) -> str | None:
         """Which limit has been reached, in words, or None.
 
-        Trials, GPU-hours and money count over all runs of the sweep, hours over this one.
+        Trials, GPU-hours and money count over all runs of the sweep, hours over this one; what
+        scoring untuned models has taken counts, too.
         """
         config = self._config
         if config == BudgetConfig():
             return None
         limits = (config.trials, config.gpu_hours, config.money)
+        records: list[TrialRecord] = []
+        held: list[TrialRecord | BaseUsage] = []
         # Hours need no look at the trials, of which there may be thousands.
-        records = folder.read_trials() if any(one is not None for one in limits) else []
+        if any(limit is not None for limit in limits):
+            records = folder.read_trials()
+            usages = [folder.read_base_usage(base.key) for base in folder.read_sweep().bases]
+            held = [*records, *usages]
         gpu_seconds = sum(
-            record.busy_seconds * self._gpus_per_trial
-            + record.scorer_seconds * self._gpus_per_scorer
-            for record in records
+            each.busy_seconds * self._gpus_per_trial + each.scorer_seconds * self._gpus_per_scorer
+            for each in held
         )
         gpu_hours = gpu_seconds / 3600
         money = gpu_hours * self._price

@@ -7,24 +7,25 @@ what it wrote and what to run next; it exits with 0 on success, 1 on a failed ru
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from orchestrator import (
-    __version__,
-    cli_analysis,
-    cli_data,
-    cli_final,
-    cli_judge,
-    cli_models,
-    cli_submit,
-    cli_sweeps,
-)
+from orchestrator import __version__
 from orchestrator.cli_options import json_option, spec_arguments
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+COMMAND_MODULES = (
+    "cli_analysis",
+    "cli_data",
+    "cli_final",
+    "cli_judge",
+    "cli_models",
+    "cli_submit",
+    "cli_sweeps",
+)
 
 
 class Plw(click.Group):
@@ -69,11 +70,12 @@ def main() -> None:
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--preset",
-    type=click.Choice(["demo", "grid", "bayes", "paper"]),
+    type=click.Choice(["demo", "grid", "bayes", "paper", "paper-regularisers"]),
     default="demo",
     show_default=True,
     help="demo: four weights on data that is there; grid: five, three seeds each; bayes: weight "
-    "and learning rate by TPE; paper: the ten weights of arXiv 2401.13586.",
+    "and learning rate by TPE; paper: the study of arXiv 2401.13586; "
+    "paper-regularisers: its supplementary one.",
 )
 @click.option("--schema", "is_schema", is_flag=True, help="The JSON Schema of specs, for editors.")
 @click.option("--force", "is_forced", is_flag=True, help="Replace a file that is there.")
@@ -167,20 +169,9 @@ def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
 
 
-for module in (
-    cli_analysis,
-    cli_data,
-    cli_final,
-    cli_judge,
-    cli_models,
-    cli_submit,
-    cli_sweeps,
-):
-    for command in module.COMMANDS:
+for name in COMMAND_MODULES:
+    for command in import_module(f"orchestrator.{name}").COMMANDS:
         main.add_command(command)
-for command in (cli_sweeps.status, cli_sweeps.logs, cli_sweeps.stop, cli_analysis.report):
-    cli_submit.on_cluster(command)
-cli_submit.ui_on_cluster(cli_sweeps.ui)
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli_options import json_option
+from orchestrator.cli_submit import on_cluster
 
 
 @click.command()
@@ -158,4 +159,4 @@ def _weights(text: str) -> list[float]:
         raise InputError(problem) from None
 
 
-COMMANDS: tuple[click.Command, ...] = (report, power)
+COMMANDS: tuple[click.Command, ...] = (on_cluster(report), power)

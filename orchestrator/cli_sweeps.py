@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli_options import folder_argument, json_option
+from orchestrator.cli_submit import on_cluster, ui_on_cluster
 
 
 @click.command()
@@ -160,4 +161,8 @@ def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     sys.exit(0 if synced.is_complete else 1)
 
 
-COMMANDS: tuple[click.Command, ...] = (status, logs, stop, sync, ui)
+COMMANDS: tuple[click.Command, ...] = (
+    *map(on_cluster, (status, logs, stop)),
+    sync,
+    ui_on_cluster(ui),
+)

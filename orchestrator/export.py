@@ -172,10 +172,34 @@ def common_notes(source: Source) -> list[str]:
     return [note for note in notes if note]
 
 
-def scheduler_name(source: Source) -> str:
-    """The schedule as transformers calls it."""
-    kind = source.config.schedule.kind
-    return "constant_with_warmup" if kind == "constant" else kind
+def trainer_settings(source: Source) -> dict[str, Any]:
+    """The recipe in the words of transformers' TrainingArguments, which all of them build on."""
+    config = source.config
+    optimizer, schedule = config.optimizer, config.schedule
+    length = (
+        {"max_steps": schedule.steps}
+        if schedule.steps is not None
+        else {"num_train_epochs": schedule.epochs}
+    )
+    return {
+        "per_device_train_batch_size": source.micro_batch_size,
+        "gradient_accumulation_steps": source.accumulation_steps,
+        **length,
+        "learning_rate": optimizer.learning_rate,
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_epsilon": optimizer.epsilon,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "lr_scheduler_type": (
+            "constant_with_warmup" if schedule.kind == "constant" else schedule.kind
+        ),
+        "warmup_steps": source.warmup_steps,
+        "label_smoothing_factor": config.loss.label_smoothing,
+        "gradient_checkpointing": config.deepspeed.gradient_checkpointing,
+        "logging_steps": config.log_every_steps,
+        "seed": config.seed,
+    }
 
 
 def settings_yaml(settings: Mapping[str, Any]) -> str:

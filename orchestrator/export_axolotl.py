@@ -10,8 +10,8 @@ from orchestrator.export import (
     header,
     normalization_note,
     refuse_fraction,
-    scheduler_name,
     settings_yaml,
+    trainer_settings,
 )
 from orchestrator.export_tokens import labelled_lines
 from trainers.errors import InputError, Problem
@@ -19,6 +19,13 @@ from trainers.errors import InputError, Problem
 # axolotl 0.18: train_on_inputs, roles_to_train and a turn's `train` or `weight` make labels of
 # -100 or not; a weight other than 0 counts as 1.
 _WHY = "train_on_inputs, roles_to_train and a turn's weight only switch tokens on and off"
+
+# What it calls otherwise than transformers' TrainingArguments do.
+_NAMES = {
+    "per_device_train_batch_size": "micro_batch_size",
+    "num_train_epochs": "num_epochs",
+    "lr_scheduler_type": "lr_scheduler",
+}
 
 
 def axolotl_export(source: Source, out: Path) -> Export:
@@ -50,7 +57,8 @@ def axolotl_export(source: Source, out: Path) -> Export:
 
 def _settings(source: Source, out: Path, data: str) -> dict[str, Any]:
     config = source.config
-    optimizer, schedule = config.optimizer, config.schedule
+    recipe = trainer_settings(source)
+    del recipe["label_smoothing_factor"]  # 0, by the check above
     settings: dict[str, Any] = {
         "base_model": source.model_path,
         "revision_of_model": config.model.revision,
@@ -64,23 +72,9 @@ def _settings(source: Source, out: Path, data: str) -> dict[str, Any]:
         "sequence_len": config.data.max_length,
         "sample_packing": False,
         "pad_to_sequence_len": False,
-        "micro_batch_size": source.micro_batch_size,
-        "gradient_accumulation_steps": source.accumulation_steps,
-        "num_epochs": schedule.epochs,
-        "max_steps": schedule.steps,
         "optimizer": "adamw_torch",
-        "learning_rate": optimizer.learning_rate,
-        "weight_decay": optimizer.weight_decay,
-        "adam_beta1": optimizer.beta1,
-        "adam_beta2": optimizer.beta2,
-        "adam_epsilon": optimizer.epsilon,
-        "max_grad_norm": optimizer.max_grad_norm,
-        "lr_scheduler": scheduler_name(source),
-        "warmup_steps": source.warmup_steps,
         "bf16": config.deepspeed.precision == "bfloat16",
-        "gradient_checkpointing": config.deepspeed.gradient_checkpointing,
-        "logging_steps": config.log_every_steps,
-        "seed": config.seed,
+        **{_NAMES.get(name, name): value for name, value in recipe.items()},
     }
     if config.lora is not None:
         settings |= {

@@ -11,8 +11,8 @@ from orchestrator.export import (
     header,
     is_prompt_uniform,
     normalization_note,
-    scheduler_name,
     settings_yaml,
+    trainer_settings,
 )
 from trainers.errors import InputError, Problem
 from trainers.roles import PROMPT_ROLES, Role, Template, starts_with_bos
@@ -134,7 +134,6 @@ def _lines(source: Source) -> str:
 
 def _settings(source: Source, out: Path, data: str) -> dict[str, Any]:
     config = source.config
-    optimizer, schedule = config.optimizer, config.schedule
     settings: dict[str, Any] = {
         "model": source.model_path,
         "model_revision": config.model.revision,
@@ -148,22 +147,7 @@ def _settings(source: Source, out: Path, data: str) -> dict[str, Any]:
         "max_length": config.data.max_length,
         "truncation_strategy": "delete" if config.data.too_long == "drop" else "left",
         "tuner_type": "full" if config.lora is None else "lora",
-        "per_device_train_batch_size": source.micro_batch_size,
-        "gradient_accumulation_steps": source.accumulation_steps,
-        "num_train_epochs": schedule.epochs,
-        "max_steps": schedule.steps,
-        "learning_rate": optimizer.learning_rate,
-        "weight_decay": optimizer.weight_decay,
-        "adam_beta1": optimizer.beta1,
-        "adam_beta2": optimizer.beta2,
-        "adam_epsilon": optimizer.epsilon,
-        "max_grad_norm": optimizer.max_grad_norm,
-        "lr_scheduler_type": scheduler_name(source),
-        "warmup_steps": source.warmup_steps,
-        "label_smoothing_factor": config.loss.label_smoothing,
-        "gradient_checkpointing": config.deepspeed.gradient_checkpointing,
-        "logging_steps": config.log_every_steps,
-        "seed": config.seed,
+        **trainer_settings(source),
     }
     if config.lora is not None:
         settings |= {

@@ -11,7 +11,7 @@ from orchestrator.export import (
     header,
     normalization_note,
     refuse_fraction,
-    scheduler_name,
+    trainer_settings,
 )
 from orchestrator.export_tokens import labelled_lines
 
@@ -83,12 +83,6 @@ def trl_export(source: Source, out: Path) -> Export:
 def _settings(source: Source, out: Path) -> dict[str, Any]:
     """The arguments of SFTConfig."""
     config = source.config
-    optimizer, schedule = config.optimizer, config.schedule
-    length = (
-        {"max_steps": schedule.steps}
-        if schedule.steps is not None
-        else {"num_train_epochs": schedule.epochs}
-    )
     return {
         "output_dir": f"{out.stem}-model",
         "model_init_kwargs": {
@@ -98,22 +92,8 @@ def _settings(source: Source, out: Path) -> dict[str, Any]:
         },
         "trust_remote_code": config.model.trust_remote_code,
         "max_length": config.data.max_length,
-        "per_device_train_batch_size": source.micro_batch_size,
-        "gradient_accumulation_steps": source.accumulation_steps,
-        **length,
-        "learning_rate": optimizer.learning_rate,
-        "weight_decay": optimizer.weight_decay,
-        "adam_beta1": optimizer.beta1,
-        "adam_beta2": optimizer.beta2,
-        "adam_epsilon": optimizer.epsilon,
-        "max_grad_norm": optimizer.max_grad_norm,
-        "lr_scheduler_type": scheduler_name(source),
-        "warmup_steps": source.warmup_steps,
-        "label_smoothing_factor": config.loss.label_smoothing,
         "bf16": config.deepspeed.precision == "bfloat16",
-        "gradient_checkpointing": config.deepspeed.gradient_checkpointing,
-        "logging_steps": config.log_every_steps,
-        "seed": config.seed,
+        **trainer_settings(source),
     }
 
 

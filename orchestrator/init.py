@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from orchestrator.new_file import write_new
 from orchestrator.spec import SweepSpec
 
-Preset = Literal["demo", "grid", "bayes", "paper"]
+Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 PRESET_FOLDER = Path(__file__).parent / "presets"
 SCHEMA_NAME = "plw.schema.json"
@@ -37,8 +37,10 @@ def write_spec(path: Path, preset: Preset, *, is_forced: bool) -> None:
 def spec_schema() -> dict[str, Any]:
     """The JSON Schema of a sweep spec as people write it."""
     schema = SweepSpec.model_json_schema()
-    # Left out, it is the file's own name.
-    schema["required"] = [key for key in schema["required"] if key != "name"]
+    # Left out, a name is the file's own, and a path may be searched.
+    schema["required"] = ["search"]
+    for section in ("ModelConfig", "DataConfig"):
+        schema["$defs"][section]["required"].remove("path")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

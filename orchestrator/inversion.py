@@ -19,7 +19,7 @@ from trainers.errors import InputError, Problem
 from trainers.examples import Example, pair
 from trainers.models import load_tokenizer
 from trainers.records import read_examples
-from trainers.rendering import compile_template, describe_error
+from trainers.rendering import compile_template, depends_on_texts, describe_error
 
 DEFAULT_TEMPLATE = """\
 Here is a text that somebody wrote because an instruction asked for it\
@@ -143,7 +143,7 @@ def _all_inverted(examples: Sequence[Example], template: jinja2.Template) -> lis
     problems: list[Problem] = []
     for example in examples:
         try:
-            prompt = _rendered(example, template)
+            prompt = _rendered(example, template, completion=example.completion)
         except Exception as error:  # A template is a program: it may fail in any way.
             problems.append(_misfit(example, f"cannot be rendered: {describe_error(error)}"))
             continue
@@ -169,9 +169,9 @@ def _misfit(example: Example, fault: str) -> Problem:
     )
 
 
-def _rendered(example: Example, template: jinja2.Template, *, completion: str | None = None) -> str:
+def _rendered(example: Example, template: jinja2.Template, *, completion: str) -> str:
     text: str = template.render(
-        completion=example.completion if completion is None else completion,
+        completion=completion,
         instruction=example.instruction or example.prompt,
         input=example.input or "",
         prompt=example.prompt,
@@ -183,14 +183,14 @@ def _rendered(example: Example, template: jinja2.Template, *, completion: str | 
 
 def _shows_completion(examples: Sequence[Example], template: jinja2.Template) -> bool:
     """Whether any prompt depends on its completion; yes in doubt, where others cannot be shown."""
-    for example in examples:
-        try:
-            made_up = {_rendered(example, template, completion=text) for text in ("a b", "c d e")}
-        except Exception:
-            return True
-        if made_up != {_rendered(example, template)}:
-            return True
-    return False
+
+    def depends(example: Example) -> bool:
+        def render(texts: Sequence[str]) -> str:
+            return _rendered(example, template, completion=texts[0])
+
+        return depends_on_texts(render([example.completion]), 1, render)
+
+    return any(map(depends, examples))
 
 
 def _system(example: Example) -> str:

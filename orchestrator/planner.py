@@ -14,7 +14,7 @@ from evals.scores import ScoreCard
 from orchestrator.bases import BaseRecord
 from orchestrator.estimates import guessed_speed, measured_speeds, memory_gib
 from orchestrator.fingerprint import fingerprint_base, fingerprint_trial
-from orchestrator.record import SweepFolder, TrialRecord, check_records
+from orchestrator.record import BaseUsage, SweepFolder, TrialRecord, check_records
 from orchestrator.sources import DataSource, ModelSource, Sources
 from orchestrator.spec import SweepSpec, with_absolute_paths
 from trainers.batches import num_steps
@@ -276,5 +276,9 @@ def refreshed_record(known: TrialRecord, trial: TrialPlan) -> TrialRecord:
 def prepare_base(folder: SweepFolder, base: Base) -> None:
     """Write the held-out examples of `base`, and drop scores that are not the ones asked for."""
     if not base.has_scores:
+        usage = folder.read_base_usage(base.key)
         shutil.rmtree(folder.base(base.key), ignore_errors=True)
+        # A budget counts what earlier scores have taken, too.
+        if usage != BaseUsage():
+            folder.add_base_usage(base.key, usage)
     write_examples(folder.heldout(base.key), base.heldout)

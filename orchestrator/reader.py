@@ -25,6 +25,8 @@ class TrialStatus:
 
     `completion_loss` and `prompt_loss` are those of the last logged step, on training data;
     `heldout_loss` is that of the completions of held-out data, once the trial is scored.
+    `eval_seconds` are part of `seconds`; `is_scored_beside` says that the trial's own workers are,
+    or were, free for others while it is scored.
     """
 
     id: str
@@ -40,6 +42,8 @@ class TrialStatus:
     tokens_per_second: float | None
     remaining_s: float | None
     seconds: float | None
+    eval_seconds: float | None
+    is_scored_beside: bool
     ended_at: str | None
     error: str | None
 
@@ -153,6 +157,8 @@ def _status(folder: SweepFolder, record: TrialRecord) -> TrialStatus:
         tokens_per_second=speed,
         remaining_s=remaining,
         seconds=seconds,
+        eval_seconds=record.eval_seconds,
+        is_scored_beside=record.is_scored_beside,
         ended_at=record.ended_at,
         error=record.error,
     )

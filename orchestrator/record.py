@@ -8,6 +8,7 @@ MLflow and the report are views of these files; nothing that matters lives anywh
       bases/<key>/heldout.jsonl  the examples that trials of this base are scored on
       bases/<key>/scores.json    its model before any training
       bases/<key>/samples.jsonl  every scored item of that
+      bases/<key>/usage.json     how long that has taken
       bases/<key>/log.txt
       trials/<id>/trial.json     settings, state, outcome
       trials/<id>/metrics.jsonl  one line per logged step
@@ -46,7 +47,8 @@ class TrialRecord(BaseModel):
 
     `base` is the key of what it starts from and is scored on, `note` says what it waits for.
     `busy_seconds` are those for which it held its workers and `scorer_seconds` those for which it
-    held a scorer, over all attempts; of the latter, `attempts` counts none.
+    held a scorer, over all attempts; of the latter, `attempts` counts none. `is_scored_beside` says
+    that its own workers go on with other trials while it is scored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class TrialRecord(BaseModel):
     note: str | None = None
     busy_seconds: float = 0.0
     scorer_seconds: float = 0.0
+    is_scored_beside: bool = False
     started_at: str | None = None
     ended_at: str | None = None
     total_steps: int | None = None
@@ -75,6 +78,15 @@ class TrialRecord(BaseModel):
     @property
     def prompt_loss_weight(self) -> float:
         return float(self.settings["loss"]["prompt_loss_weight"])
+
+
+class BaseUsage(BaseModel):
+    """What scoring a base's untuned model has taken, over all attempts: as for a trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    busy_seconds: float = 0.0
+    scorer_seconds: float = 0.0
 
 
 class TrackingRecord(BaseModel):
@@ -184,6 +196,22 @@ class SweepFolder:
         """The scores of a base's model before any training; None if it is not scored yet."""
         return _read_card(self.base(key))
 
+    def read_base_usage(self, key: str) -> BaseUsage:
+        path = self._usage(key)
+        return BaseUsage.model_validate(read_json(path)) if path.exists() else BaseUsage()
+
+    def add_base_usage(self, key: str, added: BaseUsage) -> None:
+        """Add to what scoring a base has taken so far."""
+        known = self.read_base_usage(key)
+        total = BaseUsage(
+            busy_seconds=known.busy_seconds + added.busy_seconds,
+            scorer_seconds=known.scorer_seconds + added.scorer_seconds,
+        )
+        write_json(self._usage(key), total.model_dump(mode="json"))
+
+    def _usage(self, key: str) -> Path:
+        return self.base(key) / "usage.json"
+
     def request_stop(self, trial_id: str | None) -> None:
         """Ask the driver to end a trial, or the whole sweep for None."""
         path = self._stop(trial_id)
@@ -240,6 +268,9 @@ def _damaged_records(folder: SweepFolder) -> list[Problem]:
     for base in sweep.bases:
         path = folder.base(base.key) / "scores.json"
         problems += _damaged(path, partial(folder.read_base_scores, base.key), scored_again)
+        path = folder.base(base.key) / "usage.json"
+        counted_anew = "counts anew what scoring the untuned model takes"
+        problems += _damaged(path, partial(folder.read_base_usage, base.key), counted_anew)
     for trial_id in sweep.trial_ids:
         root = folder.trial(trial_id)
         for name, read, outcome in (

@@ -125,7 +125,7 @@ def score(
         train = TrainConfig.model_validate(settings)
         score_model(
             model_path=_at_revision(model_path, train.model.revision),
-            examples=load_examples(folder.heldout(base)),
+            examples=load_examples(folder.heldout(base), may_be_empty=not config.takes_examples),
             template=train.data.template,
             max_length=train.data.max_length,
             config=config,
@@ -170,6 +170,7 @@ def started(record: TrialRecord) -> TrialRecord:
             "state": "training",
             "error": None,
             "note": None,
+            "is_scored_beside": False,
             "started_at": record.started_at or now(),
         }
     )

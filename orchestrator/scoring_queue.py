@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.record import BaseUsage, SweepFolder, TrialRecord
 from orchestrator.run_trial import failed, interrupted, scored, train_result, trained
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class ScoringQueue:
         if record is not None:
             result = train_result(self._folder.root, task.key)
             assert result is not None
-            waiting = trained(record, result).model_copy(update={"note": WAITING_NOTE})
+            changes = {"note": WAITING_NOTE, "is_scored_beside": True}
+            waiting = trained(record, result).model_copy(update=changes)
             self._folder.write_trial(waiting)
         if self._folder.stop_requested(None):
             self.abandon()
@@ -156,6 +157,8 @@ class ScoringQueue:
             busy_s = record.scorer_seconds + end.seconds
             record = record.model_copy(update={"scorer_seconds": busy_s})
             self._folder.write_trial(record)
+        else:
+            self._folder.add_base_usage(task.key, BaseUsage(scorer_seconds=end.seconds))
         if end.error is not None and self._is_tried_again(task, end):
             # Not behind the others: its scores have been waited for the longest.
             self._waiting.appendleft(task)

@@ -80,7 +80,7 @@ class BudgetConfig(Section):
 
     trials: PositiveInt | None = Field(None, description="Trials that are run.")
     hours: Positive | None = Field(None, description="Hours by the clock.")
-    gpu_hours: Positive | None = Field(None, description="Hours times GPUs in use.")
+    gpu_hours: Positive | None = Field(None, description="Hours of GPUs in use, for scoring too.")
     money: Positive | None = Field(
         None, description="GPU hours times resources.price_per_gpu_hour, in its currency."
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.benchmarks import check_data
 from evals.config import EvalConfig
 from evals.scores import ScoreCard
 from orchestrator.spec import load_spec
@@ -75,6 +76,8 @@ def evaluate_model(
         shots = evals.pop("num_fewshot", None)
         evals["tasks"] = [{"name": name, "num_fewshot": shots} for name in tasks]
     config = build_config(EvalConfig, evals, source=spec_path or Path("plw eval"))
+    # Before a model is fetched from the hub.
+    check_data(config)
     data = spec.data if spec is not None else DataConfig(path=data_path or "-")
     path = resolve_model_path(model)
     chosen = _template(path, data, template, config, is_given=spec is not None, say=on_note)

@@ -27,23 +27,50 @@ def counts(trials: Iterable[TrialStatus]) -> dict[str, int]:
 def remaining_s(trials: Sequence[TrialStatus]) -> float | None:
     """Seconds until all trials are done, at the pace so far; None while nothing tells.
 
-    A trial that has not begun is taken to need the mean of those that are done, or as long as
-    the running ones are going to, and as many to run at once as do now.
+    A trial that has not begun is taken to hold its workers for the mean of those that are done, or
+    for as long as the running ones are going to, and as many to run at once as do now. Trials that
+    are scored beside the others hold no workers; the scores that come last are waited for.
     """
     running = [one for one in trials if one.state in RUNNING]
-    if not running:
-        return None
-    finished = [one.seconds for one in trials if one.state == "done" and one.seconds is not None]
-    left = [one.remaining_s for one in running if one.remaining_s is not None]
-    if finished:
-        per_trial = sum(finished) / len(finished)
-    elif left:
-        per_trial = sum(_whole(one) for one in running) / len(left)
-    else:
-        return None
+    beside = [one for one in running if one.state == "scoring" and one.is_scored_beside]
+    holding = [one for one in running if one not in beside]
     unstarted = sum(one.state in ("pending", "waiting", "interrupted") for one in trials)
-    ahead = sum(per_trial if one.remaining_s is None else one.remaining_s for one in running)
-    return (unstarted * per_trial + ahead) / len(running)
+    if not running or (unstarted and not holding):
+        return None
+    held = _seconds_held(trials, holding)
+    if held is None and (unstarted or any(one.remaining_s is None for one in holding)):
+        return None
+    ahead = sum((held or 0.0) if one.remaining_s is None else one.remaining_s for one in holding)
+    until_trained = (unstarted * (held or 0.0) + ahead) / max(1, len(holding))
+    scoring_s = _mean(
+        [one.eval_seconds for one in trials if one.state == "done" and one.is_scored_beside]
+    )
+    if scoring_s is None:
+        return until_trained if holding else None
+    # As many at once as do not wait for a scorer.
+    num_scorers = max(1, sum(one.note is None for one in beside))
+    until_scored = until_trained + scoring_s if holding else 0.0
+    return max(until_scored, scoring_s * len(beside) / num_scorers)
+
+
+def _seconds_held(trials: Sequence[TrialStatus], holding: Sequence[TrialStatus]) -> float | None:
+    """For how long a trial holds its workers; None while nothing tells."""
+    done = [one for one in trials if one.state == "done" and one.seconds is not None]
+    found = _mean(
+        [
+            (one.seconds or 0.0) - (one.eval_seconds or 0.0 if one.is_scored_beside else 0.0)
+            for one in done
+        ]
+    )
+    if found is not None:
+        return found
+    return _mean([_whole(one) for one in holding if one.remaining_s is not None])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _whole(trial: TrialStatus) -> float:

@@ -32,7 +32,7 @@ OF_WORKERS = (
     "scores.json",
 )
 _GROWING = ("metrics.jsonl", "log.txt")
-OF_HEAD = frozenset({"trial.json", "heldout.jsonl"})
+OF_HEAD = frozenset({"trial.json", "heldout.jsonl", "usage.json"})
 _NOT_KEPT = (".lock", "stop")
 # In the place of a model that only the store has.
 STORED = "stored.txt"

@@ -16,7 +16,7 @@ from ray import tune
 from orchestrator.mailbox import Progress
 from orchestrator.placement import why_waiting
 from orchestrator.ray_launch import RankSettings, WarmRanks
-from orchestrator.record import SweepFolder, TrialRecord
+from orchestrator.record import BaseUsage, SweepFolder, TrialRecord
 from orchestrator.run_trial import failed, interrupted, scored, started, train_result, trained
 from orchestrator.stored_sweep import StoredSweep
 from trainers.object_store import StorageError
@@ -100,7 +100,8 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._num_earlier = record.attempts - (record.state == "done")
         self._busy_earlier_s = record.busy_seconds
         if self._kind == "scoring":
-            self._folder.write_trial(record.model_copy(update={"note": None}))
+            taken_over = {"note": None, "is_scored_beside": False}
+            self._folder.write_trial(record.model_copy(update=taken_over))
         else:
             self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
         self._ranks.give(
@@ -148,14 +149,16 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._is_running = not self._seen.is_finished
 
     def _follow(self, progress: Progress) -> None:
-        """Bring the trial's record up to what is known of it."""
+        """Bring the job's record up to what is known of it."""
         if progress.outcome == "done":
             progress = self._with_records(progress)
-        if self._kind == "base":
-            return
         if progress.attempts > 0 and self._begun_at is None:
             self._begun_at = time.monotonic()
         busy_s = 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
+        if self._kind == "base":
+            if progress.is_finished:
+                self._folder.add_base_usage(self._key, BaseUsage(busy_seconds=busy_s))
+            return
         record = self._record()
         num_attempts = 0 if self._kind == "scoring" else progress.attempts
         record = record.model_copy(

@@ -168,9 +168,13 @@ class OptimizerConfig(Section):
         0.0,
         description="Decoupled decay towards the pre-trained weights, as weight_decay is to zero.",
     )
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Positive = 1e-8
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="AdamW's decay of the mean of gradients."
+    )
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="AdamW's decay of the mean of squared gradients."
+    )
+    epsilon: Positive = Field(1e-8, description="Added to AdamW's divisor.")
     max_grad_norm: NonNegative = Field(1.0, description="Global gradient norm limit; 0 is off.")
 
 

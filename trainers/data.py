@@ -11,8 +11,9 @@ from trainers.config import DataConfig
 from trainers.encoded import EncodedExamples, LengthCounts
 from trainers.errors import InputError, Problem
 from trainers.examples import Example
-from trainers.records import read_examples, split_heldout
+from trainers.records import read_examples
 from trainers.roles import Encoded, Template, WholeExample
+from trainers.split import split_heldout
 from trainers.token_cache import cached, token_key
 
 log = logging.getLogger(__name__)

@@ -190,7 +190,7 @@ class Template:
         ]
 
     def render_prompt(self, example: Example) -> str:
-        """The prompt as text, without the start token that is put before it.
+        """The prompt as text, without the start token that `encode_prompt` may put before it.
 
         Raises:
             InputError: the template cannot show the example.
@@ -200,10 +200,6 @@ class Template:
     def encode_prompt(self, example: Example) -> list[int]:
         """The prompt's token ids, the same in training and at inference."""
         return self._tokenize_prompts([example])[0][0]
-
-    def prompt_text(self, example: Example) -> str:
-        """The prompt as text, without the start token that `encode_prompt` may put before it."""
-        return "".join(span.text for span in self._render(example))
 
     def encode_completion(self, completion: str) -> list[int]:
         """The completion's token ids with the end-of-sequence token behind them."""

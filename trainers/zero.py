@@ -38,6 +38,7 @@ from deepspeed.utils import (
 )
 
 from trainers.config import DeepSpeedConfig, OptimizerConfig
+from trainers.deepspeed_settings import deepspeed_settings
 from trainers.ranks import Ranks
 
 # DeepSpeed 0.19 calls names that torch 2.13 has renamed, and under ZeRO 3 each step would say so.
@@ -88,7 +89,7 @@ class ZeroEngine:
         self._engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=adam,
-            config=_deepspeed_settings(
+            config=deepspeed_settings(
                 # Without ZeRO, `step` clips: it has the norm at hand.
                 0.0 if self._is_plain else optimizer.max_grad_norm,
                 deepspeed_config,
@@ -348,38 +349,6 @@ class _PaddedValue:
 
     def flatten(self) -> Tensor:
         return nn.functional.pad(self._value.flatten(), (0, self._missing))
-
-
-def _deepspeed_settings(
-    max_grad_norm: float, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
-) -> dict[str, Any]:
-    own = {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": max_grad_norm,
-        "bf16": {"enabled": config.precision == "bfloat16"},
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            **({"offload_optimizer": {"device": "cpu"}} if config.offload_optimizer else {}),
-            **({"offload_param": {"device": "cpu"}} if config.offload_parameters else {}),
-        },
-        # torch's AdamW on the CPU: DeepSpeed's own would be compiled first, and the states
-        # would no longer be those of a plain float32 AdamW.
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 2**62,
-        "wall_clock_breakdown": False,
-    }
-    return _merged(own, config.override)
-
-
-def _merged(own: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` with the leaves of `override` put in or over it."""
-    merged = dict(own)
-    for key, value in override.items():
-        is_tree = isinstance(value, dict) and isinstance(own.get(key), dict)
-        merged[key] = _merged(own[key], value) if is_tree else value
-    return merged
 
 
 def _slice_of(weight: Tensor, start: int, like: Tensor) -> Tensor:

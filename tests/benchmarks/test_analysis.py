@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.analysis import DESIGNS, coverage_of, false_effects, main
+from benchmarks.analysis import ANSWERS, DESIGNS, coverage_of, false_effects, main
 from benchmarks.studies import GROUP_OF, Design, simulate
 from orchestrator.statistics.curves import OVERALL
 
@@ -24,6 +24,16 @@ def test_the_best_lies_inside_near_and_beyond_the_range() -> None:
     assert sum(vertex > 1 for vertex in vertices) > 3
     assert sum(vertex < 0 for vertex in vertices) > 3
     assert sum(0.15 < vertex < 0.85 for vertex in vertices) > 40
+
+
+def test_a_place_where_no_top_lies_has_no_coverage() -> None:
+    design = Design("one", seeds=1)
+    assert all(0.85 < simulate(design, 0).vertex(name) < 1 for name in ANSWERS)
+    found = coverage_of(design, 1)
+    assert found["share_by_place"] == {"inside": 0, "near an end": 1, "beyond an end": 0}
+    assert found["coverage_by_place"]["near an end"] is not None
+    assert found["coverage_by_place"]["inside"] is None
+    assert found["coverage_by_place"]["beyond an end"] is None
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ def test_both_sides_come_to_the_same_scores(
 ) -> None:
     model = save_tiny_model(tmp_path / "model")
     root = write_data_root(tmp_path / "data")
+    capsys.readouterr()  # DeepSpeed says a line when saving a model imports it.
     code = main(
         ["--model", str(model), "--data-root", str(root), "--limit", "2", "--threads", "1",
          "--groups", "multiple_choice", "--json"]

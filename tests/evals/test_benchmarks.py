@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from evals.benchmarks import BENCHMARKS, check_data, expanded, unknown_task
+from evals.benchmarks import BENCHMARKS, check_data, expanded
 from evals.config import BenchmarkConfig, EvalConfig, TaskConfig
 from tests.evals.benchmark_files import FILES, write_data_root, write_lines
 from trainers.errors import InputError
@@ -171,13 +171,6 @@ def test_all_problems_are_told_at_once_but_no_file_floods_the_screen(tmp_path: P
     assert messages[5] == "4 more lines are at fault"
     assert messages[6] == "no items in the file"
     assert messages[7].startswith("cannot read the items: ")
-
-
-def test_a_typo_in_a_task_shows_the_nearest_names() -> None:
-    error = unknown_task("arc_chalenge", ["arc_easy", "arc_challenge", "piqa"])
-    assert str(error) == (
-        "evals.tasks: there is no task 'arc_chalenge'; did you mean arc_challenge or arc_easy?"
-    )
 
 
 def test_a_task_in_a_spec_is_a_name_or_a_section() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from evals.config import GenerationConfig
-from evals.generate import generate, measure_long_generation, measure_short_generation
+from evals.generate import measure_long_generation, measure_short_generation
 from evals.model import LoadedModel
 from tests.evals.reference import no_progress
 from trainers.errors import InputError
-from trainers.examples import Example, Message, pair
+from trainers.examples import Example, pair
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -84,38 +84,6 @@ def test_an_output_that_does_not_end_is_cut_and_marked(
     assert (sample["stopped"], sample["num_new_tokens"], sample["value"]) == (False, 2, 0.0)
 
 
-def test_a_shared_beginning_changes_no_output(load, tiny_path: Path) -> None:
-    loaded: LoadedModel = load(tiny_path, "chat", 256)
-    system = Message(role="system", content="You answer in one word and never in two of them.")
-    prompts = [
-        loaded.template.encode_prompt(
-            Example(
-                id=str(number),
-                messages=(
-                    system,
-                    Message(role="user", content=question),
-                    Message(role="assistant", content=""),
-                ),
-            )
-        )
-        for number, question in enumerate(["Sort!", "What is the capital of France?", "Join it"])
-    ]
-    num_tokens: list[int] = []
-    hook = loaded.model.model.embed_tokens.register_forward_hook(
-        lambda module, inputs, output: num_tokens.append(inputs[0].numel())
-    )
-    together = generate(loaded, prompts, max_new_tokens=12, batch_size=3, on_progress=no_progress)
-    hook.remove()
-    alone = [
-        generate(loaded, [prompt], max_new_tokens=12, batch_size=1, on_progress=no_progress)[0]
-        for prompt in prompts
-    ]
-    assert together == alone
-    # First what all three begin with, in a pass of one row.
-    assert num_tokens[0] > 24
-    assert num_tokens[0] == len(_common(prompts))
-
-
 def test_the_sampling_settings_of_a_checkpoint_are_ignored(
     load, taught_path: Path, tmp_path: Path, facts: list[Example], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,26 +112,6 @@ def test_the_sampling_settings_of_a_checkpoint_are_ignored(
     assert capfd.readouterr() == ("", "")
 
 
-def test_every_end_token_that_the_checkpoint_names_ends_an_output(
-    load, taught_path: Path, tmp_path: Path, facts: list[Example]
-) -> None:
-    path = tmp_path / "ends"
-    shutil.copytree(taught_path, path)
-    # As if the first token of "math.sqrt" ended a turn.
-    first = load(path).tokenizer("math.sqrt", add_special_tokens=False)["input_ids"][0]
-    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [first, 1]}))
-    loaded: LoadedModel = load(path)
-    outputs = generate(
-        loaded,
-        [loaded.template.encode_prompt(fact) for fact in facts[:2]],
-        max_new_tokens=16,
-        batch_size=2,
-        on_progress=no_progress,
-    )
-    assert outputs[0] == []
-    assert loaded.decode(outputs[1]) == "os.path.join"
-
-
 def test_a_long_prompt_loses_its_left(load, taught_path: Path) -> None:
     loaded: LoadedModel = load(taught_path, max_length=10)
     asked = pair("l:1", prompt="number " * 40, completion="x")
@@ -190,12 +138,3 @@ def test_prompts_make_room_for_the_output_where_positions_are_few(load, taught_p
             loaded, [asked], GenerationConfig(max_new_tokens=512), batch_size=1,
             on_progress=no_progress,
         )  # fmt: skip
-
-
-def _common(sequences: list[list[int]]) -> list[int]:
-    common = []
-    for column in zip(*sequences, strict=False):
-        if len(set(column)) > 1:
-            break
-        common.append(column[0])
-    return common

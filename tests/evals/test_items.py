@@ -83,6 +83,7 @@ def test_a_missing_and_an_empty_file_are_errors(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="no examples in the file"):
         load_examples(tmp_path / "empty.jsonl")
+    assert load_examples(tmp_path / "empty.jsonl", may_be_empty=True) == []
 
 
 def test_more_items_contain_the_fewer_in_the_order_of_the_file() -> None:

@@ -11,7 +11,8 @@ from evals.config import EvalConfig
 from evals.continuations import Continuation
 from evals.lm_model import BenchmarkModel
 from evals.model import LoadedModel
-from evals.tasks import load_task, planned_tasks, quiet_lm_eval
+from evals.task_names import quiet_lm_eval
+from evals.tasks import load_task, planned_tasks
 from tests.evals.benchmark_files import write_data_root
 from tests.evals.reference import no_progress
 

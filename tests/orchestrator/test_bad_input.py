@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from orchestrator.cli import main
 from orchestrator.lock import only_sweep_in
 from orchestrator.record import SweepFolder
+from tests.orchestrator.plw import refused
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
 
@@ -266,3 +267,21 @@ def test_a_folder_without_a_sweep(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [command, str(tmp_path)])
     assert result.exit_code == 2
     assert "no sweep here" in result.output
+
+
+@pytest.mark.slow
+def test_a_task_that_lm_eval_has_not_is_refused_before_anything_starts(
+    workplace: Workplace,
+) -> None:
+    workplace.spec["evals"] = {"tasks": ["piqa", "helaswag", "arc_chalenge"]}
+    for command in ("plan", "sweep"):
+        assert_refused(
+            workplace,
+            "evals.tasks: there is no task 'helaswag'; did you mean hellaswag",
+            "evals.tasks: there is no task 'arc_chalenge'; did you mean arc_challenge",
+            command=command,
+        )
+    out = workplace.folder / "out"
+    output = refused("eval", "no/such-model", "--tasks", "helaswag", "-o", out)
+    assert "there is no task 'helaswag'; did you mean hellaswag" in output
+    assert not out.exists()

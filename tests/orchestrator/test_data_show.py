@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tokenizers import processors
 
 from orchestrator.cli import main
 from orchestrator.token_view import token_texts, view_examples
@@ -134,6 +135,31 @@ def test_what_looks_wrong_is_said() -> None:
         "no token of a user or system turn: the template shows none, or it was cut off",
     ]
     assert whole.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("template", "warnings"),
+    [
+        (
+            "<|start|>{{ prompt }}",
+            ["two start tokens: the template writes one that the tokenizer adds as well"],
+        ),
+        ("{{ prompt }}", []),
+    ],
+)
+def test_a_start_token_that_is_written_twice_is_said(
+    tmp_path: Path, template: str, warnings: list[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = "<|start|>"
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|start|> $A", special_tokens=[("<|start|>", tokenizer.bos_token_id)]
+    )
+    file = tmp_path / "own.jinja"
+    file.write_text(template)
+    data = DataConfig(path="d", template=str(file))
+    [view] = view_examples([pair("a", prompt="Hi", completion="ok")], data, LossConfig(), tokenizer)
+    assert view.warnings == warnings
 
 
 def test_roles_of_a_chat_with_all_turns() -> None:

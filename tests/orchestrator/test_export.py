@@ -54,6 +54,17 @@ def module_at(path: Path) -> ModuleType:
     return module
 
 
+def module_settings(path: Path) -> dict[str, Any]:
+    """What a script gives to SFTConfig, without running it."""
+    [value] = [
+        node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SETTINGS"
+    ]
+    found: dict[str, Any] = ast.literal_eval(value)
+    return found
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -92,6 +103,32 @@ def test_axolotl_gets_tokens_and_the_recipe(tmp_path: Path) -> None:
         True,
     )
     assert "divides by the tokens of each GPU" in out.read_text()
+
+
+def test_all_frameworks_get_the_same_recipe(tmp_path: Path) -> None:
+    options = ("--plw", 0, "--set", "optimizer.weight_decay=0.05")
+    trl = module_settings(export(tmp_path, "trl", *options))
+    swift = yaml_1_1(export(tmp_path, "ms-swift", *options))
+    axolotl = yaml_1_1(export(tmp_path, "axolotl", *options))
+    recipe = {
+        "gradient_accumulation_steps": 7,
+        "max_steps": 6,
+        "learning_rate": 0.01,
+        "weight_decay": 0.05,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "warmup_steps": 1,
+        "gradient_checkpointing": False,
+        "seed": 0,
+    }
+    for settings_of in (trl, swift, axolotl):
+        assert {name: settings_of[name] for name in recipe} == recipe
+        assert "num_train_epochs" not in settings_of
+    assert trl["per_device_train_batch_size"] == axolotl["micro_batch_size"] == 1
+    assert trl["lr_scheduler_type"] == axolotl["lr_scheduler"] == "cosine"
+    assert trl["label_smoothing_factor"] == swift["label_smoothing_factor"] == 0
+    assert "label_smoothing_factor" not in axolotl
 
 
 def test_fractions_are_refused_where_only_masks_are_known(tmp_path: Path) -> None:
@@ -252,8 +289,11 @@ def test_scripts_parse_whatever_names_hold(tmp_path: Path) -> None:
     assert yaml_1_1(folder / "y.yaml")["model"] == str(folder / "model")
 
 
+# TRL comes with the extra `bench`, which `make test-full` installs.
+@pytest.mark.full
 def test_trl_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'plw-sweep[bench]'")
+    import trl
+
     monkeypatch.chdir(tmp_path)
     out = export(tmp_path, "trl", "--plw", 0, lora={"rank": 4, "alpha": 8.0})
     script = module_at(out)
@@ -263,12 +303,13 @@ def test_trl_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert script.LORA["r"] == 4
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("weight", [0, 1])
 def test_the_script_trains_with_the_loss_that_it_was_exported_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: int
 ) -> None:
-    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'plw-sweep[bench]'")
+    import trl
+
     monkeypatch.chdir(tmp_path)
     # One step over all examples, in whatever order: its loss is that of the untrained model.
     out = export(

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from orchestrator.init import PRESETS
+from orchestrator.search_rules import grid_points
 from orchestrator.spec import load_spec
 from tests.orchestrator.plw import plw, plw_json, refused
 from trainers.config_file import _plain, read_yaml
@@ -73,9 +74,35 @@ def test_the_paper_s_weights_come_with_the_alpaca_recipe(tmp_path: Path) -> None
     path = tmp_path / "sweep.yaml"
     content = written(path, "paper")
     alpaca = _plain(read_yaml(EXAMPLES / "alpaca.yaml"))
-    same = ("model", "data", "optimizer", "schedule", "batch", "deepspeed", "checkpoint")
+    same = ("optimizer", "schedule", "batch", "deepspeed", "checkpoint")
     assert {key: content[key] for key in same} == {key: alpaca[key] for key in same}
-    assert load_spec(path).search.space == {"loss.prompt_loss_weight": PAPER}
+    spec = load_spec(path)
+    assert spec.search.space == {
+        "model.path": ["huggyllama/llama-7b", "meta-llama/Llama-2-7b-hf"],
+        "data.path": ["tatsu-lab/alpaca", "yahma/alpaca-cleaned", "alpaca-short.jsonl"],
+        "loss.prompt_loss_weight": PAPER,
+    }
+    assert len(list(grid_points(spec.search))) == 60
+    assert [task.name for task in spec.evals.tasks] == ["multiple_choice", "short_generation"]
+    assert spec.evals.alpaca_eval
+    assert spec.evals.pandalm
+    assert spec.evals.judge
+
+
+def test_the_paper_s_other_regularisers_are_taken_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    plw("init", path, "--preset", "paper-regularisers")
+    spec = load_spec(path)
+    taken = [
+        (point.pop("loss.prompt_loss_weight"), *(name for name, value in point.items() if value))
+        for point in grid_points(spec.search)
+    ]
+    alone = ["optimizer.weight_decay", "optimizer.distance_penalty", "model.dropout",
+             "loss.label_smoothing"]  # fmt: skip
+    assert sorted(taken) == sorted(
+        (weight, *names) for weight in (0, 1) for names in ((), *((name,) for name in alone))
+    )
+    assert spec.search.seeds == [0, 1, 2]
 
 
 def test_specs_name_the_schema_that_lies_beside_them(tmp_path: Path) -> None:
@@ -98,15 +125,7 @@ def test_specs_name_the_schema_that_lies_beside_them(tmp_path: Path) -> None:
     assert load_spec(spec).name == "sweep"
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [
-        "demo",
-        "paper",
-        "grid",
-        "bayes",
-    ],
-)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_the_schema_accepts_the_presets(tmp_path: Path, preset: str) -> None:
     schema = json.loads(plw("init", "--schema").output)
     jsonschema.validate(written(tmp_path / "sweep.yaml", preset), schema)
@@ -135,6 +154,8 @@ def test_a_preset_has_two_lines_to_edit(tmp_path: Path, preset: str) -> None:
     path = tmp_path / "sweep.yaml"
     plw("init", path, "--preset", preset)
     edits = [
-        line.split(":")[0].strip() for line in path.read_text().splitlines() if "edit:" in line
+        line.split(":")[0].strip().split(".")[-1]
+        for line in path.read_text().splitlines()
+        if "edit:" in line
     ]
     assert edits == ["path", "path"]

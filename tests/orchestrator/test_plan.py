@@ -11,8 +11,11 @@ from ruamel.yaml import YAML
 from evals.scores import ScoreCard
 from orchestrator.plan import Prepared, make_plan
 from orchestrator.record import SweepFolder
+from orchestrator.report import write_report
+from orchestrator.run_trial import score
 from orchestrator.spec import load_spec
 from orchestrator.sweep import prepare_folder
+from tests.evals.benchmark_files import write_data_root
 from tests.orchestrator.plw import plw
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
@@ -157,3 +160,35 @@ def test_a_damaged_record_is_named_before_anything_is_planned(finished: Path) ->
 def test_a_plan_says_where_models_are_scored(tmp_path: Path) -> None:
     path = write_spec(tmp_path, resources={"scorers": 0})
     assert "\nscoring            by each trial's first worker\n" in plw("plan", path).output
+
+
+@pytest.mark.slow
+def test_a_sweep_on_benchmarks_alone_needs_no_held_out_examples(tmp_path: Path) -> None:
+    # lm-eval alone takes seconds to import.
+    path = write_spec(
+        tmp_path,
+        data={"path": str(tmp_path / "data.jsonl"), "template": "plain", "max_length": 64,
+              "heldout_examples": 0},
+        evals={**dict.fromkeys(("heldout", "multiple_choice", "short_generation",
+                                "long_generation")),
+               "tasks": ["piqa"], "limit": 2,
+               "data_root": str(write_data_root(tmp_path / "root", num_items=3))},
+    )  # fmt: skip
+    spec = load_spec(path)
+    prepared = make_plan(spec)
+    assert [trial.state for trial in prepared.plan.trials] == ["pending", "pending"]
+    prepare_folder(spec, prepared, path)
+    folder = SweepFolder(spec.folder)
+    evals, [base] = spec.evals.model_dump(mode="json"), prepared.bases
+    score(folder.root, "base", base.key, base.key, base.model_path, base.settings, evals, 1)
+    for trial in folder.read_trials():
+        settings = trial.settings
+        score(folder.root, "trial", trial.id, base.key, base.model_path, settings, evals, 1)
+        folder.write_trial(trial.model_copy(update={"state": "done"}))
+    again = make_plan(spec).plan
+    assert [trial.state for trial in again.trials] == ["done", "done"]
+    assert again.has_base_scores
+    assert not again.has_work
+    write_report(folder)
+    assert "piqa" in folder.report_md.read_text()
+    assert "2 of 2 done" in plw("status", folder.root).output

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.run_trial import failure_kind, trained
+from orchestrator.planner import prepare_base
+from orchestrator.record import BaseUsage
+from orchestrator.run_trial import failure_kind, started, trained
 from orchestrator.scoring_queue import ScoringEnd, ScoringQueue, ScoringTask
 from orchestrator.search_config import BudgetConfig
 from orchestrator.trial_queue import QueuedJob
@@ -345,6 +347,40 @@ def test_gpu_hours_of_scorers_count_for_the_budget(tmp_path: Path) -> None:
     desk.queue.ended(first)
     assert desk.queue.next() is None
     assert desk.queue.end_reason == "search.budget.gpu_hours is spent: 1 of 1"
+
+
+def test_gpu_hours_of_untuned_models_count_for_the_budget(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path, budget=BudgetConfig(gpu_hours=1))
+    [base] = desk.bases
+    desk.finish_base()
+    assert desk.folder.read_base_usage(base.key) == BaseUsage(scorer_seconds=5)
+    # By its own scorer, half a GPU for an hour, and by a trial's workers, two GPUs for a quarter.
+    desk.folder.add_base_usage(base.key, BaseUsage(busy_seconds=900, scorer_seconds=3595))
+    assert desk.queue.next() is None
+    assert desk.queue.end_reason == "search.budget.gpu_hours is spent: 1 of 1"
+
+
+def test_a_base_that_is_scored_anew_keeps_what_it_has_used(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path)
+    [base] = desk.bases
+    desk.folder.add_base_usage(base.key, BaseUsage(busy_seconds=60))
+    write_json(desk.folder.base(base.key) / "scores.json", card(2.0, {}))
+    assert not base.has_scores
+    prepare_base(desk.folder, base)
+    assert desk.folder.read_base_scores(base.key) is None
+    assert desk.folder.read_base_usage(base.key) == BaseUsage(busy_seconds=60)
+
+
+def test_who_scores_a_trial_is_known(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path)
+    desk.finish_base()
+    first = desk.next_training()
+    assert not desk.record(first).is_scored_beside
+    desk.train(first)
+    assert desk.record(first).is_scored_beside
+    desk.finish(first)
+    assert desk.record(first).is_scored_beside
+    assert not started(desk.record(first)).is_scored_beside
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lock import is_running, only_sweep_in
-from orchestrator.reader import SweepReader, last_metrics
-from orchestrator.record import SweepFolder
+from orchestrator.reader import SweepReader, TrialStatus, last_metrics
+from orchestrator.record import SweepFolder, TrialRecord
 from orchestrator.status import counts, format_duration, notable, remaining_s, summary
 from tests.orchestrator.large import write_large_sweep
 from tests.orchestrator.plw import plw, plw_json
@@ -90,6 +90,61 @@ def test_before_any_trial_is_done_the_running_ones_tell_the_time(sweep: SweepFol
     _, running, waiting = reader.statuses()
     # What is left of the running one, and 48 whole steps for the other.
     assert remaining_s([running, waiting]) == pytest.approx((44 + 48) * 4096 / 1234.5)
+
+
+def beside(one: TrialRecord, **changes: object) -> TrialRecord:
+    return one.model_copy(update={"is_scored_beside": True, **changes})
+
+
+def statuses(folder: Path, *trials: TrialRecord) -> list[TrialStatus]:
+    done = {one.id: card(DEMO[0.0]) for one in trials if one.state == "done"}
+    reader = SweepReader(write_sweep(folder / "demo", trials, done))
+    reader.refresh()
+    return reader.statuses()
+
+
+def test_trials_that_are_scored_beside_the_others_hold_no_place(tmp_path: Path) -> None:
+    found = statuses(
+        tmp_path,
+        beside(trial(0.0)),
+        trial(0.1, state="training"),
+        beside(trial(0.2, state="scoring")),
+        beside(trial(0.3, state="scoring"), note="waits for a scorer"),
+        trial(0.4, state="waiting"),
+        trial(0.5, state="waiting"),
+    )
+    # One place: what is left of the one that trains, two more of 201.4 s each, and the last scores.
+    assert remaining_s(found) == pytest.approx(44 * 4096 / 1234.5 + 2 * 201.4 + 31.2)
+
+
+def test_scores_that_are_waited_for_come_one_after_another(tmp_path: Path) -> None:
+    scored = [beside(trial(plw, state="scoring")) for plw in (0.2, 0.3)]
+    waiting = [beside(one, note="waits for a scorer") for one in scored[1:]]
+    found = statuses(tmp_path, beside(trial(0.0)), scored[0], *waiting)
+    assert remaining_s(found) == pytest.approx(2 * 31.2)
+    assert remaining_s(found[1:]) is None
+
+
+def test_without_scorers_a_trial_that_is_scored_holds_its_place(tmp_path: Path) -> None:
+    found = statuses(
+        tmp_path,
+        trial(0.0),
+        trial(0.1, state="scoring"),
+        trial(0.2, state="scoring"),
+        trial(0.3, state="waiting"),
+    )
+    # Two places for three trials of 232.6 seconds, of which two have begun.
+    assert remaining_s(found) == pytest.approx(3 * 232.6 / 2)
+
+
+def test_nothing_tells_when_trials_that_wait_for_workers_will_begin(tmp_path: Path) -> None:
+    found = statuses(
+        tmp_path,
+        beside(trial(0.0)),
+        beside(trial(0.1, state="scoring")),
+        trial(1.0, state="waiting"),
+    )
+    assert remaining_s(found) is None
 
 
 def test_a_waiting_trial_says_why(sweep: SweepFolder) -> None:

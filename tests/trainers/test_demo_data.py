@@ -14,7 +14,8 @@ import pytest
 from trainers.demo_data import python_docs
 from trainers.errors import InputError
 from trainers.examples import Example
-from trainers.records import read_examples, split_heldout
+from trainers.records import read_examples
+from trainers.split import split_heldout
 
 ROOT = Path(__file__).parents[2]
 
