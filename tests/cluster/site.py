@@ -64,7 +64,9 @@ class OnPremise:
         exports = "".join(f"export {key}={value}\n" for key, value in account.items())
         for host in (self.head, *self.workers):
             (host.home / ".bashrc").write_text(exports)
-        self.store.begin(sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "9000")
+        # It tells of each request, which nobody reads.
+        serve = f"exec {sys.executable} -m moto.server -H 0.0.0.0 -p 9000 > /dev/null 2>&1"
+        self.store.begin("sh", "-c", serve)
         self.store.environment |= account
         wait_until(lambda: self._on_store(_MAKE_BUCKET).returncode == 0, "the object store", 120)
 
