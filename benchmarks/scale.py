@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -159,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("not one trial fits: raise --nodes or lower --gpus-per-trial", file=sys.stderr)
         return 2
     say(f"{options['nodes']} nodes for {options['minutes']:g} minutes, and some to start and end")
-    with tempfile.TemporaryDirectory(prefix="plw-scale-") as name:
+    # Libraries print as they are imported, and only the result goes to standard output.
+    with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="plw-scale-") as name:
         found = summary(measure(options, Path(name)))
     if is_json:
         print(json.dumps(found, indent=2))
