@@ -25,7 +25,7 @@ bench: setup $(BENCH)  ## This trainer beside TRL's, one table of ratios (BENCH_
 	@python -m benchmarks.train $(BENCH_ARGS)
 
 test: setup lint  ## Lint, fast tests and end-to-end tests
-	pytest -m "not full and not cluster"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full and not cluster"
 
 test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 	pytest

@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.sweep import run, say
+from benchmarks.program import Options, command_line, run_python, say
 from trainers.files import read_json, write_json
 
 
@@ -128,28 +128,20 @@ def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     save_tiny_model(folder / "model")
     write_data(folder / "data.jsonl", 40)
     write_json(folder / "job.json", job)
-    run(["-m", "benchmarks.held_sweep", "job.json", "result.json"], folder)
+    run_python(["-m", "benchmarks.held_sweep", "job.json", "result.json"], folder=folder)
     return dict(read_json(folder / "result.json"))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    shown = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options: dict[str, tuple[type, float, str]] = {
+    options: Options = {
         "--nodes": (int, 64, "nodes"),
         "--gpus-per-node": (int, 8, "GPUs of each"),
         "--gpus-per-trial": (int, 16, "GPUs that a trial holds"),
         "--seconds": (float, 30, "for which it holds them"),
         "--minutes": (float, 15, "after which no further trial begins"),
     }
-    for name, (kind, default, text) in options.items():
-        shown.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
-    shown.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    return shown
+    return command_line("benchmarks.scale", __doc__, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

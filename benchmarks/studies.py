@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.best_weight import quadratic_top
 from orchestrator.statistics.curves import OVERALL
 from orchestrator.statistics.table import ScoreRow
+from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
 

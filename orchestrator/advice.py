@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.findings import W_P_EXPONENT
+from orchestrator.transform import W_P_EXPONENT
 from trainers.stats import DataStats
 
 # Source: arXiv 2401.13586, fit for short completions: -4.284 (w_p - 0.652)^2 + 0.781.

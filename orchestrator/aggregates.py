@@ -20,7 +20,7 @@ TOP = 100.0
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """A benchmark's score in points from 0 to 100, more being better, and its standard error."""
 
     points: float
@@ -77,12 +77,12 @@ def is_aggregate(score: Score) -> bool:
     return score.group is None and score.name in (RELATIVE, *map(aggregate_name, GROUPS))
 
 
-def _of_group(card: ScoreCard, group: Group) -> list[_Measured]:
-    found = (_in_points(score) for score in card.scores if score.group == group)
+def _of_group(card: ScoreCard, group: Group) -> list[Measured]:
+    found = (in_points(score) for score in card.scores if score.group == group)
     return [measured for measured in found if measured is not None]
 
 
-def _relative(card: ScoreCard, untuned: ScoreCard) -> list[_Measured]:
+def _relative(card: ScoreCard, untuned: ScoreCard) -> list[Measured]:
     """Log odds of each benchmark above those of the untuned model; none if one is missing.
 
     A mean over some of the benchmarks would not compare with one over all of them.
@@ -90,10 +90,10 @@ def _relative(card: ScoreCard, untuned: ScoreCard) -> list[_Measured]:
     own = card.by_name()
     found = []
     for reference in untuned.scores:
-        before = _in_points(reference)
+        before = in_points(reference)
         if reference.group is None or before is None:
             continue
-        after = _in_points(own[reference.name]) if reference.name in own else None
+        after = in_points(own[reference.name]) if reference.name in own else None
         if after is None:
             return []
         one, other = _log_odds(after), _log_odds(before)
@@ -101,12 +101,12 @@ def _relative(card: ScoreCard, untuned: ScoreCard) -> list[_Measured]:
         known = [error for error in errors if error is not None]
         # The same items answer for both models, so that this is more than the error is.
         error = math.hypot(*known) if len(known) == len(errors) else None
-        found.append(_Measured(one.points - other.points, error, after.num_items))
+        found.append(Measured(one.points - other.points, error, after.num_items))
     return found
 
 
-def _in_points(score: Score) -> _Measured | None:
-    """None for a unit that has no known ends, such as nats."""
+def in_points(score: Score) -> Measured | None:
+    """The score as points; None for a unit that has no known ends, such as nats."""
     scale = next((_SCALES[word] for word in _SCALES if word in score.unit.lower().split()), None)
     if scale is None:
         return None
@@ -116,7 +116,7 @@ def _in_points(score: Score) -> _Measured | None:
         points = TOP - points
     if error is not None:
         error *= abs(scale.slope(score.value))
-    return _Measured(points, error, score.num_items)
+    return Measured(points, error, score.num_items)
 
 
 def _standard_error(score: Score) -> float | None:
@@ -128,7 +128,7 @@ def _standard_error(score: Score) -> float | None:
     return (score.ci_high - score.ci_low) / (2 * Z_95)
 
 
-def _log_odds(measured: _Measured) -> _Measured:
+def _log_odds(measured: Measured) -> Measured:
     """ln p / (1 - p), where half an item of each kind keeps 0 and 100 points finite.
 
     Source: Haldane 1956, The estimation and significance of the logarithm of a ratio of
@@ -139,10 +139,10 @@ def _log_odds(measured: _Measured) -> _Measured:
     error = measured.standard_error
     if error is not None:
         error = error / TOP * n / (n + 1) / (p * (1 - p))
-    return _Measured(math.log(p / (1 - p)), error, n)
+    return Measured(math.log(p / (1 - p)), error, n)
 
 
-def _mean(name: str, parts: Sequence[_Measured], unit: str) -> Score:
+def _mean(name: str, parts: Sequence[Measured], unit: str) -> Score:
     value = math.fsum(part.points for part in parts) / len(parts)
     known = [part.standard_error for part in parts if part.standard_error is not None]
     # Benchmarks have no items in common. One without an error leaves that of the mean unknown.

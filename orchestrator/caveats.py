@@ -4,34 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from evals.scores import Score, ScoreCard
 from orchestrator.aggregates import RELATIVE
-from orchestrator.analysis import generation_ratio, is_heldout_completion_loss
+from orchestrator.analysis import generation_ratio
 from orchestrator.bases import base_labels
 from orchestrator.cut_data import cut_data
 from orchestrator.findings import Findings
 from orchestrator.record import SweepRecord
+from orchestrator.statistics.from_records import HELDOUT_LOSS
 
 
 def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
     """The caveats, the weightiest first; `has_untuned`: every untuned model was scored."""
-    intervals = {point.interval for m in findings.measures for point in m.points}
-    if findings.single_seed:
-        yield (
-            "SINGLE SEED: at least one PLW was trained with one seed only. Another seed can move "
-            "its score by more than the interval shows."
-        )
-    if "items" in intervals:
-        yield "Intervals are over items: another draw of items, not another training seed."
-    if "seeds" in intervals:
-        yield (
-            "Intervals of settings with several seeds are over training seeds (Student t), for "
-            "these items. From two or three seeds they are wide, and can reach beyond the scale."
-        )
-    if findings.measures:
-        yield (
-            "A PLW is named best only where its 95% interval overlaps no other PLW's. All models "
-            "answer the same items, so this is stricter than a paired test; and the best of "
-            "several noisy scores is flattered by chance."
-        )
+    yield from _of_answer(findings)
     yield from _notes(sweep)
     yield from _ratios(sweep, findings)
     if findings.normalizations:
@@ -48,11 +31,10 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
             "Not every untuned model was" if len(sweep.bases) > 1 else "The untuned model was not"
         )
         yield f"{models} scored, so nothing says that tuning helped."
-    varied = {key for m in findings.measures for point in m.points for key in point.other_settings}
-    if varied:
+    if findings.varied and findings.is_about_plw:
         yield (
-            f"PLW was not all that varied between points, {' and '.join(sorted(varied))} did too; "
-            "a difference may be due to either."
+            f"PLW was not all that varied, {' and '.join(findings.varied)} did too. The learning "
+            "rate is taken out; trials that differ in anything else are never taken together."
         )
     counts = findings.trials
     if counts.failed or counts.unfinished:
@@ -60,6 +42,53 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
             f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
             "finish; the scores speak for the rest."
         )
+    if counts.stopped:
+        yield (
+            f"{counts.stopped} of {counts.planned} trials were stopped early for falling behind "
+            "and have no scores: what is left is the better part, and looks more alike than all."
+        )
+
+
+def _of_answer(findings: Findings) -> Iterator[str]:
+    """What intervals and verdicts rest on."""
+    if findings.is_demo:
+        yield "DEMO: its model and data are made to be small, so it shows how things work."
+    intervals = {point.interval for panel in findings.panels for point in panel.points}
+    if findings.single_seed:
+        yield (
+            "SINGLE SEED: at least one setting was trained with one seed only. Another seed can "
+            "move its score by more than the interval of its items shows."
+        )
+    if "items" in intervals:
+        yield (
+            "Intervals of settings with one seed are over items: another draw of items, not "
+            "another training seed."
+        )
+    if "seeds" in intervals:
+        yield (
+            "Intervals of settings with several seeds are over training seeds (Student t), for "
+            "these items. From two or three seeds they are wide."
+        )
+    if findings.panels and findings.is_about_plw:
+        yield (
+            "Verdicts come from a curve over all weights, with trials as the unit that is repeated "
+            "(docs/analysis.md); whether single intervals overlap decides nothing."
+        )
+        yield from _notes_on(findings)
+    if findings.unused_scores:
+        yield (
+            f"Not in the answer, because their units have no known ends: "
+            f"{', '.join(findings.unused_scores)}."
+        )
+
+
+def _notes_on(findings: Findings) -> Iterator[str]:
+    """What the statistics note, once; what concerns the held-out loss alone says so."""
+    noted = findings.scores.notes if findings.scores else ()
+    own = findings.losses.notes if findings.losses else ()
+    yield from (f"{note[0].upper()}{note[1:]}." for note in noted or own)
+    if noted:
+        yield from (f"Held-out loss: {note}." for note in own if note not in noted)
 
 
 def score_caveats(shown: Iterable[Score]) -> Iterator[str]:
@@ -85,7 +114,7 @@ def overlap_caveats(
     for key, of_base in cards.items():
         most: dict[str, Score] = {}
         for score in (score for card in of_base for score in card.scores):
-            counts = score.group is not None or is_heldout_completion_loss(score)
+            counts = score.group is not None or score.name == HELDOUT_LOSS
             if counts and (score.num_overlapping or 0) > _overlapping(most.get(score.name)):
                 most[score.name] = score
         if not most:

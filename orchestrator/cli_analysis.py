@@ -154,8 +154,11 @@ def _weights(text: str) -> list[float]:
     try:
         return sorted({float(part) for part in text.split(",") if part.strip()})
     except ValueError:
-        problem = Problem(message=f"weights must be numbers with commas between, got {text!r}",
-                          where="--plws", fix="write them such as 0,0.01,0.1,1")  # fmt: skip
+        problem = Problem(
+            message=f"weights must be numbers with commas between, got {text!r}",
+            where="--plws",
+            fix="write them such as 0,0.01,0.1,1",
+        )
         raise InputError(problem) from None
 
 

@@ -6,14 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.analysis import headline, read_findings
-from orchestrator.findings import Findings, Measure, Point
+from orchestrator.analysis import read_findings
+from orchestrator.findings import Findings, Panel, Point
+from orchestrator.headline import headline
 from orchestrator.lookup import open_sweep
-from orchestrator.recommend import recommend
 from orchestrator.record import SweepFolder
 from orchestrator.setting_fields import PLW, with_values
 from orchestrator.settings_file import read_settings
 from orchestrator.spec import with_absolute_paths
+from orchestrator.statistics.telling import verdict_title
+from orchestrator.statistics.verdicts import Verdict
+from orchestrator.transform import w_p
 from trainers.config import TrainConfig
 from trainers.config_file import apply_override, build_config
 from trainers.errors import InputError, Problem
@@ -22,8 +25,8 @@ from trainers.errors import InputError, Problem
 class BestSetting(BaseModel):
     """The settings of a trial with the PLW to use, and why that one, in words.
 
-    `trial_ids` are the trials whose settings they are, but for the weight where `measure` names
-    none and it was fitted between those that were tried.
+    `measure` is the name of the verdict that was gone by, and `trial_ids` are the trials whose
+    settings they are, but for the weight, which may lie between those that were tried.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,17 +42,20 @@ class BestSetting(BaseModel):
 def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) -> BestSetting:
     """What to train the final model with, as the sweep in `folder` found it.
 
+    The weight is that of the report's answer. The other settings are those of the trials at the
+    nearest tried weight, the best observed of them where several were searched.
+
     Args:
-        measure: id or name of the measure to go by, whether it names a best PLW or not; None
-            takes the PLW that all measures which name one agree on.
+        measure: name of the verdict to go by, such as a group, whether it can say which weight is
+            best or not; None takes the leading one, which has to.
         plw: the weight to use all the same, with the other settings as found.
 
     Raises:
-        InputError: nothing is scored, no PLW is named, or measures name different ones.
+        InputError: nothing is scored, the answer names no PLW, or it is one for several models or
+            data sets.
     """
     findings = read_findings(folder)
-    measures = [one for one in findings.measures if one.best is not None]
-    if not measures:
+    if findings.lead is None:
         raise InputError(
             Problem(
                 message="no trial has scores yet, so there is no setting to take",
@@ -57,18 +63,84 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
                 fix="run the sweep to its end, or train from a config of your own",
             )
         )
-    if measure is not None:
-        found = _of_measure(folder, findings, _find(measures, measure))
-    else:
-        named = [one for one in measures if one.is_named]
-        if not named and plw is None:
-            raise _unnamed(folder, findings, measures)
-        if plw is None:
-            _check_agreement(folder, named)
-        found = _of_measure(folder, findings, (named or measures)[0])
-        if plw is not None:
-            _check_one_setting(folder, measures)
-    return found if plw is None else _at(found, plw)
+    verdict = findings.lead.lead if measure is None else _find(findings.verdicts, measure)
+    if measure is None and plw is None and not _names_one(findings, verdict):
+        raise _unnamed(folder, findings)
+    weight = verdict.best_plw if plw is None else plw
+    panel = next(panel for panel in findings.panels if panel.id == verdict.group)
+    point = _nearest(folder, findings, panel, verdict, weight)
+    trial = folder.read_trial(point.trial_ids[0])
+    assert trial is not None
+    chosen, reason = _weight_of(findings, verdict, weight, point)
+    if plw is not None:
+        chosen, reason = plw, "as asked for with --plw"
+    return BestSetting(
+        sweep=findings.sweep,
+        prompt_loss_weight=chosen,
+        reason=reason,
+        measure=verdict.name,
+        trial_ids=point.trial_ids,
+        settings=trial.settings,
+    )
+
+
+def _names_one(findings: Findings, verdict: Verdict) -> bool:
+    return findings.is_about_plw and verdict.best_plw is not None and verdict.kind != "cannot say"
+
+
+def _weight_of(
+    findings: Findings, verdict: Verdict, weight: float | None, point: Point
+) -> tuple[float, str]:
+    """The weight to train with, and why."""
+    if weight is None or not findings.is_about_plw:
+        return point.prompt_loss_weight, (
+            f"{verdict_title(verdict)}: {verdict.text}; {point.label} is the best observed"
+        )
+    plw = round(weight, 4)
+    reason = f"{verdict_title(verdict)}: {verdict.text}"
+    if verdict.kind in ("cannot say", "no effect"):
+        reason += f"; PLW {plw:g} is the top of the fitted curve"
+    if point.other_settings:
+        reason += f"; with {point.other}, the best observed beside it"
+    return plw, reason
+
+
+def _nearest(
+    folder: SweepFolder,
+    findings: Findings,
+    panel: Panel,
+    verdict: Verdict,
+    weight: float | None,
+) -> Point:
+    """The best observed point of the verdict at the tried weight nearest to `weight`, or at any.
+
+    Raises:
+        InputError: the points are of several models or data sets.
+    """
+    own = [
+        series for series in panel.series if series.points and verdict.cell in (None, series.cell)
+    ]
+    if len({series.cell[:2] for series in own if series.cell is not None}) > 1:
+        named = [one.name for one in findings.verdicts if one.cell is not None]
+        told = (
+            f"give --measure with one of {', '.join(named)}"
+            if named
+            else ("sweep each of them by itself, or write a config of your own")
+        )
+        raise InputError(
+            Problem(
+                message="the answer is one for several models or data sets, of which a final "
+                "model needs one",
+                where=str(folder.relative()),
+                fix=told,
+            )
+        )
+    points = [point for series in own for point in series.points]
+    if weight is not None:
+        gaps = [abs(point.w_p - w_p(weight)) for point in points]
+        points = [point for point, gap in zip(points, gaps, strict=True) if gap == min(gaps)]
+    pick = min if panel.higher_is_better is False else max
+    return pick(points, key=lambda point: point.value)
 
 
 def final_config(best: BestSetting, *, uses_all: bool, overrides: Sequence[str]) -> TrainConfig:
@@ -139,107 +211,25 @@ def read_best(root: Path, measure: str | None, plw: float | None) -> BestSetting
     return best_setting(open_sweep(root), measure, plw)
 
 
-def _find(measures: Sequence[Measure], name: str) -> Measure:
-    found = [one for one in measures if name in (one.id, one.name)]
-    if len(found) == 1:
+def _find(verdicts: Sequence[Verdict], name: str) -> Verdict:
+    found = [one for one in verdicts if one.name == name]
+    if found:
         return found[0]
-    ids = ", ".join(one.id for one in found or measures)
     raise InputError(
         Problem(
-            message=(
-                f"{len(found)} measures are called {name}"
-                if found
-                else f"the sweep has no measure {name}"
-            ),
+            message=f"the sweep has no verdict on {name}",
             where="--measure",
-            fix=f"give one of {ids}",
+            fix=f"give one of {', '.join(one.name for one in verdicts)}",
         )
     )
 
 
-def _of_measure(folder: SweepFolder, findings: Findings, measure: Measure) -> BestSetting:
-    point = measure.best
-    assert point is not None
-    trial = folder.read_trial(point.trial_ids[0])
-    assert trial is not None
-    plw, reason = point.prompt_loss_weight, f"{measure.title}: {measure.verdict}"
-    if not measure.is_named:
-        plw, reason = _fitted(measure, point)
-    return BestSetting(
-        sweep=findings.sweep,
-        prompt_loss_weight=plw,
-        reason=reason,
-        measure=measure.id,
-        trial_ids=point.trial_ids,
-        settings=trial.settings,
-    )
-
-
-def _fitted(measure: Measure, best: Point) -> tuple[float, str]:
-    """The top of a curve through the points that differ from `best` in the PLW alone."""
-    points = [one for one in measure.points if one.other_settings == best.other_settings]
-    found = recommend(
-        [point.w_p for point in points],
-        [point.value for point in points],
-        measure.higher_is_better,
-    )
-    unnamed = f"{measure.title} names no PLW best ({measure.verdict})"
-    if found.method == "best tried":
-        return best.prompt_loss_weight, f"{unnamed}; {best.label} is the best tried"
-    span = ""
-    if found.ci_low is not None and found.ci_high is not None:
-        span = f", 95% interval of w_p {found.ci_low:.2f} to {found.ci_high:.2f}"
-    plw = round(found.plw, 4)
-    return plw, f"{unnamed}; PLW {plw:g} is the top of a {found.method}{span}"
-
-
-def _unnamed(folder: SweepFolder, findings: Findings, measures: Sequence[Measure]) -> InputError:
-    ids = ", ".join(one.id for one in measures)
+def _unnamed(folder: SweepFolder, findings: Findings) -> InputError:
+    names = ", ".join(one.name for one in findings.verdicts)
     return InputError(
         Problem(
             message=f"the sweep names no PLW best: {headline(findings)}",
             where=str(folder.relative()),
-            fix=f"give --plw, or --measure with one of {ids}, or run more seeds",
+            fix=f"give --plw, or --measure with one of {names}, or run more trials",
         )
     )
-
-
-def _check_agreement(folder: SweepFolder, named: Sequence[Measure]) -> None:
-    """Raise InputError if measures name different points as best."""
-    bests = [one.best for one in named if one.best is not None]
-    if len({_key(one.base, one.best) for one in named if one.best is not None}) <= 1:
-        return
-    listed = "; ".join(
-        f"{best.label} for {one.phrase}" for one, best in zip(named, bests, strict=True)
-    )
-    raise InputError(
-        Problem(
-            message=f"measures name different settings best: {listed}",
-            where=str(folder.relative()),
-            fix=f"choose one with --measure: {', '.join(one.id for one in named)}",
-        )
-    )
-
-
-def _check_one_setting(folder: SweepFolder, measures: Sequence[Measure]) -> None:
-    """Raise InputError if --plw alone leaves open which of several settings is meant."""
-    bests = {_key(one.base, one.best, with_plw=False) for one in measures if one.best is not None}
-    if len(bests) > 1:
-        raise InputError(
-            Problem(
-                message="--plw leaves open which of the other searched settings to take: the "
-                "measures' best trials differ in more than the PLW",
-                where=str(folder.relative()),
-                fix=f"add --measure with one of {', '.join(one.id for one in measures)}",
-            )
-        )
-
-
-def _key(base: str, point: Point | None, *, with_plw: bool = True) -> tuple[Any, ...]:
-    assert point is not None
-    other = sorted((key, str(value)) for key, value in point.other_settings.items())
-    return (base, *other, point.prompt_loss_weight if with_plw else None)
-
-
-def _at(best: BestSetting, plw: float) -> BestSetting:
-    return best.model_copy(update={"prompt_loss_weight": plw, "reason": "as asked for with --plw"})

@@ -1,13 +1,12 @@
-"""What a sweep's scores can say: the vocabulary of the analysis, which dumps to JSON."""
+"""What a sweep's records can say: the vocabulary of the analysis, which dumps to JSON."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from evals.config import Group
+from orchestrator.statistics.verdicts import Answer, Verdict
 
-# Source: arXiv 2401.13586, the transform under which PLW 0.1 becomes 0.5.
-W_P_EXPONENT = 0.30103
 ONE_DECIMAL_FROM = 2.0
 
 
@@ -26,11 +25,15 @@ class Estimate(Finding):
 
 
 class Point(Estimate):
-    """The score of one PLW (with `other_settings`, where more than PLW was searched)."""
+    """What came of one PLW (with `other_settings`, where more than PLW was searched).
+
+    `values` are those of its trials, in the order of `seeds`.
+    """
 
     prompt_loss_weight: float
     w_p: float
     other_settings: dict[str, Any]
+    values: list[float]
     seeds: list[int]
     trial_ids: list[str]
 
@@ -38,50 +41,108 @@ class Point(Estimate):
     def label(self) -> str:
         """Such as `PLW 0.1` or `PLW 0.1 (optimizer.learning_rate 2e-05)`."""
         plw = f"PLW {self.prompt_loss_weight:g}"
-        if not self.other_settings:
-            return plw
-        return f"{plw} ({', '.join(f'{k} {v}' for k, v in self.other_settings.items())})"
+        return f"{plw} ({self.other})" if self.other_settings else plw
+
+    @property
+    def other(self) -> str:
+        """The other settings in words, such as `optimizer.learning_rate 2e-05`."""
+        return ", ".join(f"{key} {value}" for key, value in self.other_settings.items())
 
 
-class Measure(Finding):
-    """One measure over PLW, on one base. `best` is the best one observed, named as best only if
-    `is_named`.
+class Line(Finding):
+    """A fitted curve over w_p on a panel's own scale, with the 95% band of its shape."""
 
-    `id` is the measure's name, followed by the base's key where the sweep has several.
-    `beats_untuned` is None where there is no untuned score or no interval to compare.
+    w_p: list[float]
+    value: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Series(Finding):
+    """What belongs together in a panel: the trials of one cell, or another measure of the same.
+
+    `cell` is that of the statistics; None for the mean curve of several, which has no points.
+    """
+
+    label: str
+    cell: tuple[str, str, str] | None
+    points: list[Point]
+    line: Line | None = None
+
+
+class Panel(Finding):
+    """A measure over PLW: of a group or overall, of a benchmark, or of the mechanism.
+
+    With `is_relative`, values are counted from the mean of their base's trials, since levels of
+    several models or data sets do not compare. `best_plw` and `pieces`, the interval, are those of
+    the panel's verdict where it has one.
     """
 
     id: str
-    base: str
-    name: str
+    kind: Literal["answer", "benchmark", "mechanism"]
     title: str
-    phrase: str
-    group: Group | None
     unit: str
-    higher_is_better: bool
-    points: list[Point]
-    untuned: Estimate | None
-    best: Point | None
-    is_named: bool
-    verdict: str
-    beats_untuned: bool | None
-    single_seed: bool
-
-    def format(self, value: float | None) -> str:
-        return format_value(value, self.unit)
+    higher_is_better: bool | None
+    is_relative: bool
+    series: list[Series]
+    untuned: Estimate | None = None
+    best_plw: float | None = None
+    pieces: list[tuple[float, float]] = []
 
     @property
-    def ties(self) -> list[Point]:
-        """The points whose value is that of `best`, itself among them."""
-        best = self.best
-        return [point for point in self.points if best and point.value == best.value]
+    def points(self) -> list[Point]:
+        """Those of all series."""
+        return [point for series in self.series for point in series.points]
+
+    @property
+    def best_observed(self) -> Point | None:
+        """The best of the points, by which alone nothing is chosen among PLWs."""
+        if not self.points or self.higher_is_better is None:
+            return None
+        pick = max if self.higher_is_better else min
+        return pick(self.points, key=lambda point: point.value)
+
+    def format(self, value: float | None) -> str:
+        if self.kind == "mechanism" and value is not None:
+            return f"{value:.3g}"
+        return format_value(value, self.unit)
 
     def describe(self, estimate: Estimate) -> str:
-        """The value with its interval: `0.78, 95% interval 0.66 to 0.87`."""
+        """The value with its interval: `78.1, 95% interval 66.4 to 86.6`."""
         if estimate.ci_low is None or estimate.ci_high is None:
             return f"{self.format(estimate.value)}, no interval"
         low, high = self.format(estimate.ci_low), self.format(estimate.ci_high)
         return f"{self.format(estimate.value)}, 95% interval {low} to {high}"
+
+
+class Compared(Finding):
+    """A regulariser's setting at a PLW, and its difference from none at the lowest PLW tried.
+
+    The interval of the difference is Welch's over seeds; None where either has a single one.
+    """
+
+    label: str
+    base: str
+    prompt_loss_weight: float
+    estimate: Estimate
+    num_seeds: int
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+
+
+class Cost(Finding):
+    """What the trials took in all, over all attempts; None where nothing says so.
+
+    `held_hours`: for which trials held their workers, and scorers. `money`: GPU-hours times the
+    price in the spec.
+    """
+
+    held_hours: float
+    scorer_hours: float
+    gpu_hours: float | None
+    money: float | None
+    price_per_gpu_hour: float | None
 
 
 class TrialCounts(Finding):
@@ -99,13 +160,24 @@ class TrialCounts(Finding):
 
 
 class Findings(Finding):
-    """All that the scores of a sweep say.
+    """All that a sweep says.
 
+    `scores` is the answer of the benchmarks and `losses` that of the held-out loss; None where
+    there are none. `varied` are the settings other than PLW that differ between trials of a base,
+    `not_recorded` what the trials could have recorded of the mechanism and did not.
     `generation_ratio` is R_g, completion over prompt, where all trials have the same training data.
     """
 
     sweep: str
-    measures: list[Measure]
+    scores: Answer | None
+    losses: Answer | None
+    panels: list[Panel]
+    plws: list[float]
+    varied: list[str]
+    regularisers: list[Compared]
+    not_recorded: list[str]
+    unused_scores: list[str]
+    cost: Cost
     groups_not_measured: list[Group]
     trials: TrialCounts
     generation_ratio: float | None
@@ -113,10 +185,24 @@ class Findings(Finding):
     single_seed: bool
     is_demo: bool
 
+    @property
+    def lead(self) -> Answer | None:
+        """The answer that counts: the benchmarks', or else that of the held-out loss."""
+        return self.scores or self.losses
 
-def w_p(prompt_loss_weight: float) -> float:
-    """PLW ** 0.30103, in [0, 1]: gives small weights room. Source: arXiv 2401.13586."""
-    return float(prompt_loss_weight**W_P_EXPONENT)
+    @property
+    def is_about_plw(self) -> bool:
+        """Whether PLW or nothing at all varied, so that there is something to say of it."""
+        return len(self.plws) > 1 or not self.varied
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of all scores, the leading one first, then of the held-out loss."""
+        answers = [answer for answer in (self.scores, self.losses) if answer is not None]
+        return [verdict for answer in answers for verdict in answer.verdicts]
+
+    def of_kind(self, kind: str) -> list[Panel]:
+        return [panel for panel in self.panels if panel.kind == kind]
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -125,4 +211,6 @@ def format_value(value: float | None, unit: str) -> str:
         return "-"
     if "nat" in unit or "bit" in unit:
         return f"{value:.3f}"
+    if unit == "points":
+        return f"{value:.1f}"
     return f"{value:.1f}" if abs(value) >= ONE_DECIMAL_FROM else f"{value:.2f}"

@@ -11,14 +11,14 @@ from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.constraints import all_hold, read_constraint
-from orchestrator.findings import w_p
 from orchestrator.narrow import narrowing_w_p
-from orchestrator.recommend import Recommendation, recommend
 from orchestrator.search import Observation, Point, point_key
 from orchestrator.search_config import Range, SearchConfig
 from orchestrator.search_rules import OBJECTIVES, first_points, holds_values
+from orchestrator.search_top import SearchTop, search_top
 from orchestrator.setting_fields import PLW
 from orchestrator.space import Space
+from orchestrator.transform import w_p
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -126,11 +126,11 @@ class SampledSearch:
         assert isinstance(values, Range), "learns_plw_alone asks for a range"
         taken = [w_p(point[PLW]) for point in self._seen]
         low, high = w_p(values.low), w_p(values.high)
-        proposed = narrowing_w_p(taken, self._recommend().w_p, low, high)
+        proposed = narrowing_w_p(taken, self._top().w_p, low, high)
         return self._space.to_searched({PLW: proposed})
 
-    def _recommend(self) -> Recommendation:
-        return recommend(
+    def _top(self) -> SearchTop:
+        return search_top(
             [w_p(observation.searched[PLW]) for observation in self._done],
             [observation.values[0] for observation in self._done if observation.values],
             OBJECTIVES[self._config.objectives[0]],
@@ -141,15 +141,13 @@ class SampledSearch:
         within = self._config.stop_when_plw_within
         if within is None or not self._done:
             return False
-        found = self._recommend()
+        found = self._top()
         if found.ci_low is None or found.ci_high is None:
             return False
         if (found.ci_high - found.ci_low) / 2 > within:
             return False
-        self.ended = (
-            f"the best w_p is known to be {found.w_p:.3f}, 95% {found.ci_low:.3f} to"
-            f" {found.ci_high:.3f} (PLW {found.plw:.3g})"
-        )
+        # The sweep's answer is the report's to give, with an interval that holds for any shape.
+        self.ended = f"the search sees the best w_p within {within:g}, as it was asked to"
         return True
 
     def _is_informative(self, observation: Observation) -> bool:

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from evals.scores import ScoreCard
-from orchestrator.analysis import headline, read_findings
+from orchestrator.analysis import read_findings
 from orchestrator.bases import base_labels
 from orchestrator.caveats import overlap_caveats
 from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
+from orchestrator.headline import headline
 from orchestrator.record import SweepFolder
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
 from orchestrator.typed import typed_log, typed_pages, typed_sweep

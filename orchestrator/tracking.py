@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.aggregates import with_aggregates
-from orchestrator.analysis import headline, read_findings
+from orchestrator.analysis import read_findings
 from orchestrator.bases import base_labels
 from orchestrator.plain import redact, to_yaml
 from orchestrator.reader import Version, trial_versions
 from orchestrator.record import SweepFolder, TrackingRecord, TrialRecord
+from orchestrator.tracking_answer import answer_metrics, answer_note, answer_tags
 from orchestrator.tracking_client import (
     MAX_PER_POST,
     MetricPoint,
@@ -377,9 +378,12 @@ class Tracker:
             self._post_file(state, path, "plots")
         findings = read_findings(self._folder)
         # The page of a run opens with this tag's text.
-        self._client.set_tag(parent, "mlflow.note.content", redact(headline(findings)))
-        for name, count in findings.trials.model_dump().items():
-            self._client.set_tag(parent, f"plw.trials_{name}", str(count))
+        tags = {"mlflow.note.content": answer_note(findings), **answer_tags(findings)}
+        points = self._changed(
+            parent, answer_metrics(findings), 0, written_at(self._folder.sweep_json)
+        )
+        cut = {name: str(redact(text))[:MAX_TAG_CHARS] for name, text in tags.items()}
+        log_run(self._client, parent, points=points, tags=cut)
         # The end of its last trial, and so the same whenever it is posted.
         ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
         self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)

@@ -142,8 +142,9 @@ def _where_slope_may_be_zero(fit: QuadraticFit, limit: float) -> list[tuple[floa
     root = np.sqrt(max(linear**2 - 4 * square_term * constant, 0.0))
     # The form that loses no digits where the curve is nearly a line.
     half = -0.5 * (linear + np.copysign(root, linear))
-    real = sorted({half / square_term if square_term else fit.low,
-                   constant / half if half else fit.low})  # fmt: skip
+    real = sorted(
+        {half / square_term if square_term else fit.low, constant / half if half else fit.low}
+    )
     ends = [fit.low, *(root for root in real if fit.low < root < fit.high), fit.high]
     return [
         (start, end)

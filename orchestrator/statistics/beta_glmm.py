@@ -85,19 +85,28 @@ def _slopes(eta: Array, phi: float, log_y: Array, log_1_y: Array) -> _Slopes:
     shift = mean * tri_a - rest * tri_b
     fisher = (phi * by_1) ** 2 * tri
     return _Slopes(
-        density=special.gammaln(phi) - special.gammaln(a) - special.gammaln(b)
-        + (a - 1) * log_y + (b - 1) * log_1_y,
+        density=special.gammaln(phi)
+        - special.gammaln(a)
+        - special.gammaln(b)
+        + (a - 1) * log_y
+        + (b - 1) * log_1_y,
         by_eta=phi * by_1 * surprise,
         by_eta2=phi * by_2 * surprise - fisher,
-        by_eta3=phi * by_3 * surprise - 3 * phi**2 * by_1 * by_2 * tri
+        by_eta3=phi * by_3 * surprise
+        - 3 * phi**2 * by_1 * by_2 * tri
         - (phi * by_1) ** 3 * (tetra_a - tetra_b),
         fisher=fisher,
-        by_phi=special.psi(phi) - mean * digamma_a - rest * digamma_b
-        + mean * log_y + rest * log_1_y,
+        by_phi=special.psi(phi)
+        - mean * digamma_a
+        - rest * digamma_b
+        + mean * log_y
+        + rest * log_1_y,
         by_eta_phi=by_1 * surprise - phi * by_1 * shift,
-        by_eta2_phi=by_2 * surprise - phi * by_2 * shift - 2 * phi * by_1**2 * tri
+        by_eta2_phi=by_2 * surprise
+        - phi * by_2 * shift
+        - 2 * phi * by_1**2 * tri
         - (phi * by_1) ** 2 * (mean * tetra_a + rest * tetra_b),
-    )  # fmt: skip
+    )
 
 
 class _Laplace:
@@ -204,8 +213,14 @@ def fit_beta_glmm(
     start = np.concatenate([plain, [np.log(20.0)], np.full(len(levels), np.log(0.3))])
     bounds = [(None, None)] * terms.shape[1] + [_LOG_PRECISIONS]
     bounds += [(_SMALLEST_LOG_SD, 3.0)] * len(levels)
-    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
-                              options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7})  # fmt: skip
+    found = optimize.minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7},
+    )
     best, hessian, steepest = _polish(objective, np.asarray(found.x), terms.shape[1] + 1)
     value, _ = objective(best)
     inverse = np.asarray(np.linalg.pinv(hessian), dtype=np.float64)

@@ -14,7 +14,7 @@ Shapes: N scores, T trials, G groups, C cells.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ OVERALL = "overall"
 POINTS = 100.0
 # A score of 0 or 1 moves inward by half an item, or by this where the items are not known.
 _EDGE = 0.002
-_MIN_WEIGHTS = 3
+MIN_WEIGHTS = 3
 # Above this share of a learning rate's spread explained by w_p, the two cannot be told apart.
 _CONFOUNDED = 0.8
 _DISTINCT_FOR_SQUARE = 3
@@ -73,7 +73,7 @@ class Trials:
     def has_cell_curves(self) -> bool:
         """Whether every cell has weights enough for a curve of its own."""
         return all(
-            len(np.unique(self.w_p[self.cell == each])) >= _MIN_WEIGHTS
+            len(np.unique(self.w_p[self.cell == each])) >= MIN_WEIGHTS
             for each in range(len(self.cells))
         )
 
@@ -110,10 +110,11 @@ class Trials:
             return 2 * half[..., 0]
         names = self.groups if group == OVERALL else (group,)
         moved = [
-            (special.expit(self.levels[name] + half) - special.expit(self.levels[name] - half))
-            .mean(axis=-1)
+            (
+                special.expit(self.levels[name] + half) - special.expit(self.levels[name] - half)
+            ).mean(axis=-1)
             for name in names
-        ]  # fmt: skip
+        ]
         return np.asarray(POINTS * np.mean(moved, axis=0))
 
 
@@ -121,7 +122,8 @@ class Trials:
 class Curve:
     """The fitted curve of a group; `p_value` is of its being flat, `cell` None the mean of all.
 
-    `interaction_p_value`: of the cells having one curve; None with one cell.
+    `interaction_p_value`: of the cells having one curve; None with one cell. `is_judged`: whether
+    there is a verdict on it; the others, of a group in one of several cells, are there to be drawn.
     """
 
     group: str
@@ -130,6 +132,7 @@ class Curve:
     p_value: float
     interaction_p_value: float | None
     num_trials: int
+    is_judged: bool = True
 
 
 def collect_trials(rows: Sequence[ScoreRow], *, shares: bool = True) -> Trials:
@@ -217,8 +220,9 @@ def _means(
 
 def _benchmark_numbers(rows: Sequence[ScoreRow]) -> Ints:
     """The benchmark of each row, counted anew in each cell."""
-    names = {name: number for number, name in enumerate({(row.benchmark, *row.cell): 0
-                                                         for row in rows})}  # fmt: skip
+    names = {
+        name: number for number, name in enumerate({(row.benchmark, *row.cell): 0 for row in rows})
+    }
     return np.array([names[row.benchmark, *row.cell] for row in rows], dtype=np.int64)
 
 
@@ -245,7 +249,7 @@ def _learning_rates(
 
 
 def fit_curves(rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
-    """The curves of each group and, of several, overall; then overall in each of several cells.
+    """The curves of each group and, of several, overall, each also in each of several cells.
 
     A group that leaves no trial over to judge noise by has none.
     """
@@ -253,7 +257,8 @@ def fit_curves(rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
     for group in trials.groups:
         own = [row for row in rows if row.group == group]
         # Its own trials and cells: a group need not be measured in all of them.
-        found += _group_curve(group, own, collect_trials(own, shares=trials.is_share))
+        curves = _group_curves(group, own, collect_trials(own, shares=trials.is_share))
+        found += curves if len(trials.groups) > 1 else curves[:1]
     if len(trials.groups) > 1:
         complete = trials.is_complete
         found += _curves_of_trials(OVERALL, trials.group_values(OVERALL), complete, trials)
@@ -276,6 +281,8 @@ def lack_of_fit(trials: Trials) -> float | None:
     settings = np.unique(
         np.column_stack([trials.cell, trials.w_p])[use], axis=0, return_inverse=True
     )[1].ravel()
+    if settings.max() + 1 == len(y):
+        return None
     free = np.column_stack([np.eye(int(settings.max()) + 1)[settings], trials.learning_rate[use]])
     (squares, rank), (free_squares, free_rank) = _residual(y, terms), _residual(y, free)
     freedom = len(y) - free_rank
@@ -291,7 +298,8 @@ def _residual(y: Array, terms: Array) -> tuple[float, int]:
     return float(np.sum((y - terms @ coefficients) ** 2)), int(rank)
 
 
-def _group_curve(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
+def _group_curves(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
+    """The mean curve and, of several cells with curves of their own, that of each."""
     if not _is_enough(trials.w_p, trials.terms()):
         return []
     number = {key: index for index, key in enumerate(trials.keys)}
@@ -306,7 +314,12 @@ def _group_curve(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[C
         fit = fit_trials(y, terms, trial, weights)
     except ValueError:
         return []
-    return [_curve(group, None, fit, first, trials, np.arange(len(trials.keys)))]
+    present = np.arange(len(trials.keys))
+    found = [_curve(group, None, fit, first, trials, present)]
+    if len(trials.cells) > 1 and trials.has_cell_curves:
+        own = [_curve(group, cell, fit, first, trials, present) for cell in trials.cells]
+        found += [replace(curve, is_judged=False) for curve in own]
+    return found
 
 
 def _curves_of_trials(
@@ -327,7 +340,7 @@ def _curves_of_trials(
 
 def _is_enough(w_p: Array, terms: Array) -> bool:
     """Whether there are weights for a curve, and trials left over to judge noise by."""
-    is_curved = len(np.unique(w_p)) >= _MIN_WEIGHTS
+    is_curved = len(np.unique(w_p)) >= MIN_WEIGHTS
     return bool(
         is_curved and len(w_p) > terms.shape[1] and np.linalg.matrix_rank(terms) == terms.shape[1]
     )

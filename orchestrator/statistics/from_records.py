@@ -1,15 +1,23 @@
 """A sweep's records as the table that the statistics take."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from evals.scores import Score, ScoreCard
+from orchestrator.aggregates import in_points
 from orchestrator.bases import base_labels
+from orchestrator.plain import flatten
 from orchestrator.record import SweepRecord, TrialRecord
+from orchestrator.setting_fields import CADENCE
 from orchestrator.statistics.table import ScoreRow
 
-_PERCENT = 100.0
-# These have columns of their own; what else was searched makes another condition.
+HELDOUT_LOSS = "heldout_completion_loss"
+_TOP = 100.0
+# These have columns of their own; what else differs makes another condition.
 _OWN_COLUMNS = ("loss.prompt_loss_weight", "optimizer.learning_rate", "seed")
+# A base has one model and one data set, so that these are told by its label.
+_OF_BASE = ("model.path", "model.revision", "data.path", "data.split")
 
 
 def benchmark_rows(
@@ -17,8 +25,9 @@ def benchmark_rows(
 ) -> list[ScoreRow]:
     """The benchmark scores of the trials that are done and have a card, as shares, higher better.
 
-    Each score is a benchmark of its group. Trials of one base under the same settings, apart from
-    PLW, learning rate and seed, are a cell.
+    Each score is a benchmark of its group, in points as in the aggregates; one whose unit has none
+    is left out. Trials of one base under the same settings, apart from PLW, learning rate and
+    seed, are a cell.
     """
     return _rows(sweep, trials, cards, losses=False)
 
@@ -38,46 +47,103 @@ def _rows(
     losses: bool,
 ) -> list[ScoreRow]:
     labels = base_labels(sweep.bases)
-    scored = [trial for trial in trials if trial.state == "done" and trial.id in cards]
-    varying = {base: _varying([trial for trial in scored if trial.base == base])
-               for base in {trial.base for trial in scored}}  # fmt: skip
+    conditions = trial_conditions(
+        [trial for trial in trials if trial.state == "done" and trial.id in cards]
+    )
     rows = []
-    for trial in scored:
+    for trial in trials:
+        if trial.id not in conditions:
+            continue
+        label = labels.get(trial.base, trial.base)
         for score in cards[trial.id].scores:
-            is_loss = score.group is None
-            if is_loss == losses and (not is_loss or "completion" in score.name):
-                label = labels.get(trial.base, trial.base)
-                rows.append(_row(trial, score, label, varying[trial.base]))
+            taken = _loss(score) if losses else _share(score)
+            if taken is not None:
+                rows.append(_row(trial, score, taken, label, conditions[trial.id]))
     return rows
 
 
-def _varying(trials: Sequence[TrialRecord]) -> list[str]:
-    """The searched settings, without those of own columns, that differ within a base."""
+def untuned_rows(base: str, card: ScoreCard, *, losses: bool) -> list[ScoreRow]:
+    """The scores of an untuned model in the same form; it has no weight, and 0 stands in."""
+    found = [(score, _loss(score) if losses else _share(score)) for score in card.scores]
+    return [
+        ScoreRow(
+            benchmark=score.name,
+            group=score.group or score.name,
+            plw=0.0,
+            score=taken[0],
+            trial=base,
+            standard_error=taken[1],
+            num_items=score.num_items,
+        )
+        for score, taken in found
+        if taken is not None
+    ]
+
+
+def trial_conditions(trials: Sequence[TrialRecord]) -> dict[str, str]:
+    """By trial: its settings that differ within its base, but for those of own columns, in words.
+
+    All settings count and not only those that were searched: scores under two normalizations of
+    the loss are never taken together, whatever made them differ.
+    """
+    found: dict[str, str] = {}
+    for base in {trial.base for trial in trials}:
+        settings = {trial.id: _settings(trial) for trial in trials if trial.base == base}
+        varying = _varying(settings.values())
+        for trial_id, values in settings.items():
+            found[trial_id] = ", ".join(f"{key} {values.get(key)}" for key in varying)
+    return found
+
+
+def _settings(trial: TrialRecord) -> dict[str, Any]:
+    left_out = {*_OWN_COLUMNS, *_OF_BASE}
+    return {
+        key: value
+        for key, value in flatten(trial.settings)
+        if key not in left_out and key.partition(".")[0] not in CADENCE
+    }
+
+
+def _varying(settings: Collection[Mapping[str, Any]]) -> list[str]:
     values: dict[str, set[str]] = {}
-    for trial in trials:
-        for key, value in trial.searched.items():
+    for each in settings:
+        for key, value in each.items():
             values.setdefault(key, set()).add(str(value))
-    return sorted(key for key, found in values.items() if len(found) > 1
-                  and key not in _OWN_COLUMNS)  # fmt: skip
+    return sorted(key for key, found in values.items() if len(found) > 1)
 
 
-def _row(trial: TrialRecord, score: Score, label: str, varying: Collection[str]) -> ScoreRow:
-    scale = 1.0 if score.group is None or "share" in score.unit else _PERCENT
-    value = score.value / scale
-    if score.group is not None and not score.higher_is_better:
-        value = 1 - value
-    error = score.standard_error
+def _share(score: Score) -> tuple[float, float | None] | None:
+    """A benchmark's score in [0, 1] and its standard error; None for what is none."""
+    measured = in_points(score) if score.group is not None else None
+    if measured is None or not math.isfinite(measured.points):
+        return None
+    error = measured.standard_error
+    return min(max(measured.points / _TOP, 0.0), 1.0), error / _TOP if error else None
+
+
+def _loss(score: Score) -> tuple[float, float | None] | None:
+    is_taken = score.name == HELDOUT_LOSS and math.isfinite(score.value)
+    return (score.value, score.standard_error or None) if is_taken else None
+
+
+def _row(
+    trial: TrialRecord,
+    score: Score,
+    taken: tuple[float, float | None],
+    label: str,
+    condition: str,
+) -> ScoreRow:
     settings = trial.settings
     return ScoreRow(
         benchmark=score.name,
         group=score.group or score.name,
         plw=trial.prompt_loss_weight,
-        score=min(max(value, 0.0), 1.0) if score.group is not None else value,
+        score=taken[0],
         seed=str(settings["seed"]),
         trial=trial.id,
         model=label,
-        condition=", ".join(f"{key} {trial.searched.get(key)}" for key in varying),
-        standard_error=None if error is None else error / scale,
+        condition=condition,
+        standard_error=taken[1],
         num_items=score.num_items if "share" in score.unit else None,
         learning_rate=float(settings["optimizer"]["learning_rate"]),
     )

@@ -53,8 +53,10 @@ class TrialFit:
             return most
         at = self._log_scale
         own = float(contrast @ self.covariance @ contrast)
-        ahead, behind = (self._problem.variance(at + step, self.residual_variance, contrast)
-                         for step in (_STEP, -_STEP))  # fmt: skip
+        ahead, behind = (
+            self._problem.variance(at + step, self.residual_variance, contrast)
+            for step in (_STEP, -_STEP)
+        )
         slope = np.array([own, (ahead - behind) / (2 * _STEP)])
         spread = float(slope @ self._variance_of_variances @ slope)
         found = 2 * own**2 / spread if spread > 0 else most
@@ -137,8 +139,9 @@ class _Reml:
         grid = np.linspace(*self.bounds, 7)
         lowest = int(np.argmin([self.deviance(at) for at in grid]))
         low, high = grid[max(lowest - 1, 0)], grid[min(lowest + 1, len(grid) - 1)]
-        found = optimize.minimize_scalar(self.deviance, bounds=(low, high), method="bounded",
-                                         options={"xatol": 1e-4})  # fmt: skip
+        found = optimize.minimize_scalar(
+            self.deviance, bounds=(low, high), method="bounded", options={"xatol": 1e-4}
+        )
         return float(found.x)
 
 

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.curves import Cell, Trials
+from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
 
 # Weights that are worth a trial beside those tried: the published grid, in round numbers.
 LADDER = (0.0, 0.0005, 0.002, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 NUM_RUNS = 5
+# Of more cells, as a search over other settings makes, those with most trials are looked at.
+MAX_CELLS = 8
 _NUM_PLACES = 21
 _RIDGE = 1e-3
 
@@ -54,9 +56,15 @@ def next_runs(
     freedom = len(terms) - np.linalg.matrix_rank(terms)
     is_known = freedom > 0 and np.linalg.matrix_rank(terms) == terms.shape[1]
     before = _width(information, slopes, freedom) if is_known else None
-    taken = {(cell, plw, seed) for cell, plw, seed in zip(
-        (trials.cells[each] for each in trials.cell), trials.plw.tolist(), trials.seed, strict=True
-    )}  # fmt: skip
+    taken = {
+        (cell, plw, seed)
+        for cell, plw, seed in zip(
+            (trials.cells[each] for each in trials.cell),
+            trials.plw.tolist(),
+            trials.seed,
+            strict=True,
+        )
+    }
     rates = sorted(rate for rate in trials.rates if rate is not None)
     rate = rates[len(rates) // 2] if rates else None
     found: list[NextRun] = []
@@ -67,8 +75,15 @@ def next_runs(
         seed = next(each for each in range(len(taken) + 1) if (cell, plw, str(each)) not in taken)
         taken.add((cell, plw, str(seed)))
         after = _width(information, slopes, freedom + number) if before else None
-        found.append(NextRun(plw=plw, seed=seed, cell=cell, learning_rate=rate,
-                             width_left=after / before if after and before else None))  # fmt: skip
+        found.append(
+            NextRun(
+                plw=plw,
+                seed=seed,
+                cell=cell,
+                learning_rate=rate,
+                width_left=after / before if after and before else None,
+            )
+        )
     return found
 
 
@@ -84,8 +99,12 @@ def _candidates(trials: Trials) -> list[tuple[Cell, float, Array]]:
     tried = sorted(set(trials.plw.tolist()))
     is_narrow = len(tried) < 3
     ladder = [plw for plw in LADDER if is_narrow or low <= w_p_of(plw) <= high]
-    plws = sorted({*tried, *(plw for plw in ladder if min(
-        abs(w_p_of(plw) - w_p_of(one)) for one in tried) > 0.03)})  # fmt: skip
+    plws = sorted(
+        {
+            *tried,
+            *(plw for plw in ladder if min(abs(w_p_of(plw) - w_p_of(one)) for one in tried) > 0.03),
+        }
+    )
     num_cells = len(trials.cells)
     curves = num_cells if trials.has_cell_curves else 1
     found = []
@@ -103,9 +122,9 @@ def _slopes(trials: Trials, pieces: Sequence[tuple[float, float]], num_terms: in
     """(places, P): the mean curve's slope at places spread over the pieces."""
     widths = np.array([end - start for start, end in pieces]) + 1e-3
     counts = np.maximum(1, np.round(_NUM_PLACES * widths / widths.sum())).astype(int)
-    places = np.concatenate([
-        np.linspace(start, end, count) for (start, end), count in zip(pieces, counts, strict=True)
-    ])  # fmt: skip
+    places = np.concatenate(
+        [np.linspace(start, end, count) for (start, end), count in zip(pieces, counts, strict=True)]
+    )
     curves = len(trials.cells) if trials.has_cell_curves else 1
     first = len(trials.cells)
     rows = np.zeros((len(places), num_terms))

@@ -10,6 +10,8 @@ from orchestrator.statistics.curves import Trials
 Array = NDArray[np.float64]
 
 _DRAWS = 2000
+# Each draw compares every two weights, and no reader every two of more.
+MAX_WEIGHTS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class FrontPoint:
 def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
     """Every tried weight in order; empty where curves cannot be fitted to all groups.
 
+    Of more than 40 weights it is those that are spread over w_p.
+
     The groups' curves are drawn together, with the covariance that the trials' values have, from
     the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
     """
@@ -39,8 +43,11 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
         return []
     coefficients = np.linalg.lstsq(terms, values, rcond=None)[0]
     residual = values - terms @ coefficients
-    plws = np.unique(trials.plw)
-    at = np.unique(trials.w_p)
+    plws, at = np.unique(trials.plw), np.unique(trials.w_p)
+    if len(at) > MAX_WEIGHTS:
+        evenly = np.linspace(at[0], at[-1], MAX_WEIGHTS)
+        kept = np.unique([np.abs(at - place).argmin() for place in evenly])
+        plws, at = plws[kept], at[kept]
     steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
     curves = trials.curve_terms().shape[1] // 2
     first = len(trials.cells)
@@ -58,13 +65,15 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
     return [
         FrontPoint(
             plw=float(plw),
-            points={group: float(trials.in_points(group, fitted[index, each]))
-                    for each, group in enumerate(trials.groups)},
+            points={
+                group: float(trials.in_points(group, fitted[index, each]))
+                for each, group in enumerate(trials.groups)
+            },
             is_on_front=bool(on_front[index]),
             probability=None if probability is None else float(probability[index]),
         )
         for index, plw in enumerate(plws)
-    ]  # fmt: skip
+    ]
 
 
 def is_undominated(scores: Array) -> NDArray[np.bool_]:
@@ -87,6 +96,4 @@ def _drawn_curves(scatter: Array, inverse: Array, freedom: int, rng: np.random.G
     lower = np.linalg.cholesky(wishart)
     sigma_root = root @ np.linalg.inv(np.swapaxes(lower, 1, 2))
     around = rng.standard_normal((_DRAWS, 2, num_groups))
-    return np.asarray(
-        np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2)
-    )  # fmt: skip
+    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2))

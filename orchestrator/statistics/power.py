@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.findings import w_p as w_p_of
 from orchestrator.statistics.best_weight import PUBLISHED_BEST_W_P
 from orchestrator.statistics.table import plw_of
+from orchestrator.transform import w_p as w_p_of
 from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
@@ -68,9 +68,13 @@ def power_of(
     """
     check_power(plws=plws, effect=effect, trial_sd=trial_sd, item_sd=item_sd)
     if seeds < 1 or num_claims < 1 or not 0 < level < 1:
-        raise InputError(Problem(message=f"needs at least one seed and claim and a level in (0, 1),"
-                                 f" got {seeds}, {num_claims} and {level:g}",
-                                 fix="count trials per weight as seeds"))  # fmt: skip
+        raise InputError(
+            Problem(
+                message=f"needs at least one seed and claim and a level in (0, 1),"
+                f" got {seeds}, {num_claims} and {level:g}",
+                fix="count trials per weight as seeds",
+            )
+        )
     at = np.array([w_p_of(plw) for plw in plws])
     top = PUBLISHED_BEST_W_P if best_plw is None else w_p_of(best_plw)
     curve, curvature = _curve(at, top, effect)
@@ -112,12 +116,21 @@ def seeds_needed(
         InputError: a number is out of its range, or no number of seeds up to 10,000 is enough.
     """
     if not 0 < target < 1:
-        raise InputError(Problem(message=f"power must be in (0, 1), got {target:g}",
-                                 fix="0.8 is usual"))  # fmt: skip
+        raise InputError(
+            Problem(message=f"power must be in (0, 1), got {target:g}", fix="0.8 is usual")
+        )
 
     def of(seeds: int) -> Power:
-        return power_of(plws=plws, seeds=seeds, effect=effect, trial_sd=trial_sd, item_sd=item_sd,
-                        best_plw=best_plw, level=level, num_claims=num_claims)  # fmt: skip
+        return power_of(
+            plws=plws,
+            seeds=seeds,
+            effect=effect,
+            trial_sd=trial_sd,
+            item_sd=item_sd,
+            best_plw=best_plw,
+            level=level,
+            num_claims=num_claims,
+        )
 
     if of(_MOST_SEEDS).power < target:
         raise InputError(
@@ -142,17 +155,27 @@ def check_power(*, plws: Sequence[float], effect: float, trial_sd: float, item_s
     """
     problems = []
     if len(set(plws)) < _NUM_TERMS or not all(0 <= plw <= 1 for plw in plws):
-        problems.append(Problem(
-            message=f"needs at least three weights in [0, 1], got {sorted(set(plws))}",
-            fix="a curve of three weights or more has a top",
-        ))  # fmt: skip
+        problems.append(
+            Problem(
+                message=f"needs at least three weights in [0, 1], got {sorted(set(plws))}",
+                fix="a curve of three weights or more has a top",
+            )
+        )
     for name, value in (("effect", effect), ("trial sd", trial_sd)):
         if not value > 0:
-            problems.append(Problem(message=f"{name} must be over 0 points, got {value:g}",
-                                    fix="give points on the scale of 0 to 100"))  # fmt: skip
+            problems.append(
+                Problem(
+                    message=f"{name} must be over 0 points, got {value:g}",
+                    fix="give points on the scale of 0 to 100",
+                )
+            )
     if not item_sd >= 0:
-        problems.append(Problem(message=f"item sd must be at least 0 points, got {item_sd:g}",
-                                fix="leave it out where trials share their items"))  # fmt: skip
+        problems.append(
+            Problem(
+                message=f"item sd must be at least 0 points, got {item_sd:g}",
+                fix="leave it out where trials share their items",
+            )
+        )
     if problems:
         raise InputError(problems)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.findings import W_P_EXPONENT
+from orchestrator.transform import W_P_EXPONENT
 from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
@@ -132,21 +132,37 @@ def check_rows(
 def _row_problems(row: ScoreRow, where: str, shares: bool) -> list[Problem]:
     problems = []
     if not 0 <= row.plw <= 1:
-        problems.append(Problem(message=f"plw must be in [0, 1], got {row.plw:g}", where=where,
-                                fix="give the weight of prompt tokens"))  # fmt: skip
+        problems.append(
+            Problem(
+                message=f"plw must be in [0, 1], got {row.plw:g}",
+                where=where,
+                fix="give the weight of prompt tokens",
+            )
+        )
     if shares and not 0 <= row.score <= 1:
         fix = "divide percentages by 100" if 1 < row.score <= 100 else "give the share of the best"
-        problems.append(Problem(message=f"score must be in [0, 1], got {row.score:g}", where=where,
-                                fix=fix))  # fmt: skip
+        problems.append(
+            Problem(message=f"score must be in [0, 1], got {row.score:g}", where=where, fix=fix)
+        )
     elif not math.isfinite(row.score):
-        problems.append(Problem(message=f"score must be a number, got {row.score}", where=where,
-                                fix="leave out rows without a score"))  # fmt: skip
+        problems.append(
+            Problem(
+                message=f"score must be a number, got {row.score}",
+                where=where,
+                fix="leave out rows without a score",
+            )
+        )
     for name in ("standard_error", "num_items", "learning_rate"):
         value = getattr(row, name)
         least_excluded = name != "standard_error"
         if value is not None and not (value > 0 or (value == 0 and not least_excluded)):
-            problems.append(Problem(message=f"{name} must be positive, got {value:g}", where=where,
-                                    fix="leave it empty where it is not known"))  # fmt: skip
+            problems.append(
+                Problem(
+                    message=f"{name} must be positive, got {value:g}",
+                    where=where,
+                    fix="leave it empty where it is not known",
+                )
+            )
     return problems
 
 
@@ -162,8 +178,11 @@ def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
             header = reader.fieldnames or []
             lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(Problem(message=f"cannot be read: {error}", where=str(path),
-                                 fix="give a CSV file in UTF-8"))from None  # fmt: skip
+        raise InputError(
+            Problem(
+                message=f"cannot be read: {error}", where=str(path), fix="give a CSV file in UTF-8"
+            )
+        ) from None
     names = _columns(header, str(path))
     problems: list[Problem] = []
     rows: list[ScoreRow] = []
@@ -184,8 +203,9 @@ def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
 def _columns(header: Iterable[str], where: str) -> dict[str, str]:
     """Our name of each of the file's columns that has one."""
     ours = {alias: name for name, aliases in COLUMN_NAMES.items() for alias in aliases}
-    found = {column: ours[column.strip().lower()] for column in header
-             if column.strip().lower() in ours}  # fmt: skip
+    found = {
+        column: ours[column.strip().lower()] for column in header if column.strip().lower() in ours
+    }
     problems = []
     for column in header:
         if column not in found and column.strip().lower() not in _IGNORED:
@@ -194,21 +214,26 @@ def _columns(header: Iterable[str], where: str) -> dict[str, str]:
                 Problem(
                     message=f"column `{column}` is none that is known",
                     where=f"{where}:1",
-                    fix=f"did you mean `{near[0]}`?" if near else
-                    f"drop it, or name it one of {', '.join(COLUMN_NAMES)}",
+                    fix=f"did you mean `{near[0]}`?"
+                    if near
+                    else f"drop it, or name it one of {', '.join(COLUMN_NAMES)}",
                 )
-            )  # fmt: skip
+            )
     names = set(found.values())
     if len(names) < len(found):
-        problems.append(Problem(message="two columns mean the same", where=f"{where}:1",
-                                fix="keep one of them"))  # fmt: skip
+        problems.append(
+            Problem(message="two columns mean the same", where=f"{where}:1", fix="keep one of them")
+        )
     missing = [name for name in ("benchmark", "score") if name not in names]
     missing += [] if names & {"plw", "w_p"} else ["plw"]
     problems += [
-        Problem(message=f"has no column `{name}`", where=f"{where}:1",
-                fix=f"add it (also known as {', '.join(COLUMN_NAMES[name])})")
+        Problem(
+            message=f"has no column `{name}`",
+            where=f"{where}:1",
+            fix=f"add it (also known as {', '.join(COLUMN_NAMES[name])})",
+        )
         for name in missing
-    ]  # fmt: skip
+    ]
     if problems:
         raise InputError(problems)
     return found
@@ -227,8 +252,11 @@ def _row(line: Mapping[str, Any]) -> ScoreRow:
     if score is None or "benchmark" not in given:
         raise ValueError(f"has no {'score' if score is None else 'benchmark'}")
     items = _number(given, "num_items")
-    texts = {key: given[key] for key in ("group", "seed", "trial", "model", "data_set", "condition")
-             if key in given}  # fmt: skip
+    texts = {
+        key: given[key]
+        for key in ("group", "seed", "trial", "model", "data_set", "condition")
+        if key in given
+    }
     return ScoreRow(
         benchmark=given["benchmark"],
         plw=plw,

@@ -7,17 +7,19 @@ tried weights must lie, with its whole 95% interval, within a margin.
 Source: Holm 1979; Schuirmann 1987 (two one-sided tests, here each at 2.5%).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.statistics.best_weight import best_set
 from orchestrator.statistics.curves import OVERALL, Cell, Curve, Trials, collect_trials, fit_curves
+from orchestrator.statistics.drawn_curves import DrawnCurve, draw_curve
 from orchestrator.statistics.gains import corrected_gain
-from orchestrator.statistics.next_runs import NextRun, next_runs
+from orchestrator.statistics.next_runs import MAX_CELLS, NextRun, next_runs
 from orchestrator.statistics.pareto import FrontPoint, pareto_front
 from orchestrator.statistics.table import ScoreRow, check_rows, plw_of
 from orchestrator.statistics.wording import (
@@ -26,6 +28,7 @@ from orchestrator.statistics.wording import (
     nothing_text,
     open_text,
     rising_text,
+    unfitted_text,
     unsure_text,
 )
 
@@ -46,7 +49,8 @@ class Verdict:
     curve could be fitted. `has_effect`: whether the corrected `adjusted_p_value` is under 0.05.
     `difference`, `difference_high`: between the best and the worst tried place of the curve, in
     points, fitted and at most (95%). `gain`: of the best PLW over `reference_plw` (0 where it was
-    tried), in points, corrected for having been chosen, with a 95% interval.
+    tried), in points, corrected for having been chosen, with a 95% interval. `num_seeds`: of the
+    weight that has fewest, and of that which has most.
     """
 
     group: str
@@ -55,6 +59,8 @@ class Verdict:
     text: str
     has_effect: bool
     num_trials: int
+    num_weights: int
+    num_seeds: tuple[int, int]
     best_plw: float | None = None
     pieces: tuple[tuple[float, float], ...] = ()
     p_value: float | None = None
@@ -72,15 +78,33 @@ class Verdict:
         """Whether it says that PLW matters."""
         return self.has_effect and self.kind != "no effect"
 
+    @property
+    def name(self) -> str:
+        """Such as `multiple_choice`, or `overall-model-tiny` for that of one cell."""
+        if self.cell is None:
+            return self.group
+        words = "-".join(part for part in self.cell if part)
+        return f"{self.group}-{re.sub(r'[^A-Za-z0-9._]+', '-', words).strip('-')}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Everything that a table of scores says: the leading verdict is the first one."""
+    """Everything that a table of scores says: the leading verdict is the first one.
 
+    `unit` is that of differences and gains.
+    """
+
+    unit: str
     verdicts: tuple[Verdict, ...]
     front: tuple[FrontPoint, ...]
     next_runs: tuple[NextRun, ...]
     notes: tuple[str, ...]
+    curves: tuple[DrawnCurve, ...]
+
+    @property
+    def lead(self) -> Verdict:
+        """That of all scores together."""
+        return self.verdicts[0]
 
 
 def answer(
@@ -89,12 +113,13 @@ def answer(
     shares: bool = True,
     higher_is_better: bool = True,
     margin: float = MARGIN_POINTS,
+    unit: str | None = None,
 ) -> Answer:
     """The verdict overall (of several groups), in each group and in each of several cells.
 
     Args:
         shares: whether scores are shares in [0, 1], told in points of 100; else they are fitted
-            as they are and `margin` is in their own unit.
+            as they are and `margin` is in their own `unit`.
         higher_is_better: False for losses.
 
     Raises:
@@ -103,14 +128,18 @@ def answer(
     rows = _usable(rows, shares, higher_is_better)
     trials = collect_trials(rows, shares=shares)
     curves = _ordered_curves(rows, trials)
-    verdicts = _verdicts(curves, trials, margin)
+    judged = [curve for curve in curves if curve.is_judged]
+    unit = unit or ("points" if shares else "units")
+    verdicts = _verdicts(judged, trials, margin, unit)
     is_open = verdicts[0].kind == "cannot say"
-    may_be_best = best_set(curves[0].fit) if curves else ()
+    may_be_best = best_set(judged[0].fit) if judged else ()
     return Answer(
+        unit=unit,
         verdicts=tuple(verdicts),
         front=tuple(pareto_front(trials)) if len(trials.groups) > 1 else (),
-        next_runs=tuple(next_runs(trials, may_be_best)) if is_open else (),
+        next_runs=tuple(next_runs(_in_largest_cells(rows, trials), may_be_best)) if is_open else (),
         notes=tuple(notes_on(rows, trials, verdicts[0].interaction_p_value)),
+        curves=tuple(draw_curve(curve, trials) for curve in curves),
     )
 
 
@@ -124,7 +153,8 @@ def read_verdicts(
     """The verdicts alone, for which see `answer`."""
     rows = _usable(rows, shares, higher_is_better)
     trials = collect_trials(rows, shares=shares)
-    return _verdicts(_ordered_curves(rows, trials), trials, margin)
+    judged = [curve for curve in _ordered_curves(rows, trials) if curve.is_judged]
+    return _verdicts(judged, trials, margin, "points" if shares else "units")
 
 
 def _usable(rows: Sequence[ScoreRow], shares: bool, higher_is_better: bool) -> Sequence[ScoreRow]:
@@ -134,15 +164,23 @@ def _usable(rows: Sequence[ScoreRow], shares: bool, higher_is_better: bool) -> S
     return [replace(row, score=1 - row.score if shares else -row.score) for row in rows]
 
 
+def _in_largest_cells(rows: Sequence[ScoreRow], trials: Trials) -> Trials:
+    if len(trials.cells) <= MAX_CELLS:
+        return trials
+    sizes = np.bincount(trials.cell)
+    largest = {trials.cells[each] for each in np.argsort(-sizes, kind="stable")[:MAX_CELLS]}
+    kept = [row for row in rows if row.cell in largest]
+    return collect_trials(kept, shares=trials.is_share)
+
+
 def _ordered_curves(rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
     """Overall first, then the groups, then single cells."""
     curves = fit_curves(rows, trials)
     return sorted(curves, key=lambda curve: (curve.cell is not None, curve.group != OVERALL))
 
 
-def _verdicts(curves: Sequence[Curve], trials: Trials, margin: float) -> list[Verdict]:
+def _verdicts(curves: Sequence[Curve], trials: Trials, margin: float, unit: str) -> list[Verdict]:
     adjusted = holm([curve.p_value for curve in curves])
-    unit = "points" if trials.is_share else "units"
     verdicts = [
         _verdict(curve, p_value, trials, margin, unit)
         for curve, p_value in zip(curves, adjusted, strict=True)
@@ -176,7 +214,7 @@ def _verdict(curve: Curve, adjusted: float, trials: Trials, margin: float, unit:
         kind=kind,
         text=text,
         has_effect=adjusted < LEVEL,
-        num_trials=curve.num_trials,
+        **_counts(trials, curve.group, curve.cell),
         best_plw=plw_of(fit.top),
         pieces=tuple((plw_of(start), plw_of(end)) for start, end in pieces),
         p_value=curve.p_value,
@@ -233,19 +271,29 @@ def _differences(curve: Curve, trials: Trials) -> tuple[float, float]:
 
 
 def _unfitted(group: str, trials: Trials) -> Verdict:
-    complete = trials.values if group == OVERALL else trials.values[:, [trials.groups.index(group)]]
-    present = ~np.isnan(complete).any(axis=1)
-    weights = len(np.unique(trials.w_p[present]))
-    reason = (
-        f"only {weights} PLW{'' if weights == 1 else 's'} with scores, and a curve needs three"
-        if weights < 3
-        else "no trial is left over to judge noise by: a second seed of each PLW would do"
-    )
+    counts = _counts(trials, group, None)
     return Verdict(
         group=group,
         cell=None,
         kind="cannot say",
-        text=f"cannot say: {reason}",
+        text=unfitted_text(counts["num_weights"], counts["num_trials"], len(trials.cells)),
         has_effect=False,
-        num_trials=int(present.sum()),
+        **counts,
     )
+
+
+def _counts(trials: Trials, group: str, cell: Cell | None) -> dict[str, Any]:
+    """How many trials, weights and seeds of each have the group's scores."""
+    values = trials.values if group == OVERALL else trials.values[:, [trials.groups.index(group)]]
+    present = ~np.isnan(values).any(axis=1)
+    if cell is not None:
+        present &= trials.cell == trials.cells.index(cell)
+    seeds: dict[tuple[int, float], set[str]] = {}
+    for number in np.flatnonzero(present):
+        seeds.setdefault((trials.cell[number], trials.plw[number]), set()).add(trials.seed[number])
+    sizes = [len(found) for found in seeds.values()] or [0]
+    return {
+        "num_trials": int(present.sum()),
+        "num_weights": len({plw for _, plw in seeds}),
+        "num_seeds": (min(sizes), max(sizes)),
+    }

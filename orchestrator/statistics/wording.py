@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.statistics.best_weight import QuadraticFit
-from orchestrator.statistics.curves import Trials, lack_of_fit
+from orchestrator.statistics.curves import MIN_WEIGHTS, Trials, lack_of_fit
 from orchestrator.statistics.table import ScoreRow, plw_of
 
 _SMALLEST_PLW_SHOWN = 1e-4
@@ -15,7 +15,11 @@ _CLEAR_MISFIT = 0.01
 
 def plw_text(w_p: float) -> str:
     """The PLW of a w_p with two digits; tiny ones as 0."""
-    plw = plw_of(w_p)
+    return plw_label(plw_of(w_p))
+
+
+def plw_label(plw: float) -> str:
+    """A fitted PLW with two digits; tiny ones as 0."""
     return "0" if plw < _SMALLEST_PLW_SHOWN else f"{plw:.2g}"
 
 
@@ -26,6 +30,17 @@ def pieces_text(pieces: Sequence[tuple[float, float]]) -> str:
         low, high = plw_text(start), plw_text(end)
         said.append(low if low == high else f"{low} to {high}")
     return " or ".join(said)
+
+
+def amount(value: float, unit: str) -> str:
+    """Such as `2.1 points` or `0.031 nats per token`."""
+    return f"{bare_amount(value, unit)} {unit}"
+
+
+def bare_amount(value: float, unit: str) -> str:
+    """The number alone, with the digits that the unit deserves."""
+    # So that a gain of -0.04 points does not read as -0.0.
+    return f"{value:.1f}".replace("-0.0", "0.0") if unit == "points" else f"{value:.3f}"
 
 
 def best_text(fit: QuadraticFit, pieces: Sequence[tuple[float, float]]) -> str:
@@ -45,7 +60,9 @@ def rising_text(
     bound = "" if is_end_alone else f" (95% interval {pieces_text(pieces)})"
     beyond = " the highest tried;" if is_rising and fit.high < 1 else ""
     beyond = " the lowest tried;" if not is_rising and fit.low > 0 else beyond
-    return f"{verb} {end}:{beyond} best PLW is {end}{bound}; {difference:.1f} {unit} over the range"
+    return (
+        f"{verb} {end}:{beyond} best PLW is {end}{bound}; {amount(difference, unit)} over the range"
+    )
 
 
 def nothing_text(fit: QuadraticFit, most: float, margin: float, unit: str) -> str:
@@ -71,6 +88,25 @@ def open_text(pieces: Sequence[tuple[float, float]], p_value: float) -> str:
         f"cannot say which is best: PLW matters (p = {p_value:.2g}), but the best may be "
         f"{pieces_text(pieces)}"
     )
+
+
+def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
+    """Why there is no curve at all."""
+    if num_weights < MIN_WEIGHTS:
+        return f"cannot say: a curve needs three weights with scores, and there {_are(num_weights)}"
+    if num_cells > 1 and num_trials <= num_cells + 2:
+        return (
+            f"cannot say: {num_trials} trials of {num_cells} settings beside PLW leave hardly two "
+            "that differ in PLW alone"
+        )
+    return (
+        "cannot say: no trial is left over to judge noise by, for which a second seed of each "
+        "weight would do"
+    )
+
+
+def _are(count: int) -> str:
+    return {0: "are none", 1: "is one"}.get(count, f"are {count}")
 
 
 def notes_on(

@@ -1,6 +1,8 @@
 """Write the folder of a sweep, finished or not, without training anything."""
 
 import json
+import math
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from evals.config import Group
 from evals.scores import Score, ScoreCard
 from orchestrator.bases import BaseRecord
 from orchestrator.record import State, SweepFolder, SweepRecord, TrialRecord
+from orchestrator.setting_fields import with_values
+from orchestrator.transform import w_p
 from trainers.config import TrainConfig
 from trainers.files import write_json, write_text
 
@@ -110,6 +114,8 @@ def trial(
             "seed": seed,
         }
     ).model_dump(mode="json")
+    # As in a real record, what was searched is what the trial was set to.
+    settings = with_values(settings, other)
     has_ended = state in ("done", "stopped", "failed")
     other_id = "".join(f"-{value}" for value in other.values())
     return TrialRecord(
@@ -258,3 +264,36 @@ def write_demo(root: Path) -> SweepFolder:
     trials = [trial(plw) for plw in DEMO]
     cards = {record.id: card(DEMO[record.prompt_loss_weight]) for record in trials}
     return write_sweep(root, trials, cards, card(UNTUNED))
+
+
+HILL_PLWS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+def hill(
+    plws: Sequence[float] = HILL_PLWS, seeds: int = 3, *, bend: float = 1.2, noise: float = 0.03
+) -> tuple[list[TrialRecord], dict[str, ScoreCard]]:
+    """Trials whose scores are highest at w_p 0.65, which is PLW 0.24, in all three groups."""
+    rng = random.Random(0)
+    trials, cards = [], {}
+    for plw in plws:
+        for seed in range(seeds):
+            luck = noise * rng.gauss(0, 1)
+            shares = [
+                1 / (1 + math.exp(bend * (w_p(plw) - 0.65) ** 2 - level - luck))
+                for level in (0.5 + 0.2 * noise * rng.gauss(0, 1), -0.5, -1.0)
+            ]
+            values = [shares[0], shares[1], 100 * shares[2], 2.5 - shares[0]]
+            record = trial(plw, seed=seed, searched={"seed": seed})
+            record = record.model_copy(update={"id": f"{len(trials):02d}"})
+            trials.append(record)
+            names = [name for name in MEASURES if name != "heldout_prompt_loss"]
+            cards[record.id] = card(
+                {name: (v, v - 0.05, v + 0.05) for name, v in zip(names, values, strict=True)}
+            )
+    return trials, cards
+
+
+def write_hill(root: Path, **changes: Any) -> SweepFolder:
+    """A sweep that can say which PLW is best: seven weights, three seeds each."""
+    trials, cards = hill()
+    return write_sweep(root, trials, cards, card(UNTUNED), **changes)

@@ -59,7 +59,7 @@ def test_two_weights_are_told_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     path.write_text("benchmark,plw,score\na,0,0.4\na,1,0.5\n")
     text = printed("report", "--scores", str(path))
-    assert text.startswith("Scores: cannot say: only 2 PLWs with scores")
+    assert text.startswith("Scores: cannot say: a curve needs three weights")
     assert "Run these 5 next:" in text
 
 

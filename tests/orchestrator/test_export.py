@@ -244,9 +244,9 @@ def test_what_no_framework_has_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_exports_its_best_weight(tmp_path: Path) -> None:
     trials = [
         trial(weight).model_copy(update={"settings": whole_settings(tmp_path, weight)})
-        for weight in (0.0, 0.1)
+        for weight in (0.0, 0.01, 0.1, 0.5, 1.0)
     ]
-    scores = [(0.6, 0.55, 0.65), (0.3, 0.25, 0.35)]
+    scores = [(value, 0.1, 0.9) for value in (0.6, 0.52, 0.42, 0.35, 0.30)]
     cards = {
         one.id: card({"multiple_choice_accuracy": score})
         for one, score in zip(trials, scores, strict=True)
@@ -254,7 +254,7 @@ def test_a_sweep_exports_its_best_weight(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", trials, cards)
     found = plw_json("export", folder.root, "--to", "trl", "-o", tmp_path / "x.py")
     assert found["prompt_loss_weight"] == 0
-    assert "PLW 0 is best" in found["reason"]
+    assert found["reason"].startswith("Multiple choice: falls from 0: best PLW is 0")
     assert found["files"] == [str(tmp_path / "x.py"), str(tmp_path / "x.train.jsonl")]
 
 

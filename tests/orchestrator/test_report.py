@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis import analyse
-from orchestrator.findings import w_p
 from orchestrator.plots import draw_panel, tick_weights
 from orchestrator.record import SweepFolder
 from orchestrator.report import report_json, write_report
+from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,
@@ -21,10 +21,12 @@ from tests.orchestrator.sweeps import (
     UNTUNED,
     base_record,
     card,
+    hill,
     score,
     sweep_record,
     trial,
     write_demo,
+    write_hill,
     write_sweep,
     write_two_models,
 )
@@ -95,28 +97,35 @@ def demo_page(demo: SweepFolder) -> Page:
     return Page(demo.report_html)
 
 
-def test_answer_comes_first_then_plots_table_trials_caveats_and_how_to_repeat(
-    demo_page: Page,
+@pytest.fixture(scope="module")
+def hill_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(write_hill(tmp_path_factory.mktemp("report") / "hill"))
+
+
+def test_answer_comes_first_then_curves_groups_front_mechanism_trials_and_how_to_repeat(
+    hill_page: Page,
 ) -> None:
-    assert demo_page.ids["headline"] == (
-        "Single-seed demo: PLW 0.01 had the highest multiple-choice accuracy (0.78, 95% interval "
-        "0.66 to 0.87), but the intervals overlap, so no PLW is named best, and no other measure "
-        "names one."
-    )
-    assert demo_page.headings == [
+    assert hill_page.ids["headline"].startswith("Overall: best PLW is about 0.2")
+    assert hill_page.ids["headline"].endswith("corrected for having been chosen.")
+    assert hill_page.headings == [
         "PLW sweep: demo",
-        "Best PLW per measure",
+        "The answer, by group",
+        "Pareto front over the groups",
+        "Mechanism",
         "Trials",
         "Caveats",
+        "Cost",
         "How to repeat",
     ]
-    html = demo_page.html
-    places = [html.index(f'id="{name}"') for name in ("headline", "plots", "best", "trials")]
+    html = hill_page.html
+    places = [
+        html.index(f'id="{name}"') for name in ("headline", "plots", "verdicts", "front", "trials")
+    ]
     assert places == sorted(places)
 
 
 def test_page_asks_the_network_for_nothing(demo_page: Page) -> None:
-    assert len(demo_page.images) == 4
+    assert len(demo_page.images) == 5
     assert all(address.startswith("data:image/svg+xml;base64,") for address in demo_page.addresses)
     assert "<script" not in demo_page.html
     assert "url(" not in demo_page.html
@@ -127,41 +136,119 @@ def test_each_plot_is_a_readable_svg_and_says_its_values_in_its_alt_text(demo_pa
     for image in demo_page.images:
         svg = base64.b64decode(image["src"].partition(",")[2])
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    assert demo_page.images[0]["alt"] == (
-        "Multiple choice, accuracy over prompt loss weight. "
-        "PLW 0: 0.75, 95% interval 0.63 to 0.84; PLW 0.01: 0.78, 95% interval 0.66 to 0.87; "
-        "PLW 0.1: 0.77, 95% interval 0.65 to 0.85; PLW 1: 0.64, 95% interval 0.52 to 0.75; "
-        "untuned: 0.56, 95% interval 0.44 to 0.68."
+    # 75 with a standard error of 5 is 75 - 9.8 to 75 + 9.8.
+    assert demo_page.images[1]["alt"] == (
+        "Multiple choice over prompt loss weight. "
+        "PLW 0: 75.0, 95% interval 65.2 to 84.8; PLW 0.01: 78.0, 95% interval 68.2 to 87.8; "
+        "PLW 0.1: 77.0, 95% interval 67.2 to 86.8; PLW 1: 64.0, 95% interval 54.2 to 73.8; "
+        "untuned: 56.0, 95% interval 46.2 to 65.8."
     )
 
 
-def test_overlapping_intervals_name_no_plw(demo_page: Page) -> None:
-    row = demo_page.tables["best"][1]
-    assert row == [
-        "Multiple choice, accuracyhigher is better",
-        "PLW 0.01",
-        "0.78, 95% interval 0.66 to 0.8764 items, 1 seed",
-        "no PLW stands out: intervals overlap (0.66 to 0.87 at PLW 0.01 with PLW 0, 0.1 and 1)",
-        "0.56, 95% interval 0.44 to 0.68the best observed is not clearly better",
+def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Page) -> None:
+    header, *rows = hill_page.tables["verdicts"]
+    assert header == ["Scores", "Verdict", "Gain (95%)", "p", "Trials", "Untuned model"]
+    assert [row[0] for row in rows] == [
+        "Overallin points",
+        "Multiple choicein points",
+        "Short generationin points",
+        "Long generationin points",
+        "Held-out completion lossin nats per token",
     ]
-    assert 'class="named"' not in demo_page.html
+    assert all(row[1].startswith("best PLW is about 0.") for row in rows)
+    assert rows[1][3:] == [
+        "< 0.001",
+        "217 weights, 3 seeds each",
+        "56.0, 95% interval 46.2 to 65.8",
+    ]
+    assert hill_page.html.count('class="claims"') == 5
+    assert "next" not in hill_page.ids
 
 
-def test_separated_intervals_name_the_plw(tmp_path: Path) -> None:
-    scores = {0.0: (0.60, 0.55, 0.65), 0.1: (0.80, 0.75, 0.85), 1.0: (0.70, 0.66, 0.74)}
-    trials = [trial(plw) for plw in scores]
-    cards = {t.id: card({ACCURACY: scores[t.prompt_loss_weight]}) for t in trials}
+def test_what_cannot_be_said_is_not_claimed_and_five_runs_are_listed(demo_page: Page) -> None:
+    rows = demo_page.tables["verdicts"][1:]
+    assert rows[0][1].startswith("cannot say: no difference between weights stands out")
+    # Four losses without noise lie on a quadratic; of the scores nothing is claimed.
+    assert demo_page.html.count('class="claims"') == 1
+    assert len([line for line in demo_page.ids["next"].split("\n") if line.startswith("PLW ")]) == 5
+
+
+def test_a_group_that_was_not_measured_and_a_missing_untuned_model_are_caveats(
+    tmp_path: Path,
+) -> None:
+    trials = [trial(plw) for plw in (0.0, 0.1, 1.0)]
+    cards = {t.id: card({ACCURACY: (0.6, 0.55, 0.65)}) for t in trials}
     page = page_of(write_sweep(tmp_path / "s", trials, cards))
-    assert page.ids["headline"] == (
-        "Single-seed demo: the best is PLW 0.1 for multiple-choice accuracy (0.80, 95% interval "
-        "0.75 to 0.85), apart from every other PLW."
-    )
-    assert page.tables["best"][1][3] == (
-        "PLW 0.1 is best: its interval, 0.75 to 0.85, overlaps no other PLW's"
-    )
-    assert 'class="named"' in page.html
+    assert "front" not in page.tables
     assert "Not measured: short generation, long generation." in page.ids["caveats"]
     assert "The untuned model was not scored" in page.ids["caveats"]
+
+
+def test_the_front_over_the_groups_tells_each_weight(hill_page: Page) -> None:
+    header, *rows = hill_page.tables["front"]
+    assert header == [
+        "PLW",
+        "multiple choice",
+        "short generation",
+        "long generation",
+        "On the front",
+    ]
+    assert [row[0] for row in rows] == ["0", "0.01", "0.05", "0.1", "0.25", "0.5", "1"]
+    assert rows[0][1:] == ["+0.0", "+0.0", "+0.0", "no, sure (0% likely on it)"]
+    assert rows[4][4].startswith("yes")
+
+
+def test_the_mechanism_is_shown_where_trials_recorded_it(tmp_path: Path) -> None:
+    trials, cards = hill()
+    trials = [t.model_copy(update={"loss_rsd": 0.05 + t.prompt_loss_weight}) for t in trials]
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    header, *rows = page.tables["mechanism"]
+    assert header == ["PLW", "Loss stability (relative sd of the training loss)"]
+    assert rows[0] == ["0", "0.05"]
+    assert page.images[-1]["alt"].startswith("Loss stability over prompt loss weight. PLW 0: 0.05")
+    assert "Memorisation was not recorded: set evals.memorisation." in page.html
+
+
+def test_a_sweep_over_other_settings_has_a_fitting_report(tmp_path: Path) -> None:
+    trials = [trial(0.1, searched={"optimizer.learning_rate": rate}) for rate in (1e-5, 1e-4)]
+    cards = {t.id: card(DEMO[0.1]) for t in trials}
+    page = page_of(write_sweep(tmp_path / "s", trials, cards, card(UNTUNED)))
+    assert page.ids["headline"].startswith("PLW was 0.1 in every trial, so this sweep says nothing")
+    assert page.headings[1] == "Scores by setting"
+    assert "verdicts" not in page.tables
+    assert [row[:2] for row in page.tables["means"][1:]] == [
+        ["0.1", "optimizer.learning_rate 0.0001"],
+        ["0.1", "optimizer.learning_rate 1e-05"],
+    ]
+    assert "cannot say" not in page.html
+    assert "next" not in page.ids
+
+
+def test_regularisers_that_were_swept_are_compared(tmp_path: Path) -> None:
+    trials = [
+        trial(plw, searched={"model.dropout": dropout})
+        for plw in (0.0, 1.0)
+        for dropout in (0, 0.1)
+    ]
+    cards = {t.id: card(DEMO[0.1]) for t in trials}
+    rows = page_of(write_sweep(tmp_path / "s", trials, cards)).tables["regularisers"][1:]
+    assert [row[:3] + row[4:] for row in rows] == [
+        ["none", "0", "1", "-"],
+        ["none", "1", "1", "+0.0, no interval"],
+        ["dropout 0.1", "0", "1", "+0.0, no interval"],
+        ["dropout 0.1", "1", "1", "+0.0, no interval"],
+    ]
+
+
+def test_cost_is_told_in_gpu_hours_and_money(tmp_path: Path) -> None:
+    trials, cards = hill()
+    trials = [t.model_copy(update={"busy_seconds": 1800}) for t in trials]
+    spec = sweep_record([]).spec | {"resources": {"workers_per_trial": 2, "price_per_gpu_hour": 3}}
+    page = page_of(write_sweep(tmp_path / "s", trials, cards, spec=spec))
+    assert page.ids["cost"] == (
+        "Trials held their workers for 10.50 h, over all attempts. That is 21.00 GPU-hours. "
+        "At 3 for a GPU-hour they cost 63.00."
+    )
 
 
 def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> None:
@@ -243,8 +330,8 @@ def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> N
 
 def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:
     caveats = demo_page.ids["caveats"]
-    assert "SINGLE SEED: at least one PLW was trained with one seed only." in caveats
-    assert "Intervals are over items: another draw of items, not another training seed." in caveats
+    assert "SINGLE SEED: at least one setting was trained with one seed only." in caveats
+    assert "over items: another draw of items, not another training seed." in caveats
     assert "Model: dequantised from a 4-bit file, already instruction-tuned." in caveats
     assert "R_g (completion tokens over prompt tokens) is 0.0421" in caveats
 
@@ -287,7 +374,7 @@ def test_sweep_without_any_score_says_so(tmp_path: Path) -> None:
         "No PLW can be recommended: no trial has scores yet. Of 1 trial, 1 unfinished."
     )
     assert page.images == []
-    assert "best" not in page.tables
+    assert "verdicts" not in page.tables
     assert not (tmp_path / "s" / "plots").exists()
 
 
@@ -357,7 +444,7 @@ def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
     page = page_of(write_sweep(tmp_path / "s", trials, cards))
     assert page.tables["trials"][0][1] == "Other settings"
     assert page.tables["trials"][1][1] == "optimizer.learning_rate 1e-05"
-    assert page.tables["best"][1][2].endswith("64 items, 2 seeds")
+    assert page.tables["verdicts"][1][4] == "82 weights, 2 seeds each"
     assert "SINGLE SEED" not in page.ids["caveats"]
     assert "over training seeds (Student t)" in page.ids["caveats"]
 
@@ -368,11 +455,13 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
     folder = write_sweep(tmp_path / "s", [done, failed], {done.id: card(DEMO[0.0])}, card(UNTUNED))
     write_report(folder)
     text = folder.report_md.read_text(encoding="utf-8")
-    assert text.startswith("# PLW sweep: demo\n\n**Single-seed demo: only PLW 0 has scores")
+    assert text.startswith(
+        "# PLW sweep: demo\n\n**Overall: cannot say: a curve needs three weights"
+    )
     assert "![Scores over prompt loss weight](plots/scores.png)" in text
     assert "    bad | pipe\n    and a second line\n" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         pipes = {line.replace("\\|", "").count("|") for line in table.strip().splitlines()}
         assert len(pipes) == 1, table
@@ -381,46 +470,52 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
 def test_plots_are_written_as_svg_and_png(demo: SweepFolder) -> None:
     stems = [
         "heldout_completion_loss",
-        "long_generation_chrf",
-        "multiple_choice_accuracy",
+        "long_generation",
+        "multiple_choice",
+        "overall",
         "scores",
-        "short_generation_exact_match",
+        "short_generation",
     ]
     names = sorted(path.name for path in demo.plots.iterdir())
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     png = (demo.plots / "scores.png").read_bytes()
-    assert struct.unpack(">II", png[16:24]) == (1500, 1110)
-    svg = (demo.plots / "multiple_choice_accuracy.svg").read_text(encoding="utf-8")
-    for text in ("Multiple choice, accuracy", "untuned model", "95% interval over items"):
+    assert struct.unpack(">II", png[16:24]) == (1500, 1665)
+    svg = (demo.plots / "multiple_choice.svg").read_text(encoding="utf-8")
+    for text in ("Multiple choice", "untuned model", "95% interval over items", "fitted curve"):
         assert f">{text}</text>" in svg
 
 
-def test_all_plws_that_tie_are_ringed_under_one_label() -> None:
-    scores = {0.0: 0.8, 0.01: 0.8, 0.1: 0.6, 1.0: 0.8}
-    trials = [trial(plw) for plw in scores]
-    cards = {t.id: card({ACCURACY: (scores[t.prompt_loss_weight], 0.5, 0.9)}) for t in trials}
-    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).measures
+def test_the_interval_of_the_best_plw_stands_at_the_foot_of_its_panel() -> None:
+    trials, cards = hill()
+    panel = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels[0]
     axes = Figure().add_subplot()
-    draw_panel(axes, measure)
-    [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
-    assert list(rings.get_xdata()) == [w_p(0.0), w_p(0.01), w_p(1.0)]
-    assert list(rings.get_ydata()) == [0.8, 0.8, 0.8]
+    draw_panel(axes, panel)
+    lines = {line.get_label(): line for line in axes.lines}
+    ((low, high),) = panel.pieces
+    bar = lines["95% interval of the best PLW"].get_xdata()
+    assert list(bar) == pytest.approx([w_p(low), w_p(high)])
+    assert panel.best_plw is not None
+    assert list(lines["best PLW, fitted"].get_xdata()) == pytest.approx([w_p(panel.best_plw)])
 
 
-def test_ties_of_several_series_are_ringed_where_their_points_stand() -> None:
+def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
     trials = [
         trial(plw, searched={"optimizer.learning_rate": rate})
         for plw in (0.0, 0.1)
-        for rate in (1e-5, 1e-4)
+        for rate in (1e-5, 1e-4, 1e-3)
     ]
     cards = {t.id: card({ACCURACY: (0.8, 0.5, 0.9)}) for t in trials}
-    [measure] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).measures
+    [panel] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels
     axes = Figure().add_subplot()
-    draw_panel(axes, measure)
-    [rings] = [line for line in axes.lines if line.get_label() == "best observed"]
-    places = {x for line in axes.lines if line is not rings for x in line.get_xdata()}
-    assert sorted(rings.get_xdata()) == sorted(places)
-    assert len(places) == 4
+    draw_panel(axes, panel)
+    markers = {line.get_label(): line.get_marker() for line in axes.lines}
+    assert markers == {
+        "learning_rate 1e-05": "o",
+        "learning_rate 0.0001": "s",
+        "learning_rate 0.001": "^",
+    }
+    places = {x for line in axes.lines for x in line.get_xdata()}
+    assert len(places) == 6
 
 
 def test_untuned_model_far_off_is_told_and_not_drawn(demo: SweepFolder) -> None:
@@ -444,7 +539,7 @@ def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Pa
     content = report_json(folder)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert sorted(content) == ["findings", "headline", "sweep", "trials", "untuned"]
-    assert content["headline"].startswith("Single-seed demo: only PLW 0 has scores")
+    assert content["headline"].startswith("Overall: cannot say: a curve needs three weights")
     assert content["trials"][0]["scores"][0]["value"] == 0.75
     assert content["untuned"] == {BASE: None}
     assert content["sweep"]["spec"]["tracking"]["uri"] == "http://host"
@@ -466,8 +561,8 @@ def test_every_model_has_a_row_for_its_untuned_scores_and_a_plot(tmp_path: Path)
         ["untuned", "model strong", OTHER_BASE],
     ]
     assert [row[6] for row in rows[5:]] == ["0.40 (0.35 to 0.44)", "0.68 (0.60 to 0.80)"]
-    assert len(page.images) == 2
-    assert (folder.plots / f"multiple_choice_accuracy-{OTHER_BASE}.svg").exists()
+    assert len(page.images) == 1
+    assert (folder.plots / "multiple_choice.svg").exists()
     assert report_json(folder)["untuned"][OTHER_BASE][0]["value"] == 0.68
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.findings import w_p
 from orchestrator.search import Observation, Point, Search, make_search
 from orchestrator.search_config import SearchConfig
+from orchestrator.transform import w_p
 
 PLW = "loss.prompt_loss_weight"
 RATE = "optimizer.learning_rate"
@@ -230,7 +230,7 @@ def test_a_search_for_plw_alone_ends_when_the_best_is_known_well_enough(method: 
     points = asked(search)
     assert 4 <= len(points) < 12
     assert search.ended is not None
-    assert search.ended.startswith("the best w_p is known to be 0.600, 95% 0.")
+    assert search.ended.startswith("the search sees the best w_p within 0.05")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from tests.orchestrator.sweeps import (
     sweep_record,
     trial,
     write_card,
+    write_hill,
     write_metrics,
     write_sweep,
     write_two_models,
@@ -260,7 +261,11 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
     assert parent.data.metrics["untuned_multiple_choice_accuracy"] == 0.56
     assert parent.data.metrics["untuned_multiple_choice_accuracy_ci_low"] == 0.441
     assert parent.data.tags["plw.trials_done"] == "4"
-    assert parent.data.tags["mlflow.note.content"].startswith("Single-seed demo: PLW 0.01 had")
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("Overall: cannot say: no difference between weights stands out")
+    assert "\n| Multiple choice (points) | cannot say" in note
+    assert note.startswith(parent.data.tags["answer"])
+    assert parent.data.tags["answer_multiple_choice"].startswith("cannot say")
     run_id = parent.info.run_id
     expected = ["plots", "report.html", "report.md", "sweep.json", "untuned"]
     assert artifacts(client, run_id) == expected
@@ -268,6 +273,24 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
 
     track(demo_sweep, store_uri)
     assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_the_answer_is_tags_and_metrics_that_stand_together(tmp_path: Path, store_uri: str) -> None:
+    folder = write_hill(tmp_path / "s")
+    tracker = track(folder, store_uri)
+    assert tracker.finish("FINISHED")
+    data = MlflowClient(store_uri).get_run(tracker.record.parent_run_id).data
+    assert data.tags["answer_overall"].startswith("best PLW is about 0.2")
+    assert [name for name in sorted(data.metrics) if name.startswith("answer_overall")] == [
+        "answer_overall_best_plw",
+        "answer_overall_best_plw_ci_high",
+        "answer_overall_best_plw_ci_low",
+        "answer_overall_gain",
+        "answer_overall_gain_ci_high",
+        "answer_overall_gain_ci_low",
+        "answer_overall_p_value",
+    ]
+    assert data.metrics["answer_multiple_choice_best_plw"] == pytest.approx(0.24, abs=0.08)
 
 
 def test_scores_that_are_measured_again_become_the_latest(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from orchestrator.findings import w_p
 from orchestrator.statistics.mixed_model import fit_trials
 from orchestrator.statistics.power import power_of, seeds_needed
+from orchestrator.transform import w_p
 from trainers.errors import InputError
 
 PLWS = (0, 0.01, 0.05, 0.1, 0.25, 1)

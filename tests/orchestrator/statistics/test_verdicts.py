@@ -90,13 +90,15 @@ def test_single_seeds_are_judged_by_their_distance_from_the_curve() -> None:
 
 def test_two_weights_and_three_without_a_second_seed_cannot_say() -> None:
     two = said(rows_of(lambda at: at, plws=(0, 1)))
-    assert two.verdicts[0].text == ("cannot say: only 2 PLWs with scores, and a curve needs three")
+    assert two.verdicts[0].text == (
+        "cannot say: a curve needs three weights with scores, and there are 2"
+    )
     assert len(two.next_runs) == 5
     assert any(0 < run.plw < 1 for run in two.next_runs)
     three = said(rows_of(lambda at: at, plws=(0, 0.1, 1), seeds=1))
     assert "a second seed" in three.verdicts[0].text
     one = said(rows_of(lambda at: at, plws=(0.1,), seeds=1))
-    assert "only 1 PLW with" in one.verdicts[0].text
+    assert "and there is one" in one.verdicts[0].text
     assert len(one.next_runs) == 5
 
 

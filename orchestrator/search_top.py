@@ -1,4 +1,6 @@
-"""Which prompt loss weight to take, from scores at several: a quadratic fitted around its own top.
+"""Where a search should look next: the top of a quadratic fitted around that same top.
+
+It serves the search while it runs. What the sweep found is said by `orchestrator.statistics` alone.
 
 Works in w_p = PLW^0.30103, in which the published curves are quadratic on a link scale. On the
 scale of a score they are not, far from the top, so points count less the farther they lie from it.
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.findings import W_P_EXPONENT
+from orchestrator.transform import W_P_EXPONENT
 
 # Standard deviation of the weight that a point has by its distance from the top, in w_p. Chosen by
 # regret over six designs of twelve points (docs/design-log.md).
@@ -24,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class SearchTop:
     """The best w_p by the scores, its PLW, and the 95% interval of the w_p, where one is known."""
 
     w_p: float
@@ -34,9 +36,9 @@ class Recommendation:
     method: str
 
 
-def recommend(
+def search_top(
     w_p: Sequence[float], scores: Sequence[float], higher_is_better: bool, seed: int = 0
-) -> Recommendation:
+) -> SearchTop:
     """The w_p, between the smallest and the largest tried, at which the fitted score is best.
 
     Under four different points it is the best one tried. The interval is that of the fitted
@@ -52,11 +54,11 @@ def recommend(
     y = np.asarray(scores, dtype=np.float64) * (1 if higher_is_better else -1)
     if len(np.unique(x)) < MIN_POINTS:
         best = float(x[np.argmax(y)])
-        return Recommendation(best, _plw(best), None, None, "best tried")
+        return SearchTop(best, _plw(best), None, None, "best tried")
     low, high = float(x.min()), float(x.max())
     top = fitted_top(x, y)
     interval = _interval(x, y, top, low, high, np.random.default_rng(seed))
-    return Recommendation(top, _plw(top), *interval, "local quadratic")
+    return SearchTop(top, _plw(top), *interval, "local quadratic")
 
 
 def fitted_top(x: Array, y: Array) -> float:

@@ -1,0 +1,152 @@
+"""The report and MLflow's pages in a real browser: what a person sees without having read docs."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import mlflow
+import pytest
+import requests
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from orchestrator.record import SweepFolder
+from orchestrator.report import write_report
+from tests.e2e.plw import poll
+from tests.orchestrator.plw import plw
+from tests.orchestrator.sweeps import write_demo
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+PHONE, DESK = (390, 844), (1500, 1000)
+# No network but this machine's: each look-up of a host of its own would be waited for.
+OFFLINE = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no browser: install Debian's chromium and chromium-driver",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """A finished sweep of four weights, reported and in MLflow."""
+    folder = write_demo(tmp_path_factory.mktemp("pages") / "runs" / "demo")
+    write_report(folder)
+    plw("sync", folder.root)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (*OFFLINE, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(sweep: SweepFolder) -> Iterator[str]:
+    """The address of MLflow's pages, as `plw ui` serves them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [Path(sys.executable).with_name("plw"), "ui", sweep.root, "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        poll(lambda: _answers(address), "MLflow to answer")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def shown(browser: webdriver.Chrome, address: str, *texts: str) -> str:
+    """The text of a page once it shows all of `texts`."""
+    browser.get("about:blank")
+    browser.get(address)
+    poll(lambda: all(text in _text(browser) for text in texts), f"{address} to show {texts}")
+    return _text(browser)
+
+
+def _text(browser: webdriver.Chrome) -> str:
+    return str(browser.execute_script("return document.body ? document.body.innerText : ''"))
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_report_opens_with_the_answer_and_fits_the_screen(
+    sweep: SweepFolder, browser: webdriver.Chrome, size: tuple[int, int]
+) -> None:
+    browser.set_window_size(*size)
+    browser.get(sweep.report_html.as_uri())
+    first = browser.find_element(By.TAG_NAME, "p")
+    assert "PLW" in first.text
+    assert first.rect["y"] < size[1] / 2
+    width, window = browser.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert width <= window
+    images = browser.find_elements(By.TAG_NAME, "img")
+    assert images
+    assert all(image.get_attribute("alt") for image in images)
+    assert all(image.get_property("naturalWidth") for image in images)
+
+
+def runs_of(sweep: SweepFolder) -> tuple[str, dict[str, str]]:
+    """The experiment's id, and the ids of its runs by name."""
+    client = mlflow.MlflowClient(f"sqlite:///{sweep.root.parent / 'mlflow.db'}")
+    [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id])
+    return experiment.experiment_id, {run.info.run_name: run.info.run_id for run in runs}
+
+
+def test_the_sweep_s_run_opens_with_the_answer_and_has_the_report(
+    sweep: SweepFolder, browser: webdriver.Chrome, pages: str
+) -> None:
+    browser.set_window_size(*DESK)
+    experiment, runs = runs_of(sweep)
+    page = f"{pages}/#/experiments/{experiment}/runs/{runs['demo']}"
+    shown(browser, page, "Overall: ", "answer_overall_best_plw", "untuned_aggregate")
+    shown(browser, f"{page}/artifacts", "report.html", "plots")
+
+
+def test_two_weights_can_be_compared(
+    sweep: SweepFolder, browser: webdriver.Chrome, pages: str
+) -> None:
+    experiment, runs = runs_of(sweep)
+    chosen = [run for name, run in runs.items() if name.startswith(("PLW 0 ", "PLW 0.1 "))]
+    assert len(chosen) == 2
+    query = f"runs={quote(json.dumps(chosen))}&experiments={quote(json.dumps([experiment]))}"
+    text = shown(
+        browser,
+        f"{pages}/#/compare-runs?{query}",
+        "PLW 0 · seed 0",
+        "PLW 0.1 · seed 0",
+        "aggregate_multiple_choice",
+    )
+    assert "loss.prompt_loss_weight" in text
