@@ -171,7 +171,9 @@ def test_pages_are_reached_through_a_tunnel_and_a_cluster_by_its_address(
         assert "2 of 2 done" in status.stdout, status.stdout + status.stderr
     finally:
         os.killpg(pages.pid, signal.SIGINT)
-    assert pages.wait(timeout=30) == 0
+        pages.communicate(timeout=30)
+    listening = cluster.laptop.run("ss", "-Hltn").stdout
+    assert ":5000 " not in listening
 
 
 def test_a_host_is_killed_and_mlflow_is_away_for_a_minute(
