@@ -33,9 +33,14 @@ class Budget:
         config = self._config
         if config == BudgetConfig():
             return None
-        records = folder.read_trials()
-        usages = [folder.read_base_usage(base.key) for base in folder.read_sweep().bases]
-        held: list[TrialRecord | BaseUsage] = [*records, *usages]
+        limits = (config.trials, config.gpu_hours, config.money)
+        records: list[TrialRecord] = []
+        held: list[TrialRecord | BaseUsage] = []
+        # Hours need no look at the trials, of which there may be thousands.
+        if any(limit is not None for limit in limits):
+            records = folder.read_trials()
+            usages = [folder.read_base_usage(base.key) for base in folder.read_sweep().bases]
+            held = [*records, *usages]
         gpu_seconds = sum(
             each.busy_seconds * self._gpus_per_trial + each.scorer_seconds * self._gpus_per_scorer
             for each in held

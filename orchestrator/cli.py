@@ -130,14 +130,16 @@ def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None
 @json_option
 def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
     """Run the trials of SPEC that are not done, score them and write the report."""
+    from orchestrator.record import SweepFolder
     from orchestrator.screen import print_outcome, trials_phrase
     from orchestrator.sweep import check, run_sweep
+    from orchestrator.typed import typed_log
 
     prepared = check(spec, address=address)
     if not as_json:
         click.echo(
             f"sweep {spec.name}: {trials_phrase(prepared.plan.num_trials)}, "
-            f"{prepared.plan.num_done} done before; log: {spec.folder / 'sweep.log'}"
+            f"{prepared.plan.num_done} done before; log: {typed_log(SweepFolder(spec.folder))}"
         )
     try:
         outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)

@@ -54,13 +54,14 @@ def submit(
     from orchestrator.jobs import jobs_of
     from orchestrator.shipment import pack
     from orchestrator.submit import check_shape, read_spec
+    from orchestrator.typed import target_of
 
     _check_target(cluster_file, address)
     content = read_spec(spec, output_dir=output_dir, tracking_uri=tracking_uri)
     if cluster_file is not None:
         check_shape(content, cluster_file)
     name = content["name"]
-    there = f"--cluster {cluster_file}" if cluster_file else f"--address {address}"
+    there = target_of(address, cluster_file)
     with TemporaryDirectory(prefix="plw-") as folder, ExitStack() as stack:
         shipment = pack(content, Path(folder))
         jobs = stack.enter_context(jobs_of(address, cluster_file))
@@ -69,10 +70,10 @@ def submit(
             f"sweep {name}: submitted as job {job_id}; {shipment.num_bytes / 2**20:.1f} MiB sent, "
             f"code {shipment.code}"
         )
-        code = 0
         if not detach:
             try:
-                code = jobs.follow(job_id, lambda text: click.echo(text, nl=False))
+                # It says itself what is next.
+                sys.exit(jobs.follow(job_id, lambda text: click.echo(text, nl=False)))
             except KeyboardInterrupt:
                 click.echo(f"\nthe sweep {name} goes on without this command", err=True)
     click.echo("next:")
@@ -82,7 +83,6 @@ def submit(
         (f"plw stop {name} {there}", "running trials write a checkpoint and end"),
     ):
         click.echo(f"  {command}  {purpose}")
-    sys.exit(code)
 
 
 def on_cluster(command: click.Command) -> click.Command:

@@ -81,6 +81,7 @@ def stop(folder: Path, trial: str | None, as_json: bool) -> None:
     """
     from orchestrator.lookup import find_sweep, find_trial
     from orchestrator.stop import ask_to_stop
+    from orchestrator.typed import typed_sweep
 
     found = find_sweep(folder)
     trial_id = None if trial is None else find_trial(found, trial)
@@ -90,7 +91,7 @@ def stop(folder: Path, trial: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asked, indent=2))
         return
     click.echo(outcome)
-    click.echo(f"next: plw status {found.relative()}")
+    click.echo(f"next: plw status {typed_sweep(found)}")
 
 
 @click.command()

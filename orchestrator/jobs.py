@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.typed import TARGET_VARIABLE, target_of
 from trainers.errors import InputError, Problem, TrainingError
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ _GET_TOKEN = (
 class Jobs:
     """The jobs of one cluster."""
 
-    def __init__(self, client: "JobSubmissionClient", address: str) -> None:
-        self._client, self._address = client, address
+    def __init__(self, client: "JobSubmissionClient", target: str) -> None:
+        self._client, self._target = client, target
 
     @classmethod
-    def connect(cls, address: str, name: str | None = None) -> "Jobs":
+    def connect(cls, address: str, target: str, name: str | None = None) -> "Jobs":
         """The jobs of the cluster whose head answers at `address`, such as http://head:8265.
 
         Args:
+            target: the options that name the cluster, as they are typed.
             name: what a person calls the cluster, where that is not the address.
 
         Raises:
@@ -64,7 +66,7 @@ class Jobs:
         for module in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
             logging.getLogger(f"ray{module}").setLevel(logging.WARNING)
         try:
-            return cls(JobSubmissionClient(address), address)
+            return cls(JobSubmissionClient(address), target)
         except AuthenticationError as error:
             raise InputError(_refused(name or address, has_token=has_token)) from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -155,7 +157,11 @@ class Jobs:
         job_id: str | None,
         metadata: dict[str, str],
     ) -> str:
-        variables = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        variables = {
+            "PYTHONUNBUFFERED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            TARGET_VARIABLE: self._target,
+        }
         return str(
             self._client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "orchestrator.submitted", *arguments]),
@@ -182,14 +188,15 @@ class Jobs:
 @contextmanager
 def jobs_of(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
     """The jobs of the cluster at `address`, or of the one that `cluster_file` launched."""
+    target = target_of(address, cluster_file)
     if cluster_file is None:
         assert address is not None
-        yield Jobs.connect(address if "://" in address else f"http://{address}")
+        yield Jobs.connect(address if "://" in address else f"http://{address}", target)
         return
     from orchestrator.tunnel import DASHBOARD_PORT, tunnel
 
     with tunnel(cluster_file, DASHBOARD_PORT) as port:
-        yield Jobs.connect(f"http://127.0.0.1:{port}", str(cluster_file))
+        yield Jobs.connect(f"http://127.0.0.1:{port}", target, str(cluster_file))
 
 
 def _has_token() -> bool:

@@ -8,7 +8,9 @@ import uuid
 from pathlib import Path
 
 from orchestrator.packages import check_packages, code_digest
+from orchestrator.stored_sweep import check_store
 from trainers.errors import InputError, Problem
+from trainers.files import check_output_folder
 
 # Set for the processes that Ray starts for a sweep on a cluster; on one machine nothing can differ.
 DIGEST_VARIABLE = "PLW_CODE_DIGEST"
@@ -19,8 +21,12 @@ MAX_CLOCK_SKEW_S = 30.0
 logger = logging.getLogger(__name__)
 
 
-def check_node(root: Path) -> float:
-    """The time of this node's clock, if it runs the sweep's code and can write into its folder.
+def check_node(root: Path, stored_at: str | None = None) -> float:
+    """The time of this node's clock, if it runs the sweep's code and can write where it is kept.
+
+    Args:
+        root: the sweep's folder.
+        stored_at: its object store, where nodes share no folder.
 
     Raises:
         InputError: it does or can not, and why.
@@ -29,11 +35,15 @@ def check_node(root: Path) -> float:
     expected = os.environ.get(DIGEST_VARIABLE)
     if expected is not None:
         _check_code(expected)
+    if stored_at is not None:
+        check_store(stored_at)
+        check_output_folder(root, where="output_dir")
+    elif expected is not None:
         _check_storage(root)
     return time.time()
 
 
-def check_nodes(root: Path) -> None:
+def check_nodes(root: Path, stored_at: str | None = None) -> None:
     """Let each node of the cluster that is there now prove that it can take part.
 
     Raises:
@@ -51,7 +61,7 @@ def check_nodes(root: Path) -> None:
         if node["Alive"]:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[probe.options(scheduling_strategy=here).remote(root)] = name
+            asked[probe.options(scheduling_strategy=here).remote(root, stored_at)] = name
     problems: list[Problem] = []
     answered, silent = ray.wait([*asked], num_returns=len(asked), timeout=PROBE_TIMEOUT_S)
     for answer in answered:

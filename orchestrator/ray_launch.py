@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.mailbox import Job, Mailbox, Progress, StopKind
 from orchestrator.nodes import check_node
 from orchestrator.run_trial import JobKind, failure_kind, reason_of, score, train_rank
+from orchestrator.stored_sweep import StoredSweep
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class RankSettings:
     cpus_per_worker: int
     gpus_per_worker: float
     retries: dict[str, int]
+    stored_at: str | None = None
 
 
 class WarmRanks:
@@ -103,6 +105,7 @@ class WarmRanks:
                 "evals": settings.evals,
                 "num_threads": settings.cpus_per_worker,
                 "mailbox": self._mailbox,
+                "stored_at": settings.stored_at,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
@@ -129,7 +132,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
             ray.get(mailbox.begin.remote())
         try:
             if not is_checked:
-                check_node(Path(config["root"]))
+                check_node(Path(config["root"]), config["stored_at"])
                 is_checked = True
             is_complete = _do(job, config, rank)
         except BaseException as error:
@@ -143,6 +146,9 @@ def _rank_loop(config: dict[str, Any]) -> None:
 def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
     """Do the job, or this rank's part of it; False if it was stopped early."""
     mailbox, num_threads, root = config["mailbox"], config["num_threads"], Path(config["root"])
+    stored = StoredSweep(root, config["stored_at"]) if config["stored_at"] else None
+    if stored is not None:
+        stored.bring(job.base, job.settings, job.model_path)
     if job.kind in ("trial", "training"):
         is_complete = train_rank(
             root,
@@ -151,13 +157,19 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
             num_threads,
             on_step=(lambda metrics: mailbox.report.remote(asdict(metrics))) if rank == 0 else None,
             should_stop=_stop_wish(mailbox, job) if rank == 0 else None,
+            store=stored.of_trial(job.key) if stored is not None else None,
         )
         if not is_complete:
             return False
     if rank == 0 and job.kind != "training":
         of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
         evals = config["evals"]
+        if stored is not None and of == "trial":
+            stored.bring_model(job.key)
         score(root, of, job.key, job.base, job.model_path, job.settings, evals, num_threads)
+    if rank == 0 and stored is not None:
+        stored.keep("base" if job.kind == "base" else "trial", job.key)
+        stored.drop_model(job.key)
     return True
 
 

@@ -15,6 +15,8 @@ from orchestrator.placement import Cluster, cpus_per_scorer, gpus_per_scorer
 from orchestrator.run_trial import failure_kind, reason_of, score
 from orchestrator.scoring_queue import ScoringEnd, ScoringTask
 from orchestrator.spec import SweepSpec
+from orchestrator.stored_sweep import StoredSweep
+from trainers.object_store import StorageError
 
 # An idle one holds what a trial, or another sweep, may wait for; it starts again in seconds.
 IDLE_S = 60.0
@@ -28,6 +30,7 @@ class ScorerSettings:
     evals: dict[str, Any]
     cpus: int
     gpus: float
+    stored_at: str | None = None
 
 
 def scorer_settings(spec: SweepSpec, cluster: Cluster) -> ScorerSettings:
@@ -37,6 +40,7 @@ def scorer_settings(spec: SweepSpec, cluster: Cluster) -> ScorerSettings:
         evals=spec.evals.model_dump(mode="json"),
         cpus=cpus_per_scorer(spec.resources),
         gpus=gpus_per_scorer(spec.resources, cluster),
+        stored_at=spec.stored_at,
     )
 
 
@@ -61,6 +65,11 @@ class Scorer:
     def score(self, settings: ScorerSettings, task: ScoringTask) -> _Failure | None:
         """Score a model into its folder; returns why that failed, if it did."""
         try:
+            stored = _stored(settings)
+            if stored is not None:
+                stored.bring(task.base, task.settings, task.model_path)
+                if task.kind == "trial":
+                    stored.bring_model(task.key)
             score(
                 Path(settings.root),
                 task.kind,
@@ -71,6 +80,9 @@ class Scorer:
                 settings.evals,
                 settings.cpus,
             )
+            if stored is not None:
+                stored.keep(task.kind, task.key)
+                stored.drop_model(task.key)
         except Exception as error:
             return _Failure(reason_of(error), failure_kind(error))
         finally:
@@ -127,6 +139,9 @@ class RayScorers:
                 failure = ray.get(ref)
             except ray.exceptions.RayError as error:
                 failure = _Failure(_death(error), _kind_of_death(error))
+            stored = _stored(self._settings) if failure is None else None
+            if stored is not None:
+                failure = _fetched(stored, work.task)
             if failure is None:
                 self._idle.append((work.actor, now))
                 found.append(ScoringEnd(work.task, seconds))
@@ -150,6 +165,20 @@ class RayScorers:
             num_gpus=self._settings.gpus,
             scheduling_strategy="DEFAULT",
         ).remote()
+
+
+def _stored(settings: ScorerSettings) -> StoredSweep | None:
+    at = settings.stored_at
+    return StoredSweep(Path(settings.root), at) if at is not None else None
+
+
+def _fetched(stored: StoredSweep, task: ScoringTask) -> _Failure | None:
+    """Bring the scores here; returns why that failed, if it did."""
+    try:
+        stored.fetch_records(task.kind, task.key)
+    except StorageError as error:
+        return _Failure(reason_of(error), failure_kind(error))
+    return None
 
 
 def _ready(refs: list[ObjectRef]) -> list[ObjectRef]:

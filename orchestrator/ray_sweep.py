@@ -51,6 +51,7 @@ def run_jobs(
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(resources, cluster),
         retries=spec.retries.model_dump(),
+        stored_at=spec.stored_at,
     )
     # The driver of a trial only waits, so it leaves all cores to the ranks. Tune insists on a
     # reservation, and the least that it takes is some memory.

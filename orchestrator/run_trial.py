@@ -22,6 +22,7 @@ from trainers.results import StepMetrics, TrainResult
 
 if TYPE_CHECKING:
     from trainers.examples import Example
+    from trainers.object_store import ObjectStore
 
 # A `trial` is trained and then scored, for `training` it is only trained, and for `scoring` only
 # scored; a `base` is scored untuned.
@@ -35,8 +36,11 @@ def train_rank(
     num_threads: int,
     on_step: Callable[[StepMetrics], None] | None,
     should_stop: Callable[[], Literal["checkpoint", "discard"] | None] | None = None,
+    store: "ObjectStore | None" = None,
 ) -> bool:
     """Train one rank of a trial, its output going to the trial's log.
+
+    `store` is the trial's, where the ranks share no folder.
 
     Returns whether it was trained to its end; not so where `should_stop`, asked after each step,
     has ended it.
@@ -55,7 +59,13 @@ def train_rank(
 
         config = TrainConfig.model_validate(settings)
         try:
-            train(config, folder.trial(trial_id), on_step=on_step, should_stop=should_stop)
+            train(
+                config,
+                folder.trial(trial_id),
+                on_step=on_step,
+                should_stop=should_stop,
+                store=store,
+            )
         except (Interrupted, Stopped):
             is_complete = False
         else:

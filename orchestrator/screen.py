@@ -17,6 +17,7 @@ from orchestrator.doctor import Finding
 from orchestrator.headline import headline
 from orchestrator.record import SweepFolder
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
+from orchestrator.typed import typed_log, typed_pages, typed_sweep
 
 if TYPE_CHECKING:
     # Types only: these import torch, which takes seconds.
@@ -151,11 +152,16 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
         click.echo("MLflow did not take everything; run the sweep again to post what is missing.")
     click.echo(headline(findings))
     click.echo(f"report: {folder.report_html}")
-    shown = folder.relative()
+    shown = typed_sweep(folder)
+    commands = [
+        (f"plw report {shown}", "write the report again"),
+        (f"plw status {shown}", "the trials at a glance"),
+        *typed_pages(folder),
+    ]
+    width = max(len(command) for command, _ in commands)
     click.echo("next:")
-    click.echo(f"  plw report {shown}      write the report again")
-    click.echo(f"  plw status {shown}      the trials at a glance")
-    click.echo(f"  plw ui {shown}          browse runs, metrics and samples in MLflow")
+    for command, purpose in commands:
+        click.echo(f"  {command.ljust(width)}  {purpose}")
 
 
 def _failures(folder: SweepFolder) -> Iterator[str]:
@@ -166,7 +172,7 @@ def _failures(folder: SweepFolder) -> Iterator[str]:
             reason = trial.error or "no reason recorded"
             by_reason.setdefault(reason, []).append(trial.id)
     for reason, ids in by_reason.items():
-        yield f"failed: {', '.join(ids)}: {reason}; see {folder.trial(ids[0])}/log.txt"
+        yield f"failed: {', '.join(ids)}: {reason}; see {typed_log(folder, ids[0])}"
 
 
 def trials_phrase(count: int) -> str:

@@ -24,7 +24,7 @@ SHIPPED = "plw-shipped:"
 # Ray's head takes uploads of up to 100 MiB.
 MAX_BYTES = 90 * 2**20
 # They name what is on the cluster: where results go, and earlier sweeps there.
-_OF_CLUSTER = ("output_dir", "learn_from", "uri")
+_OF_CLUSTER = ("output_dir", "storage", "learn_from", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)

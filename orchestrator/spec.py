@@ -31,6 +31,7 @@ _MEASURED_BY = {
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 # What files and folders may be called everywhere.
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_STORAGE_PATTERN = r"^(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=-]+)*$"
 
 
 class ResourceConfig(Section):
@@ -83,6 +84,12 @@ class SweepSpec(TrainConfig):
         description="Name of the sweep; left out, that of the file without its ending.",
     )
     output_dir: PathText | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
+    storage: str | None = Field(
+        None,
+        json_schema_extra={"pattern": _STORAGE_PATTERN},
+        description="Object store that keeps the sweep, s3://BUCKET/PREFIX, for nodes that share "
+        "no file system; null: they share output_dir.",
+    )
     note: str | None = Field(None, description="A caveat that the report repeats.")
     search: SearchConfig
     evals: EvalConfig = EvalConfig()
@@ -101,6 +108,11 @@ class SweepSpec(TrainConfig):
     def folder(self) -> Path:
         return Path(self.output_dir or f"runs/{self.name}").expanduser().absolute()
 
+    @property
+    def stored_at(self) -> str | None:
+        """The URI below which the sweep's objects are; None without a store."""
+        return None if self.storage is None else f"{self.storage}/{self.name}"
+
     def train_settings(self) -> dict[str, Any]:
         """The settings of a trial before any searched value is put in."""
         settings = self.model_dump(mode="json", include=set(TrainConfig.model_fields))
@@ -108,6 +120,15 @@ class SweepSpec(TrainConfig):
         if early_stopping is not None:
             settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
         return settings
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_of_objects(cls, storage: str | None) -> str | None:
+        if storage is not None and not re.match(_STORAGE_PATTERN, storage):
+            message = f"storage must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, got {storage!r}"
+            fix = "edit storage, or leave it out where all nodes share output_dir"
+            raise PydanticCustomError("rule", "{message}", {"message": message, "fix": fix})
+        return storage
 
     @field_validator("name")
     @classmethod

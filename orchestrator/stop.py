@@ -2,6 +2,7 @@
 
 from orchestrator.lock import is_running
 from orchestrator.record import RUNNING, SweepFolder
+from orchestrator.typed import typed_again
 from trainers.errors import InputError, Problem
 
 
@@ -13,7 +14,7 @@ def ask_to_stop(folder: SweepFolder, trial_id: str | None) -> str:
     """
     where = str(folder.relative())
     sweep = folder.read_sweep()
-    again = f"plw sweep {sweep.spec_path}"
+    again = typed_again(sweep.spec_path)
     if not is_running(folder):
         raise InputError(
             Problem(

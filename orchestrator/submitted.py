@@ -12,11 +12,10 @@ from typing import Any
 
 from orchestrator.shipment import SPEC_FILE, unpack_spec
 from orchestrator.signals import interrupt_on_terminate
+from orchestrator.typed import RUNS_VARIABLE
 from trainers.config_file import read_yaml
 from trainers.errors import InputError, Problem
 
-# The cluster's storage, which the head's `ray start` is told in cluster.yaml.
-RUNS_VARIABLE = "PLW_RUNS_DIR"
 # Stands before what a laptop calls a sweep: its name, or its folder on the cluster.
 SWEEP_NAMED = "plw-sweep:"
 

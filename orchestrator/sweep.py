@@ -18,6 +18,7 @@ from orchestrator.budget import Budget
 from orchestrator.lock import only_sweep_in
 from orchestrator.nodes import check_nodes
 from orchestrator.placement import (
+    DRIVER_RESOURCE,
     Cluster,
     NodeShape,
     gpus_per_scorer,
@@ -33,6 +34,7 @@ from orchestrator.planner import pending_record, prepare_base, refreshed_record
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
+from orchestrator.stored_sweep import RecordKeeper, StoredSweep, check_store
 from orchestrator.tracking_uri import check_reachable, choose_uri
 from orchestrator.trial_queue import TrialQueue
 from trainers.errors import InputError, Problem
@@ -136,6 +138,9 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
 
     def plan() -> None:
         nonlocal prepared
+        if spec.stored_at is not None:
+            check_store(spec.stored_at)
+            StoredSweep(spec.folder, spec.stored_at).restore()
         prepared = make_plan(spec)
         check_disk(prepared.plan)
 
@@ -158,6 +163,20 @@ def check(spec: SweepSpec, *, address: str | None) -> Prepared:
         raise InputError(problems)
     assert prepared is not None
     return prepared
+
+
+def _check_one_folder(spec: SweepSpec, cluster: Cluster) -> None:
+    """Raise InputError where drivers of trials could write records beside the sweep's process."""
+    if spec.storage is not None and len(cluster.nodes) > 1 and not cluster.has_driver_nodes:
+        raise InputError(
+            Problem(
+                message="with storage, the drivers of trials have to run where the sweep does, and "
+                "this cluster has no node for them",
+                where="storage",
+                fix=f"start Ray on the head with --resources='{{\"{DRIVER_RESOURCE}\": 1000}}', as "
+                "cluster.yaml does",
+            )
+        )
 
 
 def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list[str]:
@@ -255,8 +274,12 @@ def run_sweep(
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
             slots(spec.resources, cluster)
             if address is not None:
-                check_nodes(folder.root)
+                check_nodes(folder.root, spec.stored_at)
+            _check_one_folder(spec, cluster)
         to_run = prepare_folder(spec, prepared, spec_path)
+        if spec.stored_at is not None:
+            stored = StoredSweep(folder.root, spec.stored_at)
+            stack.enter_context(RecordKeeper(stored, folder))
         outcome = _run(spec, prepared, to_run, cluster, screen, driver)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome

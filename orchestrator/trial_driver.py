@@ -6,8 +6,9 @@ writes a trial's record while its job runs; the ranks write the files beside it.
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray import tune
@@ -17,6 +18,8 @@ from orchestrator.placement import why_waiting
 from orchestrator.ray_launch import RankSettings, WarmRanks
 from orchestrator.record import BaseUsage, SweepFolder, TrialRecord
 from orchestrator.run_trial import failed, interrupted, scored, started, train_result, trained
+from orchestrator.stored_sweep import StoredSweep
+from trainers.object_store import StorageError
 
 POLL_S = 1.0
 # A step may take long, and so may a checkpoint of a large model.
@@ -147,6 +150,8 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def _follow(self, progress: Progress) -> None:
         """Bring the job's record up to what is known of it."""
+        if progress.outcome == "done":
+            progress = self._with_records(progress)
         if progress.attempts > 0 and self._begun_at is None:
             self._begun_at = time.monotonic()
         busy_s = 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
@@ -172,6 +177,18 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._change_state(record, "scoring")
         elif record.state == "waiting":
             self._folder.write_trial(started(record))
+
+    def _with_records(self, progress: Progress) -> Progress:
+        """Bring what the ranks wrote here, where it is not; a failure of the job if that fails."""
+        if self._settings.stored_at is None:
+            return progress
+        kind: Literal["trial", "base"] = "base" if self._kind == "base" else "trial"
+        try:
+            stored = StoredSweep(self._folder.root, self._settings.stored_at)
+            stored.fetch_records(kind, self._key)
+        except StorageError as error:
+            return replace(progress, outcome="failed", error=str(error))
+        return progress
 
     def _ended(self, record: TrialRecord, progress: Progress) -> TrialRecord:
         """The record as the end of the job leaves it."""

@@ -7,8 +7,12 @@
 
 Parameters are dealt to the ranks for writing, each one whole, so a checkpoint can be read at any
 world size and ZeRO stage. There is no random state to keep: every step seeds its own generator.
+
+With an object store the folder is each node's own, and all of it goes to the store as well, from
+where every node fetches what it lacks (trainers/stored_run.py).
 """
 
+import json
 import logging
 import shutil
 import threading
@@ -24,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainers.errors import InputError, Problem, TrainingError
 from trainers.files import read_json, sha256_of, write_json
 from trainers.memory import GIB
+from trainers.object_store import ObjectStore, StorageError
 from trainers.ranks import Ranks
 from trainers.zero import ADAM_MOMENTS, ZeroEngine
 
@@ -32,6 +37,9 @@ log = logging.getLogger(__name__)
 MARKER = "COMPLETE.json"
 # A float32 weight and AdamW's two moments.
 _BYTES_PER_PARAMETER = 12
+CHECKPOINTS = "checkpoints"
+# Without them the steps up to a checkpoint would be lost to whoever goes on from it elsewhere.
+WITH_CHECKPOINT = ("config.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,22 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, engine: ZeroEngine, checkpoints: Path, config: dict[str, Any], *, keep: int
+        self,
+        engine: ZeroEngine,
+        checkpoints: Path,
+        config: dict[str, Any],
+        *,
+        keep: int,
+        store: ObjectStore | None = None,
     ) -> None:
+        """
+        Args:
+            store: of the run, where the ranks do not share its folder.
+        """
         self._engine, self._checkpoints = engine, checkpoints
-        self._config, self._keep = config, keep
+        self._config, self._keep, self._store = config, keep, store
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._marker: dict[str, Any] = {}
 
     def begin(self, *, step: int, tokens: int) -> None:
@@ -83,6 +101,8 @@ class CheckpointWriter:
         if ranks.is_first:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+        elif self._store is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         needed = self._engine.num_parameters * _BYTES_PER_PARAMETER
         check_disk(ranks, self._checkpoints, needed, f"the checkpoint of step {step}")
         mine: dict[str, Tensor] = {}
@@ -120,6 +140,10 @@ class CheckpointWriter:
         if ranks.is_first:
             self._complete(self._folder(self._marker["step"]))
         ranks.barrier()
+        if ranks.is_first or self._store is not None:
+            # Nodes that share no folder each have their own old ones.
+            for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def discard(self) -> None:
         """Delete all checkpoints of the run, once no rank is writing; a collective."""
@@ -128,8 +152,10 @@ class CheckpointWriter:
             self._thread = None
         ranks = self._engine.ranks
         ranks.barrier()
-        if ranks.is_first:
+        if ranks.is_first or self._store is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
+        if ranks.is_first and self._store is not None:
+            self._store.remove(CHECKPOINTS)
         ranks.barrier()
 
     def _folder(self, step: int) -> Path:
@@ -138,11 +164,19 @@ class CheckpointWriter:
     def _write(self, tensors: dict[str, Tensor], shard: Path) -> None:
         try:
             save_file(tensors, shard)
-            write_json(shard.with_suffix(".json"), {"sha256": sha256_of(shard)})
-        except (OSError, SafetensorError) as error:
-            self._error = error if isinstance(error, OSError) else OSError(str(error))
+            digest = shard.with_suffix(".json")
+            write_json(digest, {"sha256": sha256_of(shard)})
+            if self._store is not None:
+                for path in (shard, digest):
+                    self._store.put(path, _stored(path.parent, path.name))
+        except (OSError, SafetensorError, StorageError) as error:
+            self._error = error
 
     def _complete(self, folder: Path) -> None:
+        store, name = self._store, _stored(folder)
+        if store is not None:
+            found = [one for one in store.sizes(name) if one.endswith(".json")]
+            store.fetch_folder(name, folder, only=frozenset(found))
         digests = sorted(folder.glob("shard-*.json"))
         num_ranks = self._engine.ranks.world_size
         if len(digests) != num_ranks:
@@ -151,11 +185,25 @@ class CheckpointWriter:
                 "all ranks must write to the same storage"
             )
         shards = {path.stem + ".safetensors": read_json(path)["sha256"] for path in digests}
-        write_json(folder / MARKER, {**self._marker, "shards": shards})
+        marker = {**self._marker, "shards": shards}
+        if store is not None:
+            for path in (self._checkpoints.parent / one for one in WITH_CHECKPOINT):
+                if path.exists():
+                    store.put(path, path.name)
+            # First there: what one node alone calls complete, the others would not resume from.
+            store.put_text(json.dumps(marker), f"{name}/{MARKER}")
+        write_json(folder / MARKER, marker)
         for path in digests:
             path.unlink()
-        for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
-            shutil.rmtree(old)
+        if store is not None:
+            steps = {one.partition("/")[0] for one in store.sizes(CHECKPOINTS)}
+            for step in sorted(steps)[: -self._keep]:
+                store.remove(f"{CHECKPOINTS}/{step}")
+
+
+def _stored(folder: Path, name: str = "") -> str:
+    """A checkpoint's name in the store, or that of a file in it."""
+    return f"{CHECKPOINTS}/{folder.name}/{name}".rstrip("/")
 
 
 def check_disk(ranks: Ranks, folder: Path, needed: int, what: str) -> None:
@@ -197,6 +245,21 @@ def latest_checkpoint(checkpoints: Path, config: dict[str, Any]) -> Checkpoint |
             )
         return Checkpoint(folder, marker["step"], marker["tokens"], marker["config"])
     return None
+
+
+def check_same_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> None:
+    """Stop every rank where one has found another checkpoint than the others; a collective.
+
+    Raises:
+        TrainingError: they have.
+    """
+    step = float(-1 if checkpoint is None else checkpoint.step)
+    [total] = ranks.sum([step])
+    if any(ranks.sum([float(total != step * ranks.world_size)])):
+        raise TrainingError(
+            f"the ranks found different checkpoints, this one that of step {step:.0f}: they must "
+            "see the same storage; run the same again"
+        )
 
 
 def restore_engine(engine: ZeroEngine, checkpoint: Checkpoint) -> None:

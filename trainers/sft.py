@@ -15,8 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.batches import num_steps, step_window
 from trainers.checkpoint import (
+    CHECKPOINTS,
     CheckpointWriter,
     check_disk,
+    check_same_checkpoint,
     export_model,
     latest_checkpoint,
     load_weights,
@@ -34,6 +36,7 @@ from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
 from trainers.memory import advice
 from trainers.metrics_file import MetricsFile, losses_of_every
 from trainers.models import load_model
+from trainers.object_store import ObjectStore
 from trainers.packing import use_packed_attention
 from trainers.ranks import Ranks, join_ranks
 from trainers.results import StepMetrics, TrainResult
@@ -41,6 +44,7 @@ from trainers.roles import Encoded
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
 from trainers.stopping import Interrupted, Stop, Stopped, agreed_stop, termination
+from trainers.stored_run import fetch_run, store_result
 from trainers.trained_as import write_trained_as
 from trainers.zero import ZeroEngine
 
@@ -54,6 +58,7 @@ def train(
     output_dir: Path,
     on_step: Callable[[StepMetrics], None] | None = None,
     should_stop: Callable[[], Stop | None] | None = None,
+    store: ObjectStore | None = None,
 ) -> TrainResult:
     """Fine-tune as `config` says and leave the model in `output_dir / "model"`.
 
@@ -63,14 +68,17 @@ def train(
     Args:
         on_step: called on every rank at every logged step, after `metrics.jsonl` was written.
         should_stop: asked by every rank after every step; one rank's wish is enough.
+        store: keeps checkpoints and result, where `output_dir` is no folder that the ranks share.
 
     Raises:
         InputError: model, data or settings do not fit.
         TrainingError: the loss or its gradient is not finite, and the parameters were not touched
-            by that step; or memory or disk were too small.
+            by that step; or memory or disk were too small, or the store failed.
         Interrupted: SIGTERM or `should_stop` asked for a checkpoint, which is there.
         Stopped: `should_stop` asked to discard the run.
     """
+    if store is not None:
+        fetch_run(store, output_dir)
     finished = finished_result(config, output_dir)
     if finished is not None:
         return finished
@@ -80,7 +88,11 @@ def train(
     started = time.monotonic()
     tokens_seen, metrics = run.tokens_seen, None
     checkpoints = CheckpointWriter(
-        run.engine, output_dir / "checkpoints", settings, keep=config.checkpoint.keep
+        run.engine,
+        output_dir / CHECKPOINTS,
+        settings,
+        keep=config.checkpoint.keep,
+        store=store,
     )
     with termination() as terminated, _advice_on_memory(run, config):
         for step in range(run.first_step, run.total_steps):
@@ -103,7 +115,7 @@ def train(
                 _end_early(run, checkpoints, stop, metrics.step)
     checkpoints.settle(wait=True)
     seconds = time.monotonic() - started
-    return _finish(run, config, output_dir, metrics, tokens_seen, seconds)
+    return _finish(run, config, output_dir, metrics, tokens_seen, seconds, store)
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,8 @@ def _start(config: TrainConfig, output_dir: Path) -> _Run:
     examples = inputs.examples
     check_counted(examples.target_counts(), config.loss)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
-    checkpoint = latest_checkpoint(output_dir / "checkpoints", config.model_dump(mode="json"))
+    checkpoint = latest_checkpoint(output_dir / CHECKPOINTS, config.model_dump(mode="json"))
+    check_same_checkpoint(ranks, checkpoint)
     torch.manual_seed(config.seed)
     model = load_model(config.model, DTYPES[config.deepspeed.precision])
     num_parameters = model.num_parameters()
@@ -262,10 +275,14 @@ def _finish(
     metrics: StepMetrics | None,
     tokens_seen: int,
     seconds: float,
+    store: ObjectStore | None,
 ) -> TrainResult:
     """Export the model, then write the result, whose existence means that the run is done."""
     squared = _export(run, config, output_dir)
     run.engine.destroy()
+    # Only the first rank's, where the ranks share no folder.
+    steps = output_dir / "metrics.jsonl"
+    losses = losses_of_every(steps, config.log_every_steps) if steps.exists() else []
     result = TrainResult(
         model_path=str(output_dir / "model"),
         steps=run.total_steps,
@@ -274,15 +291,18 @@ def _finish(
         tokens_per_second=(tokens_seen - run.tokens_seen) / seconds,
         completion_loss=metrics.completion_loss if metrics else None,
         prompt_loss=metrics.prompt_loss if metrics else None,
-        loss_rsd=loss_rsd(losses_of_every(output_dir / "metrics.jsonl", config.log_every_steps)),
+        loss_rsd=loss_rsd(losses),
         distance=distance(squared),
         distance_by_layer=distance_by_layer(squared),
     )
     if run.ranks.is_first:
         record = {"config": config.model_dump(mode="json"), "result": asdict(result)}
+        if store is not None:
+            store_result(store, output_dir, record)
         write_json(output_dir / "train.json", record)
+    if run.ranks.is_first or store is not None:
         # The model is the result; the checkpoints only served to get there.
-        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+        shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
     run.ranks.barrier()
     return result
 

@@ -1,14 +1,21 @@
 #!/bin/bash
 # join.sh HEAD: make this host part of the cluster of that head, and again whenever it drops out:
-# after a reboot (where cron is there), a lost network or a new head. `ray stop` and `ray down` end it.
+# after a reboot (where cron is there), a lost network or a new head. `ray stop` ends it at once. So
+# does a head that is away for a quarter of an hour, as after `ray down`, which stops the head alone.
 # Ray's own launcher tries a host of one's own once, and never again (2.60).
 set -u
 head=$1
 log=~/plw-join.log
 
+patience_s=900
+
 keep_joined() {
-    while true; do
+    local last_seen_s=$SECONDS
+    while ((SECONDS - last_seen_s < patience_s)); do
+        local started_s=$SECONDS
         ~/plw/bin/ray start --address="$head:6379" --block >> "$log" 2>&1 && return
+        # Without a head it gives up sooner.
+        ((SECONDS - started_s > 180)) && last_seen_s=$SECONDS
         ~/plw/bin/ray stop --force >> "$log" 2>&1
         sleep 5
     done

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.hosts import ROOT, Host, Site, site_in, wait_until
+from tests.object_stores import ACCOUNT
 
 ON_PREMISE = ROOT / "examples" / "clusters" / "on-premise.yaml"
 RUNS = "/mnt/sweeps"
@@ -26,6 +28,12 @@ print(json.dumps({
     for run in runs if "plw.trial_id" in run.data.tags
 }))
 """
+_MAKE_BUCKET = "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')"
+_LIST_BUCKET = """
+import boto3, json
+pages = boto3.client('s3').get_paginator('list_objects_v2').paginate(Bucket='sweeps')
+print(json.dumps([one['Key'] for page in pages for one in page.get('Contents', [])]))
+"""
 
 
 class OnPremise:
@@ -33,9 +41,13 @@ class OnPremise:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        # Once here instead of on each host at first use; another environment's would not do.
+        subprocess.run([sys.executable, "-m", "trainers.compile_ops"], cwd=ROOT, check=True)
         self.head, *self.workers = (site.add(name) for name in ("head", "worker-1", "worker-2"))
         for host in (self.head, *self.workers):
             install_compiled_operation(host)
+        self.store = site.add("store", has_storage=False)
+        self._start_store()
         self.laptop = site.add(
             "laptop", subnet="outside", has_storage=False, has_firewall=False, has_checkout=True
         )
@@ -45,6 +57,25 @@ class OnPremise:
         key.chmod(0o600)
         self.work = self.laptop.home / "work"
         self.work.mkdir()
+
+    def _start_store(self) -> None:
+        """An object store in the subnet, which every host's shells know of."""
+        account = {**ACCOUNT, "AWS_ENDPOINT_URL": f"http://{self.store.address}:9000"}
+        exports = "".join(f"export {key}={value}\n" for key, value in account.items())
+        for host in (self.head, *self.workers):
+            (host.home / ".bashrc").write_text(exports)
+        # It tells of each request, which nobody reads.
+        serve = f"exec {sys.executable} -m moto.server -H 0.0.0.0 -p 9000 > /dev/null 2>&1"
+        self.store.begin("sh", "-c", serve)
+        self.store.environment |= account
+        wait_until(lambda: self._on_store(_MAKE_BUCKET).returncode == 0, "the object store", 120)
+
+    def _on_store(self, code: str) -> Any:
+        return self.store.run(sys.executable, "-c", code)
+
+    def stored(self) -> list[str]:
+        """The names of all objects in the store."""
+        return list(json.loads(self._on_store(_LIST_BUCKET).stdout))
 
     def ray(self, *arguments: str) -> str:
         """What `ray ARGUMENTS` prints on the laptop, in the checkout; it must succeed."""
@@ -102,13 +133,7 @@ class OnPremise:
 
     def scores(self, sweep: str) -> list[dict[str, float]]:
         """The scores of each trial by name."""
-        found = []
-        for trial in self.trials(sweep):
-            card = json.loads(
-                (self.folder(sweep) / "trials" / trial["id"] / "scores.json").read_text()
-            )
-            found.append({score["name"]: score["value"] for score in card["scores"]})
-        return found
+        return scores_in(self.folder(sweep), [trial["id"] for trial in self.trials(sweep)])
 
     def mlflow_points(self, sweep: str) -> dict[str, list[list[float]]]:
         """(step, time, value) of the completion losses that the head's MLflow has, by trial."""
@@ -116,6 +141,12 @@ class OnPremise:
         assert done.returncode == 0, done.stderr
         points: dict[str, list[list[float]]] = json.loads(done.stdout)
         return points
+
+
+def scores_in(folder: Path, trial_ids: list[str]) -> list[dict[str, float]]:
+    """The scores of those trials of the sweep in `folder`, by name."""
+    cards = [json.loads((folder / "trials" / one / "scores.json").read_text()) for one in trial_ids]
+    return [{score["name"]: score["value"] for score in card["scores"]} for card in cards]
 
 
 def install_compiled_operation(host: Host) -> None:

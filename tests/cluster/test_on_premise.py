@@ -4,6 +4,7 @@ Real hosts as far as one machine has them (tests/cluster/hosts.py). `make test-c
 where hosts cannot be made it says why.
 """
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.cluster.hosts import PAUSE, wait_until, why_not
-from tests.cluster.site import ON_PREMISE, OnPremise, on_premise_in
+from tests.cluster.site import ON_PREMISE, OnPremise, on_premise_in, scores_in
 from tests.e2e.plw import make_workplace
 
 pytestmark = [
@@ -26,7 +27,7 @@ pytestmark = [
 ]
 
 CLUSTER = ("--cluster", str(ON_PREMISE))
-NUM_STEPS = 300
+NUM_STEPS = 200
 AWAY_S = 60.0
 
 
@@ -48,10 +49,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPremise]:
         yield cluster
 
 
-def write_spec(cluster: OnPremise, name: str) -> str:
+def write_spec(cluster: OnPremise, name: str, **changes: str) -> str:
     """The same sweep under another name, so that its trials are run anew."""
     yaml = YAML()
-    spec = yaml.load((cluster.work / "sweep.yaml").read_text())
+    spec = yaml.load((cluster.work / "sweep.yaml").read_text()) | changes
     with (cluster.work / f"{name}.yaml").open("w") as file:
         yaml.dump(spec, file)
     return f"{name}.yaml"
@@ -83,9 +84,11 @@ def test_nothing_but_ssh_answers_from_outside_the_subnet(cluster: OnPremise) -> 
     assert {22, 6379, 8265, 5000} <= set(ports)
     probe = (
         "import socket, sys\n"
-        "for port in map(int, sys.argv[2:]):\n"
-        "    try: socket.create_connection((sys.argv[1], port), 1).close(); print(port)\n"
-        "    except OSError: pass"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def probe(port):\n"
+        "    try: socket.create_connection((sys.argv[1], port), 2).close(); print(port)\n"
+        "    except OSError: pass\n"
+        "with ThreadPoolExecutor(50) as pool: list(pool.map(probe, sys.argv[2:]))"
     )
     for host in (cluster.head, *cluster.workers):
         found = cluster.laptop.run("python3", "-c", probe, host.address, *map(str, ports))
@@ -147,6 +150,30 @@ def test_a_sweep_runs_over_both_workers_and_is_seen_from_the_laptop(
     assert "trainers." in logs.stdout, logs.stdout + logs.stderr
     again = cluster.plw("submit", "quiet.yaml", *CLUSTER)
     assert "2 trials were done before and were skipped." in again.stdout
+    assert f"plw status quiet {' '.join(CLUSTER)}" in again.stdout
+    fetched = again.stdout.partition("ray rsync-down ")[2].split()[:3]
+    cluster.ray("rsync-down", *fetched[:2], "/mnt/home/work/report.html")
+    assert "quiet" in (cluster.work / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quiet_scores")
+def test_pages_are_reached_through_a_tunnel_and_a_cluster_by_its_address(
+    cluster: OnPremise,
+) -> None:
+    pages = cluster.start("ui", *CLUSTER)
+    try:
+        mlflow, dashboard = (pages.stdout.readline() for _ in range(2))
+        assert mlflow.startswith("MLflow: http://127.0.0.1:5000/"), mlflow
+        health = cluster.laptop.run("curl", "-sf", "http://127.0.0.1:5000/health")
+        assert health.stdout.strip() == "OK"
+        address = dashboard.split()[-1].rstrip("/")
+        status = cluster.plw("status", "quiet", "--address", address)
+        assert "2 of 2 done" in status.stdout, status.stdout + status.stderr
+    finally:
+        os.killpg(pages.pid, signal.SIGINT)
+        pages.communicate(timeout=30)
+    listening = cluster.laptop.run("ss", "-Hltn").stdout
+    assert ":5000 " not in listening
 
 
 def test_a_host_is_killed_and_mlflow_is_away_for_a_minute(
@@ -180,13 +207,14 @@ def test_a_new_head_goes_on_where_the_lost_one_was(
     watching = cluster.start("submit", sweep, *CLUSTER)
     wait_until(lambda: len(cluster.steps("beheaded", 1)) > 30, "the second trial", 600)
     cluster.head.kill()
-    output, _ = watching.communicate(timeout=300)
-    assert watching.returncode == 1, output
-    assert "submit the same spec again" in output
     first = cluster.trials("beheaded")[0]
     trained_at = (cluster.folder("beheaded") / "trials" / first["id"] / "train.json").stat()
     cluster.head.start()
     cluster.up()
+    # Whoever watched has waited for the lost one for a minute.
+    output, _ = watching.communicate(timeout=300)
+    assert watching.returncode == 1, output
+    assert "submit the same spec again" in output
     done = cluster.plw("submit", sweep, *CLUSTER)
     assert done.returncode == 0, done.stdout + done.stderr
     check_done(cluster, "beheaded")
@@ -197,6 +225,31 @@ def test_a_new_head_goes_on_where_the_lost_one_was(
     log = cluster.folder("beheaded") / "trials" / second["id"] / "log.txt"
     assert "resumed from step" in log.read_text()
     assert cluster.scores("beheaded") == quiet_scores
+
+
+def test_hosts_that_share_no_files_keep_a_sweep_in_an_object_store(
+    cluster: OnPremise, quiet_scores: list[dict[str, float]]
+) -> None:
+    # Their home folders are their own.
+    spec = write_spec(
+        cluster, "stored", output_dir="/mnt/home/runs/stored", storage="s3://sweeps/runs"
+    )
+    done = cluster.plw("submit", spec, *CLUSTER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = cluster.head.home / "runs" / "stored"
+    ids = json.loads((folder / "sweep.json").read_text())["trial_ids"]
+    assert scores_in(folder, ids) == quiet_scores
+    lines = (folder / "trials" / ids[0] / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [*range(1, NUM_STEPS + 1)]
+    # The head has the records, and only the store the models.
+    for worker in cluster.workers:
+        assert (worker.home / "runs" / "stored").is_dir()
+        assert not list(worker.home.glob("runs/stored/trials/*/model"))
+    assert [one.name for one in (folder / "trials" / ids[0] / "model").iterdir()] == ["stored.txt"]
+    names = cluster.stored()
+    for trial_id in ids:
+        assert f"runs/stored/trials/{trial_id}/model/model.safetensors" in names
+    assert not [one for one in names if "/checkpoints/" in one]
 
 
 def test_a_host_without_the_storage_is_refused_with_its_name(cluster: OnPremise) -> None:
@@ -210,12 +263,14 @@ def test_a_host_without_the_storage_is_refused_with_its_name(cluster: OnPremise)
 
 def test_ray_down_ends_ray_on_every_host(cluster: OnPremise) -> None:
     cluster.ray("down", "--yes", str(ON_PREMISE))
+    assert "gcs_server" not in cluster.head.run("ps", "ax").stdout
 
     def nothing_left() -> bool:
         hosts = (cluster.head, *cluster.workers)
         return not any("raylet" in host.run("ps", "ax").stdout for host in hosts)
 
-    wait_until(nothing_left, "the end of Ray on every host", 120)
+    # A worker gives a head that is gone a minute to come back.
+    wait_until(nothing_left, "the end of Ray on every host", 300)
 
 
 def has_ended(cluster: OnPremise, sweep: str) -> bool:

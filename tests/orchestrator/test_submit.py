@@ -86,6 +86,14 @@ def test_a_broken_spec_is_refused_before_the_cluster_is_asked(spec: Path) -> Non
     assert "loss.prompt_loss_weight" in refused("submit", spec, "--cluster", CLUSTER)
 
 
+def test_a_storage_that_is_no_object_store_is_refused(spec: Path) -> None:
+    write(spec, storage="my-bucket/sweeps")
+    message = refused("submit", spec, "--cluster", CLUSTER)
+    assert "storage must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, got 'my-bucket/sweeps'" in (
+        message
+    )
+
+
 def test_a_trial_that_no_node_can_hold_is_refused_before_the_cluster_is_asked(spec: Path) -> None:
     write(spec, resources={"workers_per_trial": 1, "cpus_per_worker": 64})
     message = refused("submit", spec, "--cluster", CLUSTER)

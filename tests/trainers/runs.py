@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | Non
     """
     from trainers.sft import train
 
+    try:
+        train(TrainConfig.model_validate(config), output_dir, on_step=stop_at(crash_after))
+    except Crash:
+        return
+
+
+def stop_at(crash_after: int | None) -> Callable[[StepMetrics], None]:
+    """What waits at each step for checkpoints under way, and crashes once one is logged."""
+
     def on_step(metrics: StepMetrics) -> None:
         for thread in threading.enumerate():
             if thread.name == "checkpoint":
@@ -72,10 +82,7 @@ def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | Non
         if metrics.step == crash_after:
             raise Crash
 
-    try:
-        train(TrainConfig.model_validate(config), output_dir, on_step=on_step)
-    except Crash:
-        return
+    return on_step
 
 
 def train_cut_and_whole(config: dict[str, Any], folder: Path, name: str) -> None:

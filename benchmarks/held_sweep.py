@@ -1,0 +1,222 @@
+"""A sweep whose trials only hold their GPUs: `python -m benchmarks.held_sweep JOB RESULT`.
+
+Search, queue, Tune, drivers, records, MLflow and the report are those of any sweep. In the place of
+a worker group, each trial's driver holds a placement group of as many GPUs for about as long as JOB
+says, and reports. Writes when each trial held its GPUs, and what the head's processes took.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from unittest.mock import patch
+
+import psutil
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ruamel.yaml import YAML
+
+from benchmarks.noop import METRICS, NoRanks
+from benchmarks.pretended_cluster import pretended_cluster
+from orchestrator import sweep
+from orchestrator.mailbox import Progress
+from orchestrator.ray_launch import RankSettings
+from orchestrator.run_trial import JobKind
+from orchestrator.trial_driver import TrialDriver
+from trainers.files import read_json, write_json
+
+REPORT_EVERY_S = 5.0
+SAMPLE_EVERY_S = 5.0
+# Trials of one length would all end at once.
+SPREAD = 0.2
+HELD = "held.json"
+JOB = "job.json"
+
+
+class HeldGpus(NoRanks):
+    """In the place of workers: their placement group, without processes in it."""
+
+    def __init__(self, settings: RankSettings, seconds: float) -> None:
+        super().__init__(settings)
+        self._seconds = seconds
+        self._bundle = {"CPU": float(settings.cpus_per_worker), "GPU": settings.gpus_per_worker}
+        self._num_bundles = settings.num_workers
+        self._group: PlacementGroup | None = None
+        self._job: dict[str, Any] = {}
+
+    def give(
+        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+    ) -> None:
+        """Ask for the GPUs of a trial; a base, which is scored untuned, needs none."""
+        self._job = {"kind": kind, "key": key, "base": base, "settings": settings,
+                     "model_path": model_path}  # fmt: skip
+        self._attempts = 0
+        self._asked = self._held = time.time()
+        if kind != "base":
+            self._group = placement_group([self._bundle] * self._num_bundles)
+
+    def wait(self, seen: Progress, timeout_s: float) -> Progress:
+        """The trial's progress: its GPUs are there, they are held, it is done."""
+        if self._group is None:
+            return self._finish()
+        if self._attempts == 0:
+            if self._group.wait(timeout_s):
+                self._held, self._attempts, self._reported = time.time(), 1, 0.0
+            return Progress(attempts=self._attempts)
+        left = self._held + held_s(self._job["key"], self._seconds) - time.time()
+        if left > 0:
+            time.sleep(min(left, timeout_s))
+            self._report()
+            return Progress(attempts=1)
+        remove_placement_group(self._group)
+        self._group = None
+        held = {"asked": self._asked, "held": self._held, "released": time.time()}
+        place = self._folder.trial(self._job["key"])
+        write_json(place / HELD, {**held, "driver": os.getpid()})
+        return self._finish()
+
+    def _report(self) -> None:
+        if time.time() - self._reported < REPORT_EVERY_S:
+            return
+        self._reported = time.time()
+        step = int((self._reported - self._held) / REPORT_EVERY_S) + 1
+        line = {**METRICS, "step": step, "time": self._reported}
+        with (self._folder.metrics(self._job["key"])).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _finish(self) -> Progress:
+        super().give(**self._job)
+        return Progress(outcome="done", attempts=1)
+
+
+class HoldingDriver(TrialDriver):
+    """A driver whose trials hold GPUs."""
+
+    def _make_ranks(self) -> Any:
+        seconds = read_json(Path(self._settings.root).parents[1] / JOB)["seconds"]
+        return HeldGpus(self._settings, seconds)
+
+
+def held_s(trial_id: str, seconds: float) -> float:
+    """How long a trial holds its GPUs: `seconds` on average, always the same for one trial."""
+    place = int(hashlib.sha256(trial_id.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+    return seconds * (1 - SPREAD + 2 * SPREAD * place)
+
+
+class HeadSamples:
+    """What the processes of the head take, every few seconds: memory and CPU time.
+
+    `ray` are Ray's own, `sweep` is the process that runs the sweep, `drivers` are the trials'. What
+    processes share, such as libraries, is counted once (Linux's proportional set size).
+    """
+
+    def __init__(self, head_pids: set[int]) -> None:
+        self._head_pids = head_pids
+        self.taken: list[dict[str, Any]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="samples", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(SAMPLE_EVERY_S):
+            self.taken.append(self._sample())
+
+    def _sample(self) -> dict[str, Any]:
+        memory = {"ray": 0, "sweep": 0, "drivers": 0}
+        cpu = {"gcs": 0.0, "sweep": 0.0}
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            try:
+                name, of = process.name(), self._part(process)
+                if of is not None:
+                    memory[of] += process.memory_full_info().pss
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            if of == "sweep" or name == "gcs_server":
+                cpu["sweep" if of == "sweep" else "gcs"] += times.user + times.system
+        parts = {part: size / 2**20 for part, size in memory.items()}
+        return {"time": time.time(), "memory_mb": parts, "cpu_s": cpu, "load": os.getloadavg()[0]}
+
+    def _part(self, process: psutil.Process) -> str | None:
+        """What of the head a process belongs to; None for a pretended node's."""
+        if process.pid == os.getpid():
+            return "sweep"
+        ancestors = {process.pid, *(one.pid for one in process.parents())}
+        if not ancestors & self._head_pids:
+            return None
+        is_driver = process.name().startswith("ray::") and "Agent" not in process.name()
+        return "drivers" if is_driver else "ray"
+
+
+def spec_of(job: dict[str, Any]) -> dict[str, Any]:
+    """A grid of more trials than fit, and a budget of time."""
+    num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
+    shortest_s = job["seconds"] * (1 - SPREAD)
+    num_trials = int(num_slots * (job["minutes"] * 60 / shortest_s + 2))
+    return {
+        "name": "scale",
+        "model": {"path": "./model"},
+        "data": {"path": "data.jsonl", "template": "plain", "max_length": 64,
+                 "heldout_examples": 8},
+        "schedule": {"steps": 1},
+        "deepspeed": {"zero_stage": 1, "precision": "float32"},
+        "search": {"space": {"loss.prompt_loss_weight": [
+            index / num_trials for index in range(num_trials)]},
+            "budget": {"hours": job["minutes"] / 60}},
+        "resources": {"workers_per_trial": job["gpus_per_trial"], "gpus_per_worker": 1,
+                      "scorers": 0},
+        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
+    }  # fmt: skip
+
+
+def main(job: dict[str, Any], result: Path) -> None:
+    """Run the sweep in the working directory, which must hold model/, data.jsonl and job.json."""
+    from orchestrator.spec import load_spec
+
+    path = Path("scale.yaml")
+    with path.open("w") as file:
+        YAML().dump(spec_of(job), file)
+    with ExitStack() as stack:
+        # It would start a process on each pretended node.
+        stack.enter_context(patch("orchestrator.sweep.check_nodes"))
+        cluster = stack.enter_context(pretended_cluster(job["nodes"], job["gpus_per_node"]))
+        head = {info.process.pid for kind in cluster.head_node.all_processes.values()
+                for info in kind}  # fmt: skip
+        spec = load_spec(path)
+        prepared = sweep.check(spec, address=cluster.address)
+        with HeadSamples(head) as samples:
+            began = time.time()
+            outcome = sweep.run_sweep(
+                spec, prepared, path, address=cluster.address, is_silent=True, driver=HoldingDriver
+            )
+            ended = time.time()
+        alive = sum(node["Alive"] for node in cluster.global_state.node_table())
+    trials = [read_json(one) for one in sorted(Path("runs/scale/trials").glob(f"*/{HELD}"))]
+    write_json(
+        result,
+        {"job": job, "began": began, "ended": ended, "trials": trials, "samples": samples.taken,
+         "num_failed": outcome.num_failed, "end_reason": outcome.end_reason,
+         "nodes_alive": alive - 1, "ray": ray.__version__},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(read_json(Path(sys.argv[1])), Path(sys.argv[2]).absolute())

@@ -1,0 +1,170 @@
+"""A sweep on a large cluster that is pretended: how busy its slots are, and what the head takes.
+
+64 nodes of 8 GPUs by default, each a raylet of its own on this machine (benchmarks/pretended_
+cluster.py). Each trial is one light actor, its driver, that holds a placement group of 16 GPUs for
+about 30 s and reports; everything else is a sweep as any other. docs/scale.md has the numbers, and
+what follows from them for 10,000 GPUs.
+
+Times count from when all slots were first busy to when the last trial began.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.program import Options, command_line, run_python, say
+from trainers.files import read_json, write_json
+
+
+def full_since(trials: Sequence[dict[str, float]], num_slots: int) -> float | None:
+    """When `num_slots` trials first held their GPUs at once; None if they never did."""
+    changes = sorted(
+        [(trial["held"], 1) for trial in trials] + [(trial["released"], -1) for trial in trials]
+    )
+    num_held = 0
+    for when, change in changes:
+        num_held += change
+        if num_held >= num_slots:
+            return when
+    return None
+
+
+def busy_share(
+    trials: Sequence[dict[str, float]], num_slots: int, since: float, until: float
+) -> float:
+    """The share of the slots' time from `since` to `until` in which a trial held its GPUs."""
+    held_s = sum(
+        max(0.0, min(trial["released"], until) - max(trial["held"], since)) for trial in trials
+    )
+    return held_s / (num_slots * (until - since))
+
+
+def turnarounds(trials: Sequence[dict[str, float]]) -> list[float]:
+    """Seconds from the end of each trial to when the next one of its driver held its GPUs."""
+    of_driver: dict[float, list[dict[str, float]]] = {}
+    for trial in sorted(trials, key=lambda trial: trial["held"]):
+        of_driver.setdefault(trial["driver"], []).append(trial)
+    return [
+        after["held"] - before["released"]
+        for own in of_driver.values()
+        for before, after in pairwise(own)
+    ]
+
+
+def growth_mb(samples: Sequence[dict[str, Any]], since: float, until: float) -> float | None:
+    """How much more memory the head took in the last fifth of the time than in the first."""
+    sizes = [sum(one["memory_mb"].values()) for one in samples if since <= one["time"] <= until]
+    fifth = len(sizes) // 5
+    return fmean(sizes[-fifth:]) - fmean(sizes[:fifth]) if fifth else None
+
+
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a run; those that want full slots are None where they never were full."""
+    job, trials, samples = measured["job"], measured["trials"], measured["samples"]
+    num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
+    found: dict[str, Any] = {
+        **{key: job[key] for key in ("nodes", "gpus_per_node", "gpus_per_trial", "seconds")},
+        "slots": num_slots,
+        "trials": len(trials),
+        "trials_failed": measured["num_failed"],
+        "nodes_lost": job["nodes"] - measured["nodes_alive"],
+        **dict.fromkeys(("full_after_s", "minutes_full", "slots_busy", "trials_per_minute")),
+        **dict.fromkeys(("median_turnaround_s", "longest_turnaround_s", "trials_per_driver")),
+        **dict.fromkeys(("head_growth_mb", "cpu_s_per_trial", "highest_load")),
+        "head_memory_mb": [
+            {"s": round(one["time"] - measured["began"], 1),
+             "total": round(sum(one["memory_mb"].values())),
+             **{part: round(size) for part, size in one["memory_mb"].items()}}
+            for one in samples
+        ],
+    }  # fmt: skip
+    since = full_since(trials, num_slots)
+    until = max((trial["asked"] for trial in trials), default=0.0)
+    if since is None or until <= since:
+        return found
+    within = [trial for trial in trials if since <= trial["asked"] <= until]
+    ended = [trial for trial in trials if since <= trial["released"] <= until]
+    waits = turnarounds([trial for trial in trials if trial["released"] >= since])
+    per_driver = {one["driver"]: 0 for one in trials}
+    for trial in within:
+        per_driver[trial["driver"]] += 1
+    during = [one for one in samples if since <= one["time"] <= until]
+    minutes = (until - since) / 60
+    return found | {
+        "full_after_s": since - measured["began"],
+        "minutes_full": minutes,
+        "slots_busy": busy_share(trials, num_slots, since, until),
+        "trials_per_minute": len(ended) / minutes,
+        "median_turnaround_s": median(waits) if waits else None,
+        "longest_turnaround_s": max(waits, default=None),
+        "trials_per_driver": [min(per_driver.values()), max(per_driver.values())],
+        "head_growth_mb": growth_mb(samples, since, until),
+        "cpu_s_per_trial": _cpu_per_trial(during, len(ended)),
+        "highest_load": max((one["load"] for one in during), default=None),
+    }
+
+
+def _cpu_per_trial(samples: Sequence[dict[str, Any]], num_trials: int) -> dict[str, float] | None:
+    if len(samples) < 2 or not num_trials:
+        return None
+    first, last = samples[0]["cpu_s"], samples[-1]["cpu_s"]
+    return {part: (last[part] - first[part]) / num_trials for part in last}
+
+
+def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run the sweep in a process of its own, in `folder`."""
+    from tests.tiny_model import save_tiny_model
+    from tests.trainers.runs import write_data
+
+    save_tiny_model(folder / "model")
+    write_data(folder / "data.jsonl", 40)
+    write_json(folder / "job.json", job)
+    run_python(["-m", "benchmarks.held_sweep", "job.json", "result.json"], folder=folder)
+    return dict(read_json(folder / "result.json"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options: Options = {
+        "--nodes": (int, 64, "nodes"),
+        "--gpus-per-node": (int, 8, "GPUs of each"),
+        "--gpus-per-trial": (int, 16, "GPUs that a trial holds"),
+        "--seconds": (float, 30, "for which it holds them"),
+        "--minutes": (float, 15, "after which no further trial begins"),
+    }
+    return command_line("benchmarks.scale", __doc__, options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = vars(parser().parse_args(arguments))
+    is_json = options.pop("json")
+    if options["nodes"] * options["gpus_per_node"] < options["gpus_per_trial"]:
+        print("not one trial fits: raise --nodes or lower --gpus-per-trial", file=sys.stderr)
+        return 2
+    say(f"{options['nodes']} nodes for {options['minutes']:g} minutes, and some to start and end")
+    # Libraries print as they are imported, and only the result goes to standard output.
+    with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="plw-scale-") as name:
+        found = summary(measure(options, Path(name)))
+    if is_json:
+        print(json.dumps(found, indent=2))
+        return 0
+    sizes = [one["total"] for one in found.pop("head_memory_mb")]
+    for key, value in found.items():
+        Console().print(f"{key}: {value:.3f}" if isinstance(value, float) else f"{key}: {value}")
+    if sizes:
+        Console().print(f"head_memory_mb: {sizes[0]} first, {max(sizes)} highest, {sizes[-1]} last")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What `benchmarks.scale` makes of when trials held their GPUs, and a tiny run of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks.scale import busy_share, full_since, growth_mb, main, summary, turnarounds
+
+
+def trial(driver: int, asked: float, held: float, released: float) -> dict[str, float]:
+    return {"driver": driver, "asked": asked, "held": held, "released": released}
+
+
+# Two slots: the second fills at 5, idles from 20 to 24, and at 30 the last trial begins.
+TRIALS = [
+    trial(1, 0, 1, 15),
+    trial(2, 0, 5, 20),
+    trial(1, 15, 15, 30),
+    trial(2, 20, 24, 40),
+    trial(1, 30, 30, 45),
+]
+
+
+def sample(time: float, megabytes: float, cpu_s: float = 0.0) -> dict[str, Any]:
+    return {
+        "time": time,
+        "memory_mb": {"ray": megabytes, "sweep": 0.0, "drivers": 0.0},
+        "cpu_s": {"gcs": cpu_s, "sweep": 2 * cpu_s},
+        "load": 1.0,
+    }
+
+
+def test_slots_are_full_once_as_many_trials_hold_their_gpus() -> None:
+    assert full_since(TRIALS, 2) == 5
+    assert full_since(TRIALS, 1) == 1
+
+
+def test_slots_that_never_were_full_at_once_are_not_called_full() -> None:
+    assert full_since(TRIALS, 3) is None
+    assert full_since([], 1) is None
+
+
+def test_a_trial_that_ends_as_another_begins_is_no_two_at_once() -> None:
+    assert full_since([trial(1, 0, 0, 10), trial(1, 10, 10, 20)], 2) is None
+
+
+def test_an_idle_slot_lowers_the_busy_share() -> None:
+    # 46 of 2 x 25 seconds: 4 were lost between 20 and 24.
+    assert busy_share(TRIALS, 2, 5, 30) == pytest.approx(0.92)
+
+
+def test_a_turnaround_is_from_one_trial_of_a_driver_to_its_next() -> None:
+    assert sorted(turnarounds(TRIALS)) == [0, 0, 4]
+
+
+def test_growth_is_between_the_first_and_the_last_fifth() -> None:
+    samples = [sample(second, 100 + 10 * second) for second in range(10)]
+    assert growth_mb(samples, 0, 9) == pytest.approx(80)
+    assert growth_mb(samples, 0, 2) is None
+
+
+def test_a_summary_counts_from_full_slots_to_the_last_beginning() -> None:
+    job = {"nodes": 4, "gpus_per_node": 8, "gpus_per_trial": 16, "seconds": 15.0, "minutes": 0.5}
+    measured = {
+        "job": job,
+        "began": -10.0,
+        "ended": 50.0,
+        "trials": TRIALS,
+        "samples": [sample(5, 900.4, 1.0), sample(15, 900, 1.5), sample(30, 950, 2.5)],
+        "num_failed": 0,
+        "nodes_alive": 3,
+    }
+    found = summary(measured)
+    assert found["slots"] == 2
+    assert found["nodes_lost"] == 1
+    assert found["full_after_s"] == 15
+    assert found["slots_busy"] == pytest.approx(0.92)
+    # Three ended in the 25 seconds.
+    assert found["trials_per_minute"] == pytest.approx(7.2)
+    assert found["longest_turnaround_s"] == 4
+    assert found["trials_per_driver"] == [1, 2]
+    assert found["cpu_s_per_trial"] == {"gcs": pytest.approx(0.5), "sweep": pytest.approx(1.0)}
+    assert found["head_memory_mb"][0] == {
+        "s": 15.0, "total": 900, "ray": 900, "sweep": 0, "drivers": 0
+    }  # fmt: skip
+
+
+def test_a_run_whose_slots_never_filled_says_so_by_none() -> None:
+    job = {"nodes": 64, "gpus_per_node": 8, "gpus_per_trial": 16, "seconds": 15.0, "minutes": 0.5}
+    measured = {"job": job, "began": 0.0, "ended": 50.0, "trials": TRIALS, "samples": [],
+                "num_failed": 0, "nodes_alive": 64}  # fmt: skip
+    found = summary(measured)
+    assert found["slots"] == 32
+    assert found["slots_busy"] is None
+    assert found["trials_per_minute"] is None
+
+
+def test_a_trial_that_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--nodes", "1", "--gpus-per-node", "8", "--gpus-per-trial", "16"]) == 2
+    assert "not one trial fits" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_four_pretended_nodes_are_kept_busy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--nodes", "4", "--seconds", "5", "--minutes", "0.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["slots"] == 2
+    assert found["trials_failed"] == 0
+    assert found["nodes_lost"] == 0
+    assert found["slots_busy"] > 0.5
+    assert found["trials"] >= 4
+    assert found["head_memory_mb"][-1]["total"] > 100
