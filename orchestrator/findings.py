@@ -50,12 +50,12 @@ class Point(Estimate):
 
 
 class Line(Finding):
-    """A fitted curve over w_p on a panel's own scale, with the 95% band of its shape."""
+    """A fitted curve over w_p on a panel's own scale, with the 95% band of its shape, if known."""
 
     w_p: list[float]
     value: list[float]
-    low: list[float]
-    high: list[float]
+    low: list[float] | None
+    high: list[float] | None
 
 
 class Series(Finding):

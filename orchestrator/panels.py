@@ -259,8 +259,8 @@ def _line(curve: DrawnCurve | None, level: float, is_share: bool) -> Line | None
     return Line(
         w_p=list(curve.w_p),
         value=[level + sign * each for each in curve.rise],
-        low=[level + sign * each for each in low],
-        high=[level + sign * each for each in high],
+        low=None if low is None else [level + sign * each for each in low],
+        high=None if high is None else [level + sign * each for each in high],
     )
 
 

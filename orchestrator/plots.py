@@ -235,7 +235,7 @@ def _draw_line(axes: "Axes", series: Series, look: dict[str, Any], *, is_only: b
     )
     style = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1.4}
     axes.plot(line.w_p, line.value, label=name, **style)
-    if is_only or not series.points:
+    if line.low is not None and line.high is not None and (is_only or not series.points):
         axes.fill_between(
             line.w_p,
             line.low,

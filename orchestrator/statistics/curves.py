@@ -33,6 +33,9 @@ POINTS = 100.0
 # A score of 0 or 1 moves inward by half an item, or by this where the items are not known.
 _EDGE = 0.002
 MIN_WEIGHTS = 3
+# Scores come in steps of an item, so that with one or two trials to judge noise by, they may seem
+# to have none.
+_LEAST_FREEDOM = 2.5
 # Above this share of a learning rate's spread explained by w_p, the two cannot be told apart.
 _CONFOUNDED = 0.8
 _DISTINCT_FOR_SQUARE = 3
@@ -133,6 +136,11 @@ class Curve:
     interaction_p_value: float | None
     num_trials: int
     is_judged: bool = True
+
+    @property
+    def knows_noise(self) -> bool:
+        """Whether enough trials are left beside the curve to say how sure it is."""
+        return self.fit.freedom >= _LEAST_FREEDOM
 
 
 def collect_trials(rows: Sequence[ScoreRow], *, shares: bool = True) -> Trials:

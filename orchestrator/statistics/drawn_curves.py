@@ -14,15 +14,16 @@ class DrawnCurve:
     """The curve of a group, in one cell or the mean of all, at `w_p`.
 
     `rise`, `low` and `high`: above its own mean over the trials, in the unit of the answer, with
-    the 95% band of its shape at each place (not of its level, which no verdict depends on).
+    the 95% band of its shape at each place (not of its level, which no verdict depends on); None
+    where too few trials tell how wide it is.
     """
 
     group: str
     cell: Cell | None
     w_p: tuple[float, ...]
     rise: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
 
 
 def draw_curve(curve: Curve, trials: Trials) -> DrawnCurve:
@@ -46,6 +47,6 @@ def draw_curve(curve: Curve, trials: Trials) -> DrawnCurve:
         cell=curve.cell,
         w_p=tuple(places.tolist()),
         rise=rise,
-        low=low,
-        high=high,
+        low=low if curve.knows_noise else None,
+        high=high if curve.knows_noise else None,
     )

@@ -39,9 +39,6 @@ Kind = Literal["best", "no effect", "rises", "falls", "cannot say"]
 
 LEVEL = 0.05
 MARGIN_POINTS = 1.0
-# Scores come in steps of an item, so that with one or two trials to judge noise by, they may seem
-# to have none.
-MIN_FREEDOM = 2.5
 _NUM_PLACES = 21
 _TOUCHING = 1e-9
 
@@ -50,12 +47,13 @@ _TOUCHING = 1e-9
 class Verdict:
     """What the scores of one group (in one cell, or the mean of all) say about PLW.
 
-    `best_plw` and `pieces` (the PLWs not ruled out as the best, 95%) are None and empty where no
-    curve could be fitted. `has_effect`: whether the corrected `adjusted_p_value` is under 0.05.
-    `difference`, `difference_high`: between the best and the worst tried place of the curve, in
-    points, fitted and at most (95%). `gain`: of the best PLW over `reference_plw` (0 where it was
-    tried), in points, corrected for having been chosen, with a 95% interval. `num_seeds`: of the
-    weight that has fewest, and of that which has most.
+    `best_plw` is None where no curve could be fitted. `pieces` (the PLWs not ruled out as the best,
+    95%) are empty, and numbers None, also where there is too little beside the curve.
+    `has_effect`: whether the corrected `adjusted_p_value` is under 0.05. `difference`,
+    `difference_high`: between the best and the worst tried place of the curve, in points, fitted
+    and at most (95%). `gain`: of the best PLW over `reference_plw` (0 where it was tried), in
+    points, corrected for having been chosen, with a 95% interval. `num_seeds`: of the weight that
+    has fewest, and of that which has most.
     """
 
     group: str
@@ -217,12 +215,12 @@ def _verdict(
     unit: str,
 ) -> Verdict:
     fit = curve.fit
+    too_little = _too_little(curve, trials, rows)
+    if too_little:
+        return _unread(curve.group, curve.cell, trials, too_little, best_plw=plw_of(fit.top))
     pieces = best_set(fit)
     difference, most = _differences(curve, trials)
-    too_little = _too_little(curve, trials, rows)
     kind, text = _say(curve, pieces, adjusted, (difference, most), margin, unit)
-    if too_little:
-        kind, text = "cannot say", too_little
     gain = corrected_gain(fit, fit.low)
     values = trials.in_points(curve.group, np.array([gain.value, gain.low, gain.high]))
     return Verdict(
@@ -230,7 +228,7 @@ def _verdict(
         cell=curve.cell,
         kind=kind,
         text=text,
-        has_effect=adjusted < LEVEL and not too_little,
+        has_effect=adjusted < LEVEL,
         **_counts(trials, curve.group, curve.cell),
         best_plw=plw_of(fit.top),
         pieces=tuple((plw_of(start), plw_of(end)) for start, end in pieces),
@@ -252,8 +250,8 @@ def _too_little(curve: Curve, trials: Trials, rows: Sequence[ScoreRow]) -> str:
     num_trials = int(_present(trials, curve.group, curve.cell).sum())
     if trials.is_share and of_group in ({0.0}, {1.0}):
         return end_text(num_trials, of_group.pop())
-    if curve.fit.freedom < MIN_FREEDOM:
-        return few_text(num_trials, curve.fit.freedom)
+    if not curve.knows_noise:
+        return few_text(curve.fit.freedom)
     return ""
 
 
@@ -300,13 +298,22 @@ def _differences(curve: Curve, trials: Trials) -> tuple[float, float]:
 
 def _unfitted(group: str, trials: Trials) -> Verdict:
     counts = _counts(trials, group, None)
+    text = unfitted_text(counts["num_weights"], counts["num_trials"], len(trials.cells))
+    return _unread(group, None, trials, text, best_plw=None)
+
+
+def _unread(
+    group: str, cell: Cell | None, trials: Trials, text: str, *, best_plw: float | None
+) -> Verdict:
+    """That of scores that can be shown, and from which nothing follows."""
     return Verdict(
         group=group,
-        cell=None,
+        cell=cell,
         kind="cannot say",
-        text=unfitted_text(counts["num_weights"], counts["num_trials"], len(trials.cells)),
+        text=text,
         has_effect=False,
-        **counts,
+        **_counts(trials, group, cell),
+        best_plw=best_plw,
     )
 
 

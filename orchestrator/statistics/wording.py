@@ -90,12 +90,10 @@ def open_text(pieces: Sequence[tuple[float, float]], p_value: float) -> str:
     )
 
 
-def few_text(num_trials: int, freedom: float) -> str:
+def few_text(freedom: float) -> str:
     """A curve goes through the scores, and too few trials are left over."""
-    return (
-        f"cannot say: {num_trials} trials leave {freedom:.0f} to judge noise by beside the curve, "
-        "and 3 are needed; a second seed of each weight would do"
-    )
+    left = "1 trial is" if round(freedom) == 1 else f"{freedom:.0f} trials are"
+    return f"cannot say: {left} left beside the curve to judge noise by, and 3 are needed"
 
 
 def end_text(num_trials: int, share: float) -> str:

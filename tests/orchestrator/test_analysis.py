@@ -66,7 +66,7 @@ def test_one_seed_of_four_weights_cannot_say_and_names_five_runs(demo_sweep: Swe
     findings = read_findings(demo_sweep)
     said = headline(findings)
     assert said.startswith(
-        "Overall: cannot say: 4 trials leave 1 to judge noise by beside the curve"
+        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
     )
     assert "from 4 trials of 4 weights with 1 seed each. Run these five next: PLW " in said
     assert findings.lead is not None

@@ -86,7 +86,7 @@ def test_overrides_and_all_data_reach_the_config(tmp_path: Path) -> None:
 
 def test_a_sweep_that_names_none_is_refused_with_what_to_do(demo_sweep: SweepFolder) -> None:
     output = refused("train", "--best", demo_sweep.root, "--config-only")
-    assert "the sweep names no PLW best: Overall: cannot say: 4 trials leave 1 to" in output
+    assert "the sweep names no PLW best: Overall: cannot say: 1 trial is left" in output
     assert "give --plw, or --measure with one of overall, multiple_choice, short_gen" in output
     assert not (demo_sweep.root / "final").exists()
 
@@ -102,7 +102,7 @@ def test_a_measure_settles_it_by_the_top_of_its_curve(demo_sweep: SweepFolder) -
     assert 0.5 < best.prompt_loss_weight <= 1
     best = best_setting(demo_sweep, "overall", None)
     assert best.reason.startswith(
-        "Overall: cannot say: 4 trials leave 1 to judge noise by beside the curve"
+        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
     )
     assert best.reason.endswith("is the top of the fitted curve")
     assert 0 < best_setting(demo_sweep, "heldout_completion_loss", None).prompt_loss_weight < 0.1

@@ -167,7 +167,7 @@ def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Pa
 
 def test_what_cannot_be_said_is_not_claimed_and_five_runs_are_listed(demo_page: Page) -> None:
     rows = demo_page.tables["verdicts"][1:]
-    assert rows[0][1].startswith("cannot say: 4 trials leave 1 to judge noise by beside the curve")
+    assert rows[0][1].startswith("cannot say: 1 trial is left beside the curve to judge noise by")
     assert demo_page.html.count('class="claims"') == 0
     assert len([line for line in demo_page.ids["next"].split("\n") if line.startswith("PLW ")]) == 5
 

@@ -263,7 +263,7 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
     assert parent.data.tags["plw.trials_done"] == "4"
     note = parent.data.tags["mlflow.note.content"]
     assert note.startswith(
-        "Overall: cannot say: 4 trials leave 1 to judge noise by beside the curve"
+        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
     )
     assert "\n| Multiple choice (points) | cannot say" in note
     assert note.startswith(parent.data.tags["answer"])
