@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evals.scores import ScoreCard
+from orchestrator.aggregates import is_aggregate, with_aggregates
 from orchestrator.analysis import read_findings
 from orchestrator.bases import base_labels
 from orchestrator.caveats import overlap_caveats
@@ -16,6 +17,7 @@ from orchestrator.cut_data import cut_data
 from orchestrator.doctor import Finding
 from orchestrator.headline import headline
 from orchestrator.record import SweepFolder
+from orchestrator.report_trials import score_columns
 from orchestrator.status import PIPED_WIDTH, format_duration, format_number
 from orchestrator.typed import typed_log, typed_pages, typed_sweep
 
@@ -181,13 +183,14 @@ def trials_phrase(count: int) -> str:
 
 
 def print_scores(card: ScoreCard) -> None:
-    """Each measure with its 95% interval."""
+    """Each measure with its 95% interval, then the means of groups of several."""
     table = Table(title=f"scores of {card.model_path}", title_justify="left")
     for heading in ("measure", "group"):
         table.add_column(heading)
     for heading in ("score", "95% interval", "items"):
         table.add_column(heading, justify="right")
-    for score in card.scores:
+    columns = score_columns([with_aggregates(card, None)])
+    for score in (*card.scores, *filter(is_aggregate, columns.values())):
         low, high = format_number(score.ci_low, ".3f"), format_number(score.ci_high, ".3f")
         table.add_row(
             score.name,

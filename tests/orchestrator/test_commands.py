@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from orchestrator import doctor
 from orchestrator.cli import main
 from orchestrator.record import SweepFolder, TrackingRecord
-from orchestrator.screen import print_outcome
+from orchestrator.screen import print_outcome, print_scores
 from orchestrator.sources import count_parameters
 from orchestrator.sweep import Outcome
 from orchestrator.tracking_uri import answers, check_port
 from tests.orchestrator.plw import refused
-from tests.orchestrator.sweeps import BASE, trial, write_sweep
+from tests.orchestrator.sweeps import BASE, card, score, trial, write_sweep
 from tests.orchestrator.test_tracking_uri import free_port
 from tests.tiny_model import save_tiny_model
 from tests.trainers.runs import write_data
@@ -225,3 +225,19 @@ def test_one_trial_is_told_in_the_singular(
     lines = capsys.readouterr().out.splitlines()
     assert skipped in lines
     assert interrupted in lines
+
+
+def test_printed_scores_end_with_the_means_of_groups_of_several(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    scores = [
+        score("multiple_choice_accuracy", (0.5, 0.4, 0.6)),
+        score("multiple_choice_accuracy", (0.7, 0.6, 0.8)).model_copy(update={"name": "piqa.acc"}),
+        score("long_generation_chrf", (20.0, 18.0, 22.0)),
+    ]
+    print_scores(card({}).model_copy(update={"scores": scores}))
+    printed = capsys.readouterr().out
+    assert "aggregate_multiple_choice" in printed
+    assert "60.000" in printed
+    assert "aggregate_long_generation" not in printed
