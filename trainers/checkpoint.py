@@ -144,6 +144,8 @@ class CheckpointWriter:
             # Nodes that share no folder each have their own old ones.
             for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
                 shutil.rmtree(old, ignore_errors=True)
+        # No rank goes on while another may still see what is being deleted.
+        ranks.barrier()
 
     def discard(self) -> None:
         """Delete all checkpoints of the run, once no rank is writing; a collective."""

@@ -19,7 +19,7 @@ from orchestrator.record import SweepFolder
 from orchestrator.report import write_report
 from tests.e2e.plw import poll
 from tests.orchestrator.plw import plw
-from tests.orchestrator.sweeps import write_demo
+from tests.orchestrator.sweeps import write_hill
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -41,8 +41,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
-    """A finished sweep of four weights, reported and in MLflow."""
-    folder = write_demo(tmp_path_factory.mktemp("pages") / "runs" / "demo")
+    """A finished sweep of seven weights and three seeds, reported and in MLflow."""
+    folder = write_hill(tmp_path_factory.mktemp("pages") / "runs" / "demo")
     write_report(folder)
     plw("sync", folder.root)
     return folder
@@ -131,7 +131,7 @@ def test_the_sweep_s_run_opens_with_the_answer_and_has_the_report(
     browser.set_window_size(*DESK)
     experiment, runs = runs_of(sweep)
     page = f"{pages}/#/experiments/{experiment}/runs/{runs['demo']}"
-    shown(browser, page, "Overall: ", "answer_overall_best_plw", "untuned_aggregate")
+    shown(browser, page, "Overall: best PLW is about 0.2", "answer_overall_best_plw")
     shown(browser, f"{page}/artifacts", "report.html", "plots")
 
 
@@ -139,14 +139,16 @@ def test_two_weights_can_be_compared(
     sweep: SweepFolder, browser: webdriver.Chrome, pages: str
 ) -> None:
     experiment, runs = runs_of(sweep)
-    chosen = [run for name, run in runs.items() if name.startswith(("PLW 0 ", "PLW 0.1 "))]
+    chosen = [
+        run for name, run in runs.items() if name.startswith(("PLW 0 · seed 0", "PLW 1 · seed 0"))
+    ]
     assert len(chosen) == 2
     query = f"runs={quote(json.dumps(chosen))}&experiments={quote(json.dumps([experiment]))}"
     text = shown(
         browser,
         f"{pages}/#/compare-runs?{query}",
         "PLW 0 · seed 0",
-        "PLW 0.1 · seed 0",
+        "PLW 1 · seed 0",
         "aggregate_multiple_choice",
     )
     assert "loss.prompt_loss_weight" in text

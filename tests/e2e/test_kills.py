@@ -121,6 +121,7 @@ def check_resume(
             or steps_before < INTERVAL + STEPS_OF_A_WRITE
         ),
         f"trial {trial_id} to go on",
+        timeout_s=400,
     )
     resumed = resumed_steps(workplace, trial_id)[num_resumes:]
     if resumed:

@@ -244,9 +244,9 @@ def test_what_no_framework_has_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_exports_its_best_weight(tmp_path: Path) -> None:
     trials = [
         trial(weight).model_copy(update={"settings": whole_settings(tmp_path, weight)})
-        for weight in (0.0, 0.01, 0.1, 0.5, 1.0)
+        for weight in (0.0, 0.01, 0.1, 0.242, 0.5, 1.0)
     ]
-    scores = [(value, 0.1, 0.9) for value in (0.6, 0.52, 0.42, 0.35, 0.30)]
+    scores = [(value, 0.1, 0.9) for value in (0.6, 0.52, 0.42, 0.38, 0.35, 0.30)]
     cards = {
         one.id: card({"multiple_choice_accuracy": score})
         for one, score in zip(trials, scores, strict=True)
