@@ -100,7 +100,8 @@ def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: 
     options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
     for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, **options[kind])
+        # A label may be wider than the layout was told.
+        figure.savefig(buffer, format=kind, bbox_inches="tight", **options[kind])
         _replace(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
     return stem.with_name(stem.name + ".svg")
 
