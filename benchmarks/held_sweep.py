@@ -9,12 +9,10 @@ import hashlib
 import json
 import os
 import sys
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from unittest.mock import patch
 
 import psutil
@@ -25,6 +23,7 @@ from ruamel.yaml import YAML
 from benchmarks.noop import METRICS, NoRanks
 from benchmarks.pretended_cluster import pretended_cluster
 from orchestrator import sweep
+from orchestrator.every import every
 from orchestrator.mailbox import Progress
 from orchestrator.ray_launch import RankSettings
 from orchestrator.run_trial import JobKind
@@ -110,7 +109,7 @@ def held_s(trial_id: str, seconds: float) -> float:
 
 
 class HeadSamples:
-    """What the processes of the head take, every few seconds: memory and CPU time.
+    """What the processes of the head take, each time it is looked at: memory and CPU time.
 
     `ray` are Ray's own, `sweep` is the process that runs the sweep, `drivers` are the trials'. What
     processes share, such as libraries, is counted once (Linux's proportional set size).
@@ -119,25 +118,10 @@ class HeadSamples:
     def __init__(self, head_pids: set[int]) -> None:
         self._head_pids = head_pids
         self.taken: list[dict[str, Any]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="samples", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(SAMPLE_EVERY_S):
-            self.taken.append(self._sample())
+    def take(self) -> None:
+        """Look at the processes as they are."""
+        self.taken.append(self._sample())
 
     def _sample(self) -> dict[str, Any]:
         memory = {"ray": 0, "sweep": 0, "drivers": 0}
@@ -202,7 +186,8 @@ def main(job: dict[str, Any], result: Path) -> None:
                 for info in kind}  # fmt: skip
         spec = load_spec(path)
         prepared = sweep.check(spec, address=cluster.address)
-        with HeadSamples(head) as samples:
+        samples = HeadSamples(head)
+        with every(SAMPLE_EVERY_S, samples.take, name="samples"):
             began = time.time()
             outcome = sweep.run_sweep(
                 spec, prepared, path, address=cluster.address, is_silent=True, driver=HoldingDriver

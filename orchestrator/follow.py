@@ -1,9 +1,9 @@
 """Follow a running sweep from its driver, by its files: onto the screen and into MLflow."""
 
-import threading
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Protocol, Self, TextIO
 
+from orchestrator.every import every
 from orchestrator.reader import SweepReader
 from orchestrator.record import SweepFolder
 from orchestrator.watch import Screen
@@ -32,21 +32,17 @@ class Follower:
         self._tracker = tracker
         self._screen = Screen(self._reader, terminal, skipped=skipped)
         self._unposted: set[str] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._stack.enter_context(self._screen)
+        # What came after the last round in the thread.
+        self._stack.callback(self._round)
+        self._stack.enter_context(every(REFRESH_S, self._round, name="follower"))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def say_stopping(self) -> None:
         """Answer an interrupt at once: ending what runs takes some seconds."""
@@ -58,12 +54,6 @@ class Follower:
         """Print the table as it is, for a sweep with nothing left to run."""
         self._reader.refresh()
         self._screen.print_table()
-
-    def _follow(self) -> None:
-        with self._screen:
-            while not self._stop.wait(REFRESH_S):
-                self._round()
-            self._round()
 
     def _round(self) -> None:
         changed = self._reader.refresh()

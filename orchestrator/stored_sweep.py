@@ -8,13 +8,13 @@ the job counts as done. A new head begins with what is in the store.
 import logging
 import shutil
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from orchestrator.every import every
 from orchestrator.reader import Version, file_version
 from orchestrator.record import SweepFolder
 from trainers.errors import InputError, Problem
@@ -158,47 +158,34 @@ class StoredSweep:
             yield from sorted(self._root.glob(f"*/*/{name}"))
 
 
-class RecordKeeper:
-    """A thread of the head that stores what the sweep's process writes, and follows the steps.
+@contextmanager
+def kept_records(stored: StoredSweep, folder: SweepFolder) -> Iterator[None]:
+    """Store what the sweep's process writes while the block runs, and fetch the steps of trials.
 
     A store that is away keeps nobody waiting: what it did not take is put again.
+
+    Raises:
+        StorageError: at the start, once the store has failed again and again.
     """
+    known: dict[str, Version] = {}
 
-    def __init__(self, stored: StoredSweep, folder: SweepFolder) -> None:
-        self._stored, self._folder = stored, folder
-        self._known: dict[str, Version] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="records", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._stored.put_inputs()
-        self._stored.put_changed(self._known)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._round(with_log=True)
-
-    def _keep(self) -> None:
-        while not self._stop.wait(KEEP_EVERY_S):
-            # The log grows all the time, and would go there as a whole each time.
-            self._round(with_log=False)
-
-    def _round(self, *, with_log: bool) -> None:
+    def keep(*, with_log: bool = False) -> None:
         try:
-            self._stored.put_changed(self._known, with_log=with_log)
-            for record in self._folder.read_trials():
+            stored.put_changed(known, with_log=with_log)
+            for record in folder.read_trials():
                 if record.state == "training":
-                    self._stored.fetch_metrics(record.id)
+                    stored.fetch_metrics(record.id)
         except StorageError as error:
             logger.warning("%s; the records are stored once it answers", error)
+
+    stored.put_inputs()
+    stored.put_changed(known)
+    try:
+        with every(KEEP_EVERY_S, keep, name="records"):
+            yield
+    finally:
+        # The log grows all the time, and would go there as a whole in each round.
+        keep(with_log=True)
 
 
 def check_store(uri: str) -> None:

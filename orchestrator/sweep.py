@@ -34,7 +34,7 @@ from orchestrator.planner import pending_record, prepare_base, refreshed_record
 from orchestrator.record import SweepFolder, SweepRecord
 from orchestrator.run_trial import interrupted, now
 from orchestrator.spec import SweepSpec
-from orchestrator.stored_sweep import RecordKeeper, StoredSweep, check_store
+from orchestrator.stored_sweep import StoredSweep, check_store, kept_records
 from orchestrator.tracking_uri import check_reachable, choose_uri
 from orchestrator.trial_queue import TrialQueue
 from trainers.errors import InputError, Problem
@@ -279,7 +279,7 @@ def run_sweep(
         to_run = prepare_folder(spec, prepared, spec_path)
         if spec.stored_at is not None:
             stored = StoredSweep(folder.root, spec.stored_at)
-            stack.enter_context(RecordKeeper(stored, folder))
+            stack.enter_context(kept_records(stored, folder))
         outcome = _run(spec, prepared, to_run, cluster, screen, driver)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome

@@ -1,25 +1,18 @@
 import base64
 import json
-import struct
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from matplotlib.figure import Figure
 
-from orchestrator.analysis import analyse
-from orchestrator.plots import draw_panel, tick_weights
 from orchestrator.record import SweepFolder
 from orchestrator.report import report_json, write_report
-from orchestrator.transform import w_p
+from tests.orchestrator.report_page import Page, page_of
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,
     OTHER_BASE,
     UNTUNED,
-    base_record,
     card,
     hill,
     score,
@@ -32,57 +25,6 @@ from tests.orchestrator.sweeps import (
 )
 
 ACCURACY = "multiple_choice_accuracy"
-VOID = {"meta", "br", "img", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """What a page says: text by element id, tables by id, pictures, and addresses it refers to."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.ids: dict[str, str] = {}
-        self.tables: dict[str, list[list[str]]] = {}
-        self.images: list[dict[str, str]] = []
-        self.addresses: list[str] = []
-        self.headings: list[str] = []
-        self._open: list[tuple[str, str | None]] = []
-        self.html = path.read_text(encoding="utf-8")
-        self.feed(self.html)
-        assert self._open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {key: value or "" for key, value in attrs}
-        self.addresses += [values[key] for key in ("src", "href", "srcset") if key in values]
-        if tag == "img":
-            self.images.append(values)
-        if tag in VOID:
-            return
-        self._open.append((tag, values.get("id")))
-        if tag == "table":
-            self.tables[values.get("id", f"table {len(self.tables)}")] = []
-        if tag == "tr":
-            list(self.tables.values())[-1].append([])
-        if tag in ("td", "th"):
-            list(self.tables.values())[-1][-1].append("")
-        if tag in ("h1", "h2"):
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open[-1][0] == tag
-        self._open.pop()
-
-    def handle_data(self, data: str) -> None:
-        for tag, element_id in self._open:
-            if element_id:
-                self.ids[element_id] = self.ids.get(element_id, "") + data
-            if tag in ("td", "th"):
-                list(self.tables.values())[-1][-1][-1] += data
-            if tag in ("h1", "h2"):
-                self.headings[-1] += data
-
-
-def page_of(folder: SweepFolder) -> Page:
-    return Page(write_report(folder))
 
 
 @pytest.fixture(scope="module")
@@ -386,50 +328,6 @@ def test_an_interrupted_sweep_does_not_say_that_its_measures_were_not_taken(
     assert "Not measured" not in caveats
 
 
-def caveats_with(folder: Path, **counts: int) -> str:
-    stats = {
-        "num_examples": 1000,
-        "max_length": 512,
-        "num_truncated_examples": 0,
-        "num_truncated_tokens": 0,
-        "num_cut_completions": 0,
-        "num_dropped_examples": 0,
-        "num_dropped_tokens": 0,
-    }
-    sweep = write_sweep(folder / "s", [trial(0.1)], {}, bases=[base_record(stats=stats | counts)])
-    return page_of(sweep).ids["caveats"]
-
-
-def test_much_data_that_was_cut_is_a_caveat(tmp_path: Path) -> None:
-    caveats = caveats_with(tmp_path, num_truncated_examples=51, num_truncated_tokens=12345)
-    assert (
-        "5% of the training examples (51 of 1,000) were cut to 512 tokens, which lost 12,345 "
-        "tokens: R_g and all findings are those of the cut data."
-    ) in caveats
-
-
-def test_little_data_that_was_cut_is_none(tmp_path: Path) -> None:
-    caveats = caveats_with(tmp_path, num_truncated_examples=50, num_truncated_tokens=12345)
-    assert "512 tokens" not in caveats
-
-
-def test_cut_completions_and_dropped_examples_are_always_told(tmp_path: Path) -> None:
-    caveats = caveats_with(
-        tmp_path,
-        num_truncated_examples=1,
-        num_cut_completions=1,
-        num_dropped_examples=1,
-        num_dropped_tokens=700,
-    )
-    assert (
-        "1 training example lost the end of the completion with its end-of-sequence token: "
-        "nothing there teaches where to stop."
-    ) in caveats
-    assert (
-        "1 training example of 1,001 had more than 512 tokens and was dropped, with 700 tokens."
-    ) in caveats
-
-
 def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
     trials = [
         trial(plw, seed=seed, searched={"optimizer.learning_rate": rate})
@@ -466,74 +364,6 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
         assert len(pipes) == 1, table
 
 
-def test_plots_are_written_as_svg_and_png(demo: SweepFolder) -> None:
-    stems = [
-        "heldout_completion_loss",
-        "long_generation",
-        "multiple_choice",
-        "overall",
-        "scores",
-        "short_generation",
-    ]
-    names = sorted(path.name for path in demo.plots.iterdir())
-    assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
-    png = (demo.plots / "scores.png").read_bytes()
-    width, height = struct.unpack(">II", png[16:24])
-    # Wide enough for print, and no wider than two panels.
-    assert 1400 < width <= 1520
-    assert 1500 < height <= 1700
-    svg = (demo.plots / "multiple_choice.svg").read_text(encoding="utf-8")
-    for text in ("Multiple choice", "untuned model", "95% interval over items", "fitted curve"):
-        assert f">{text}</text>" in svg
-
-
-def test_the_interval_of_the_best_plw_stands_at_the_foot_of_its_panel() -> None:
-    trials, cards = hill()
-    panel = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels[0]
-    axes = Figure().add_subplot()
-    draw_panel(axes, panel)
-    lines = {line.get_label(): line for line in axes.lines}
-    ((low, high),) = panel.pieces
-    bar = lines["95% interval of the best PLW"].get_xdata()
-    assert list(bar) == pytest.approx([w_p(low), w_p(high)])
-    assert panel.best_plw is not None
-    assert list(lines["best PLW, fitted"].get_xdata()) == pytest.approx([w_p(panel.best_plw)])
-
-
-def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
-    trials = [
-        trial(plw, searched={"optimizer.learning_rate": rate})
-        for plw in (0.0, 0.1)
-        for rate in (1e-5, 1e-4, 1e-3)
-    ]
-    cards = {t.id: card({ACCURACY: (0.8, 0.5, 0.9)}) for t in trials}
-    [panel] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels
-    axes = Figure().add_subplot()
-    draw_panel(axes, panel)
-    markers = {line.get_label(): line.get_marker() for line in axes.lines}
-    assert markers == {
-        "learning_rate 1e-05": "o",
-        "learning_rate 0.0001": "s",
-        "learning_rate 0.001": "^",
-    }
-    places = {x for line in axes.lines for x in line.get_xdata()}
-    assert len(places) == 6
-
-
-def test_untuned_model_far_off_is_told_and_not_drawn(demo: SweepFolder) -> None:
-    svg = (demo.plots / "heldout_completion_loss.svg").read_text(encoding="utf-8")
-    assert ">untuned model: 5.301, above the panel</text>" in svg
-
-
-def test_tick_labels_never_touch_and_both_ends_are_labelled() -> None:
-    paper = [0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1]
-    ticks = tick_weights(paper)
-    assert ticks == [0, 5e-4, 1e-2, 5e-2, 2.463e-1, 5e-1, 1]
-    gaps = [w_p(b) - w_p(a) for a, b in pairwise(ticks)]
-    assert min(gaps) > 0.09
-    assert tick_weights([0.1]) == [0, 0.001, 0.01, 0.1, 0.5, 1]
-
-
 def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Path) -> None:
     spec = sweep_record([]).spec | {"tracking": {"uri": "http://ann:s3cret@host"}}
     done = trial(0.0)
@@ -566,24 +396,3 @@ def test_every_model_has_a_row_for_its_untuned_scores_and_a_plot(tmp_path: Path)
     assert len(page.images) == 1
     assert (folder.plots / "multiple_choice.svg").exists()
     assert report_json(folder)["untuned"][OTHER_BASE][0]["value"] == 0.68
-
-
-def test_an_untuned_model_without_scores_is_a_caveat(tmp_path: Path) -> None:
-    folder = write_two_models(tmp_path / "s")
-    (folder.base(OTHER_BASE) / "scores.json").unlink()
-    assert "Not every untuned model was scored" in page_of(folder).ids["caveats"]
-
-
-def test_data_sets_are_told_apart_in_the_caveats(tmp_path: Path) -> None:
-    bases = [
-        base_record(data="/d/short.jsonl", stats={"generation_ratio": {"of_means": 0.2}}),
-        base_record(
-            OTHER_BASE,
-            data="/d/long.jsonl",
-            stats={"generation_ratio": {"of_means": 3.5}, "num_cut_completions": 2},
-        ),
-    ]
-    caveats = page_of(write_sweep(tmp_path / "s", [trial(0.1)], {}, bases=bases)).ids["caveats"]
-    assert "is 0.2 for data short.jsonl, 3.5 for data long.jsonl; the best PLW" in caveats
-    assert "data long.jsonl: 2 training examples lost the end of the completion" in caveats
-    assert caveats.count("Model: dequantised") == 1

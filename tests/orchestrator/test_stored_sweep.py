@@ -8,7 +8,7 @@ import pytest
 from orchestrator.nodes import check_node
 from orchestrator.record import SweepFolder
 from orchestrator.run_trial import is_scored_since
-from orchestrator.stored_sweep import RecordKeeper, StoredSweep
+from orchestrator.stored_sweep import StoredSweep, kept_records
 from tests.object_stores import BUCKET, S3Server, s3_server
 from tests.orchestrator.sweeps import sweep_record, trial
 from trainers.errors import InputError
@@ -107,7 +107,7 @@ def test_a_new_head_begins_with_the_records_of_the_lost_one(
     lost.write_trial(done)
     lost.write_sweep(sweep_record([done.id]))
     write(lost.root, "bases/b1/heldout.jsonl", "plots/curve.svg", "report.md")
-    with RecordKeeper(StoredSweep(lost.root, URI), lost):
+    with kept_records(StoredSweep(lost.root, URI), lost):
         work(tmp_path / "worker", done.id)
     new = SweepFolder(tmp_path / "new")
     StoredSweep(new.root, URI).restore()
@@ -126,7 +126,7 @@ def test_a_store_that_is_away_does_not_stop_the_head(
     folder = SweepFolder(tmp_path / "head")
     folder.write_sweep(sweep_record([]))
     stored = StoredSweep(folder.root, URI)
-    with RecordKeeper(stored, folder):
+    with kept_records(stored, folder):
         server.fault = lambda method, path: "denied"
         write(folder.root, "report.md")
     assert "runs/mine/report.md" not in unfaulted(server)
