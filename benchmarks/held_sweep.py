@@ -20,7 +20,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ruamel.yaml import YAML
 
-from benchmarks.noop import METRICS, NoRanks
+from benchmarks.noop import METRICS, NoRanks, noop_spec
 from benchmarks.pretended_cluster import pretended_cluster
 from orchestrator import sweep
 from orchestrator.every import every
@@ -155,20 +155,12 @@ def spec_of(job: dict[str, Any]) -> dict[str, Any]:
     num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
     shortest_s = job["seconds"] * (1 - SPREAD)
     num_trials = int(num_slots * (job["minutes"] * 60 / shortest_s + 2))
-    return {
-        "name": "scale",
-        "model": {"path": "./model"},
-        "data": {"path": "data.jsonl", "template": "plain", "max_length": 64,
-                 "heldout_examples": 8},
-        "schedule": {"steps": 1},
-        "deepspeed": {"zero_stage": 1, "precision": "float32"},
-        "search": {"space": {"loss.prompt_loss_weight": [
-            index / num_trials for index in range(num_trials)]},
-            "budget": {"hours": job["minutes"] / 60}},
-        "resources": {"workers_per_trial": job["gpus_per_trial"], "gpus_per_worker": 1,
-                      "scorers": 0},
-        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
-    }  # fmt: skip
+    return noop_spec(
+        "scale",
+        num_trials,
+        resources={"workers_per_trial": job["gpus_per_trial"], "gpus_per_worker": 1, "scorers": 0},
+        budget={"hours": job["minutes"] / 60},
+    )
 
 
 def main(job: dict[str, Any], result: Path) -> None:

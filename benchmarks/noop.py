@@ -73,6 +73,24 @@ class NoopDriver(TrialDriver):
         return NoRanks(self._settings)
 
 
+def noop_spec(
+    name: str, num_trials: int, *, resources: dict[str, Any], **search: Any
+) -> dict[str, Any]:
+    """A grid of so many weights over model/ and data.jsonl in the working directory."""
+    weights = [index / num_trials for index in range(num_trials)]
+    return {
+        "name": name,
+        "model": {"path": "./model"},
+        "data": {"path": "data.jsonl", "template": "plain", "max_length": 64,
+                 "heldout_examples": 8},
+        "schedule": {"steps": 1},
+        "deepspeed": {"zero_stage": 1, "precision": "float32"},
+        "search": {"space": {"loss.prompt_loss_weight": weights}, **search},
+        "resources": resources,
+        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
+    }  # fmt: skip
+
+
 def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
     """Run the sweep in the working directory, which must hold model/ and data.jsonl.
 
@@ -81,18 +99,7 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
     from orchestrator.spec import load_spec
     from orchestrator.sweep import check, run_sweep
 
-    spec = {
-        "name": "noop",
-        "model": {"path": "./model"},
-        "data": {"path": "data.jsonl", "template": "plain", "max_length": 64,
-                 "heldout_examples": 8},
-        "schedule": {"steps": 1},
-        "deepspeed": {"zero_stage": 1, "precision": "float32"},
-        "search": {"space": {"loss.prompt_loss_weight": [
-            index / num_trials for index in range(num_trials)]}},
-        "resources": {"max_concurrent_trials": num_slots},
-        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
-    }  # fmt: skip
+    spec = noop_spec("noop", num_trials, resources={"max_concurrent_trials": num_slots})
     path = Path("noop.yaml")
     with path.open("w") as file:
         YAML().dump(spec, file)
