@@ -23,10 +23,7 @@ def interface_of(address: str) -> str | None:
 
 
 def set_interfaces() -> None:
-    """Point Gloo and NCCL at the interface by which Ray knows this node, unless they are told.
-
-    Ray calls this at the start of each worker process.
-    """
+    """Point Gloo and NCCL at the interface by which Ray knows this node, unless they are told."""
     import ray
 
     name = interface_of(ray.util.get_node_ip_address())

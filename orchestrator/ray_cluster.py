@@ -68,10 +68,13 @@ def _worker_environment(*, is_local: bool) -> dict[str, Any]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if is_local:
-        return {"env_vars": variables}
+        return {
+            "env_vars": variables,
+            "worker_process_setup_hook": "orchestrator.worker_start.on_this_machine",
+        }
     return {
         "env_vars": {**variables, "OMP_WAIT_POLICY": "PASSIVE", DIGEST_VARIABLE: code_digest()},
-        "worker_process_setup_hook": "orchestrator.network.set_interfaces",
+        "worker_process_setup_hook": "orchestrator.worker_start.on_cluster",
     }
 
 

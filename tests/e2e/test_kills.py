@@ -12,12 +12,20 @@ import psutil
 import pytest
 
 from tests.e2e.plw import Workplace, kill_all, make_workplace, poll
+from tests.e2e.ray_node import RayNode, ray_node
 
 # What to kill, by what Ray calls the process; the driver takes all of them with it.
 VICTIMS = {"worker": "RayTrainWorker", "controller": "TrainController", "trial": "TrialDriver"}
 INTERVAL = 10
 # A checkpoint is written behind the next steps, which are fast here.
 STEPS_OF_A_WRITE = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def another_cluster() -> Iterator[RayNode]:
+    """What looks for a cluster on this machine finds two."""
+    with ray_node(num_cpus=1) as node:
+        yield node
 
 
 def processes_named(driver: subprocess.Popen[str], name: str) -> Iterator[psutil.Process]:

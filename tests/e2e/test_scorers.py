@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,35 +12,19 @@ import psutil
 import pytest
 
 from tests.e2e.plw import Workplace, kill_all, make_workplace, poll
+from tests.e2e.ray_node import ray_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NUM_STEPS = 60
-HEAD = """
-import sys, ray
-from orchestrator.ray_cluster import ray_cluster
-with ray_cluster(None, num_cpus=4):
-    print(ray.get_runtime_context().gcs_address, flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator["Head"]:
-    command = [sys.executable, "-c", HEAD]
-    with (
-        pytest.MonkeyPatch.context() as environment,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process,
-    ):
+    with pytest.MonkeyPatch.context() as environment, ray_node(num_cpus=4) as node:
         # A node of one's own asks for a token, which whoever connects has to be told to show.
         environment.setenv("RAY_AUTH_MODE", "token")
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert address, "the node did not start"
-        yield Head(process.pid, address)
-        process.communicate("")
+        yield Head(node.pid, node.address)
 
 
 class Head:
