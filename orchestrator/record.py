@@ -74,6 +74,7 @@ class TrialRecord(BaseModel):
     final_prompt_loss: float | None = None
     loss_rsd: float | None = None
     distance: float | None = None
+    device: str | None = None
 
     @property
     def prompt_loss_weight(self) -> float:

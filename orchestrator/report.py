@@ -4,6 +4,7 @@ A view of the files in the sweep's folder: writing it again is always safe, also
 """
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -125,7 +126,7 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
         "spec": to_yaml(sweep.spec),
         "circumstances": [
             (title, [(key, str(value)) for key, value in flatten(redact(section))])
-            for title, section in _circumstances(sweep)
+            for title, section in _circumstances(sweep, trials)
         ],
     }
 
@@ -164,7 +165,9 @@ def _pictures(panels: Sequence[Panel], plots: Mapping[str, Path]) -> list[dict[s
     ]
 
 
-def _circumstances(sweep: SweepRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+def _circumstances(
+    sweep: SweepRecord, trials: Sequence[TrialRecord]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the sweep ran on, each with its title."""
     labels = base_labels(sweep.bases)
     for base in sweep.bases:
@@ -173,6 +176,8 @@ def _circumstances(sweep: SweepRecord) -> Iterator[tuple[str, dict[str, Any]]]:
         for data in base.data:
             yield f"Data{of}", data
     yield "Environment", sweep.environment
+    devices = Counter(trial.device for trial in trials if trial.device is not None)
+    yield "Trials trained on, by device of their first worker", dict(devices)
 
 
 def _aggregated(card: ScoreCard | None, untuned: ScoreCard | None) -> ScoreCard | None:

@@ -187,6 +187,7 @@ def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
             "final_prompt_loss": result.prompt_loss,
             "loss_rsd": result.loss_rsd,
             "distance": result.distance,
+            "device": result.device,
         }
     )
 

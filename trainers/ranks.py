@@ -20,6 +20,12 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, as "NVIDIA H200", or "cpu"."""
+        is_cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_cuda else self.device.type
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the ranks, in float64; all ranks get the result."""
         if self.world_size == 1:

@@ -33,7 +33,8 @@ class TrainResult:
     """A finished fine-tune. `tokens_per_second` counts data tokens, not padding.
 
     `loss_rsd` and the distances are those of `trainers.diagnostics`; None where there were too
-    few steps, or nothing to measure.
+    few steps, or nothing to measure. `device` is what the first rank ran on, as "NVIDIA H200" or
+    "cpu"; None in results that were written before it was noted.
     """
 
     model_path: str
@@ -46,3 +47,4 @@ class TrainResult:
     loss_rsd: float | None = None
     distance: float | None = None
     distance_by_layer: dict[str, float] | None = None
+    device: str | None = None

@@ -294,6 +294,7 @@ def _finish(
         loss_rsd=loss_rsd(losses),
         distance=distance(squared),
         distance_by_layer=distance_by_layer(squared),
+        device=run.ranks.device_name,
     )
     if run.ranks.is_first:
         record = {"config": config.model_dump(mode="json"), "result": asdict(result)}

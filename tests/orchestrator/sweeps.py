@@ -134,6 +134,7 @@ def trial(
         tokens_per_second=1234.5 if state == "done" else None,
         final_completion_loss=1.95 if state == "done" else None,
         final_prompt_loss=2.75 if state == "done" else None,
+        device="NVIDIA H200" if state == "done" else None,
     )
 
 

@@ -286,6 +286,7 @@ def test_how_to_repeat_has_command_spec_versions_and_fingerprints(demo_page: Pag
     assert ["commit", "57793e2"] in rows
     assert ["versions.torch", "2.9.0"] in rows
     assert ["hardware.cpus", "2"] in rows
+    assert ["NVIDIA H200", "4"] in rows
 
 
 def test_failed_and_unfinished_trials_are_told_with_their_reason(tmp_path: Path) -> None:
@@ -358,7 +359,7 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
     assert "![Scores over prompt loss weight](plots/scores.png)" in text
     assert "    bad | pipe\n    and a second line\n" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 6
+    assert len(tables) == 7
     for table in tables:
         pipes = {line.replace("\\|", "").count("|") for line in table.strip().splitlines()}
         assert len(pipes) == 1, table

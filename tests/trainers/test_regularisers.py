@@ -106,6 +106,9 @@ def test_distance_is_that_of_the_exported_model_from_the_original(
     squared = {name: float((after[name] - before[name]).double().square().sum()) for name in before}
     result = json.loads((trained / f"stage-{stage}" / "train.json").read_text())["result"]
     assert result["distance"] == pytest.approx(math.sqrt(sum(squared.values())), rel=1e-5)
+    assert result["device"] == (
+        "cpu" if not torch.cuda.is_available() else torch.cuda.get_device_name()
+    )
     first = sum(value for name, value in squared.items() if "layers.0." in name)
     assert result["distance_by_layer"]["layer.0"] == pytest.approx(math.sqrt(first), rel=1e-5)
     assert result["distance_by_layer"].keys() == {"layer.0", "layer.1", "other"}
