@@ -11,7 +11,7 @@ from orchestrator.record import State, SweepFolder, SweepRecord, TrialRecord
 from orchestrator.setting_fields import PLW
 
 # Which of a trial's files change while it runs.
-WATCHED_FILES = ("trial.json", "metrics.jsonl", "scores.json")
+WATCHED_FILES = ("trial.json", "metrics.jsonl", "system.jsonl", "scores.json")
 HELDOUT_LOSS = "heldout_completion_loss"
 TAIL_BYTES = 8192
 

@@ -12,6 +12,7 @@ MLflow and the report are views of these files; nothing that matters lives anywh
       bases/<key>/log.txt
       trials/<id>/trial.json     settings, state, outcome
       trials/<id>/metrics.jsonl  one line per logged step
+      trials/<id>/system.jsonl   what the first rank's node did, one line every 10 s
       trials/<id>/log.txt        the trial's own output
       trials/<id>/checkpoints/   to resume from, while the trial runs
       trials/<id>/model/         the trained model
@@ -167,6 +168,9 @@ class SweepFolder:
 
     def metrics(self, trial_id: str) -> Path:
         return self.trial(trial_id) / "metrics.jsonl"
+
+    def system_metrics(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "system.jsonl"
 
     def model(self, trial_id: str) -> Path:
         return self.trial(trial_id) / "model"

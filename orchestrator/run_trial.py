@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,7 @@ def train_rank(
 ) -> bool:
     """Train one rank of a trial, its output going to the trial's log.
 
+    The rank with `on_step`, the first, samples what its node does as well.
     `store` is the trial's, where the ranks share no folder.
 
     Returns whether it was trained to its end; not so where `should_stop`, asked after each step,
@@ -49,15 +51,18 @@ def train_rank(
         InputError, TrainingError: as `trainers.sft.train`.
     """
     folder = SweepFolder(root)
-    with output_to(folder.trial(trial_id) / "log.txt"):
+    with output_to(folder.trial(trial_id) / "log.txt"), ExitStack() as stack:
         _log_to_stderr()
         import torch
 
         torch.set_num_threads(num_threads)
+        from orchestrator.system_metrics import system_metrics_in
         from trainers.sft import train
         from trainers.stopping import Interrupted, Stopped
 
         config = TrainConfig.model_validate(settings)
+        if on_step is not None:
+            stack.enter_context(system_metrics_in(folder.system_metrics(trial_id)))
         try:
             train(
                 config,

@@ -69,7 +69,10 @@ def print_spent(counts: dict[str, Any]) -> None:
     if counts["first_share"] is not None:
         print(f"the output shown first won {counts['first_share']:.0%} of what was no tie")
     failed = ", ".join(f"{kind}: {n}" for kind, n in counts["failed_requests"].items())
-    print(f"requests: {counts['num_requests']}" + (f" (without a verdict: {failed})" if failed else ""))
+    print(
+        f"requests: {counts['num_requests']}"
+        + (f" (without a verdict: {failed})" if failed else "")
+    )
     print(
         f"tokens: {counts['input_tokens']} in, {counts['output_tokens']} out;"
         f" cost {counts['cost']:.4f}"

@@ -27,11 +27,12 @@ OF_WORKERS = (
     "config.json",
     "train.json",
     "metrics.jsonl",
+    "system.jsonl",
     "log.txt",
     "samples.jsonl",
     "scores.json",
 )
-_GROWING = ("metrics.jsonl", "log.txt")
+_GROWING = ("metrics.jsonl", "system.jsonl", "log.txt")
 OF_HEAD = frozenset({"trial.json", "heldout.jsonl", "usage.json"})
 _NOT_KEPT = (".lock", "stop")
 # In the place of a model that only the store has.

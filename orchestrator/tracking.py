@@ -39,9 +39,11 @@ from orchestrator.tracking_files import (
     read_state,
     score_metrics,
     tail,
+    trial_scores,
     write_state,
     written_at,
 )
+from orchestrator.tracking_links import post_data, post_model
 from orchestrator.tracking_runs import open_runs, verified
 from orchestrator.tracking_uri import (
     answers,
@@ -66,14 +68,6 @@ FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_TAG_CHARS = 4000
 PROBE_TIMEOUT_S = 3.0
 RETRY_AFTER_S = 5.0
-SUMMARY_FIELDS = (
-    "train_seconds",
-    "eval_seconds",
-    "final_completion_loss",
-    "final_prompt_loss",
-    "loss_rsd",
-    "distance",
-)
 RUN_STATUS = {
     "waiting": "SCHEDULED",
     "training": "RUNNING",
@@ -222,6 +216,7 @@ class Tracker:
             return
         state = self._trial_state(trial)
         self._post_values(trial, state)
+        self._post_links(trial, state)
         self._post_trial_files(trial, state)
         self._post_trial_status(trial, state)
         if trial.state in ENDED:
@@ -274,41 +269,69 @@ class Tracker:
         """
         params = {} if state.has_params else flat(trial.settings)
         scores, digest = self._new_scores(trial, state)
+        steps, state_after = self._post_long(state, self._folder.metrics(trial.id), "last_step")
+        path = self._folder.system_metrics(trial.id)
+        system, state_after_system = self._post_long(state, path, "last_system_step")
+        tags = {} if state.state == trial.state else _state_tags(trial, state)
+        if not (params or steps or system or scores or tags):
+            return
+        points = steps + system + scores
+        log_run(self._client, state.run_id, params=params, points=points, tags=tags)
+        state.has_params = True
+        state.last_step, state.last_system_step = state_after, state_after_system
+        if digest is not None:
+            state.files["scores"] = digest
+        self._save(state)
+
+    def _post_long(
+        self, state: RunState, path: Path, last: Literal["last_step", "last_system_step"]
+    ) -> tuple[list[MetricPoint], int]:
+        """Post the lines past the step in `last`, but for a rest that goes with other things.
+
+        Returns the rest and its last step.
+        """
         batch: list[MetricPoint] = []
-        batch_step = state.last_step
-        for step, time_ms, metrics in metric_lines(self._folder.metrics(trial.id)):
-            if step <= state.last_step:
+        batch_step: int = getattr(state, last)
+        for step, time_ms, metrics in metric_lines(path):
+            if step <= getattr(state, last):
                 continue
             if len(batch) + len(metrics) > MAX_PER_POST:
                 log_run(self._client, state.run_id, points=batch)
-                state.last_step = batch_step
+                setattr(state, last, batch_step)
                 self._save(state)
                 batch = []
             batch += [(key, value, time_ms, step) for key, value in metrics.items()]
             batch_step = step
-        tags = {} if state.state == trial.state else _state_tags(trial, state)
-        if not (params or batch or scores or tags):
-            return
-        log_run(self._client, state.run_id, params=params, points=batch + scores, tags=tags)
-        state.has_params, state.last_step = True, batch_step
-        if digest is not None:
-            state.files["scores"] = digest
-        self._save(state)
+        return batch, batch_step
+
+    def _post_links(self, trial: TrialRecord, state: RunState) -> None:
+        is_new = post_data(self._client, self._folder, trial, state)
+        if trial.state == "done":
+            values, time_ms = trial_scores(self._folder, trial)
+            step = trial.total_steps or 0
+            points = [(key, value, time_ms, step) for key, value in values.items()]
+            is_new |= post_model(
+                self._client,
+                self._folder,
+                trial,
+                state,
+                self._record.experiment_id,
+                points,
+                is_new=state.run_id in self._created,
+            )
+        if is_new:
+            self._save(state)
 
     def _new_scores(
         self, trial: TrialRecord, state: RunState
     ) -> tuple[list[MetricPoint], str | None]:
         """The scores that MLflow lacks, and the digest of all of them where there are any."""
-        card = self._folder.read_scores(trial.id)
-        if card is None or trial.state != "done":
+        values, time_ms = trial_scores(self._folder, trial)
+        if not values:
             return [], None
-        summary = {name: getattr(trial, name) for name in SUMMARY_FIELDS}
-        values = score_metrics(with_aggregates(card, self._folder.read_base_scores(trial.base)))
-        values |= {name: value for name, value in summary.items() if value is not None}
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") == digest:
             return [], digest
-        time_ms = written_at(self._folder.trial(trial.id) / "scores.json")
         is_first = state.run_id in self._created and "scores" not in state.files
         step = trial.total_steps or 0
         return self._changed(state.run_id, values, step, time_ms, is_first=is_first), digest
@@ -401,6 +424,7 @@ class Tracker:
                 log_run(self._client, run_id, points=points)
                 state.files["scores"] = digest
                 self._save(state)
+                self._post_links(trial, state)
 
     def _post_untuned(self, state: RunState, key: str, label: str) -> None:
         """Post the untuned scores of a base, under its key where a label says there are several."""

@@ -3,9 +3,12 @@
 The only module that imports mlflow.
 """
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plain import flatten, redact
@@ -82,6 +85,100 @@ def log_run(
         )
         all_params, all_tags = all_params[MAX_TEXTS_PER_POST:], all_tags[MAX_TEXTS_PER_POST:]
         metrics = metrics[room:]
+
+
+def log_dataset(
+    client: "MlflowClient", run_id: str, *, path: str, digest: str, profile: Mapping[str, Any]
+) -> None:
+    """Name the data that a run was trained on; logged again it stays one."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=Path(path).name,
+        digest=digest,
+        source_type="local" if Path(path).is_absolute() else "named",
+        source=json.dumps({"uri": path}),
+        profile=json.dumps(profile),
+    )
+    tags = [InputTag("mlflow.data.context", "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+
+
+def log_model(
+    client: "MlflowClient",
+    experiment_id: str,
+    run_id: str,
+    *,
+    is_new: bool,
+    name: str,
+    params: Mapping[str, Any],
+    link: Mapping[str, Any],
+    points: Sequence[MetricPoint],
+) -> bool:
+    """Give a run its model, with the scores by which models are compared; False if MLflow has none.
+
+    The weights stay where they are: the model's one file, model.json, is `link`. Logged again it
+    stays one model; with `is_new` the run surely has none, and MLflow is not asked.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+    from mlflow.exceptions import MlflowException
+
+    condition = f"source_run_id = '{run_id}'"
+    try:
+        found = [] if is_new else client.search_logged_models([experiment_id], condition)
+        texts = {key: param_text(value) for key, value in params.items()}
+        model = next(iter(found), None) or client.create_logged_model(
+            experiment_id, name, source_run_id=run_id, params=texts, model_type="transformers"
+        )
+    except MlflowException as error:
+        # Servers before MLflow 3 know runs alone.
+        if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+            raise
+        return False
+    if model.status != LoggedModelStatus.READY:
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "model.json").write_text(json.dumps(redact(dict(link)), indent=2))
+            client.log_model_artifacts(model.model_id, folder)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    known = {metric.key: metric.value for metric in model.metrics or []}
+    metrics = [
+        Metric(*point, model_id=model.model_id)
+        for point in points
+        if known.get(point[0]) != point[1]
+    ]
+    for start in range(0, len(metrics), MAX_PER_POST):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_PER_POST])
+    return True
+
+
+class SystemMonitors:
+    """MLflow's monitors of this machine's processors, memory, disk and GPUs."""
+
+    def __init__(self) -> None:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+        from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
+
+        self._monitors = [CPUMonitor(), DiskMonitor()]
+        for kind in (GPUMonitor, ROCMMonitor):
+            try:
+                self._monitors.append(kind())
+            except Exception as error:
+                # Neither says which error a machine without its GPUs gives.
+                logging.debug("no %s: %s", kind.__name__, error)
+        # How busy a processor was is counted from one question to the next.
+        self.sample()
+
+    def sample(self) -> dict[str, float]:
+        """Percentages, megabytes and watts by MLflow's names for them."""
+        values: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            values |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return values
 
 
 def flat(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from evals.scores import ScoreCard
+from orchestrator.aggregates import with_aggregates
 from orchestrator.plain import redact
 from orchestrator.reader import Version
-from orchestrator.record import SweepFolder
+from orchestrator.record import SweepFolder, TrialRecord
 from trainers.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,14 @@ logger = logging.getLogger(__name__)
 # Older servers refuse longer ones; the artifact settings.yaml holds every value in full.
 MAX_PARAM_CHARS = 500
 LOG_TAIL_BYTES = 64 * 1024
+SUMMARY_FIELDS = (
+    "train_seconds",
+    "eval_seconds",
+    "final_completion_loss",
+    "final_prompt_loss",
+    "loss_rsd",
+    "distance",
+)
 NOT_METRICS = frozenset({"step", "time", "total_steps"})
 
 
@@ -36,6 +45,7 @@ class RunState(BaseModel):
     run_id: str
     has_params: bool = False
     last_step: int = -1
+    last_system_step: int = -1
     state: str | None = None
     files: dict[str, str] = {}
     versions: tuple[Version, ...] | None = None
@@ -78,6 +88,17 @@ def score_metrics(card: ScoreCard, prefix: str = "") -> dict[str, float]:
         )
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def trial_scores(folder: SweepFolder, trial: TrialRecord) -> tuple[dict[str, float], int]:
+    """All that a finished trial is compared by, and when it was scored in ms; nothing before."""
+    card = folder.read_scores(trial.id) if trial.state == "done" else None
+    if card is None:
+        return {}, 0
+    summary = {name: getattr(trial, name) for name in SUMMARY_FIELDS}
+    values = score_metrics(with_aggregates(card, folder.read_base_scores(trial.base)))
+    values |= {name: value for name, value in summary.items() if value is not None}
+    return values, written_at(folder.trial(trial.id) / "scores.json")
 
 
 def param_text(value: object) -> str:
