@@ -31,6 +31,7 @@ from orchestrator.tracking_client import (
     mlflow_errors,
 )
 from orchestrator.tracking_files import (
+    OF_INTERVAL,
     RunState,
     first_line,
     metric_lines,
@@ -309,7 +310,11 @@ class Tracker:
         if trial.state == "done":
             values, time_ms = trial_scores(self._folder, trial)
             step = trial.total_steps or 0
-            points = [(key, value, time_ms, step) for key, value in values.items()]
+            points = [
+                (key, value, time_ms, step)
+                for key, value in values.items()
+                if not key.endswith(OF_INTERVAL)
+            ]
             is_new |= post_model(
                 self._client,
                 self._folder,

@@ -29,6 +29,8 @@ SUMMARY_FIELDS = (
     "loss_rsd",
     "distance",
 )
+# What is added to a score's name for its interval and standard error.
+OF_INTERVAL = ("_ci_low", "_ci_high", "_standard_error")
 NOT_METRICS = frozenset({"step", "time", "total_steps"})
 
 
@@ -82,9 +84,7 @@ def score_metrics(card: ScoreCard, prefix: str = "") -> dict[str, float]:
         for score in card.scores
         for suffix, value in (
             ("", score.value),
-            ("_ci_low", score.ci_low),
-            ("_ci_high", score.ci_high),
-            ("_standard_error", score.standard_error),
+            *zip(OF_INTERVAL, (score.ci_low, score.ci_high, score.standard_error), strict=True),
         )
     }
     return {name: value for name, value in values.items() if value is not None}
