@@ -152,3 +152,26 @@ def test_two_weights_can_be_compared(
         "aggregate_multiple_choice",
     )
     assert "loss.prompt_loss_weight" in text
+
+
+def test_a_trial_s_run_names_its_data_and_its_model_can_be_registered(
+    sweep: SweepFolder, browser: webdriver.Chrome, pages: str
+) -> None:
+    experiment, runs = runs_of(sweep)
+    [trial] = [run for name, run in runs.items() if name.startswith("PLW 0.1 · seed 0")]
+    shown(
+        browser,
+        f"{pages}/#/experiments/{experiment}/runs/{trial}",
+        "demo:python-docs-short",
+        "System metrics",
+        "plw-0_1-seed-0",
+    )
+    client = mlflow.MlflowClient(f"sqlite:///{sweep.root.parent / 'mlflow.db'}")
+    [model] = client.search_logged_models([experiment], f"source_run_id = '{trial}'")
+    shown(
+        browser,
+        f"{pages}/#/experiments/{experiment}/models/{model.model_id}",
+        "Register model",
+        "aggregate_multiple_choice",
+        "Ready",
+    )
