@@ -315,15 +315,8 @@ class Tracker:
                 for key, value in values.items()
                 if not key.endswith(OF_INTERVAL)
             ]
-            is_new |= post_model(
-                self._client,
-                self._folder,
-                trial,
-                state,
-                self._record.experiment_id,
-                points,
-                is_new=state.run_id in self._created,
-            )
+            experiment_id = self._record.experiment_id
+            is_new |= post_model(self._client, self._folder, trial, state, experiment_id, points)
         if is_new:
             self._save(state)
 

@@ -109,23 +109,22 @@ def log_model(
     experiment_id: str,
     run_id: str,
     *,
-    is_new: bool,
     name: str,
     params: Mapping[str, Any],
     link: Mapping[str, Any],
     points: Sequence[MetricPoint],
-) -> bool:
-    """Give a run its model, with the scores by which models are compared; False if MLflow has none.
+) -> None:
+    """Give a run its model, with the scores by which models are compared, if MLflow knows models.
 
     The weights stay where they are: the model's one file, model.json, is `link`. Logged again it
-    stays one model; with `is_new` the run surely has none, and MLflow is not asked.
+    stays one model, also where MLflow went away in the middle.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
     from mlflow.exceptions import MlflowException
 
     condition = f"source_run_id = '{run_id}'"
     try:
-        found = [] if is_new else client.search_logged_models([experiment_id], condition)
+        found = client.search_logged_models([experiment_id], condition)
         texts = {key: param_text(value) for key, value in params.items()}
         model = next(iter(found), None) or client.create_logged_model(
             experiment_id, name, source_run_id=run_id, params=texts, model_type="transformers"
@@ -134,7 +133,7 @@ def log_model(
         # Servers before MLflow 3 know runs alone.
         if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
             raise
-        return False
+        return
     if model.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as folder:
             (Path(folder) / "model.json").write_text(json.dumps(redact(dict(link)), indent=2))
@@ -149,7 +148,6 @@ def log_model(
     ]
     for start in range(0, len(metrics), MAX_PER_POST):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_PER_POST])
-    return True
 
 
 class SystemMonitors:

@@ -42,13 +42,10 @@ def post_model(
     state: RunState,
     experiment_id: str,
     points: list[MetricPoint],
-    *,
-    is_new: bool,
 ) -> bool:
     """Give a finished trial's run its model with all scores, unless MLflow has them.
 
-    With `is_new` the run was created by this process, and surely has no model that `state` does
-    not know. Returns whether there was something to post.
+    Returns whether there was something to post.
     """
     digest = sha256(repr(sorted(points)).encode()).hexdigest()
     if state.files.get("model") == digest:
@@ -60,7 +57,6 @@ def post_model(
         client,
         experiment_id,
         state.run_id,
-        is_new=is_new and "model" not in state.files,
         # MLflow takes no dots in it.
         name=f"plw-{trial.prompt_loss_weight:g}-seed-{seed}-{trial.id}".replace(".", "_"),
         params={**trial.searched, "seed": seed, "model.path": trial.settings["model"]["path"]},
