@@ -22,12 +22,12 @@ from ruamel.yaml import YAML
 
 from benchmarks.noop import METRICS, NoRanks, noop_spec
 from benchmarks.pretended_cluster import pretended_cluster
-from orchestrator import sweep
 from orchestrator.every import every
-from orchestrator.mailbox import Progress
-from orchestrator.ray_launch import RankSettings
-from orchestrator.run_trial import JobKind
-from orchestrator.trial_driver import TrialDriver
+from orchestrator.trials import sweep
+from orchestrator.trials.mailbox import Progress
+from orchestrator.trials.ray_launch import RankSettings
+from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.trial_driver import TrialDriver
 from trainers.files import read_json, write_json
 
 REPORT_EVERY_S = 5.0
@@ -165,14 +165,14 @@ def spec_of(job: dict[str, Any]) -> dict[str, Any]:
 
 def main(job: dict[str, Any], result: Path) -> None:
     """Run the sweep in the working directory, which must hold model/, data.jsonl and job.json."""
-    from orchestrator.spec import load_spec
+    from orchestrator.spec.sweep_spec import load_spec
 
     path = Path("scale.yaml")
     with path.open("w") as file:
         YAML().dump(spec_of(job), file)
     with ExitStack() as stack:
         # It would start a process on each pretended node.
-        stack.enter_context(patch("orchestrator.sweep.check_nodes"))
+        stack.enter_context(patch("orchestrator.trials.sweep.check_nodes"))
         cluster = stack.enter_context(pretended_cluster(job["nodes"], job["gpus_per_node"]))
         head = {info.process.pid for kind in cluster.head_node.all_processes.values()
                 for info in kind}  # fmt: skip

@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 
 from benchmarks.program import run_python
 from evals.scores import Score, ScoreCard
-from orchestrator.mailbox import Progress, StopKind
-from orchestrator.ray_launch import RankSettings
-from orchestrator.record import SweepFolder
-from orchestrator.run_trial import JobKind
-from orchestrator.trial_driver import TrialDriver
+from orchestrator.record.folder import SweepFolder
+from orchestrator.trials.mailbox import Progress, StopKind
+from orchestrator.trials.ray_launch import RankSettings
+from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.trial_driver import TrialDriver
 from trainers.files import write_json, write_text
 
 METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
@@ -96,8 +96,8 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
 
     `num_slots` trials run at once; None takes as many as there are cores.
     """
-    from orchestrator.spec import load_spec
-    from orchestrator.sweep import check, run_sweep
+    from orchestrator.spec.sweep_spec import load_spec
+    from orchestrator.trials.sweep import check, run_sweep
 
     spec = noop_spec("noop", num_trials, resources={"max_concurrent_trials": num_slots})
     path = Path("noop.yaml")
@@ -129,7 +129,7 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
 
 def _seconds_of(*command: str) -> float:
     started = time.monotonic()
-    run_python(["-m", "orchestrator.cli", *command])
+    run_python(["-m", "orchestrator.cli.main", *command])
     return time.monotonic() - started
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from orchestrator.placement import DRIVER_RESOURCE
+from orchestrator.trials.placement import DRIVER_RESOURCE
 
 # A raylet ends with its agents, and waits until they have told their ports.
 _RAYLET_ALONE = """#!/bin/bash

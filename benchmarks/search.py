@@ -6,7 +6,7 @@ Curves of the published kind, a quadratic in w_p = PLW^0.30103 on the logit scal
 
 with normal noise on the score (Source: the fit for short completions in arXiv 2401.13586). Every
 search has the same trials, four at a time, which end in a random order; trial i of a seed has the
-same noise under every search. One rule (`orchestrator.search_top`) makes the final recommendation
+same noise under every search. One rule (`orchestrator.search.top`) makes the final recommendation
 of all of them. Regret is the noise-free score at the best w_p minus that at the recommended one.
 
 The grid is the published one of ten points, and two of them again to have as many trials. Two
@@ -33,10 +33,10 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 
 from benchmarks.program import Options, command_line, say, wide_console
-from orchestrator.search import Observation, Point, make_search
-from orchestrator.search_config import SearchConfig
-from orchestrator.search_top import Array, search_top
-from orchestrator.setting_fields import PLW
+from orchestrator.search.points import Observation, Point, make_search
+from orchestrator.search.top import Array, search_top
+from orchestrator.spec.search_config import SearchConfig
+from orchestrator.spec.setting_fields import PLW
 from orchestrator.transform import w_p
 
 Method = Literal["random", "tpe", "gp"]

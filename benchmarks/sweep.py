@@ -52,7 +52,7 @@ def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
     path = folder / "overhead.yaml"
     with path.open("w") as file:
         YAML().dump(spec_of(arguments, arguments.trials), file)
-    run_python(["-m", "orchestrator.cli", "sweep", path.name], folder=folder)
+    run_python(["-m", "orchestrator.cli.main", "sweep", path.name], folder=folder)
     sweep = folder / "runs" / "overhead"
     trials = [
         sweep / "trials" / trial_id for trial_id in read_json(sweep / "sweep.json")["trial_ids"]
@@ -65,8 +65,8 @@ def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
 
 def ray_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
     """Seconds of each trial after the first, through Ray's documented pattern."""
-    from orchestrator.planner import trial_config
-    from orchestrator.spec import SweepSpec
+    from orchestrator.plan.planner import trial_config
+    from orchestrator.spec.sweep_spec import SweepSpec
 
     spec = SweepSpec.model_validate(spec_of(arguments, arguments.trials))
     settings = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before torch is imported anywhere: see orchestrator/cli.py for what spinning threads cost.
+# Before torch is imported anywhere: see orchestrator/cli/main.py for what spinning threads cost.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -11,7 +11,7 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 from tests.evals.benchmark_files import write_data_root
 from tests.evals.judge_endpoint import Endpoint, serving
 from tests.orchestrator.plw import plw

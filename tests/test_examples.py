@@ -7,8 +7,8 @@ import pytest
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
-from orchestrator.search_rules import grid_points
-from orchestrator.spec import load_spec
+from orchestrator.spec.search_rules import grid_points
+from orchestrator.spec.sweep_spec import load_spec
 from trainers.config import TrainConfig
 from trainers.config_file import load_config
 

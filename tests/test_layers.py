@@ -1,11 +1,21 @@
 """What each package may import, seen from a fresh process, and what `plw --help` must not."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 HEAVY = {"torch", "transformers", "deepspeed", "ray", "mlflow", "datasets", "matplotlib", "scipy"}
+ROOT = Path(__file__).parents[1]
+# Each may import those before it; the modules beside the packages come first.
+ORDER = (
+    *("spec", "record", "statistics", "search", "plan"),
+    *("analysis", "report", "tracking", "watching", "trials"),
+    *("data", "final", "cluster", "cli"),
+)
 
 
 def imported_by(*modules: str) -> set[str]:
@@ -27,14 +37,37 @@ def test_evals_need_neither_deepspeed_nor_ray_nor_mlflow() -> None:
     assert loaded & {"ray", "mlflow", "deepspeed", "orchestrator"} == set()
 
 
-@pytest.mark.parametrize("module", ["orchestrator.cli", "trainers.results", "evals.scores"])
+@pytest.mark.parametrize("module", ["orchestrator.cli.main", "trainers.results", "evals.scores"])
 def test_the_command_line_starts_without_heavy_imports(module: str) -> None:
     assert imported_by(module) & HEAVY == set()
 
 
 @pytest.mark.parametrize(
-    "module", ["record", "report", "screen", "lookup", "watch", "logs", "stop", "sync"]
+    "module",
+    [
+        *("record.folder", "report.pages", "tracking.sync", "cli.screen"),
+        *("watching.lookup", "watching.watch", "watching.logs", "watching.stop"),
+    ],
 )
 def test_reading_a_sweep_needs_no_torch(module: str) -> None:
     loaded = imported_by(f"orchestrator.{module}")
     assert loaded & {"torch", "ray", "deepspeed", "mlflow"} == set()
+
+
+def imports_between_packages() -> Iterator[tuple[str, str, str]]:
+    """(file, package, imported package) of the orchestrator, "" for modules beside packages."""
+    root = ROOT / "orchestrator"
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("orchestrator."):
+                imported = str(node.module).split(".")[1]
+                is_package = (root / imported).is_dir()
+                here = path.relative_to(root).parent.name
+                yield str(path.relative_to(ROOT)), here, imported if is_package else ""
+
+
+def test_the_orchestrators_packages_depend_on_each_other_one_way() -> None:
+    found = list(imports_between_packages())
+    assert {package for _, package, _ in found} | {""} == {"", *ORDER}
+    place = {name: index for index, name in enumerate(("", *ORDER))}
+    assert [one for one in found if place[one[1]] < place[one[2]]] == []

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from evals.scores import Score, ScoreCard
-from orchestrator.aggregates import in_points
-from orchestrator.bases import base_labels
 from orchestrator.plain import flatten
-from orchestrator.record import SweepRecord, TrialRecord
-from orchestrator.setting_fields import CADENCE
+from orchestrator.record.bases import base_labels
+from orchestrator.record.folder import SweepRecord, TrialRecord
+from orchestrator.spec.setting_fields import CADENCE
+from orchestrator.statistics.aggregates import in_points
 from orchestrator.statistics.table import ScoreRow
 
 HELDOUT_LOSS = "heldout_completion_loss"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 PROGRAM = """
 import sys, ray
-from orchestrator.ray_cluster import ray_cluster
+from orchestrator.trials.ray_cluster import ray_cluster
 with ray_cluster(None, num_cpus=int(sys.argv[1])):
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()

@@ -15,8 +15,8 @@ import requests
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from orchestrator.record import SweepFolder
-from orchestrator.report import write_report
+from orchestrator.record.folder import SweepFolder
+from orchestrator.report.pages import write_report
 from tests.e2e.plw import poll
 from tests.orchestrator.plw import plw
 from tests.orchestrator.sweeps import write_hill

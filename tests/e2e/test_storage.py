@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec import load_spec
-from orchestrator.sweep import check
+from orchestrator.spec.sweep_spec import load_spec
+from orchestrator.trials.sweep import check
 from tests.e2e.plw import Workplace, make_workplace
 from tests.object_stores import BUCKET, S3Server, s3_server
 

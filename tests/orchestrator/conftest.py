@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.record import SweepFolder
+from orchestrator.record.folder import SweepFolder
 from tests.orchestrator.sweeps import write_demo
 
 OPEN_AND_FINISH = """
 import sys
 from pathlib import Path
-from orchestrator.record import SweepFolder
-from orchestrator.tracking import Tracker
+from orchestrator.record.folder import SweepFolder
+from orchestrator.tracking.tracker import Tracker
 tracker = Tracker.open(SweepFolder(Path(sys.argv[1])), uri=sys.argv[2], experiment="first")
 assert tracker.finish("FINISHED")
 """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from orchestrator.record import State, SweepFolder
+from orchestrator.record.folder import State, SweepFolder
 from tests.orchestrator.sweeps import DEMO, UNTUNED, card, trial, write_metrics, write_sweep
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 
 
 def plw(*arguments: object) -> Result:

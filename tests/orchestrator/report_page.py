@@ -3,8 +3,8 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from orchestrator.record import SweepFolder
-from orchestrator.report import write_report
+from orchestrator.record.folder import SweepFolder
+from orchestrator.report.pages import write_report
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 

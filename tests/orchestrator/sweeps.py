@@ -9,9 +9,9 @@ from typing import Any
 
 from evals.config import Group
 from evals.scores import Score, ScoreCard
-from orchestrator.bases import BaseRecord
-from orchestrator.record import State, SweepFolder, SweepRecord, TrialRecord
-from orchestrator.setting_fields import with_values
+from orchestrator.record.bases import BaseRecord
+from orchestrator.record.folder import State, SweepFolder, SweepRecord, TrialRecord
+from orchestrator.spec.setting_fields import with_values
 from orchestrator.transform import w_p
 from trainers.config import TrainConfig
 from trainers.files import write_json, write_text

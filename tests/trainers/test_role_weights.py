@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from orchestrator.planner import trial_config
-from orchestrator.spec import load_spec
+from orchestrator.plan.planner import trial_config
+from orchestrator.spec.sweep_spec import load_spec
 from tests.trainers.gradients import tiny_model
 from tests.worlds import run_in_world
 from trainers.config import (

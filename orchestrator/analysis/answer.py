@@ -1,0 +1,184 @@
+"""What a sweep found: from its records to a table of scores, the answer to it, and what is shown.
+
+Pure functions from the records and score cards on disk to findings that dump to JSON. Nothing
+here draws, writes or trains; what the scores say about PLW is for `orchestrator.statistics` alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from evals.config import Group
+from evals.scores import ScoreCard
+from orchestrator.analysis.costs import cost_of
+from orchestrator.analysis.findings import Findings, Panel, TrialCounts
+from orchestrator.analysis.observed import other_settings
+from orchestrator.analysis.panels import answer_panels, benchmark_panels, mechanism_panels
+from orchestrator.analysis.regularisers import compare_regularisers
+from orchestrator.record.bases import BaseRecord, base_labels
+from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
+from orchestrator.statistics.aggregates import in_points
+from orchestrator.statistics.from_records import benchmark_rows, loss_rows, untuned_rows
+from orchestrator.statistics.table import ScoreRow
+from orchestrator.statistics.verdicts import Answer, answer
+
+GROUPS: tuple[Group, ...] = get_args(Group)
+# A hundredth of a nat is 1% of perplexity.
+LOSS_MARGIN_NATS = 0.01
+LOSS_UNIT = "nats per token"
+
+
+def read_findings(folder: SweepFolder) -> Findings:
+    """The findings of the sweep in `folder`, finished or not."""
+    trials = folder.read_trials()
+    sweep = folder.read_sweep()
+    cards = {trial.id: folder.read_scores(trial.id) for trial in trials}
+    untuned = {base.key: folder.read_base_scores(base.key) for base in sweep.bases}
+    return analyse(
+        sweep,
+        trials,
+        {trial_id: card for trial_id, card in cards.items() if card is not None},
+        {key: card for key, card in untuned.items() if card is not None},
+    )
+
+
+def analyse(
+    sweep: SweepRecord,
+    trials: Sequence[TrialRecord],
+    cards: Mapping[str, ScoreCard],
+    untuned: Mapping[str, ScoreCard],
+) -> Findings:
+    """The findings from trials that are done and have a card; the others are only counted.
+
+    Args:
+        untuned: the scores of the untuned models, by the keys of their bases.
+    """
+    scored = [trial for trial in trials if trial.state == "done" and trial.id in cards]
+    shares = benchmark_rows(sweep, scored, cards)
+    losses = loss_rows(sweep, scored, cards)
+    scores_answer = answer(shares) if shares else None
+    loss_answer = _loss_answer(losses)
+    labels = base_labels(sweep.bases)
+    told = {
+        base.key: _told_by_base(base, scored) if labels[base.key] else () for base in sweep.bases
+    }
+    panels = _panels(sweep, scored, untuned, (scores_answer, shares), (loss_answer, losses), told)
+    mechanism, not_recorded = mechanism_panels(scored, cards, labels, told)
+    present = {row.group for row in shares}
+    return Findings(
+        sweep=sweep.name,
+        scores=scores_answer,
+        losses=loss_answer,
+        panels=[*panels, *mechanism],
+        plws=sorted({trial.prompt_loss_weight for trial in scored}),
+        varied=_varied(scored, told),
+        regularisers=compare_regularisers(panels[0], labels) if panels else [],
+        not_recorded=not_recorded if scored else [],
+        unused_scores=_unused(scored, cards),
+        cost=cost_of(sweep, trials),
+        groups_not_measured=[group for group in GROUPS if group not in present],
+        trials=_counts(sweep, trials, scored),
+        generation_ratio=_generation_ratio(sweep.bases),
+        normalizations=sorted({str(trial.settings["loss"]["normalization"]) for trial in trials}),
+        single_seed=any(len(point.seeds) == 1 for panel in panels[:1] for point in panel.points),
+        is_demo=any(_is_demo(trial) for trial in trials),
+    )
+
+
+def _loss_answer(rows: Sequence[ScoreRow]) -> Answer | None:
+    if not rows:
+        return None
+    return answer(
+        rows, shares=False, higher_is_better=False, margin=LOSS_MARGIN_NATS, unit=LOSS_UNIT
+    )
+
+
+def _panels(
+    sweep: SweepRecord,
+    scored: Sequence[TrialRecord],
+    untuned: Mapping[str, ScoreCard],
+    shares: tuple[Answer | None, Sequence[ScoreRow]],
+    losses: tuple[Answer | None, Sequence[ScoreRow]],
+    told: Mapping[str, Sequence[str]],
+) -> list[Panel]:
+    """Overall, the groups, the held-out loss, then benchmarks of groups that have several."""
+    by_id = {trial.id: trial for trial in scored}
+    key = sweep.bases[0].key if len(sweep.bases) == 1 else None
+    card = untuned.get(key) if key is not None else None
+    panels: list[Panel] = []
+    for (found, rows), is_loss in ((shares, False), (losses, True)):
+        if found is not None:
+            reference = untuned_rows(key or "", card, losses=is_loss) if card else None
+            panels += answer_panels(found, rows, by_id, reference, told)
+    reference = untuned_rows(key or "", card, losses=False) if card else None
+    return [*panels, *benchmark_panels(shares[1], by_id, reference, told)]
+
+
+def _counts(
+    sweep: SweepRecord, trials: Sequence[TrialRecord], scored: Sequence[TrialRecord]
+) -> TrialCounts:
+    done = sum(trial.state == "done" for trial in trials)
+    failed = sum(trial.state == "failed" for trial in trials)
+    stopped = sum(trial.state == "stopped" for trial in trials)
+    planned = len(sweep.trial_ids)
+    return TrialCounts(
+        planned=planned,
+        done=done,
+        failed=failed,
+        stopped=stopped,
+        unfinished=planned - done - failed - stopped,
+        scored=len(scored),
+    )
+
+
+def _told_by_base(base: BaseRecord, trials: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """The searched settings of model and data that are the same in all trials of a base."""
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        if trial.base == base.key:
+            for key, value in trial.searched.items():
+                values.setdefault(key, set()).add(str(value))
+    return tuple(
+        key
+        for key, found in values.items()
+        if len(found) == 1 and key.startswith(("model.", "data."))
+    )
+
+
+def _varied(trials: Sequence[TrialRecord], told: Mapping[str, Sequence[str]]) -> list[str]:
+    """The searched settings, beside PLW and seed, that have several values in a base."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for trial in trials:
+        for key, value in other_settings(trial, told.get(trial.base, ())).items():
+            values.setdefault((trial.base, key), set()).add(str(value))
+    return sorted({key for (_, key), found in values.items() if len(found) > 1})
+
+
+def _unused(trials: Sequence[TrialRecord], cards: Mapping[str, ScoreCard]) -> list[str]:
+    """The benchmarks whose unit has no known ends, such as perplexity, with that unit."""
+    return sorted(
+        {
+            f"{score.name} ({score.unit})"
+            for trial in trials
+            for score in cards[trial.id].scores
+            if score.group is not None and in_points(score) is None
+        }
+    )
+
+
+def _generation_ratio(bases: Sequence[BaseRecord]) -> float | None:
+    """R_g of the training data; None where trials have different ones."""
+    ratios = {generation_ratio(data) for base in bases for data in base.data}
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+def generation_ratio(data: Mapping[str, Any]) -> float | None:
+    """R_g of training data as a base records it: mean completion over mean prompt length."""
+    ratio = data.get("stats", data).get("generation_ratio")
+    if isinstance(ratio, Mapping):
+        ratio = ratio.get("of_means")
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
+def _is_demo(trial: TrialRecord) -> bool:
+    sections = (trial.settings.get(name) or {} for name in ("model", "data"))
+    return any(str(section.get("path", "")).startswith("demo:") for section in sections)

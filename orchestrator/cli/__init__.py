@@ -1,0 +1,1 @@
+"""`plw`: its commands, and what they print."""

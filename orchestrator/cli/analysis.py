@@ -1,0 +1,165 @@
+"""`plw report` and `plw power`: what scores say, and how many trials it takes to say it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import json_option
+from orchestrator.cli.submit import on_cluster
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--scores",
+    "scores_path",
+    type=click.Path(path_type=Path),
+    help="A CSV file of scores from anywhere (columns: benchmark, plw, score; also group, seed, "
+    "trial, model, data_set, standard_error, num_items, learning_rate), instead of FOLDER.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="With --scores: points that are no effect worth having.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="With --scores: write Markdown here."
+)
+@json_option
+def report(
+    folder: Path | None,
+    scores_path: Path | None,
+    margin: float,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the report of the sweep in FOLDER, or of --scores: which PLW, and how sure."""
+    if (folder is None) == (scores_path is None):
+        raise click.UsageError("give either the FOLDER of a sweep or --scores FILE.csv")
+    if scores_path is not None:
+        _report_scores(scores_path, margin, output, as_json=as_json)
+        return
+    assert folder is not None
+    from orchestrator.report.pages import report_json, write_report
+    from orchestrator.watching.lookup import open_sweep
+
+    opened = open_sweep(folder)
+    if as_json:
+        click.echo(json.dumps(report_json(opened), indent=2))
+        return
+    write_report(opened)
+    click.echo(f"wrote {opened.report_md} and {opened.report_html}")
+
+
+def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: bool) -> None:
+    from orchestrator.statistics.paper_model import fit_paper_model
+    from orchestrator.statistics.table import read_scores
+    from orchestrator.statistics.telling import answer_markdown
+    from orchestrator.statistics.verdicts import answer
+    from trainers.files import write_text
+
+    rows = read_scores(path)
+    found = answer(rows, margin=margin)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    is_curved = len({row.plw for row in rows}) > 2
+    text = answer_markdown(found, fit_paper_model(rows) if is_curved else None)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_text(output, text)
+    click.echo(f"wrote {output}")
+
+
+@click.command()
+@click.option(
+    "--effect",
+    type=float,
+    required=True,
+    help="Points between the best and the worst weight that are to be seen.",
+)
+@click.option(
+    "--trial-sd",
+    type=float,
+    required=True,
+    help="Standard deviation of a score over seeds at one weight, in points.",
+)
+@click.option(
+    "--item-sd",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="The same over draws of items, as far as trials are scored on different ones.",
+)
+@click.option(
+    "--plws",
+    default="0,0.01,0.05,0.1,0.25,1",
+    show_default=True,
+    metavar="W,W,...",
+    help="Weights to try.",
+)
+@click.option("--best-plw", type=float, help="Where the top may be; default: the published 0.242.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Of each weight; default: what it takes.")
+@click.option("--power", "target", type=float, default=0.8, show_default=True)
+@click.option(
+    "--claims",
+    "num_claims",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Groups, with the overall one, that are looked at.",
+)
+@json_option
+def power(
+    effect: float,
+    trial_sd: float,
+    item_sd: float,
+    plws: str,
+    best_plw: float | None,
+    seeds: int | None,
+    target: float,
+    num_claims: int,
+    as_json: bool,
+) -> None:
+    """How many seeds and trials it takes to see an effect of PLW."""
+    from orchestrator.statistics.power import power_of, seeds_needed
+
+    given = {"effect": effect, "trial_sd": trial_sd, "item_sd": item_sd, "best_plw": best_plw}
+    weights = _weights(plws)
+    if seeds is None:
+        found = seeds_needed(plws=weights, target=target, num_claims=num_claims, **given)  # type: ignore[arg-type]
+    else:
+        found = power_of(plws=weights, seeds=seeds, num_claims=num_claims, **given)  # type: ignore[arg-type]
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    plural = "" if found.seeds == 1 else "s"
+    click.echo(
+        f"{found.seeds} seed{plural} of {len(weights)} weights, {found.num_trials} trials: an "
+        f"effect of {effect:g} points is seen in {found.power:.0%} of studies"
+    )
+    click.echo(
+        f"the best PLW would be known to about {found.plw_low:.2g} to {found.plw_high:.2g} (95%)"
+    )
+
+
+def _weights(text: str) -> list[float]:
+    from trainers.errors import InputError, Problem
+
+    try:
+        return sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        problem = Problem(
+            message=f"weights must be numbers with commas between, got {text!r}",
+            where="--plws",
+            fix="write them such as 0,0.01,0.1,1",
+        )
+        raise InputError(problem) from None
+
+
+COMMANDS: tuple[click.Command, ...] = (on_cluster(report), power)

@@ -1,0 +1,1 @@
+"""From a sweep's answer to a model: here, or with another framework."""

@@ -1,0 +1,152 @@
+"""What earlier runs tell a search at run time: the points that are done, and those to go on with.
+
+A trial is taken for one of this spec's only if the spec, with its searched values, plans a trial of
+the same identity: same settings, same data, same model.
+"""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan.planner import Planner, TrialPlan
+from orchestrator.record.folder import SweepFolder, TrialRecord, check_records
+from orchestrator.search.points import Observation, point_key
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.statistics.aggregates import with_aggregates
+from trainers.errors import InputError, Problem
+
+
+@dataclass
+class History:
+    """`known` are points that came out, here or in other sweeps; `unfinished` go on first.
+
+    `trials` are those of this sweep's own points, done or not, and `num_own` counts its points
+    that are done.
+    """
+
+    known: list[Observation] = field(default_factory=list)
+    unfinished: list[dict[str, Any]] = field(default_factory=list)
+    trials: list[TrialPlan] = field(default_factory=list)
+    num_own: int = 0
+
+
+def read_history(spec: SweepSpec, planner: Planner) -> History:
+    """What the sweep's own folder and those in `search.learn_from` hold of the spec's points.
+
+    Raises:
+        InputError: a folder in `search.learn_from` holds no sweep, or a damaged one.
+    """
+    history = History()
+    own = SweepFolder(spec.folder)
+    seen = set()
+    for searched, records in _points(spec, planner, own):
+        plans = plan_point(spec, planner, searched)
+        history.trials += plans
+        seen.add(point_key(searched))
+        observation = observe(own, searched, records, spec.search.objectives)
+        is_complete = len(records) == len(plans) and all(p.state == "done" for p in plans)
+        is_stopped = observation.state == "stopped" and spec.search.early_stopping is not None
+        if is_complete or is_stopped:
+            history.known.append(observation)
+            history.num_own += 1
+        else:
+            history.unfinished.append(searched)
+    for other in _other_folders(spec):
+        for searched, records in _points(spec, planner, other):
+            # Scores of other measures, items or lengths do not compare.
+            alike = [r for r in records if planner.is_scored_alike(other.read_scores(r.id), r)]
+            observation = observe(other, searched, alike, spec.search.objectives)
+            if observation.state == "done" and point_key(searched) not in seen:
+                history.known.append(observation)
+                seen.add(point_key(searched))
+    return history
+
+
+def plan_point(spec: SweepSpec, planner: Planner, searched: Mapping[str, Any]) -> list[TrialPlan]:
+    """The trials of a point, one for each seed."""
+    return [planner.plan_trial({**searched, **repeat}) for repeat in repeats(spec)]
+
+
+def repeats(spec: SweepSpec) -> list[dict[str, Any]]:
+    """What each point is repeated with."""
+    seeds = spec.search.seeds
+    return [{}] if seeds is None else [{"seed": seed} for seed in seeds]
+
+
+def observe(
+    folder: SweepFolder,
+    searched: dict[str, Any],
+    records: Sequence[TrialRecord],
+    objectives: Sequence[str],
+) -> Observation:
+    """What the trials of one point, which differ in their seed, say of it: means over seeds."""
+    rows = []
+    for record in records:
+        card = folder.read_scores(record.id) if record.state == "done" else None
+        scores = with_aggregates(card, None).by_name() if card is not None else {}
+        if all(name in scores for name in objectives):
+            rows.append([scores[name].value for name in objectives])
+    if any(record.state == "stopped" for record in records):
+        return Observation(searched, "stopped", None)
+    if not rows:
+        return Observation(searched, "failed", None)
+    return Observation(
+        searched, "done", tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
+    )
+
+
+def _points(
+    spec: SweepSpec, planner: Planner, folder: SweepFolder
+) -> Iterator[tuple[dict[str, Any], list[TrialRecord]]]:
+    """The points of a folder that are the spec's too, with their trials."""
+    if not folder.sweep_json.exists():
+        return
+    groups: dict[str, tuple[dict[str, Any], list[TrialRecord]]] = {}
+    for record in folder.read_trials():
+        searched = _searched(spec, record)
+        if searched is None or record.state == "pending":
+            continue
+        repeat = {} if spec.search.seeds is None else {"seed": record.settings["seed"]}
+        try:
+            is_ours = planner.plan_trial({**searched, **repeat}).id == record.id
+        except InputError:
+            is_ours = False
+        if is_ours and (spec.search.seeds is None or repeat["seed"] in spec.search.seeds):
+            groups.setdefault(point_key(searched), (searched, []))[1].append(record)
+    yield from groups.values()
+
+
+def _searched(spec: SweepSpec, record: TrialRecord) -> dict[str, Any] | None:
+    """The values that a trial has where this spec searches; None where it has no such setting."""
+    found: dict[str, Any] = {}
+    for dotted in spec.search.space:
+        if dotted in record.searched:
+            found[dotted] = record.searched[dotted]
+            continue
+        value: Any = record.settings
+        for key in dotted.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                return None
+            value = value[key]
+        found[dotted] = value
+    return found
+
+
+def _other_folders(spec: SweepSpec) -> list[SweepFolder]:
+    folders = [SweepFolder(Path(path).expanduser()) for path in spec.search.learn_from]
+    problems = [
+        Problem(
+            message=f"there is no sweep in {folder.root}",
+            where="search.learn_from",
+            fix="give the folders of other sweeps, each with a sweep.json",
+        )
+        for folder in folders
+        if not folder.sweep_json.exists()
+    ]
+    if problems:
+        raise InputError(problems)
+    for folder in folders:
+        check_records(folder)
+    return folders

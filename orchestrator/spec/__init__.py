@@ -1,0 +1,1 @@
+"""Sweep specs: what they may say, checked before anything starts."""

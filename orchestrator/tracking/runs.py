@@ -1,0 +1,119 @@
+"""Find a sweep's runs in MLflow again, or make them, and see what they have."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from orchestrator.plain import redact
+from orchestrator.record.folder import SweepFolder, TrackingRecord
+from orchestrator.tracking.files import RunState, milliseconds
+from orchestrator.tracking.uri import artifact_root, is_web
+from trainers.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    # Types only: at run time orchestrator.tracking.client alone imports mlflow.
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+def open_runs(
+    client: "MlflowClient", folder: SweepFolder, uri: str, experiment: str
+) -> TrackingRecord:
+    """The experiment, the parent run, running, and the trials' runs that MLflow has of this sweep.
+
+    Runs that the record does not know are found by their tags, and those that MLflow does not
+    have are forgotten: neither a kill between the creation of a run and its record nor a deleted
+    database may make a second run or lose one.
+
+    Raises:
+        InputError: the experiment was deleted in MLflow.
+    """
+    sweep = folder.read_sweep()
+    sweep_id = sha256(f"{sweep.name}\n{sweep.created_at}".encode()).hexdigest()[:16]
+    experiment_id = _experiment_id(client, folder, uri, experiment)
+    known = folder.read_tracking()
+    same_place = known and (known.uri, known.experiment_id) == (redact(uri), experiment_id)
+    wanted = [f"attributes.run_id = '{known.parent_run_id}'"] if known and same_place else []
+    wanted.append(f"tags.`plw.sweep_id` = '{sweep_id}'")
+    found = (next(_active_runs(client, experiment_id, condition), None) for condition in wanted)
+    parent = next((run for run in found if run is not None), None)
+    if parent is None:
+        commit = redact(str(sweep.environment.get("commit") or ""))
+        parent = client.create_run(
+            experiment_id,
+            start_time=milliseconds(sweep.created_at),
+            run_name=sweep.name,
+            tags={
+                "plw.sweep_id": sweep_id,
+                "mlflow.source.name": "plw sweep",
+                **({"mlflow.source.git.commit": commit} if commit else {}),
+            },
+        )
+    elif parent.info.status != "RUNNING":
+        client.update_run(parent.info.run_id, status="RUNNING")
+    parent_id = str(parent.info.run_id)
+    children = _active_runs(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent_id}'")
+    return TrackingRecord(
+        uri=redact(uri),
+        experiment=experiment,
+        experiment_id=experiment_id,
+        parent_run_id=parent_id,
+        # Of two runs of one trial, which only two sweeps at once could make, the older one.
+        trial_run_ids={
+            run.data.tags["plw.trial_id"]: str(run.info.run_id)
+            for run in children
+            if "plw.trial_id" in run.data.tags
+        },
+    )
+
+
+def _experiment_id(client: "MlflowClient", folder: SweepFolder, uri: str, experiment: str) -> str:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        # Without a place of ours, MLflow puts a local store's artifacts under the working folder.
+        root = artifact_root(uri) or folder.root.resolve().parent / "mlartifacts"
+        location = None if is_web(uri) else root.as_uri()
+        return str(client.create_experiment(experiment, artifact_location=location))
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            Problem(
+                message=f"the MLflow experiment {experiment!r} was deleted",
+                where="tracking.experiment",
+                fix="restore it in MLflow or name another experiment",
+            )
+        )
+    return str(found.experiment_id)
+
+
+def _active_runs(client: "MlflowClient", experiment_id: str, condition: str) -> Iterator["Run"]:
+    """The runs that meet `condition` and were not deleted, the newest first."""
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string=condition,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def verified(client: "MlflowClient", state: RunState) -> RunState:
+    """The state as far as MLflow bears it out: what it may lack is to be posted again."""
+    there = set(_artifacts(client, state.run_id))
+    return RunState(
+        trial_id=state.trial_id,
+        run_id=state.run_id,
+        files={name: digest for name, digest in state.files.items() if name in there},
+    )
+
+
+def _artifacts(client: "MlflowClient", run_id: str, folder: str | None = None) -> Iterator[str]:
+    for entry in client.list_artifacts(run_id, folder):
+        if entry.is_dir:
+            yield from _artifacts(client, run_id, entry.path)
+        else:
+            yield str(entry.path)

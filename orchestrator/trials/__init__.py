@@ -1,0 +1,1 @@
+"""Runs trials on Ray: which one next, on what, and their jobs on warm ranks."""

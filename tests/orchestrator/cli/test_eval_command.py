@@ -1,0 +1,151 @@
+"""`plw eval` on benchmarks: options, the template it takes, what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator.cli.main import main
+from tests.evals.benchmark_files import write_data_root, write_lines
+from tests.orchestrator.plw import refused
+from tests.tiny_model import save_tiny_model
+from tests.trainers.runs import write_data
+from trainers.config import DataConfig
+from trainers.trained_as import write_trained_as
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data_root(tmp_path_factory.mktemp("data"), num_items=3)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "model")
+
+
+def _eval(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["eval", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-size", "0"), "must be auto or a whole number from 1 on, got 0"),
+        (("--limit", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(main, ["eval", "m", "--tasks", "piqa", "-o", "out", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_without_anything_to_score_on_it_says_what_to_give(tmp_path: Path) -> None:
+    output = refused("eval", str(tmp_path), "-o", str(tmp_path / "out"))
+    assert "nothing to score on; give --tasks or --data, or a sweep spec as --config" in output
+
+
+def test_ones_own_benchmarks_need_no_sweep_spec(model: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "capitals.jsonl", [{"prompt": "Capital of Italy?", "target": "Rome"}])
+    own = {"name": "capitals", "path": str(tmp_path / "capitals.jsonl"), "kind": "exact_match"}
+    config = tmp_path / "own.yaml"
+    config.write_text(json.dumps({"evals": {"benchmarks": [own]}}))
+    result = _eval(model, "--config", config, "-o", tmp_path / "out", "--json")
+    assert [s["name"] for s in json.loads(result.stdout)["scores"]] == ["capitals.exact_match"]
+
+
+def test_an_opponent_leaves_pandalms_other_settings_as_they_are(
+    model: Path, tmp_path: Path
+) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"instruction": "Sing."}])
+    pandalm = {"prompts": str(prompts), "max_new_tokens": 3}
+    judge = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": None}
+    (tmp_path / "own.yaml").write_text(json.dumps({"evals": {"pandalm": pandalm, "judge": judge}}))
+    # Against itself nothing is asked.
+    arguments = ("--config", tmp_path / "own.yaml", "--opponent", model, "-o", tmp_path / "out")
+    result = _eval(model, *arguments, "--json")
+    assert json.loads(result.stdout)["signature"]["measures"]["pandalm"]["max_new_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("evals", "message"),
+    [
+        ("{limt: 4}", "own.yaml:1: unknown key evals.limt; did you mean limit?"),
+        ("{heldout: {examples: 4}}", "the measures on held-out examples have no examples; give"),
+    ],
+)
+def test_a_file_of_evals_alone_is_checked_like_a_spec(
+    model: Path, tmp_path: Path, evals: str, message: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"evals: {evals}\n")
+    arguments = ("--config", str(tmp_path / "own.yaml"), "-o", str(tmp_path / "out"))
+    assert message in refused("eval", str(model), *arguments)
+
+
+def test_missing_files_are_named(model: Path, tmp_path: Path) -> None:
+    output = refused(
+        *("eval", str(model), "--tasks", "piqa", "--data-root", str(tmp_path)),
+        *("-o", str(tmp_path / "out")),
+    )
+    assert (
+        f"piqa needs piqa/validation.jsonl below evals.data_root, and {tmp_path} does not have it"
+        in output
+    )
+
+
+def test_the_checkpoints_template_must_be_known_where_it_is_asked_for(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    output = refused(
+        *("eval", str(model), "--tasks", "piqa", "--data-root", str(data_root)),
+        *("--task-template", "checkpoint", "-o", str(tmp_path / "out")),
+    )
+    assert "does not say in which template it was trained" in output
+
+
+def test_a_model_is_scored_in_the_template_it_was_trained_with(model: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "d.jsonl")
+    write_trained_as(model, DataConfig(path="d.jsonl", template="alpaca", max_length=400))
+    result = _eval(model, "--data", data, "-o", tmp_path / "out", "--json")
+    signature = json.loads(result.stdout)["signature"]
+    assert (signature["template"], signature["max_length"]) == ("alpaca", 400)
+    assert result.stderr == ""
+    other = _eval(model, "--data", data, "--template", "plain", "-o", tmp_path / "o", "--json")
+    assert json.loads(other.stdout)["signature"]["template"] == "plain"
+    assert other.stderr == ("note: the model was trained with template alpaca; scored with plain\n")
+
+
+def test_a_template_file_that_changed_since_training_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompt.jinja"
+    file.write_text("Q: {{ prompt }}\nA:")
+    write_trained_as(model, DataConfig(path="d.jsonl", template=str(file)))
+    file.write_text("Question: {{ prompt }}\nA:")
+    data = write_data(tmp_path / "d.jsonl")
+    output = refused("eval", str(model), "--data", str(data), "-o", str(tmp_path / "out"))
+    assert f"the template {file} that {model} was trained with has changed" in output
+
+
+@pytest.mark.slow
+def test_tasks_are_scored_resumed_and_scored_again(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        *(model, "--tasks", "piqa,wmt14-en-fr", "--data-root", data_root, "--limit", 2),
+        *("--batch-size", "auto", "--seed", 7, "-o", tmp_path / "out"),
+    )
+    first = _eval(*arguments)
+    assert first.exit_code == 0
+    assert "piqa.acc_norm" in first.stdout
+    assert "further: piqa.acc 0." in first.stdout
+    assert f"wrote {tmp_path / 'out' / 'scores.json'}" in first.stdout
+    again = _eval(*arguments, "--json")
+    assert again.stderr == "kept from an earlier run: piqa, wmt14-en-fr\n"
+    card = json.loads(again.stdout)
+    assert [score["num_items"] for score in card["scores"]] == [2, 2]
+    assert card["signature"]["seed"] == 7
+    rescored = _eval(tmp_path / "out", "--rescore", "--json")
+    assert json.loads(rescored.stdout)["scores"] == card["scores"]

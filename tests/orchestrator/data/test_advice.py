@@ -1,0 +1,122 @@
+"""What `plw data stats` says before a sweep, and the spec that it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.data.advice import Advice, advise
+from orchestrator.plan.sweep_plan import make_plan
+from orchestrator.spec.sweep_spec import load_spec
+from tests.orchestrator.plw import plw, plw_json, refused
+from tests.tiny_model import save_tiny_model
+from tests.trainers.tiny_tokenizer import tiny_tokenizer
+from trainers.config import DataConfig
+from trainers.data import encode_all
+from trainers.examples import Example, pair
+from trainers.stats import DataStats, data_stats
+
+# A token for each character, one more to end a completion, two for the template's blank line.
+SHORT = [pair(str(i), prompt="Q" * 20, completion="k" * 4) for i in range(4)]
+LONG = [pair(str(i), prompt="Q" * 8, completion="k" * 29) for i in range(4)]
+
+
+def stats_of(examples: list[Example]) -> DataStats:
+    config = DataConfig(path="data.jsonl", template="plain", max_length=100)
+    return data_stats(encode_all(examples, config, tiny_tokenizer()), config)
+
+
+def advice_for(examples: list[Example]) -> Advice:
+    return advise(stats_of(examples))
+
+
+def test_short_completions_are_predicted_to_be_best_at_242_thousandths() -> None:
+    advice = advice_for(SHORT)
+    assert advice.kind == "short"
+    assert advice.best_prompt_loss_weight == 0.242
+    assert advice.prompt_loss_weights == [0, 0.01, 0.1, 0.242, 0.5, 1]
+
+
+def test_long_completions_are_predicted_to_show_nothing() -> None:
+    advice = advice_for(LONG)
+    assert advice.kind == "long"
+    assert advice.best_prompt_loss_weight is None
+    assert advice.prompt_loss_weights == [0, 0.1, 1]
+    assert "no relation" in advice.prediction[0]
+
+
+def test_data_whose_definitions_of_the_ratio_disagree_is_between() -> None:
+    # 4 completion tokens over 5 with the template, over 3 without it.
+    advice = advice_for([pair("a", prompt="QQQ", completion="kkk")])
+    assert advice.kind == "between"
+    assert "some of its four definitions" in advice.prediction[0]
+    assert advice.best_prompt_loss_weight == 0.242
+
+
+def test_mixed_data_is_said_to_be_mixed() -> None:
+    # Four examples at 30 / 10, two at 5 / 22: long by each definition, a third of them short.
+    advice = advice_for([*LONG, *SHORT[:2]])
+    assert advice.kind == "long"
+    assert any("33% of the examples" in limit for limit in advice.limits)
+
+
+def test_the_share_of_completions_falls_with_the_weight() -> None:
+    # 5 completion tokens and 22 prompt tokens.
+    shares = {s.prompt_loss_weight: s.share for s in advice_for(SHORT).completion_shares}
+    assert shares[0] == 1
+    assert shares[0.5] == pytest.approx(5 / 16)
+    assert shares[1] == pytest.approx(5 / 27)
+
+
+def write_pairs(path: Path, count: int, *, completions: int | None = None) -> Path:
+    rows = [
+        {"prompt": f"What is {i} and {i}?", "completion": str(2 * (i % (completions or count)))}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("count", [2, 11, 60])
+@pytest.mark.parametrize("template", ["plain", "chat", "alpaca"])
+def test_the_written_spec_can_be_planned(tmp_path: Path, template: str, count: int) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", count)
+    spec = tmp_path / "try.yaml"
+    options = ("--model", model, "--template", template, "--max-length", 300)
+    output = plw("data", "stats", data, *options, "--spec", spec).output
+    assert output.endswith(f"wrote {spec}\nnext: plw plan {spec}\n")
+    loaded = load_spec(spec, [f"output_dir={tmp_path / 'runs'}"])
+    assert (loaded.data.template, loaded.data.max_length) == (template, 300)
+    plan = make_plan(loaded).plan
+    weights = {trial.searched["loss.prompt_loss_weight"] for trial in plan.trials}
+    assert weights == {0, 0.01, 0.1, 0.242, 0.5, 1}
+    assert len(plan.trials) == 18
+
+
+def test_a_spec_for_data_with_one_completion_leaves_out_multiple_choice(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", 20, completions=1)
+    spec = tmp_path / "try.yaml"
+    plw("data", "stats", data, "--model", model, "--template", "plain", "--spec", spec)
+    assert load_spec(spec).evals.multiple_choice is None
+
+
+def test_a_spec_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("mine")
+    output = refused("data", "stats", "d.jsonl", "--spec", spec)
+    assert output == (
+        f"error: {spec}: there is such a file already; give another name, or --force to replace it"
+    )
+    assert spec.read_text() == "mine"
+
+
+def test_json_has_stats_spread_and_advice(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", 10)
+    found = plw_json("data", "stats", data, "--model", model, "--template", "plain")
+    assert found["num_examples"] == 10
+    assert found["generation_ratio"]["spread"]["share_below_one"] == 1
+    assert found["advice"]["kind"] == "short"
+    assert found["spec"] is None

@@ -1,0 +1,194 @@
+"""What a plan takes to be done, and which trials are the same."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from evals.scores import ScoreCard
+from orchestrator.plan.sweep_plan import Prepared, make_plan
+from orchestrator.record.folder import SweepFolder
+from orchestrator.report.pages import write_report
+from orchestrator.spec.sweep_spec import load_spec
+from orchestrator.trials.run_trial import score
+from orchestrator.trials.sweep import prepare_folder
+from tests.evals.benchmark_files import write_data_root
+from tests.orchestrator.plw import plw
+from tests.tiny_model import save_tiny_model
+from tests.trainers.runs import write_data
+from trainers.errors import InputError
+from trainers.files import write_json
+
+
+def write_spec(folder: Path, **changes: Any) -> Path:
+    if not (folder / "model").exists():
+        save_tiny_model(folder / "model")
+        write_data(folder / "data.jsonl", 60)
+        (folder / "prompt.jinja").write_text("Q: {{ prompt }}\nA:")
+    spec = {
+        "model": {"path": str(folder / "model")},
+        "data": {
+            "path": str(folder / "data.jsonl"),
+            "template": str(folder / "prompt.jinja"),
+            "max_length": 64,
+            "heldout_examples": 20,
+        },
+        "schedule": {"steps": 3},
+        "search": {"space": {"loss.prompt_loss_weight": [0, 0.1]}},
+        "evals": {"heldout": {"examples": 8}, "multiple_choice": None, "short_generation": None,
+                  "long_generation": None},
+        "output_dir": str(folder / "runs"),
+        **changes,
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    with path.open("w") as file:
+        YAML().dump(spec, file)
+    return path
+
+
+def finish(prepared: Prepared, folder: SweepFolder) -> None:
+    """Write that all trials are done, and scores as the spec asks for."""
+    bases = {base.key: base for base in prepared.bases}
+    places = [(folder.base(key), key) for key in bases]
+    for trial in folder.read_trials():
+        folder.write_trial(trial.model_copy(update={"state": "done"}))
+        places.append((folder.trial(trial.id), trial.base))
+    for place, key in places:
+        card = ScoreCard(model_path="m", scores=[], signature=bases[key].scoring, seconds=1.0)
+        write_json(place / "scores.json", card.model_dump(mode="json"))
+
+
+def states(path: Path) -> list[str]:
+    return [trial.state for trial in make_plan(load_spec(path)).plan.trials]
+
+
+def ids(path: Path) -> list[str]:
+    return [trial.id for trial in make_plan(load_spec(path)).plan.trials]
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A spec whose trials are all done and scored."""
+    path = write_spec(tmp_path)
+    spec = load_spec(path)
+    prepared = make_plan(spec)
+    folder = SweepFolder(spec.folder)
+    prepare_folder(spec, prepared, path)
+    finish(prepared, folder)
+    return path
+
+
+def test_a_sweep_without_a_name_is_called_as_its_file(tmp_path: Path) -> None:
+    assert load_spec(write_spec(tmp_path)).name == "mine"
+
+
+def test_what_is_done_is_planned_as_done(finished: Path) -> None:
+    assert states(finished) == ["done", "done"]
+    assert make_plan(load_spec(finished)).plan.has_base_scores
+
+
+def test_other_measures_score_finished_trials_anew(finished: Path) -> None:
+    other = {"heldout": {"examples": 5}, "multiple_choice": None, "short_generation": None,
+             "long_generation": None}  # fmt: skip
+    path = write_spec(finished.parent, evals=other)
+    assert states(path) == ["scores", "scores"]
+
+
+def test_an_edited_template_file_makes_other_trials_and_scores(finished: Path) -> None:
+    before = ids(finished)
+    (finished.parent / "prompt.jinja").write_text("{{ prompt }} =>")
+    assert not set(before) & set(ids(finished))
+    assert states(finished) == ["pending", "pending"]
+    assert not make_plan(load_spec(finished)).plan.has_base_scores
+
+
+def test_a_moved_template_file_makes_the_same_trials(finished: Path) -> None:
+    before = ids(finished)
+    folder = finished.parent
+    shutil.move(folder / "prompt.jinja", folder / "moved.jinja")
+    content = YAML(typ="safe").load(finished.read_text())
+    content["data"]["template"] = str(folder / "moved.jinja")
+    assert ids(write_spec(folder, data=content["data"])) == before
+
+
+@pytest.mark.parametrize(
+    "dotted", ["log_every_steps", "log_heldout_every_steps", "checkpoint.every_steps"]
+)
+def test_what_does_not_change_a_result_cannot_be_searched(dotted: str, tmp_path: Path) -> None:
+    path = write_spec(tmp_path, search={"space": {dotted: [1, 2]}})
+    with pytest.raises(InputError, match=f"{dotted} cannot be searched: it does not change"):
+        load_spec(path)
+
+
+def test_a_value_of_another_type_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, search={"space": {"loss.prompt_loss_weight": [0, "0.1"]}})
+    with pytest.raises(InputError, match=r"mine.yaml:\d+: search.space.* valid number, got '0.1'"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "values"),
+    [
+        ("loss.normalization", ["weights", "tokens"]),
+        ("deepspeed.zero_stage", [1, 2]),
+        ("schedule.kind", ["cosine", "linear"]),
+        ("loss.role_weights.template", [0.0, 0.5]),
+        ("seed", [0, 1]),
+    ],
+)
+def test_any_other_setting_can_be_searched(dotted: str, values: list[Any], tmp_path: Path) -> None:
+    planned = make_plan(load_spec(write_spec(tmp_path, search={"space": {dotted: values}}))).plan
+    assert [trial.searched for trial in planned.trials] == [{dotted: value} for value in values]
+    assert len({trial.id for trial in planned.trials}) == 2
+    assert json.loads(planned.model_dump_json())["num_done"] == 0
+
+
+def test_a_damaged_record_is_named_before_anything_is_planned(finished: Path) -> None:
+    folder = SweepFolder(load_spec(finished).folder)
+    trial_id = ids(finished)[0]
+    (folder.trial(trial_id) / "trial.json").write_text("{")
+    with pytest.raises(InputError, match=f"{trial_id}/trial.json"):
+        make_plan(load_spec(finished))
+    folder.sweep_json.write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"sweep\.json"):
+        make_plan(load_spec(finished))
+
+
+def test_a_plan_says_where_models_are_scored(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, resources={"scorers": 0})
+    assert "\nscoring            by each trial's first worker\n" in plw("plan", path).output
+
+
+@pytest.mark.slow
+def test_a_sweep_on_benchmarks_alone_needs_no_held_out_examples(tmp_path: Path) -> None:
+    # lm-eval alone takes seconds to import.
+    path = write_spec(
+        tmp_path,
+        data={"path": str(tmp_path / "data.jsonl"), "template": "plain", "max_length": 64,
+              "heldout_examples": 0},
+        evals={**dict.fromkeys(("heldout", "multiple_choice", "short_generation",
+                                "long_generation")),
+               "tasks": ["piqa"], "limit": 2,
+               "data_root": str(write_data_root(tmp_path / "root", num_items=3))},
+    )  # fmt: skip
+    spec = load_spec(path)
+    prepared = make_plan(spec)
+    assert [trial.state for trial in prepared.plan.trials] == ["pending", "pending"]
+    prepare_folder(spec, prepared, path)
+    folder = SweepFolder(spec.folder)
+    evals, [base] = spec.evals.model_dump(mode="json"), prepared.bases
+    score(folder.root, "base", base.key, base.key, base.model_path, base.settings, evals, 1)
+    for trial in folder.read_trials():
+        settings = trial.settings
+        score(folder.root, "trial", trial.id, base.key, base.model_path, settings, evals, 1)
+        folder.write_trial(trial.model_copy(update={"state": "done"}))
+    again = make_plan(spec).plan
+    assert [trial.state for trial in again.trials] == ["done", "done"]
+    assert again.has_base_scores
+    assert not again.has_work
+    write_report(folder)
+    assert "piqa" in folder.report_md.read_text()
+    assert "2 of 2 done" in plw("status", folder.root).output

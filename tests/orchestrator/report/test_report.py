@@ -1,0 +1,399 @@
+import base64
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from orchestrator.record.folder import SweepFolder
+from orchestrator.report.pages import report_json, write_report
+from tests.orchestrator.report_page import Page, page_of
+from tests.orchestrator.sweeps import (
+    BASE,
+    DEMO,
+    OTHER_BASE,
+    UNTUNED,
+    card,
+    hill,
+    score,
+    sweep_record,
+    trial,
+    write_demo,
+    write_hill,
+    write_sweep,
+    write_two_models,
+)
+
+ACCURACY = "multiple_choice_accuracy"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    folder = write_demo(tmp_path_factory.mktemp("report") / "demo")
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo_page(demo: SweepFolder) -> Page:
+    return Page(demo.report_html)
+
+
+@pytest.fixture(scope="module")
+def hill_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(write_hill(tmp_path_factory.mktemp("report") / "hill"))
+
+
+def test_answer_comes_first_then_curves_groups_front_mechanism_trials_and_how_to_repeat(
+    hill_page: Page,
+) -> None:
+    assert hill_page.ids["headline"].startswith("Overall: best PLW is about 0.2")
+    assert hill_page.ids["headline"].endswith("corrected for having been chosen.")
+    assert hill_page.headings == [
+        "PLW sweep: demo",
+        "The answer, by group",
+        "Pareto front over the groups",
+        "Mechanism",
+        "Trials",
+        "Caveats",
+        "Cost",
+        "How to repeat",
+    ]
+    html = hill_page.html
+    places = [
+        html.index(f'id="{name}"') for name in ("headline", "plots", "verdicts", "front", "trials")
+    ]
+    assert places == sorted(places)
+
+
+def test_page_asks_the_network_for_nothing(demo_page: Page) -> None:
+    assert len(demo_page.images) == 5
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in demo_page.addresses)
+    assert "<script" not in demo_page.html
+    assert "url(" not in demo_page.html
+    assert "@import" not in demo_page.html
+
+
+def test_each_plot_is_a_readable_svg_and_says_its_values_in_its_alt_text(demo_page: Page) -> None:
+    for image in demo_page.images:
+        svg = base64.b64decode(image["src"].partition(",")[2])
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    # 75 with a standard error of 5 is 75 - 9.8 to 75 + 9.8.
+    assert demo_page.images[1]["alt"] == (
+        "Multiple choice over prompt loss weight. "
+        "PLW 0: 75.0, 95% interval 65.2 to 84.8; PLW 0.01: 78.0, 95% interval 68.2 to 87.8; "
+        "PLW 0.1: 77.0, 95% interval 67.2 to 86.8; PLW 1: 64.0, 95% interval 54.2 to 73.8; "
+        "untuned: 56.0, 95% interval 46.2 to 65.8."
+    )
+
+
+def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Page) -> None:
+    header, *rows = hill_page.tables["verdicts"]
+    assert header == ["Scores", "Verdict", "Gain (95%)", "p", "Trials", "Untuned model"]
+    assert [row[0] for row in rows] == [
+        "Overallin points",
+        "Multiple choicein points",
+        "Short generationin points",
+        "Long generationin points",
+        "Held-out completion lossin nats per token",
+    ]
+    assert all(row[1].startswith("best PLW is about 0.") for row in rows)
+    assert rows[1][3:] == [
+        "< 0.001",
+        "217 weights, 3 seeds each",
+        "56.0, 95% interval 46.2 to 65.8",
+    ]
+    assert hill_page.html.count('class="claims"') == 5
+    assert "next" not in hill_page.ids
+
+
+def test_what_cannot_be_said_is_not_claimed_and_five_runs_are_listed(demo_page: Page) -> None:
+    rows = demo_page.tables["verdicts"][1:]
+    assert rows[0][1].startswith("cannot say: 1 trial is left beside the curve to judge noise by")
+    assert demo_page.html.count('class="claims"') == 0
+    assert len([line for line in demo_page.ids["next"].split("\n") if line.startswith("PLW ")]) == 5
+
+
+def test_a_group_that_was_not_measured_and_a_missing_untuned_model_are_caveats(
+    tmp_path: Path,
+) -> None:
+    trials = [trial(plw) for plw in (0.0, 0.1, 1.0)]
+    cards = {t.id: card({ACCURACY: (0.6, 0.55, 0.65)}) for t in trials}
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    assert "front" not in page.tables
+    assert "Not measured: short generation, long generation." in page.ids["caveats"]
+    assert "The untuned model was not scored" in page.ids["caveats"]
+
+
+def test_the_front_over_the_groups_tells_each_weight(hill_page: Page) -> None:
+    header, *rows = hill_page.tables["front"]
+    assert header == [
+        "PLW",
+        "multiple choice",
+        "short generation",
+        "long generation",
+        "On the front",
+    ]
+    assert [row[0] for row in rows] == ["0", "0.01", "0.05", "0.1", "0.25", "0.5", "1"]
+    assert rows[0][1:] == ["+0.0", "+0.0", "+0.0", "no, sure (0% likely on it)"]
+    assert rows[4][4].startswith("yes")
+
+
+def test_the_mechanism_is_shown_where_trials_recorded_it(tmp_path: Path) -> None:
+    trials, cards = hill()
+    trials = [t.model_copy(update={"loss_rsd": 0.05 + t.prompt_loss_weight}) for t in trials]
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    header, *rows = page.tables["mechanism"]
+    assert header == ["PLW", "Loss stability (relative sd of the training loss)"]
+    assert rows[0] == ["0", "0.05"]
+    assert page.images[-1]["alt"].startswith("Loss stability over prompt loss weight. PLW 0: 0.05")
+    assert "Memorisation was not recorded: set evals.memorisation." in page.html
+
+
+def test_a_sweep_over_other_settings_has_a_fitting_report(tmp_path: Path) -> None:
+    trials = [trial(0.1, searched={"optimizer.learning_rate": rate}) for rate in (1e-5, 1e-4)]
+    cards = {t.id: card(DEMO[0.1]) for t in trials}
+    page = page_of(write_sweep(tmp_path / "s", trials, cards, card(UNTUNED)))
+    assert page.ids["headline"].startswith("PLW was 0.1 in every trial, so this sweep says nothing")
+    assert page.headings[1] == "Scores by setting"
+    assert "verdicts" not in page.tables
+    assert [row[:2] for row in page.tables["means"][1:]] == [
+        ["0.1", "optimizer.learning_rate 0.0001"],
+        ["0.1", "optimizer.learning_rate 1e-05"],
+    ]
+    assert "cannot say" not in page.html
+    assert "next" not in page.ids
+
+
+def test_regularisers_that_were_swept_are_compared(tmp_path: Path) -> None:
+    trials = [
+        trial(plw, searched={"model.dropout": dropout})
+        for plw in (0.0, 1.0)
+        for dropout in (0, 0.1)
+    ]
+    cards = {t.id: card(DEMO[0.1]) for t in trials}
+    rows = page_of(write_sweep(tmp_path / "s", trials, cards)).tables["regularisers"][1:]
+    assert [row[:3] + row[4:] for row in rows] == [
+        ["none", "0", "1", "-"],
+        ["none", "1", "1", "+0.0, no interval"],
+        ["dropout 0.1", "0", "1", "+0.0, no interval"],
+        ["dropout 0.1", "1", "1", "+0.0, no interval"],
+    ]
+
+
+def test_cost_is_told_in_gpu_hours_and_money(tmp_path: Path) -> None:
+    trials, cards = hill()
+    trials = [t.model_copy(update={"busy_seconds": 1800}) for t in trials]
+    spec = sweep_record([]).spec | {"resources": {"workers_per_trial": 2, "price_per_gpu_hour": 3}}
+    page = page_of(write_sweep(tmp_path / "s", trials, cards, spec=spec))
+    assert page.ids["cost"] == (
+        "Trials held their workers for 10.50 h, over all attempts. That is 21.00 GPU-hours. "
+        "At 3 for a GPU-hour they cost 63.00."
+    )
+
+
+def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> None:
+    header, *rows = demo_page.tables["trials"]
+    assert header == [
+        "PLW",
+        "Seed",
+        "State",
+        "Training completion loss",
+        "Training prompt loss",
+        "Multiple choice accuracy",
+        "Short generation exact match",
+        "Long generation chrF",
+        "Held-out completion loss",
+        "Held-out prompt loss",
+        "Aggregate relative",
+        "Tokens/s",
+        "Time",
+        "Trial",
+    ]
+    assert rows[2] == [
+        "0.1",
+        "0",
+        "done",
+        "1.950",
+        "2.750",
+        "0.77 (0.65 to 0.85)",
+        "0.28 (0.19 to 0.40)",
+        "29.8 (26.4 to 33.0)",
+        "2.104 (1.880 to 2.330)",
+        "2.650 (2.480 to 2.830)",
+        rows[2][10],
+        "1,234",
+        "3 min 53 s",
+        "01s0",
+    ]
+    # Log odds of 0.77 to 0.56 are 0.95, of 0.28 to none 3.93, of 29.8 to 12 points 1.10.
+    assert rows[2][10].startswith("1.99 (")
+    assert rows[-1][10] == "-"
+    assert rows[-1][:6] == ["untuned", "", "scored", "-", "-", "0.56 (0.44 to 0.68)"]
+
+
+def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path) -> None:
+    arc = score("multiple_choice_accuracy", (0.4, 0.3, 0.5)).model_copy(update={"name": "arc"})
+    scores = card({"multiple_choice_accuracy": (0.8, 0.7, 0.9)})
+    scores = scores.model_copy(update={"scores": [*scores.scores, arc]})
+    done = trial(0.0)
+    folder = write_sweep(tmp_path / "s", [done], {done.id: scores}, scores)
+    header, row, untuned = page_of(folder).tables["trials"]
+    place = header.index("Aggregate multiple choice")
+    # Errors of 5 points each: the mean's is 5 / sqrt(2).
+    assert row[place] == untuned[place] == "60.0 (53.1 to 66.9)"
+    assert row[header.index("Aggregate relative")].startswith("0.00 (-")
+    content = report_json(folder)
+    names = [one["name"] for one in content["trials"][0]["scores"]]
+    assert names[-2:] == ["aggregate_multiple_choice", "aggregate_relative"]
+    assert content["untuned"][BASE][-1]["name"] == "aggregate_multiple_choice"
+
+
+def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> None:
+    done = trial(0.0)
+    scores = card(DEMO[0.0])
+    counts = {"multiple_choice_accuracy": 16, "heldout_prompt_loss": 16, "long_generation_chrf": 0}
+    scores = scores.model_copy(
+        update={
+            "scores": [
+                s.model_copy(update={"num_overlapping": counts.get(s.name)}) for s in scores.scores
+            ]
+        }
+    )
+    page = page_of(write_sweep(tmp_path / "s", [done], {done.id: scores}))
+    assert (
+        "The training data holds 16 of 64 items of multiple_choice_accuracy (25%), by 13 words in "
+        "a row or as a whole: a model may know them by heart." in page.ids["caveats"]
+    )
+    clean = page_of(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
+    assert "The training data holds" not in clean.ids["caveats"]
+
+
+def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:
+    caveats = demo_page.ids["caveats"]
+    assert "SINGLE SEED: at least one setting was trained with one seed only." in caveats
+    assert "over items: another draw of items, not another training seed." in caveats
+    assert "Model: dequantised from a 4-bit file, already instruction-tuned." in caveats
+    assert "R_g (completion tokens over prompt tokens) is 0.0421" in caveats
+
+
+def test_how_to_repeat_has_command_spec_versions_and_fingerprints(demo_page: Page) -> None:
+    assert demo_page.ids["command"] == "plw sweep sweep.yaml"
+    assert "loss.prompt_loss_weight:\n    - 0\n    - 0.01" in demo_page.ids["spec"]
+    rows = [row for table in demo_page.tables.values() for row in table]
+    assert ["fingerprint", "0f1e2d3c"] in rows
+    assert ["fingerprint", "a1b2c3d4"] in rows
+    assert ["commit", "57793e2"] in rows
+    assert ["versions.torch", "2.9.0"] in rows
+    assert ["hardware.cpus", "2"] in rows
+    assert ["NVIDIA H200", "4"] in rows
+
+
+def test_failed_and_unfinished_trials_are_told_with_their_reason(tmp_path: Path) -> None:
+    done = trial(0.0)
+    failed = trial(0.1, state="failed", error="loss is nan <script>alert(1)</script> | step 3")
+    running = trial(1.0, state="training")
+    pending = trial(0.5, state="pending")
+    folder = write_sweep(
+        tmp_path / "s", [done, failed, running, pending], {done.id: card(DEMO[0.0])}, card(UNTUNED)
+    )
+    page = page_of(folder)
+    assert page.ids["headline"].endswith("Of 4 trials, 1 failed and 2 unfinished.")
+    assert page.ids["counts"].startswith("1 of 4 done, 1 failed, 2 unfinished.")
+    assert page.ids["failures"].split("\n")[1:3] == [
+        "PLW 0.1 (01s0)",
+        "loss is nan <script>alert(1)</script> | step 3",
+    ]
+    assert "<script" not in page.html
+    assert [row[2] for row in page.tables["trials"][1:]] == ["done", "failed", "training", "scored"]
+    assert page.tables["trials"][2][5:8] == ["-", "-", "-"]
+    assert "1 of 4 trials failed and 2 did not finish" in page.ids["caveats"]
+
+
+def test_sweep_without_any_score_says_so(tmp_path: Path) -> None:
+    page = page_of(write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}))
+    assert page.ids["headline"] == (
+        "No PLW can be recommended: no trial has scores yet. Of 1 trial, 1 unfinished."
+    )
+    assert page.images == []
+    assert "verdicts" not in page.tables
+    assert not (tmp_path / "s" / "plots").exists()
+
+
+def test_an_interrupted_sweep_does_not_say_that_its_measures_were_not_taken(
+    tmp_path: Path,
+) -> None:
+    folder = write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}, card(UNTUNED))
+    caveats = page_of(folder).ids["caveats"]
+    assert "No trial has been scored yet." in caveats
+    assert "Not measured" not in caveats
+
+
+def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
+    trials = [
+        trial(plw, seed=seed, searched={"optimizer.learning_rate": rate})
+        for plw in (0.0, 0.1)
+        for rate in (1e-5, 1e-4)
+        for seed in (0, 1)
+    ]
+    cards = {
+        t.id: card({ACCURACY: (0.5 + index / 100, 0.4, 0.7)}) for index, t in enumerate(trials)
+    }
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    assert page.tables["trials"][0][1] == "Other settings"
+    assert page.tables["trials"][1][1] == "optimizer.learning_rate 1e-05"
+    assert page.tables["verdicts"][1][4] == "82 weights, 2 seeds each"
+    assert "SINGLE SEED" not in page.ids["caveats"]
+    assert "over training seeds (Student t)" in page.ids["caveats"]
+
+
+def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> None:
+    done = trial(0.0)
+    failed = trial(0.1, state="failed", error="bad | pipe\nand a second line")
+    folder = write_sweep(tmp_path / "s", [done, failed], {done.id: card(DEMO[0.0])}, card(UNTUNED))
+    write_report(folder)
+    text = folder.report_md.read_text(encoding="utf-8")
+    assert text.startswith(
+        "# PLW sweep: demo\n\n**Overall: cannot say: a curve needs three weights"
+    )
+    assert "![Scores over prompt loss weight](plots/scores.png)" in text
+    assert "    bad | pipe\n    and a second line\n" in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 7
+    for table in tables:
+        pipes = {line.replace("\\|", "").count("|") for line in table.strip().splitlines()}
+        assert len(pipes) == 1, table
+
+
+def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Path) -> None:
+    spec = sweep_record([]).spec | {"tracking": {"uri": "http://ann:s3cret@host"}}
+    done = trial(0.0)
+    folder = write_sweep(tmp_path / "s", [done], {done.id: card(DEMO[0.0])}, spec=spec)
+    content = report_json(folder)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert sorted(content) == ["findings", "headline", "sweep", "trials", "untuned"]
+    assert content["headline"].startswith("Overall: cannot say: a curve needs three weights")
+    assert content["trials"][0]["scores"][0]["value"] == 0.75
+    assert content["untuned"] == {BASE: None}
+    assert content["sweep"]["spec"]["tracking"]["uri"] == "http://host"
+    write_report(folder)
+    for path in (folder.report_md, folder.report_html):
+        assert "s3cret" not in path.read_text(encoding="utf-8")
+
+
+def test_every_model_has_a_row_for_its_untuned_scores_and_a_plot(tmp_path: Path) -> None:
+    folder = write_two_models(tmp_path / "s")
+    page = page_of(folder)
+    rows = page.tables["trials"]
+    assert [row[:2] + row[-1:] for row in rows[1:]] == [
+        ["0", "model.path /models/weak", f"0-{BASE}"],
+        ["0", "model.path /models/strong", f"0-{OTHER_BASE}"],
+        ["0.1", "model.path /models/weak", f"0.1-{BASE}"],
+        ["0.1", "model.path /models/strong", f"0.1-{OTHER_BASE}"],
+        ["untuned", "model weak", BASE],
+        ["untuned", "model strong", OTHER_BASE],
+    ]
+    assert [row[6] for row in rows[5:]] == ["0.40 (0.35 to 0.44)", "0.68 (0.60 to 0.80)"]
+    assert len(page.images) == 1
+    assert (folder.plots / "multiple_choice.svg").exists()
+    assert report_json(folder)["untuned"][OTHER_BASE][0]["value"] == 0.68

@@ -1,0 +1,276 @@
+"""The search itself: points asked for one by one, told how they came out."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from orchestrator.search.points import Observation, Point, Search, make_search
+from orchestrator.spec.search_config import SearchConfig
+from orchestrator.transform import w_p
+
+PLW = "loss.prompt_loss_weight"
+RATE = "optimizer.learning_rate"
+PLW_RANGE = {"low": 0, "high": 1}
+MIXED = {
+    PLW: PLW_RANGE,
+    RATE: {"low": 1e-5, "high": 1e-3, "scale": "log"},
+    "schedule.steps": {"low": 10, "high": 20},
+    "loss.normalization": ["weights", "tokens"],
+}
+SAMPLED = ["random", "tpe", "gp"]
+
+
+def config(**search: Any) -> SearchConfig:
+    return SearchConfig.model_validate({"space": {PLW: PLW_RANGE}, **search})
+
+
+def done(searched: dict[str, Any], *values: float) -> Observation:
+    return Observation(searched, "done", values or (loss(searched),))
+
+
+def loss(searched: dict[str, Any]) -> float:
+    """Best at w_p 0.6 and a learning rate of 1e-4."""
+    return 2 + (w_p(searched[PLW]) - 0.6) ** 2 + (searched.get(RATE, 1e-4) * 1e4 - 1) ** 2
+
+
+def asked(search: Search, told: bool = True) -> list[dict[str, Any]]:
+    """All points of a search, each told its loss before the next is asked for."""
+    points = []
+    while point := search.ask():
+        points.append(point.searched)
+        if told:
+            search.tell(point.number, done(point.searched))
+    return points
+
+
+def test_a_grid_is_gone_through_in_order_but_for_what_is_excluded_or_known() -> None:
+    grid = config(
+        space={PLW: [0, 0.1, 1], "seed": [0, 1]}, exclude=[{PLW: 0.1}, {PLW: 1, "seed": 0}]
+    )
+    assert make_search(grid).ask() == Point(0, {PLW: 0, "seed": 0})
+    search = make_search(grid, known=[done({"seed": 0, PLW: 0.0}, 1.0)])
+    assert asked(search) == [{PLW: 0, "seed": 1}, {PLW: 1, "seed": 1}]
+    assert search.ended is None
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_plw_0_and_1_come_first_and_points_are_counted(method: str) -> None:
+    search = make_search(config(method=method, points=7))
+    points = asked(search)
+    assert points[:2] == [{PLW: 0.0}, {PLW: 1.0}]
+    assert len(points) == len({str(point) for point in points}) == 7
+    assert search.ended is None
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_points_of_the_user_come_before_those(method: str) -> None:
+    first = [{RATE: 3e-4}, {PLW: 1.0, "schedule.steps": 15}]
+    search = make_search(config(method=method, points=4, space=MIXED, first_points=first))
+    points = asked(search)
+    assert points[0][RATE] == 3e-4
+    assert (points[1][PLW], points[1]["schedule.steps"]) == (1.0, 15)
+    assert points[2][PLW] == 0.0
+    assert all(set(point) == set(MIXED) for point in points)
+
+
+# The Gaussian process takes seconds for this on a busy machine.
+@pytest.mark.parametrize("method", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
+def test_the_same_seed_and_tells_give_the_same_points(method: str) -> None:
+    mixed = config(method=method, points=8, space=MIXED, seed=3)
+    points = asked(make_search(mixed))
+    assert points == asked(make_search(mixed))
+    assert points != asked(make_search(config(method=method, points=8, space=MIXED, seed=4)))
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_every_point_lies_in_the_space(method: str) -> None:
+    for point in asked(make_search(config(method=method, points=10, space=MIXED))):
+        assert 0 <= point[PLW] <= 1
+        assert 1e-5 <= point[RATE] <= 1e-3
+        assert isinstance(point["schedule.steps"], int)
+        assert 10 <= point["schedule.steps"] <= 20
+        assert point["loss.normalization"] in ("weights", "tokens")
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
+def test_every_point_meets_the_constraints(method: str) -> None:
+    condition = f"{RATE} * schedule.steps <= 1e-3"
+    points = asked(
+        make_search(config(method=method, points=8, space=MIXED, constraints=[condition]))
+    )
+    assert len(points) == 8
+    assert all(point[RATE] * point["schedule.steps"] <= 1e-3 for point in points)
+
+
+def test_constraints_that_leave_nothing_end_the_search_with_a_reason() -> None:
+    search = make_search(config(method="tpe", points=5, constraints=[f"{PLW} < 0"]))
+    assert search.ask() is None
+    assert search.ended == "no new point was found in 10000 draws that meets search.constraints"
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_small_space_ends_when_all_of_it_was_tried(method: str) -> None:
+    space = {"loss.normalization": ["weights", "tokens"], "schedule.steps": {"low": 1, "high": 2}}
+    search = make_search(config(method=method, points=9, space=space))
+    points = []
+    while point := search.ask():
+        points.append(str(sorted(point.searched.items())))
+        search.tell(point.number, Observation(point.searched, "done", (1.0,)))
+    assert len(set(points)) == len(points) == 4
+    assert search.ended == "every point of the space has been tried"
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_sweep_that_goes_on_asks_only_for_the_rest_and_nothing_twice(method: str) -> None:
+    whole = config(method=method, points=12, space=MIXED)
+    before = asked(make_search(config(method=method, points=8, space=MIXED)))
+    search = make_search(whole, known=[done(point) for point in before], num_done=8)
+    first = search.ask()
+    assert first is not None
+    assert first.number == 8
+    search.tell(8, done(first.searched))
+    after = [first.searched, *asked(search)]
+    assert len(after) == 4
+    assert not [point for point in after if point in before]
+
+
+def test_an_extended_random_search_asks_for_what_it_would_have_asked_at_once() -> None:
+    before = asked(make_search(config(method="random", points=5)))
+    known = [done(point) for point in before]
+    after = asked(make_search(config(method="random", points=9), known=known, num_done=5))
+    assert before + after == asked(make_search(config(method="random", points=9)))
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_points_that_were_cut_off_are_asked_for_first(method: str) -> None:
+    cut = {PLW: 0.03}
+    search = make_search(config(method=method, points=3), unfinished=[cut])
+    assert asked(search) == [cut, {PLW: 0.0}, {PLW: 1.0}]
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_finished_points_of_other_sweeps_draw_the_search_to_where_they_were_good(
+    method: str,
+) -> None:
+    space = {RATE: {"low": 1e-5, "high": 1e-3, "scale": "log"}, "schedule.steps": [10, 20]}
+    known = [
+        done({RATE: rate, "schedule.steps": 10}, abs(rate - 3e-4))
+        for rate in (1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 2.9e-4, 3.2e-4, 4e-4, 6e-4, 9e-4)
+    ]
+    # Of another space: known, but nothing to learn from.
+    known.append(done({RATE: 5e-3, "schedule.steps": 10}, 0.0))
+    search = make_search(config(method=method, points=8, space=space), known=known)
+    rates = []
+    while point := search.ask():
+        rates.append(point.searched[RATE])
+        search.tell(point.number, done(point.searched, abs(rates[-1] - 3e-4)))
+    assert sum(1e-4 < rate < 9e-4 for rate in rates) >= 6
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_stopped_failed_and_infinite_points_do_not_end_a_search(method: str) -> None:
+    search = make_search(config(method=method, points=9, space=MIXED))
+    ends = [
+        ("stopped", None),
+        ("failed", None),
+        ("done", (float("nan"),)),
+        ("stopped", (2.0,)),
+        ("done", (1.5,)),
+    ]
+    for turn in range(9):
+        point = search.ask()
+        assert point is not None
+        state, values = ends[turn % 5]
+        search.tell(point.number, Observation(point.searched, state, values))  # type: ignore[arg-type]
+    assert search.ask() is None
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_several_objectives_are_searched_for_together(method: str) -> None:
+    search = make_search(
+        config(
+            method=method,
+            points=8,
+            objectives=["multiple_choice_accuracy", "heldout_completion_loss"],
+        ),
+        known=[Observation({PLW: 0.5}, "done", (0.3, 2.0))],
+        num_done=1,
+    )
+    points: list[dict[str, Any]] = []
+    while point := search.ask():
+        points.append(point.searched)
+        at = w_p(point.searched[PLW])
+        search.tell(point.number, done(point.searched, 1 - (at - 0.3) ** 2, (at - 0.7) ** 2))
+    assert len(points) == 7
+    assert {PLW: 0.5} not in points
+
+
+def test_four_points_at_once_differ_and_may_end_in_any_order() -> None:
+    search = make_search(config(method="gp", points=8, space=MIXED))
+    running: list[Point] = []
+    seen: list[dict[str, Any]] = []
+    while True:
+        while len(running) < 4 and (point := search.ask()):
+            assert point.searched not in seen
+            seen.append(point.searched)
+            running.append(point)
+        if not running:
+            break
+        point = running.pop()
+        search.tell(point.number, done(point.searched))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_a_search_for_plw_alone_ends_when_the_best_is_known_well_enough(method: str) -> None:
+    search = make_search(config(method=method, points=30, stop_when_plw_within=0.05))
+    points = asked(search)
+    assert 4 <= len(points) < 12
+    assert search.ended is not None
+    assert search.ended.startswith("the search sees the best w_p within 0.05")
+
+
+@pytest.mark.slow
+def test_searching_says_nothing_on_the_terminal() -> None:
+    code = (
+        "from orchestrator.search.points import *\n"
+        "from orchestrator.spec.search_config import SearchConfig\n"
+        "space = {'optimizer.learning_rate': {'low': 1e-5, 'high': 1e-3, 'scale': 'log'}}\n"
+        "for method in ('random', 'tpe', 'gp'):\n"
+        "    search = make_search(SearchConfig(method=method, points=7, space=space))\n"
+        "    while point := search.ask():\n"
+        "        search.tell(point.number, Observation(point.searched, 'done', (1.0,)))\n"
+        "    search.ask()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def names_imported(modules: Sequence[str]) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_reading_a_spec_and_a_grid_need_neither_ray_nor_optuna() -> None:
+    loaded = names_imported(
+        ["orchestrator.spec.sweep_spec", "orchestrator.search.points", "orchestrator.search.space"]
+    )
+    assert loaded & {"ray", "optuna", "torch", "scipy"} == set()
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_a_search_leaves_where_everything_fails(method: str) -> None:
+    space = {PLW: {"low": 0, "high": 1}, "optimizer.weight_decay": [0, 1e60]}
+    search = make_search(config(method=method, points=16, space=space))
+    decays = []
+    while (point := search.ask()) is not None:
+        decay = point.searched["optimizer.weight_decay"]
+        decays.append(decay)
+        values = None if decay else (2.0 + point.searched[PLW],)
+        state: Any = "failed" if decay else "done"
+        search.tell(point.number, Observation(point.searched, state, values))
+    assert decays[8:].count(1e60) <= 2

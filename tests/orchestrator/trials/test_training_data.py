@@ -1,0 +1,111 @@
+"""Scoring a trial with the examples that it was trained on at hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.items import load_examples, write_examples
+from orchestrator.cli.single import evaluate_model
+from orchestrator.record.folder import SweepFolder
+from orchestrator.trials.run_trial import score
+from tests.orchestrator.plan.test_sources import write_spec
+from tests.tiny_model import save_tiny_model
+from tests.trainers.runs import write_data
+from trainers.config import DataConfig, TrainConfig
+from trainers.data import read_split
+from trainers.errors import InputError
+
+EVALS: dict[str, Any] = {
+    "heldout": {"examples": 4},
+    "multiple_choice": None,
+    "short_generation": None,
+    "long_generation": None,
+}
+MEMORISATION = {"examples": 3, "max_new_tokens": 4}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
+    """A base with four held-out examples, the model and the data beside it."""
+    save_tiny_model(tmp_path / "small")
+    write_data(tmp_path / "sums.jsonl", 24)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = SweepFolder(tmp_path / "sweep")
+    write_examples(folder.heldout("b"), read_split(data_config(tmp_path)).heldout)
+    return folder
+
+
+def data_config(root: Path, **changes: Any) -> DataConfig:
+    settings = {"path": str(root / "sums.jsonl"), "template": "plain", "max_length": 64,
+                "heldout_examples": 4, **changes}  # fmt: skip
+    return DataConfig.model_validate(settings)
+
+
+def scored(folder: SweepFolder, evals: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The samples and scores of a trial whose model is the untuned one."""
+    root = folder.root.parent
+    settings = TrainConfig.model_validate(
+        {
+            "model": {"path": str(root / "small")},
+            "data": data_config(root, **changes).model_dump(),
+            "schedule": {"steps": 1},
+        }
+    ).model_dump(mode="json")
+    score(folder.root, "trial", "t", "b", str(root / "small"), settings, EVALS | evals, 1)
+    card = folder.read_scores("t")
+    assert card is not None
+    lines = (folder.trial("t") / "samples.jsonl").read_text().splitlines()
+    return {"scores": card.by_name(), "samples": [json.loads(line) for line in lines]}
+
+
+def test_memorisation_is_measured_on_what_the_trial_was_trained_on(folder: SweepFolder) -> None:
+    found = scored(folder, {"memorisation": MEMORISATION}, train_examples=5)
+    own = [s["id"] for s in found["samples"] if s.get("source") == "training"]
+    trained = [example.id for example in read_split(data_config(folder.root.parent)).train[:5]]
+    assert len(own) == 3
+    assert set(own) <= set(trained)
+    assert found["scores"]["training_generation_length"].num_items == 3
+
+
+def test_overlap_is_looked_for_in_what_the_trial_was_trained_on(folder: SweepFolder) -> None:
+    assert scored(folder, {})["scores"]["heldout_completion_loss"].num_overlapping == 0
+    path = folder.heldout("b")
+    heldout = load_examples(path)
+    trained = read_split(data_config(folder.root.parent)).train[0]
+    write_examples(path, [*heldout[:3], trained])
+    found = scored(folder, {})
+    assert found["scores"]["heldout_completion_loss"].num_overlapping == 1
+    assert [s["id"] for s in found["samples"] if s["overlaps_training"]] == [trained.id]
+
+
+def test_a_trial_whose_data_has_gone_is_scored_without(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder.root.parent / "sums.jsonl").unlink()
+    found = scored(folder, {})
+    assert found["scores"]["heldout_completion_loss"].num_overlapping is None
+    assert "not looked for overlap with the training data" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"sums\.jsonl"):
+        scored(folder, {"memorisation": MEMORISATION})
+
+
+def test_plw_eval_takes_the_training_data_of_a_spec(folder: SweepFolder) -> None:
+    root = folder.root.parent
+    spec = write_spec(
+        root, {"loss.prompt_loss_weight": [0]}, evals=EVALS | {"memorisation": MEMORISATION}
+    )
+    arguments: dict[str, Any] = {
+        "tasks": [], "settings": {}, "template": None, "max_length": None,
+    }  # fmt: skip
+    card = evaluate_model(
+        str(root / "small"), None, spec_path=spec, output_dir=root / "out", **arguments
+    )
+    assert card.by_name()["training_bleu"].num_items == 3
+    assert card.by_name()["heldout_completion_loss"].num_overlapping == 0
+    with pytest.raises(InputError, match="--config without --data"):
+        evaluate_model(
+            str(root / "small"), "sums.jsonl", spec_path=spec, output_dir=root / "o", **arguments
+        )
