@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,17 @@ from trainers.errors import InputError, Problem, TrainingError
 
 if TYPE_CHECKING:
     # Types only: it imports Ray.
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from ray.job_submission import JobDetails
+
+    from orchestrator.cluster.client import Client
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # A tunnel that breaks, as when a laptop sleeps, is no end of a sweep.
 SILENCE_S = 60.0
 POLL_S = 1.0
 NO_SUCH_COMMAND = 127
+# As in pyproject.toml: the sweep runs on the cluster's Ray, not on this machine's.
+OLDEST_RAY = (2, 50)
 # What Ray's job manager says into the log of each job.
 _OF_RAY = re.compile(
     r"^(\S+ \S+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
@@ -39,7 +44,7 @@ _GET_TOKEN = (
 class Jobs:
     """The jobs of one cluster."""
 
-    def __init__(self, client: "JobSubmissionClient", target: str) -> None:
+    def __init__(self, client: "Client", target: str) -> None:
         self._client, self._target = client, target
 
     @classmethod
@@ -60,29 +65,31 @@ class Jobs:
         for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             os.environ.pop(variable, None)
         from ray.exceptions import AuthenticationError
-        from ray.job_submission import JobSubmissionClient
+
+        from orchestrator.cluster.client import Client
 
         # They turn their own levels up when they are imported, and tell of each upload.
         for module in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
             logging.getLogger(f"ray{module}").setLevel(logging.WARNING)
         try:
-            return cls(JobSubmissionClient(address), target)
+            if not address.startswith(("http://", "https://")):
+                raise ValueError("it is no http:// or https:// address")
+            client = Client(address)
+            version = client.ray_version()
         except AuthenticationError as error:
             raise InputError(_refused(name or address, has_token=has_token)) from error
+        except (KeyError, TypeError, JSONDecodeError) as error:
+            raise InputError(_no_cluster(address, "what answers is no Ray")) from error
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                Problem(
-                    message=f"no Ray cluster answers at {address}: {reason}",
-                    where="--address",
-                    fix="give the address of its dashboard, such as http://127.0.0.1:8265, or "
-                    "--cluster with the file that `ray up` took",
-                )
-            ) from error
+            raise InputError(_no_cluster(address, str(error).strip().splitlines()[0])) from error
+        _check_version(version)
+        return cls(client, target)
 
     def sweeps(self, name: str | None = None) -> list["JobDetails"]:
         """The sweeps that were submitted, or those of one name, the newest first."""
-        found = [job for job in self._client.list_jobs() if (job.metadata or {}).get("plw_sweep")]
+        with _answers():
+            jobs = self._client.list_jobs()
+        found = [job for job in jobs if (job.metadata or {}).get("plw_sweep")]
         if name is not None:
             found = [job for job in found if job.metadata["plw_sweep"] == name]
         return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
@@ -162,14 +169,17 @@ class Jobs:
             "RAY_USAGE_STATS_ENABLED": "0",
             TARGET_VARIABLE: self._target,
         }
-        return str(
-            self._client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "orchestrator.cli.submitted", *arguments]),
-                submission_id=job_id,
-                metadata=metadata,
-                runtime_env={**runtime_env, "env_vars": variables},
+        with _answers():
+            return str(
+                self._client.submit_job(
+                    entrypoint=shlex.join(
+                        ["python", "-m", "orchestrator.cli.submitted", *arguments]
+                    ),
+                    submission_id=job_id,
+                    metadata=metadata,
+                    runtime_env={**runtime_env, "env_vars": variables},
+                )
             )
-        )
 
     def _tail(self, job_id: str, num_seen: int) -> Iterator[str]:
         """What a job prints beyond its first `num_seen` characters."""
@@ -177,8 +187,9 @@ class Jobs:
         with asyncio.Runner() as runner:
             while True:
                 try:
-                    text = runner.run(anext(lines))
-                except StopAsyncIteration:
+                    # A connection whose other end has vanished is as quiet as a long trial.
+                    text = runner.run(asyncio.wait_for(anext(lines), SILENCE_S))
+                except (StopAsyncIteration, TimeoutError):
                     return
                 if num_seen < len(text):
                     yield text[num_seen:]
@@ -197,6 +208,43 @@ def jobs_of(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
 
     with tunnel(cluster_file, DASHBOARD_PORT) as port:
         yield Jobs.connect(f"http://127.0.0.1:{port}", target, str(cluster_file))
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what becomes of a question that a cluster does not answer into one line.
+
+    Raises:
+        TrainingError: with what it said, or that it said nothing.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # Ray sends whole tracebacks, whose last line is the reason.
+        reason = str(error).strip().splitlines()[-1]
+        raise TrainingError(f"the cluster did not do as it was asked: {reason}") from error
+
+
+def _check_version(version: str) -> None:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST_RAY:
+        raise InputError(
+            Problem(
+                message=f"the cluster runs Ray {version}; a sweep needs {OLDEST_RAY[0]}."
+                f"{OLDEST_RAY[1]} or newer",
+                fix="bring the cluster up with the packages of constraints.txt, as cluster.yaml "
+                "does",
+            )
+        )
+
+
+def _no_cluster(address: str, reason: str) -> Problem:
+    return Problem(
+        message=f"no Ray cluster answers at {address}: {reason}",
+        where="--address",
+        fix="give the address of its dashboard, such as http://127.0.0.1:8265, or --cluster with "
+        "the file that `ray up` took",
+    )
 
 
 def _has_token() -> bool:

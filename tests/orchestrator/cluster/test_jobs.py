@@ -1,0 +1,82 @@
+"""What `plw` says of a server that is no Ray cluster, is another one, or does not answer."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from orchestrator.cluster.jobs import Jobs
+from tests.orchestrator.plw import refused
+from trainers.errors import TrainingError
+
+VERSION = b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "-", "session_name": "-"}'
+
+
+@contextmanager
+def server(version: bytes | None, jobs: bytes = b"[]", status: int = 200) -> Iterator[str]:
+    """Answers with `version` where Ray says which one it is, or never for None."""
+    may_end = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_version = self.path.endswith("/version")
+            if version is None:
+                may_end.wait(60)
+                return
+            body = version if is_version else jobs
+            self.send_response(200 if is_version else status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}"
+    finally:
+        may_end.set()
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("page", [b"<html>Welcome</html>", b"{}", b"[]"])
+def test_a_web_page_is_no_cluster(page: bytes) -> None:
+    with server(page) as address:
+        message = refused("status", "mine", "--address", address)
+    assert f"no Ray cluster answers at {address}: what answers is no Ray" in message
+
+
+def test_an_older_ray_is_refused() -> None:
+    with server(VERSION.replace(b"2.60.0", b"2.9.0")) as address:
+        message = refused("status", "mine", "--address", address)
+    assert "the cluster runs Ray 2.9.0; a sweep needs 2.50 or newer" in message
+
+
+def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cluster.client.ANSWER_TIMEOUT_S", 0.2)
+    with server(None) as address:
+        message = refused("status", "mine", "--address", address)
+    assert "no Ray cluster answers at" in message
+    assert "Read timed out" in message
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "ftp://127.0.0.1", "os://", ""])
+def test_an_address_of_another_kind_is_refused(address: str) -> None:
+    assert "no Ray cluster answers" in refused("status", "mine", "--address", address)
+
+
+def test_what_a_cluster_says_against_a_question_is_one_line() -> None:
+    said = b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory"
+    with server(VERSION, said, status=500) as address:
+        jobs = Jobs.connect(address, f"--address {address}")
+        with pytest.raises(
+            TrainingError, match="not do as it was asked: RuntimeError: the head is out of memory"
+        ):
+            jobs.sweeps()
