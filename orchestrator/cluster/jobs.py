@@ -221,7 +221,7 @@ def _answers() -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         # Ray sends whole tracebacks, whose last line is the reason.
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip(". \n").splitlines()[-1]
         raise TrainingError(f"the cluster did not do as it was asked: {reason}") from error
 
 

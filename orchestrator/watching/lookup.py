@@ -4,6 +4,7 @@ from pathlib import Path
 
 from orchestrator.record.folder import SweepFolder, check_records, check_sweep_record
 from orchestrator.tracking.uri import check_port, is_web, ui_command
+from orchestrator.watching.typed import typed_missing
 from trainers.errors import InputError, Problem
 
 MAX_IDS_NAMED = 20
@@ -21,7 +22,7 @@ def find_sweep(path: Path) -> SweepFolder:
             Problem(
                 message="no sweep here: sweep.json is missing",
                 where=str(path),
-                fix="give the output_dir of a sweep, such as runs/demo",
+                fix=typed_missing(),
             )
         )
     check_sweep_record(folder)

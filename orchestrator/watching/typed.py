@@ -39,6 +39,16 @@ def typed_again(spec_path: str) -> str:
     return f"plw sweep {spec_path}" if target is None else f"plw submit SPEC {target}"
 
 
+def typed_missing() -> str:
+    """What to do where no sweep is found."""
+    if os.environ.get(TARGET_VARIABLE) is None:
+        return "give the output_dir of a sweep, such as runs/demo"
+    return (
+        "give the name of a sweep that was submitted there; one just submitted is there once it "
+        f"has begun, and a new head fetches one from its object store upon {typed_again('')}"
+    )
+
+
 def typed_log(folder: SweepFolder, trial_id: str | None = None) -> str:
     """Where the log of a trial is, or that of the sweep: a file, or the command that shows it."""
     if os.environ.get(TARGET_VARIABLE) is None:

@@ -73,7 +73,7 @@ def test_an_address_of_another_kind_is_refused(address: str) -> None:
 
 
 def test_what_a_cluster_says_against_a_question_is_one_line() -> None:
-    said = b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory"
+    said = b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory\n"
     with server(VERSION, said, status=500) as address:
         jobs = Jobs.connect(address, f"--address {address}")
         with pytest.raises(

@@ -14,6 +14,7 @@ from orchestrator.watching.typed import (
     typed_pages,
     typed_sweep,
 )
+from tests.orchestrator.plw import refused
 
 FOLDER = SweepFolder(Path("/mnt/sweeps/mine"))
 
@@ -32,6 +33,15 @@ def test_here_a_sweep_is_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert typed_again("mine.yaml") == "plw sweep mine.yaml"
     assert typed_log(folder, "t1") == f"{tmp_path}/runs/mine/trials/t1/log.txt"
     assert [command for command, _ in typed_pages(folder)] == ["plw ui runs/mine"]
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_sweep_that_a_new_head_does_not_have_is_submitted_again(tmp_path: Path) -> None:
+    message = refused("status", tmp_path / "mine")
+    assert "no sweep here: sweep.json is missing; give the name of a sweep" in message
+    assert (
+        "a new head fetches one from its object store upon plw submit SPEC --cluster cluster.yaml"
+    ) in message
 
 
 @pytest.mark.usefixtures("on_cluster")
