@@ -165,6 +165,14 @@ def test_the_digest_of_the_code_knows_templates_too() -> None:
     assert len(code_digest()) == 16
 
 
+def test_every_documented_token_is_one_that_its_owner_alone_reads() -> None:
+    # Ray makes the file for everybody to read.
+    lines = (ROOT / "docs" / "clusters.md").read_text().splitlines()
+    made = [line for line in lines if "get-auth-token --generate" in line]
+    assert len(made) == 2
+    assert all(line.endswith("&& chmod 600 ~/.ray/auth_token") for line in made)
+
+
 def test_the_interface_is_the_one_with_the_address() -> None:
     assert interface_of("127.0.0.1") == "lo"
     assert interface_of("192.0.2.1") is None
