@@ -16,6 +16,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.plain import redact
 from orchestrator.watching.typed import TARGET_VARIABLE, target_of
 from trainers.errors import InputError, Problem, TrainingError
 
@@ -77,7 +78,7 @@ class Jobs:
             client = Client(address)
             version = client.ray_version()
         except AuthenticationError as error:
-            raise InputError(_refused(name or address, has_token=has_token)) from error
+            raise InputError(_refused(name or redact(address), has_token=has_token)) from error
         except (KeyError, TypeError, JSONDecodeError) as error:
             raise InputError(_no_cluster(address, "what answers is no Ray")) from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -240,7 +241,7 @@ def _check_version(version: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> Problem:
     return Problem(
-        message=f"no Ray cluster answers at {address}: {reason}",
+        message=redact(f"no Ray cluster answers at {address}: {reason}"),
         where="--address",
         fix="give the address of its dashboard, such as http://127.0.0.1:8265, or --cluster with "
         "the file that `ray up` took",

@@ -7,6 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
+from orchestrator.plain import redact
 from orchestrator.record.folder import SweepFolder
 
 # What the laptop's command line said of the cluster: `--cluster FILE` or `--address URL`.
@@ -20,7 +21,8 @@ def target_of(address: str | None, cluster_file: Path | None) -> str:
     """The options that name a cluster, as they are typed."""
     if cluster_file is not None:
         return f"{_CLUSTER}{shlex.quote(str(cluster_file))}"
-    return f"--address {shlex.quote(str(address))}"
+    # It goes to the cluster with the job, where others read it.
+    return f"--address {shlex.quote(redact(str(address)))}"
 
 
 def typed_sweep(folder: SweepFolder) -> str:

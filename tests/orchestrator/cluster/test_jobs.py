@@ -72,6 +72,12 @@ def test_an_address_of_another_kind_is_refused(address: str) -> None:
     assert "no Ray cluster answers" in refused("status", "mine", "--address", address)
 
 
+def test_an_address_that_is_refused_is_named_without_its_password() -> None:
+    message = refused("status", "mine", "--address", "http://me:secret@127.0.0.1:9")
+    assert "no Ray cluster answers at http://127.0.0.1:9" in message
+    assert "secret" not in message
+
+
 def test_what_a_cluster_says_against_a_question_is_one_line() -> None:
     said = b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory\n"
     with server(VERSION, said, status=500) as address:

@@ -25,6 +25,10 @@ def on_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUNS_VARIABLE, "/mnt/sweeps")
 
 
+def test_an_address_is_named_without_its_password() -> None:
+    assert target_of("http://me:secret@head:8265", None) == "--address http://head:8265"
+
+
 def test_here_a_sweep_is_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TARGET_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
