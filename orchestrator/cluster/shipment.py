@@ -23,6 +23,8 @@ INPUTS = "inputs"
 SHIPPED = "plw-shipped:"
 # Ray's head takes uploads of up to 100 MiB.
 MAX_BYTES = 90 * 2**20
+# No name on a hub ends like this.
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 # They name what is on the cluster: where results go, and earlier sweeps there.
 _OF_CLUSTER = ("output_dir", "storage", "learn_from", "uri")
 
@@ -94,7 +96,10 @@ def _with_shipped(value: Any, into: Path, sizes: dict[str, int], key: str = "") 
         return {k: _with_shipped(v, into, sizes, str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_with_shipped(one, into, sizes, key) for one in value]
-    if not isinstance(value, str) or not _is_file_of_ours(value, key):
+    if not isinstance(value, str):
+        return value
+    if not _is_file_of_ours(value, key):
+        _check_elsewhere(value, key)
         return value
     source = Path(value).expanduser().absolute()
     sizes[str(source)] = sum(path.stat().st_size for path in _files(source))
@@ -113,6 +118,22 @@ def _is_file_of_ours(value: str, key: str) -> bool:
         return Path(value).expanduser().exists()
     except (OSError, RuntimeError):
         return False
+
+
+def _check_elsewhere(value: str, key: str) -> None:
+    """Refuse a file that is not here and cannot be there, where no path but a whole one leads.
+
+    Raises:
+        InputError: it is such a file.
+    """
+    if key == "path" and not value.startswith(("/", "~")) and value.endswith(DATA_SUFFIXES):
+        raise InputError(
+            Problem(
+                message=f"{value}: no such file here, and on the cluster only whole paths lead "
+                "anywhere",
+                fix="correct the path, or give one that begins with / and is there on every node",
+            )
+        )
 
 
 def _shipped_name(source: Path) -> str:

@@ -35,12 +35,24 @@ def read_spec(path: Path, *, output_dir: str | None, tracking_uri: str | None) -
 
 
 def check_shape(content: Mapping[str, Any], cluster_file: Path) -> None:
-    """Raise InputError where the cluster will never hold a trial, as far as its file tells.
+    """Refuse a cluster that will never hold a trial, as far as its file tells.
 
     Hosts of one's own say how large they are only once they run.
+
+    Raises:
+        InputError: it will not, or the file cannot be read.
     """
     config = read_cluster(cluster_file)
-    shapes = shapes_of_config(config)
+    try:
+        shapes = shapes_of_config(config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            Problem(
+                message=f"its available_node_types or max_workers cannot be read: {error}",
+                where=str(cluster_file),
+                fix="write them as in cluster.yaml",
+            )
+        ) from error
     if not any(shape.resources for shape in shapes):
         return
     spec = SweepSpec.model_validate(content)

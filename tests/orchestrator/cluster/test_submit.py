@@ -74,6 +74,23 @@ def test_what_is_only_on_the_cluster_stays_as_it_is_written(spec: Path, tmp_path
     assert sent["output_dir"] == str(tmp_path)
 
 
+def test_a_file_that_is_neither_here_nor_there_is_refused(spec: Path, tmp_path: Path) -> None:
+    write(spec, data={"path": "gone.jsonl", "template": "plain"})
+    with pytest.raises(
+        InputError, match=r"gone\.jsonl: no such file here, and on the cluster only"
+    ):
+        pack(content_of(spec), tmp_path / "sent")
+
+
+def test_data_of_a_hub_or_the_cluster_need_not_be_here(spec: Path, tmp_path: Path) -> None:
+    paths = ["someone/some-data", "demo:python-docs-short", "/mnt/sweeps/data.jsonl"]
+    for number, path in enumerate(paths):
+        write(spec, data={"path": path, "template": "plain"})
+        folder = tmp_path / f"sent-{number}"
+        pack(content_of(spec), folder)
+        assert YAML(typ="safe").load(folder / SPEC_FILE)["data"]["path"] == path
+
+
 def test_a_large_model_is_refused_with_what_to_do(spec: Path, tmp_path: Path) -> None:
     with (tmp_path / "model" / "model.safetensors").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
@@ -109,6 +126,13 @@ def test_a_cluster_must_be_named(spec: Path) -> None:
 def test_a_file_that_is_no_cluster_is_refused(spec: Path) -> None:
     message = refused("status", "mine", "--cluster", spec)
     assert "it has no provider.type; give the file that `ray up` takes" in message
+
+
+def test_node_types_that_cannot_be_read_are_refused(spec: Path, tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text("provider: {type: aws}\navailable_node_types: 3\n")
+    message = refused("submit", spec, "--cluster", cluster)
+    assert "cluster.yaml: its available_node_types or max_workers cannot be read" in message
 
 
 def test_an_address_where_nothing_answers_is_refused(spec: Path) -> None:
