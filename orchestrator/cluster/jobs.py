@@ -30,6 +30,9 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # A tunnel that breaks, as when a laptop sleeps, is no end of a sweep.
 SILENCE_S = 60.0
 POLL_S = 1.0
+# A head that has just come up answers before it can start jobs.
+BEGIN_TIMEOUT_S = 300.0
+_NOT_BEGUN = "No available agent to submit job"
 NO_SUCH_COMMAND = 127
 # As in pyproject.toml: the sweep runs on the cluster's Ray, not on this machine's.
 OLDEST_RAY = (2, 50)
@@ -170,17 +173,24 @@ class Jobs:
             "RAY_USAGE_STATS_ENABLED": "0",
             TARGET_VARIABLE: self._target,
         }
-        with _answers():
-            return str(
-                self._client.submit_job(
-                    entrypoint=shlex.join(
-                        ["python", "-m", "orchestrator.cli.submitted", *arguments]
-                    ),
-                    submission_id=job_id,
-                    metadata=metadata,
-                    runtime_env={**runtime_env, "env_vars": variables},
-                )
-            )
+        deadline = time.monotonic() + BEGIN_TIMEOUT_S
+        while True:
+            try:
+                with _answers():
+                    return str(
+                        self._client.submit_job(
+                            entrypoint=shlex.join(
+                                ["python", "-m", "orchestrator.cli.submitted", *arguments]
+                            ),
+                            submission_id=job_id,
+                            metadata=metadata,
+                            runtime_env={**runtime_env, "env_vars": variables},
+                        )
+                    )
+            except TrainingError as error:
+                if _NOT_BEGUN not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
 
     def _tail(self, job_id: str, num_seen: int) -> Iterator[str]:
         """What a job prints beyond its first `num_seen` characters."""

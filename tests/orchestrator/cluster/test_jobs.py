@@ -1,9 +1,10 @@
 """What `plw` says of a server that is no Ray cluster, is another one, or does not answer."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,14 @@ VERSION = b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "-", "sessio
 
 
 @contextmanager
-def server(version: bytes | None, jobs: bytes = b"[]", status: int = 200) -> Iterator[str]:
+def server(
+    version: bytes | None,
+    jobs: bytes = b"[]",
+    status: int = 200,
+    submissions: Sequence[tuple[int, bytes]] = (),
+) -> Iterator[str]:
     """Answers with `version` where Ray says which one it is, or never for None."""
+    posted = iter(submissions)
     may_end = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -27,6 +34,14 @@ def server(version: bytes | None, jobs: bytes = b"[]", status: int = 200) -> Ite
                 return
             body = version if is_version else jobs
             self.send_response(200 if is_version else status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, body = next(posted)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -86,3 +101,13 @@ def test_what_a_cluster_says_against_a_question_is_one_line() -> None:
             TrainingError, match="not do as it was asked: RuntimeError: the head is out of memory"
         ):
             jobs.sweeps()
+
+
+def test_a_head_that_cannot_start_jobs_yet_is_asked_again(tmp_path: Path) -> None:
+    submissions = [
+        (500, b"No available agent to submit job, please try again later."),
+        (200, b'{"job_id": "first", "submission_id": "first"}'),
+    ]
+    with server(VERSION, submissions=submissions) as address:
+        jobs = Jobs.connect(address, f"--address {address}")
+        assert jobs.submit_sweep("mine", tmp_path, code="0") == "first"
