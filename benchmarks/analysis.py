@@ -46,6 +46,7 @@ GLMMTMB = {
 }
 DESIGNS = (
     Design("6 PLW x 3 seeds"),
+    Design("6 PLW x 3 seeds that move together", seed_sd=0.1),
     Design("10 PLW x 1 seed", plws=PAPER_PLWS, seeds=1),
     Design("6 PLW x 2 seeds", seeds=2),
     Design("6 PLW x 3 seeds, 15% of scores missing", missing=0.15),

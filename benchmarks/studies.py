@@ -1,8 +1,9 @@
 """Simulated studies of the prompt loss weight, of which the truth is known.
 
 Thirteen benchmarks in three groups (5, 3, 5), each with a level of its own and 200 to 2,000 items.
-A trial shares luck over all of its scores, over those of a group and with itself alone; an item is
-right or wrong, so noise is binomial and scores are shares. Group g's curve on the logit scale is
+A trial shares luck over all of its scores, over those of a group and with itself alone, and a
+design may give each seed luck that it brings to all weights; an item is right or wrong, so noise is
+binomial and scores are shares. Group g's curve on the logit scale is
 
     curvature_g (w_p - best_g)^2,   curvature_g < 0 or all 0
 
@@ -38,13 +39,17 @@ CURVATURES = (0.3, 4.3)
 
 @dataclass(frozen=True)
 class Design:
-    """What a study tries: its weights, seeds of each, models, and the share of scores missing."""
+    """What a study tries: its weights, seeds of each, models, and the share of scores missing.
+
+    `seed_sd`: of what a seed does to a group's scores at all weights, on the logit scale.
+    """
 
     name: str
     plws: tuple[float, ...] = SIX_PLWS
     seeds: int = 3
     models: int = 1
     missing: float = 0.0
+    seed_sd: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,12 @@ def simulate(
     items = rng.integers(200, 2001, len(GROUP_OF))
     rows: list[ScoreRow] = []
     for model in range(design.models):
+        of_seed = design.seed_sd * rng.standard_normal((design.seeds, len(GROUPS)))
         for plw in design.plws:
             at = w_p_of(plw)
             curve = (slope * at + curvature * at**2)[GROUP_OF] + level[model]
             for number in range(design.seeds):
-                luck = _luck(rng)
+                luck = _luck(rng) + of_seed[number][GROUP_OF]
                 score = rng.binomial(items, special.expit(curve + luck)) / items
                 kept = rng.random(len(items)) >= design.missing
                 rows += _rows(f"m{model}", plw, str(number), score, items, kept)

@@ -87,7 +87,8 @@ def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: b
     "--trial-sd",
     type=float,
     required=True,
-    help="Standard deviation of a score over seeds at one weight, in points.",
+    help="Standard deviation of a score over seeds at one weight, in points, without what a seed "
+    "does to all weights alike.",
 )
 @click.option(
     "--item-sd",

@@ -2,9 +2,11 @@
 
 The model of a group, on the logit scale of its scores:
 
-    logit score = benchmark x cell + cell x (w_p, w_p^2) + learning rate + trial + noise
+    logit score = benchmark x cell + cell x (w_p, w_p^2) + learning rate + seed x cell + trial
+                  + noise
 
 A cell is a model with a data set (and a condition); the curve of a group is the mean of its cells'.
+Seeds are blocks where each was tried at enough weights (orchestrator/statistics/seed_blocks.py).
 Overall, each group counts alike: a trial's value is the mean of its groups', which leaves one
 value a trial, so that luck shared by scores in whatever way is counted once.
 Deviation from the paper: benchmarks have fixed intercepts of their own in each cell. With complete
@@ -22,6 +24,7 @@ from scipy import special
 
 from orchestrator.statistics.best_weight import QuadraticFit
 from orchestrator.statistics.mixed_model import TrialFit, fit_trials
+from orchestrator.statistics.seed_blocks import seed_blocks
 from orchestrator.statistics.table import ScoreRow
 
 Array = NDArray[np.float64]
@@ -85,10 +88,15 @@ class Trials:
         """(T): whether a trial has all groups."""
         return np.asarray(~np.isnan(self.values).any(axis=1), dtype=np.bool_)
 
-    def terms(self) -> Array:
-        """(T, C + 2 C or 2 + learning rate): intercepts, curves, the rest."""
+    def terms(self, use: NDArray[np.bool_] | None = None) -> Array:
+        """(T or those in `use`, C + 2 C or 2 + ...): intercepts, curves, learning rate, seeds."""
+        present = np.arange(len(self.seed)) if use is None else np.flatnonzero(use)
         own = np.eye(len(self.cells))[self.cell]
-        return np.column_stack([own, self.curve_terms(), self.learning_rate])
+        without = np.column_stack([own, self.curve_terms(), self.learning_rate])[present]
+        seeds = [self.seed[each] for each in present]
+        num_curve_terms = self.curve_terms().shape[1]
+        blocks = seed_blocks(without, len(self.cells), num_curve_terms, self.cell[present], seeds)
+        return np.column_stack([without, blocks])
 
     def curve_terms(self) -> Array:
         """(T, 2 C): w_p of each cell, then w_p^2 of each; (T, 2) where cells share a curve."""
@@ -285,13 +293,15 @@ def lack_of_fit(trials: Trials) -> float | None:
     if not use.any():
         return None
     group = OVERALL if len(trials.groups) > 1 else trials.groups[0]
-    y, terms = trials.group_values(group)[use], trials.terms()[use]
+    y, terms = trials.group_values(group)[use], trials.terms(use)
     settings = np.unique(
         np.column_stack([trials.cell, trials.w_p])[use], axis=0, return_inverse=True
     )[1].ravel()
     if settings.max() + 1 == len(y):
         return None
-    free = np.column_stack([np.eye(int(settings.max()) + 1)[settings], trials.learning_rate[use]])
+    # In place of the curves.
+    beside = terms[:, len(trials.cells) + trials.curve_terms().shape[1] :]
+    free = np.column_stack([np.eye(int(settings.max()) + 1)[settings], beside])
     (squares, rank), (free_squares, free_rank) = _residual(y, terms), _residual(y, free)
     freedom = len(y) - free_rank
     if freedom < 1 or free_rank <= rank or free_squares <= 0:
@@ -308,16 +318,16 @@ def _residual(y: Array, terms: Array) -> tuple[float, int]:
 
 def _group_curves(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[Curve]:
     """The mean curve and, of several cells with curves of their own, that of each."""
-    if not _is_enough(trials.w_p, trials.terms()):
+    own = trials.terms()
+    if not _is_enough(trials.w_p, own):
         return []
     number = {key: index for index, key in enumerate(trials.keys)}
     trial = np.array([number[row.trial_key] for row in rows])
     y, weights = on_fit_scale(rows, shares=trials.is_share)
-    curve = trials.curve_terms()
     benchmark = _benchmark_numbers(rows)
-    benchmark_terms = np.eye(int(benchmark.max()) + 1)[benchmark]
-    terms = np.column_stack([benchmark_terms, curve[trial], trials.learning_rate[trial]])
-    first = terms.shape[1] - curve.shape[1] - trials.learning_rate.shape[1]
+    first = int(benchmark.max()) + 1
+    # Intercepts of benchmarks in the place of those of cells.
+    terms = np.column_stack([np.eye(first)[benchmark], own[trial][:, len(trials.cells) :]])
     try:
         fit = fit_trials(y, terms, trial, weights)
     except ValueError:
@@ -325,8 +335,8 @@ def _group_curves(group: str, rows: Sequence[ScoreRow], trials: Trials) -> list[
     present = np.arange(len(trials.keys))
     found = [_curve(group, None, fit, first, trials, present)]
     if len(trials.cells) > 1 and trials.has_cell_curves:
-        own = [_curve(group, cell, fit, first, trials, present) for cell in trials.cells]
-        found += [replace(curve, is_judged=False) for curve in own]
+        each = [_curve(group, cell, fit, first, trials, present) for cell in trials.cells]
+        found += [replace(curve, is_judged=False) for curve in each]
     return found
 
 
@@ -335,7 +345,7 @@ def _curves_of_trials(
 ) -> list[Curve]:
     """The mean curve and, of several cells with curves of their own, that of each."""
     present = np.flatnonzero(use)
-    terms = trials.terms()[present]
+    terms = trials.terms(use)
     if not _is_enough(trials.w_p[present], terms):
         return []
     fit = fit_trials(values[present], terms, np.arange(len(present)))

@@ -51,7 +51,7 @@ def next_runs(
     """
     terms = trials.terms()
     slopes = _slopes(trials, may_be_best or (_whole(trials),), terms.shape[1])
-    candidates = _candidates(trials)
+    candidates = _candidates(trials, terms.shape[1])
     information = terms.T @ terms
     freedom = len(terms) - np.linalg.matrix_rank(terms)
     is_known = freedom > 0 and np.linalg.matrix_rank(terms) == terms.shape[1]
@@ -93,8 +93,11 @@ def _whole(trials: Trials) -> tuple[float, float]:
     return (low, high) if high > low else (0.0, 1.0)
 
 
-def _candidates(trials: Trials) -> list[tuple[Cell, float, Array]]:
-    """Each cell with each weight worth a trial, and its row of terms (P)."""
+def _candidates(trials: Trials, num_terms: int) -> list[tuple[Cell, float, Array]]:
+    """Each cell with each weight worth a trial, and its row of terms (P).
+
+    Learning rate and seed are at their mean: what a new seed is worth by itself is not known.
+    """
     low, high = trials.w_p_range
     tried = sorted(set(trials.plw.tolist()))
     is_narrow = len(tried) < 3
@@ -112,9 +115,8 @@ def _candidates(trials: Trials) -> list[tuple[Cell, float, Array]]:
         for plw in plws:
             at = w_p_of(plw)
             share = np.eye(num_cells)[number] if curves > 1 else np.ones(1)
-            rate = np.zeros(trials.learning_rate.shape[1])
-            row = np.concatenate([np.eye(num_cells)[number], share * at, share * at**2, rate])
-            found.append((cell, plw, row))
+            curve = np.concatenate([np.eye(num_cells)[number], share * at, share * at**2])
+            found.append((cell, plw, np.pad(curve, (0, num_terms - len(curve)))))
     return found
 
 

@@ -37,7 +37,7 @@ def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
     the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
     """
     complete = trials.is_complete
-    terms, values = trials.terms()[complete], trials.values[complete]
+    terms, values = trials.terms(complete), trials.values[complete]
     freedom = len(terms) - terms.shape[1]
     if freedom < 1 or np.linalg.matrix_rank(terms) < terms.shape[1]:
         return []

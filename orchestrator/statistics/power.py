@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator.statistics.best_weight import PUBLISHED_BEST_W_P
+from orchestrator.statistics.seed_blocks import MIN_FREEDOM
 from orchestrator.statistics.table import plw_of
 from orchestrator.transform import w_p as w_p_of
 from trainers.errors import InputError, Problem
@@ -56,7 +57,8 @@ def power_of(
 
     Args:
         effect: points between the highest and the lowest tried place of the curve.
-        trial_sd: of a group's score over seeds at one weight, in points.
+        trial_sd: of a group's score over seeds at one weight, in points, without what a seed does
+            to all weights alike (seeds are blocks).
         item_sd: of the same over draws of items, in points, as far as trials do not share it;
             0 where all trials are scored on the same items and `trial_sd` was measured on them.
         best_plw: the top of the curve; by default the published 0.242.
@@ -79,7 +81,7 @@ def power_of(
     top = PUBLISHED_BEST_W_P if best_plw is None else w_p_of(best_plw)
     curve, curvature = _curve(at, top, effect)
     noise_sd = float(np.hypot(trial_sd, item_sd))
-    freedom = seeds * len(at) - _NUM_TERMS
+    freedom = _freedom(seeds, len(at))
     if freedom < 1:
         low, high, power = float(at.min()), float(at.max()), 0.0
     else:
@@ -178,6 +180,12 @@ def check_power(*, plws: Sequence[float], effect: float, trial_sd: float, item_s
         )
     if problems:
         raise InputError(problems)
+
+
+def _freedom(seeds: int, num_weights: int) -> int:
+    """What is left beside the curve and, where enough is, the seeds' own levels."""
+    plain = seeds * num_weights - _NUM_TERMS
+    return plain - (seeds - 1) if plain - (seeds - 1) >= MIN_FREEDOM else plain
 
 
 def _curve(at: Array, top: float, effect: float) -> tuple[Array, float]:

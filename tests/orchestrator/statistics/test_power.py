@@ -17,11 +17,14 @@ def test_the_closed_form_is_what_simulated_studies_give(effect: float, seeds: in
     at = np.repeat([w_p(plw) for plw in PLWS], seeds)
     shape = -((at - 0.652) ** 2)
     curve = effect * shape / np.ptp(shape)
-    terms = np.vander(at, 3, increasing=True)
+    seed = np.tile(np.arange(seeds), len(PLWS))
+    # Each seed has a level of its own.
+    terms = np.column_stack([np.eye(seeds)[seed], at, at**2])
     seen = 0
     for _ in range(1000):
-        fit = fit_trials(curve + rng.normal(0, 0.7, len(at)), terms, np.arange(len(at)))
-        seen += fit.f_test(np.eye(3)[1:])[0] < 0.05
+        scores = curve + rng.normal(0, 3, seeds)[seed] + rng.normal(0, 0.7, len(at))
+        fit = fit_trials(scores, terms, np.arange(len(at)))
+        seen += fit.f_test(np.eye(seeds + 2)[seeds:])[0] < 0.05
     said = power_of(plws=PLWS, seeds=seeds, effect=effect, trial_sd=0.7)
     assert said.num_trials == 6 * seeds
     # Three standard errors of a simulated share.
