@@ -60,9 +60,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(Problem(message="no such file", where=str(path))) from None
+        fix = "correct the path, or write such a file with plw init"
+        raise InputError(Problem(message="no such file", where=str(path), fix=fix)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(message=f"cannot be read: {error}", where=str(path))) from None
+        fault = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        fix = "give a YAML file"
+        problem = Problem(message=f"cannot be read: {fault}", where=str(path), fix=fix)
+        raise InputError(problem) from None
     try:
         with warnings.catch_warnings():
             # Of 1e-4 under YAML 1.1, which is read as a number all the same.
@@ -174,7 +178,7 @@ def _problem(
     key_path: KeyPath = detail["loc"]
     line = line_of(content, key_path)
     if detail["type"] == "value_error" and not key_path:
-        line = _line_of_named(content, detail["msg"])
+        line = line_of_named(content, detail["msg"])
     where = f"{source}:{line}" if line else str(source)
     dotted = ".".join(str(key) for key in key_path)
     match detail["type"]:
@@ -246,7 +250,7 @@ def mend(dotted: str, value: Any, rule: str) -> str:
     return f"edit {dotted}"
 
 
-def _line_of_named(content: Mapping[str, Any], message: str) -> int | None:
+def line_of_named(content: Mapping[str, Any], message: str) -> int | None:
     """The line of the first setting that `message` names, by its dotted path, and that is set."""
     for dotted in re.findall(r"\w+(?:\.\w+)+", message):
         keys = dotted.split(".")

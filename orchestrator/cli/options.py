@@ -35,13 +35,19 @@ def spec_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
         tracking_uri: str | None,
         **rest: Any,
     ) -> Any:
+        from orchestrator.spec.located import with_lines
         from orchestrator.spec.sweep_spec import load_spec
+        from trainers.errors import InputError
 
         overrides: list[str] = []
         if output_dir is not None:
             overrides.append(f"output_dir={json.dumps(output_dir)}")
         if tracking_uri is not None:
             overrides.append(f"tracking.uri={json.dumps(tracking_uri)}")
-        return command(load_spec(spec, overrides), spec, **rest)
+        loaded = load_spec(spec, overrides)
+        try:
+            return command(loaded, spec, **rest)
+        except InputError as error:
+            raise with_lines(error, spec, overrides) from None
 
     return with_spec

@@ -30,7 +30,7 @@ def write_spec(path: Path, preset: Preset, *, is_forced: bool) -> None:
     Raises:
         InputError: there is such a file and `is_forced` is false, or it cannot be written.
     """
-    has_schema = path.with_name(SCHEMA_NAME).exists()
+    has_schema = (path.parent / SCHEMA_NAME).exists()
     write_new(path, spec_text(preset, has_schema=has_schema), is_forced=is_forced)
 
 

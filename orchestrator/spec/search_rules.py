@@ -37,6 +37,8 @@ OBJECTIVES = {
 _NO_OBJECTIVES = ("loss", "train_loss", "weighted_loss", "heldout_prompt_loss", "prompt_loss")
 # Combinations that are looked at, where there may be more of them than anyone could wait for.
 MAX_CORNERS = 256
+# Points of a grid before any is left out: each is planned, at about 2 ms, before one starts.
+MAX_GRID_POINTS = 100_000
 
 
 class Rule(NamedTuple):
@@ -247,6 +249,16 @@ def _points_rules(search: "SearchConfig") -> Iterator[Rule]:
         if search.points is not None:
             message = f"search.points is not for a grid, which has its own, got {search.points}"
             yield Rule(("points",), message, "drop it, or set search.method to random, tpe or gp")
+        num_listed = prod(
+            len(values) for values in search.space.values() if isinstance(values, list)
+        )
+        if num_listed > MAX_GRID_POINTS:
+            message = (
+                f"search.space lists {num_listed} points, and a grid has {MAX_GRID_POINTS} at most"
+            )
+            yield Rule(
+                ("space",), message, "list fewer values, or set search.method to random or tpe"
+            )
         return
     if search.points is None:
         yield Rule(("points",), f"search.points is required for {search.method}", "add it")

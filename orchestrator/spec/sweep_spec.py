@@ -99,7 +99,7 @@ class SweepSpec(TrainConfig):
 
     @model_validator(mode="after")
     def _search_fits(self) -> Self:
-        rules = [*_unmeasured(self), *_impossible(self), *_without_price(self)]
+        rules = [*_unmeasured(self), *_impossible(self), *_without_price(self), *_split_gpus(self)]
         if rules:
             raise rule_error(rules)
         return self
@@ -239,3 +239,12 @@ def _without_price(spec: SweepSpec) -> Iterator[Rule]:
             "search.budget.money needs resources.price_per_gpu_hour above 0",
             "give the price, or drop the budget",
         )
+
+
+def _split_gpus(spec: SweepSpec) -> Iterator[Rule]:
+    """GPUs that Ray gives to no process: it shares one out, but takes several only whole."""
+    for key in ("gpus_per_worker", "gpus_per_scorer"):
+        count = getattr(spec.resources, key)
+        if count is not None and count > 1 and not count.is_integer():
+            message = f"resources.{key} must be a whole number where it is above 1, got {count:g}"
+            yield Rule(("resources", key), message, f"edit resources.{key}")

@@ -166,7 +166,9 @@ def test_an_empty_section_is_no_group_of_settings(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert problems_of(tmp_path / "train.yaml") == ["train.yaml: no such file"]
+    assert problems_of(tmp_path / "train.yaml") == [
+        "train.yaml: no such file; correct the path, or write such a file with plw init"
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n"])
@@ -192,7 +194,9 @@ def test_what_is_not_yaml_gets_its_line(tmp_path: Path, text: str, problem: str)
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_bytes(b"name: caf\xe9\n")
-    assert "train.yaml: cannot be read: 'utf-8' codec can't decode" in problems_of(path)[0]
+    assert problems_of(path) == [
+        "train.yaml: cannot be read: it is no text in UTF-8; give a YAML file"
+    ]
 
 
 def test_a_duplicate_key_gets_its_line(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_incomplete_model_folder(
 def test_model_that_is_nowhere(workplace: Workplace) -> None:
     workplace.spec["model"] = {"path": "./no-such-model"}
     assert_refused(workplace, "model.path is not a folder: ./no-such-model")
+    assert f"sweep.yaml:{workplace.line_of('./no-such-model')}: " in workplace.run("plan")[1]
 
 
 def test_more_workers_than_the_machine_has(workplace: Workplace) -> None:
@@ -237,6 +238,9 @@ def test_the_held_out_part_cannot_be_searched(workplace: Workplace) -> None:
 def test_every_searched_model_that_is_not_there_is_named(workplace: Workplace) -> None:
     workplace.spec["search"] = {"space": {"model.path": ["./a", "./b"]}}
     assert_refused(workplace, "model.path is not a folder: ./a", "is not a folder: ./b")
+    # The line is that of the values, also where the spec sets one beside them.
+    workplace.spec["model"] = {"path": "./a"}
+    assert f"sweep.yaml:{workplace.line_of('model.path:')}: " in workplace.run("plan")[1]
 
 
 def test_an_output_dir_that_is_a_file(workplace: Workplace) -> None:

@@ -48,6 +48,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refused("init", tmp_path) == f"error: {tmp_path}: is a folder; name a file in it"
+    assert refused("init", ".") == "error: .: is a folder; name a file in it"
     below = tmp_path / "file" / "sweep.yaml"
     assert f"error: {below}: cannot be written: " in refused("init", below)
 
