@@ -107,8 +107,7 @@ class Planner:
             InputError: the values break a rule, or their model or data do not fit.
         """
         config = trial_config(self._spec, searched)
-        model = self._sources.model(config.model)
-        data = self._sources.data(config.data, config.model)
+        model, data = self._sources.of(config.model, config.data)
         base = self._base(config, model, data)
         settings = config.model_dump(mode="json")
         trial_id = fingerprint_trial(settings, model.fingerprint, data.fingerprint)

@@ -62,28 +62,35 @@ class Sources:
         self._splits: dict[str, _SplitSource | InputError] = {}
         self._data: dict[tuple[str, str], DataSource | InputError] = {}
 
-    def model(self, config: ModelConfig) -> ModelSource:
-        """The model that `config` names.
+    def of(self, model: ModelConfig, data: DataConfig) -> tuple[ModelSource, DataSource]:
+        """The model and the data that are named, the data in the tokens of the model.
 
         Raises:
-            InputError: it is not there, or cannot be trained.
+            InputError: what is wrong with either: a model that is not there or cannot be trained,
+                data that cannot be read, split, tokenised or scored on.
         """
+        problems: list[Problem] = []
+        for read in (lambda: self._model(model), lambda: self._split(data)):
+            try:
+                read()
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+        source = self._model(model)
+        key = (data.model_dump_json(), source.fingerprint)
+        return source, _once(self._data, key, lambda: self._read_data(data, source))
+
+    def _model(self, config: ModelConfig) -> ModelSource:
         key = config.model_dump_json(include={"path", "revision", "trust_remote_code"})
         return _once(self._models, key, lambda: _read_model(config))
 
-    def data(self, config: DataConfig, model: ModelConfig) -> DataSource:
-        """The data that `config` names, in the tokens of `model`.
-
-        Raises:
-            InputError: it cannot be read, split, tokenised or scored on.
-        """
-        source = self.model(model)
-        key = (config.model_dump_json(), source.fingerprint)
-        return _once(self._data, key, lambda: self._read_data(config, source))
+    def _split(self, config: DataConfig) -> _SplitSource:
+        key = config.model_dump_json(include={"path", "split", "heldout_examples", "seed"})
+        return _once(self._splits, key, lambda: self._read_split(config))
 
     def _read_data(self, config: DataConfig, model: ModelSource) -> DataSource:
-        key = config.model_dump_json(include={"path", "split", "heldout_examples", "seed"})
-        source = _once(self._splits, key, lambda: self._read_split(config))
+        source = self._split(config)
         train, heldout = source.split.train[: config.train_examples], source.split.heldout
         return DataSource(
             fingerprint=fingerprint_examples([*train, *heldout]),

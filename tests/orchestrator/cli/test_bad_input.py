@@ -138,6 +138,8 @@ def test_a_search_over_nothing(workplace: Workplace, space: dict[str, list[float
 def test_missing_data_file(workplace: Workplace) -> None:
     workplace.spec["data"] = {"path": "nowhere.jsonl", "template": "plain"}
     assert_refused(workplace, "nowhere.jsonl", "no such file")
+    line = workplace.line_of("nowhere.jsonl")
+    assert f"sweep.yaml:{line}: nowhere.jsonl: no such file" in workplace.run("plan")[1]
 
 
 def test_missing_spec(tmp_path: Path) -> None:

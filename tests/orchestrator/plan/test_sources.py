@@ -150,6 +150,12 @@ def test_all_sources_that_cannot_be_read_come_at_once(folder: Path) -> None:
         "no such file",
         "model.path is not a folder: nowhere/else/a",
     ]
+    with pytest.raises(InputError) as caught:
+        plan_of(folder, {"model.path": ["nowhere/else/a"], "data.path": ["no.jsonl"]})
+    assert [problem.message for problem in caught.value.problems] == [
+        "model.path is not a folder: nowhere/else/a",
+        "no such file",
+    ]
 
 
 def test_a_copy_of_a_model_is_no_other_model(folder: Path) -> None:
