@@ -8,6 +8,7 @@ COMPILED := $(VENV)/.compiled
 MODEL := $(VENV)/.demo-model
 BENCH := $(VENV)/.bench
 BENCH_ARGS ?=
+CLUSTER_TESTS ?= cluster
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,7 @@ test-full: setup $(BENCH)  ## Every cell of every matrix
 
 # Where hosts cannot be made, it says why and is content.
 test-cluster: setup  ## An on-premise cluster of namespaces, with faults (Linux, root)
-	@python -m tests.cluster || exit 0; pytest -m cluster -v tests/cluster
+	@python -m tests.cluster || exit 0; pytest -m "$(CLUSTER_TESTS)" -v tests/cluster
 
 lint: $(INSTALLED)  ## ruff and mypy --strict
 	ruff check .

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.cluster.hosts import why_not
+from tests.cluster.hosts import why_no_host, why_not
 
-reason = why_not()
+reason = why_not() or why_no_host()
 if reason is not None:
     print(f"no cluster tests: {reason}")
 sys.exit(reason is not None)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -77,6 +78,17 @@ def why_not() -> str | None:
     if made.returncode:
         return f"this machine allows no network namespaces: {made.stderr.strip()}"
     subprocess.run(["ip", "netns", "delete", probe], check=False, capture_output=True)
+    return None
+
+
+def why_no_host() -> str | None:
+    """Why a first host does not come up, as in a container without the rights; None if it does."""
+    with TemporaryDirectory() as folder:
+        try:
+            with site_in(Path(folder) / "site") as site:
+                site.add("probe")
+        except (AssertionError, OSError) as error:
+            return f"no host comes up on this machine: {' '.join(str(error).split())}"
     return None
 
 
@@ -230,7 +242,7 @@ class Site:
             self._in_switch("ip", "link", "add", subnet, "type", "bridge")
             self._in_switch("ip", "address", "add", f"{prefix}.254/24", "dev", subnet)
             self._in_switch("ip", "link", "set", subnet, "up")
-        self._in_switch("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self._in_switch("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 
     def add(
         self,

@@ -200,6 +200,7 @@ def test_a_host_is_killed_and_mlflow_is_away_for_a_minute(
     assert cluster.scores("disturbed") == quiet_scores
 
 
+@pytest.mark.full
 def test_a_new_head_goes_on_where_the_lost_one_was(
     cluster: OnPremise, quiet_scores: list[dict[str, float]]
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_new_head_goes_on_where_the_lost_one_was(
     assert cluster.scores("beheaded") == quiet_scores
 
 
+@pytest.mark.full
 def test_hosts_that_share_no_files_keep_a_sweep_in_an_object_store(
     cluster: OnPremise, quiet_scores: list[dict[str, float]]
 ) -> None:
