@@ -30,6 +30,7 @@ from orchestrator.statistics.wording import (
     nothing_text,
     open_text,
     rising_text,
+    same_text,
     unfitted_text,
     unsure_text,
 )
@@ -41,6 +42,8 @@ LEVEL = 0.05
 MARGIN_POINTS = 1.0
 _NUM_PLACES = 21
 _TOUCHING = 1e-9
+# On the logit scale a hundredth of a point: below it is rounding, not the noise of any seeds.
+_LEAST_ERROR = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +255,10 @@ def _too_little(curve: Curve, trials: Trials, rows: Sequence[ScoreRow]) -> str:
         return end_text(num_trials, of_group.pop())
     if not curve.knows_noise:
         return few_text(curve.fit.freedom)
+    is_flat = max(abs(curve.fit.slope), abs(curve.fit.curvature)) < _LEAST_ERROR
+    is_exact = np.sqrt(np.diag(curve.fit.covariance)).max() < _LEAST_ERROR
+    if trials.is_share and is_exact and not is_flat:
+        return same_text()
     return ""
 
 

@@ -104,6 +104,14 @@ def end_text(num_trials: int, share: float) -> str:
     )
 
 
+def same_text() -> str:
+    """Scores of which seeds agree, as counts of few items may."""
+    return (
+        "cannot say: trials lie on the curve to the last digit, as scores of few items may, which "
+        "leaves no noise to judge by; score more items"
+    )
+
+
 def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     """Why there is no curve at all."""
     if num_weights < MIN_WEIGHTS:

@@ -102,6 +102,20 @@ def test_two_weights_and_three_without_a_second_seed_cannot_say() -> None:
     assert len(one.next_runs) == 5
 
 
+def test_seeds_that_agree_to_the_last_digit_show_nothing() -> None:
+    rows = [
+        ScoreRow(benchmark="b", plw=plw, seed=str(seed), score=right / 48, num_items=48)
+        for plw, right in ((0, 9), (0.026, 9), (1, 10))
+        for seed in range(2)
+    ]
+    verdict = said(rows).verdicts[0]
+    assert (verdict.kind, verdict.has_effect) == ("cannot say", False)
+    assert verdict.text == (
+        "cannot say: trials lie on the curve to the last digit, as scores of few items may, which "
+        "leaves no noise to judge by; score more items"
+    )
+
+
 def test_several_groups_have_an_overall_verdict_first_and_a_front() -> None:
     found = said(rows_of(lambda at: -((at - 0.65) ** 2), groups=TWO_GROUPS))
     assert [verdict.group for verdict in found.verdicts] == [
