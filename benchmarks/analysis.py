@@ -28,10 +28,10 @@ from benchmarks.program import Options, command_line, say, wide_console
 from benchmarks.studies import GROUPS, PAPER_PLWS, Design, Study, simulate
 from orchestrator.statistics.best_weight import QuadraticFit, best_set, critical_plw
 from orchestrator.statistics.beta_glmm import fit_beta_glmm
-from orchestrator.statistics.curves import OVERALL, Trials, collect_trials, fit_curves
+from orchestrator.statistics.trial_points import OVERALL, Trials, collect_trials, fit_curves
 from orchestrator.statistics.gains import corrected_gain
 from orchestrator.statistics.paper_model import fit_paper_model
-from orchestrator.statistics.verdicts import read_verdicts
+from orchestrator.statistics.conclusions import read_verdicts
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from orchestrator.statistics.best_weight import quadratic_top
-from orchestrator.statistics.curves import OVERALL
+from orchestrator.statistics.trial_points import OVERALL
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.transform import w_p as w_p_of
 

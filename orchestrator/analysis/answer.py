@@ -17,9 +17,9 @@ from orchestrator.analysis.regularisers import compare_regularisers
 from orchestrator.record.bases import BaseRecord, base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.statistics.aggregates import in_points
+from orchestrator.statistics.conclusions import Answer, answer
 from orchestrator.statistics.from_records import benchmark_rows, loss_rows, untuned_rows
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import Answer, answer
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 # A hundredth of a nat is 1% of perplexity.

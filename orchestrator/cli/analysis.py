@@ -56,10 +56,9 @@ def report(
 
 
 def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: bool) -> None:
-    from orchestrator.statistics.paper_model import fit_paper_model
+    from orchestrator.statistics.conclusions import answer
+    from orchestrator.statistics.conclusions_markdown import answer_markdown
     from orchestrator.statistics.table import read_scores
-    from orchestrator.statistics.telling import answer_markdown
-    from orchestrator.statistics.verdicts import answer
     from trainers.files import write_text
 
     rows = read_scores(path)
@@ -67,8 +66,7 @@ def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: b
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
-    is_curved = len({row.plw for row in rows}) > 2
-    text = answer_markdown(found, fit_paper_model(rows) if is_curved else None)
+    text = answer_markdown(found)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.analysis.findings import Cost, Estimate, Findings, Panel, Point, Series
-from orchestrator.statistics.telling import front_place, gain_text, verdict_title
-from orchestrator.statistics.verdicts import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.conclusions_markdown import front_place, gain_text, verdict_title
 
 SMALL_P = 0.001
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.analysis import ANSWERS, DESIGNS, coverage_of, false_effects, main
 from benchmarks.studies import GROUP_OF, Design, simulate
-from orchestrator.statistics.curves import OVERALL
+from orchestrator.statistics.trial_points import OVERALL
 
 
 def test_a_study_is_the_same_each_time_and_knows_its_truth() -> None:

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 from orchestrator.statistics.curves import collect_trials, fit_curves, lack_of_fit
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import answer
+from orchestrator.statistics.conclusions import answer
 from orchestrator.transform import w_p
 from tests.orchestrator.statistics.scores import rows_of
 
