@@ -196,7 +196,9 @@ def _scored(
     rng: np.random.Generator, design: Design, probabilities: Array, plw: float, seed: int
 ) -> Iterable[Row]:
     for benchmark, probability in zip(design.benchmarks, probabilities, strict=True):
-        error = math.sqrt(probability * (1 - probability) / benchmark.num_items)
+        # At least half an item, because a stated standard error of 0 would claim certainty.
+        spread = max(probability * (1 - probability), 0.5 / benchmark.num_items)
+        error = math.sqrt(spread / benchmark.num_items)
         if benchmark.error == "se":
             score = float(np.clip(rng.normal(probability, error), 0, 1))
         else:
