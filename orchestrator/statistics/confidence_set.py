@@ -18,6 +18,7 @@ from orchestrator.statistics.weight_analysis import WeightAnalysis
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 Pieces = tuple[tuple[float, float], ...]
 
 CONFIDENCE = 0.95
@@ -66,14 +67,15 @@ def _kept_by_curve(curve: Estimates, places: Array) -> Bools:
     sums = np.linspace(2 * low, 2 * high, 2 * _NUM_PLACES - 1)
     values, errors, df = curve.contrasts(np.column_stack([np.ones_like(sums), sums]))
     limit = t_quantile(df, (1 + CONFIDENCE) / 2) * errors
-    rises, falls = np.cumsum(values > limit), np.cumsum(values < -limit)
+    rises = np.cumsum(values > limit).astype(np.int64)
+    falls = np.cumsum(values < -limit).astype(np.int64)
     gap = sums[1] - sums[0] if len(sums) > 1 else 1.0
 
-    def count(total: Array, start: Array, end: Array) -> Array:
+    def count(total: Ints, start: Array, end: Array) -> Ints:
         first = np.clip(np.ceil((start - sums[0]) / gap - 1e-6).astype(int), 0, len(sums) - 1)
         last = np.clip(np.floor((end - sums[0]) / gap + 1e-6).astype(int), 0, len(sums) - 1)
         before = np.where(first > 0, total[np.maximum(first - 1, 0)], 0)
-        return np.where(last >= first, total[last] - before, 0)
+        return np.asarray(np.where(last >= first, total[last] - before, 0))
 
     has_better_above = (count(rises, 2 * places, places + high) > 0) & (places < high)
     has_better_below = (count(falls, places + low, 2 * places) > 0) & (places > low)

@@ -68,7 +68,7 @@ def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoi
     probability: Array | None = None
     if df >= values.shape[1]:
         residual = values - terms @ coefficients
-        inverse = np.linalg.inv(terms.T @ terms)
+        inverse = np.asarray(np.linalg.inv(terms.T @ terms), dtype=np.float64)
         rng = np.random.default_rng(seed)
         drawn = _drawn_effects(residual.T @ residual, inverse, df, rng)
         drawn = fitted + np.einsum("kp,dpg->dkg", steps, drawn)

@@ -90,7 +90,8 @@ class WeightAnalysis:
             assert self.means is not None
             return float(self.w_p[int(np.argmax(self.means.values))])
         assert self.curve is not None
-        return quadratic_top(*self.curve.values.tolist(), self.low, self.high)
+        slope, curvature = self.curve.values
+        return quadratic_top(float(slope), float(curvature), self.low, self.high)
 
     @property
     def observed_range(self) -> float | None:

@@ -86,7 +86,8 @@ class Nuisance:
 
     @property
     def num_terms(self) -> int:
-        return int(self.block.max()) + 1 + self.covariates.shape[1]
+        """How many degrees of freedom it takes."""
+        return int(self.block.max()) + 1 + int(self.covariates.shape[1])
 
     def out_of(self, columns: Array) -> Array:
         """`columns` (T, P) less their block means and what covariates explain."""
