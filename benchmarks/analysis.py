@@ -1,241 +1,233 @@
-"""Do the statistics hold? The paper's model against glmmTMB, and simulated studies.
+"""Is the analysis right? Simulated studies with known truth, through `plw report --scores`.
 
-Coverage: the share of studies whose 95% interval for the best PLW holds the true one, whatever
-shape was found; by where the true top lies, too. False effects: the share of studies without any
-effect in which any verdict (overall or of a group) claims one. Bias of the gain: what is reported
-for the chosen weight over PLW 0, less what that very weight truly gains, in points.
+For each cell (a truth and a design) N studies are simulated by `benchmarks.studies`, which shares
+no code with the analysis. Each is written as a CSV file and read back as the JSON of
+`plw report --scores FILE --json`. All columns are about the `overall` verdict, unless stated:
 
-The studies are those of `benchmarks.studies`. `paper's model` is the beta regression with a random
-intercept for each benchmark alone, whose scores of one trial count as so many trials.
+claims            share of studies that claim an effect; any_claims: in any verdict
+named             share that name a weight
+coverage          share whose confidence set holds a best weight: of all weights between the lowest
+                  and the highest tried one (coverage_continuum), or of the tried ones
+                  (coverage_tried)
+regret_over_1     share of named studies whose weight is more than 1 point below the best one
+gain_reported     mean reported gain, and gain_true: what the reported weights truly gain
+gain_coverage     share of reported gains whose interval holds the true one; gain_missing: studies
+                  that report no gain
+wrong_no_effect   share that say "no effect" although tried weights differ by more than 1 point
+failed            limits that the cell breaks; they are in `benchmarks.cells`
 """
 
 import argparse
 import json
+import multiprocessing
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from click.testing import CliRunner
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cells import CELLS, CLAIMING, Cell, broken_limits
 from benchmarks.program import Options, command_line, say, wide_console
-from benchmarks.studies import GROUPS, PAPER_PLWS, Design, Study, simulate
-from orchestrator.statistics.best_weight import QuadraticFit, best_set, critical_plw
-from orchestrator.statistics.beta_glmm import fit_beta_glmm
-from orchestrator.statistics.curves import OVERALL, Trials, collect_trials, fit_curves
-from orchestrator.statistics.gains import corrected_gain
-from orchestrator.statistics.paper_model import fit_paper_model
-from orchestrator.statistics.verdicts import read_verdicts
+from benchmarks.studies import simulate, write_csv
+from benchmarks.truths import Interval, Truth, position
 
-Array = NDArray[np.float64]
-
-REFERENCE = Path(__file__).parent.parent / "tests/orchestrator/statistics/beta_glmm_simulated.csv"
-# R's glmmTMB 1.1.5 on that file: y ~ w + w2 + (1 | bench).
-GLMMTMB = {
-    "intercept": -0.4783,
-    "w": 1.3603,
-    "w2": -1.2646,
-    "w standard error": 0.1383,
-    "w2 standard error": 0.1340,
-}
-DESIGNS = (
-    Design("6 PLW x 3 seeds"),
-    Design("6 PLW x 3 seeds that move together", seed_sd=0.1),
-    Design("10 PLW x 1 seed", plws=PAPER_PLWS, seeds=1),
-    Design("6 PLW x 2 seeds", seeds=2),
-    Design("6 PLW x 3 seeds, 15% of scores missing", missing=0.15),
-    Design("6 PLW x 3 seeds x 2 models", models=2),
-)
-ANSWERS = (OVERALL, *GROUPS)
-NEAR_END = 0.15
-PLACES = ("inside", "near an end", "beyond an end")
-# Bends for the bias of the gain: none, and some that few trials can and cannot see.
-BENDS = (0.0, 0.3, 1.0)
+# Of a PLW's place on the axis from 0 to 1: a best weight that is this near to the set is in it.
+TOLERANCE = 1e-3
+MAX_REGRET = 1.0
+MARGIN = 1.0
+KINDS = ("best", "rises", "falls", "tied", "no effect", "cannot say")
 
 
-@dataclass(frozen=True)
-class Held:
-    """Of one study: whether each answer's interval holds its best, where the top lies, widths."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one study's report says, next to the truth; gains and regret in points.
 
-    held: tuple[bool, ...]
-    places: tuple[str, ...]
-    widths: tuple[float, ...]
-
-
-def glmm_differences() -> dict[str, float]:
-    """How far the beta regression is from glmmTMB, by what is compared."""
-    table = np.genfromtxt(REFERENCE, delimiter=",", names=True)
-    terms = np.column_stack([np.ones(len(table)), table["w"], table["w2"]])
-    fit = fit_beta_glmm(table["y"], terms, [table["bench"].astype(np.int64)])
-    found = [*fit.coefficients, *fit.standard_errors[1:]]
-    return {name: abs(float(value) - reference)
-            for (name, reference), value in zip(GLMMTMB.items(), found, strict=True)}  # fmt: skip
-
-
-def held_in(study: Study) -> Held:
-    """What the intervals of a study with an effect hold."""
-    trials = collect_trials(study.rows)
-    curves = {curve.group: curve for curve in fit_curves(study.rows, trials) if curve.cell is None}
-    held, places, widths = [], [], []
-    for group in ANSWERS:
-        pieces = best_set(curves[group].fit)
-        best = study.best(group)
-        held.append(any(start - 1e-9 <= best <= end + 1e-9 for start, end in pieces))
-        places.append(_place(study.vertex(group)))
-        widths.append(sum(end - start for start, end in pieces))
-    return Held(tuple(held), tuple(places), tuple(widths))
-
-
-def _place(vertex: float) -> str:
-    if not 0 <= vertex <= 1:
-        return PLACES[2]
-    return PLACES[0] if NEAR_END <= vertex <= 1 - NEAR_END else PLACES[1]
-
-
-def coverage_of(design: Design, num_studies: int) -> dict[str, Any]:
-    """Coverage by answer and by where the top lies, with the median width in w_p.
-
-    That of a place where no top lies is None.
+    None: no weight or no gain was reported. `error` is what a failed report printed.
     """
-    found = [held_in(simulate(design, seed)) for seed in range(num_studies)]
-    held = np.array([one.held for one in found])
-    places = np.array([one.places for one in found])
-    widths = np.array([one.widths for one in found])
-    return {
-        "design": design.name,
-        "studies": num_studies,
-        "coverage": {name: float(held[:, each].mean()) for each, name in enumerate(ANSWERS)},
-        "coverage_by_place": {place: _share(held[places == place]) for place in PLACES},
-        "share_by_place": {place: float((places == place).mean()) for place in PLACES},
-        "median_width": float(np.median(widths[:, 0])),
-    }
+
+    kind: str = ""
+    any_claim: bool = False
+    covers_continuum: bool = False
+    covers_tried: bool = False
+    regret: float | None = None
+    gain: float | None = None
+    gain_true: float | None = None
+    gain_covered: bool = False
+    wrong_no_effect: bool = False
+    error: str = ""
 
 
-def _share(held: NDArray[np.bool_]) -> float | None:
-    return float(held.mean()) if held.size else None
+def report_of(scores: Path) -> dict[str, Any]:
+    """The JSON that `plw report --scores SCORES --json` prints.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    from orchestrator.cli.main import main as plw
+
+    result = CliRunner().invoke(plw, ["report", "--scores", str(scores), "--json"])
+    if result.exit_code != 0:
+        raise RuntimeError(f"plw report ended with {result.exit_code}: "
+                           f"{result.exception!r} {result.output}")  # fmt: skip
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
-def false_effects(design: Design, num_studies: int) -> float:
-    """The share of studies without an effect in which some verdict claims one."""
-    claimed = [
-        any(verdict.claims_effect for verdict in read_verdicts(study.rows))
-        for study in (simulate(design, seed, has_effect=False) for seed in range(num_studies))
-    ]
-    return float(np.mean(claimed))
+def outcome_of(cell: Cell, number: int) -> Outcome:
+    """Simulate study `number` of a cell, have it reported and judge the report."""
+    study = simulate(cell.truth, cell.design, number)
+    with tempfile.TemporaryDirectory(prefix="plw-bench-") as folder:
+        scores = Path(folder, "scores.csv")
+        write_csv(study.rows, scores)
+        try:
+            verdicts = report_of(scores)["verdicts"]
+        except RuntimeError as error:
+            return Outcome(error=str(error))
+    return judged(verdicts, study.truth)
 
 
-def gain_bias(design: Design, num_studies: int, bend: float) -> dict[str, float]:
-    """Reported less true gain of the chosen weight in points, with the standard error, overall."""
-    errors = []
-    for seed in range(num_studies):
-        study = simulate(design, seed, has_effect=bend > 0, bend=bend or None)
-        trials = collect_trials(study.rows)
-        fit = _overall(study, trials)
-        gain = corrected_gain(fit, 0.0, seed)
-        truth = study.rise(OVERALL, gain.w_p)
-        covered = gain.low <= truth <= gain.high
-        errors.append((_points(trials, gain.value - truth), _points(trials, gain.naive - truth),
-                       float(covered)))  # fmt: skip
-    table = np.array(errors)
-    return {
-        "bend": bend,
-        "bias": float(table[:, 0].mean()),
-        "bias_error": float(table[:, 0].std(ddof=1) / np.sqrt(num_studies)),
-        "naive_bias": float(table[:, 1].mean()),
-        "naive_bias_error": float(table[:, 1].std(ddof=1) / np.sqrt(num_studies)),
-        "coverage": float(table[:, 2].mean()),
-    }
+def judged(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Outcome:
+    """The overall verdict of a report compared with the truth.
 
-
-def _overall(study: Study, trials: Trials) -> QuadraticFit:
-    curves = fit_curves(study.rows, trials)
-    return next(curve.fit for curve in curves if curve.group == OVERALL and curve.cell is None)
-
-
-def _points(trials: Trials, difference: float) -> float:
-    return float(trials.in_points(OVERALL, difference))
-
-
-def paper_false_effects(design: Design, num_studies: int) -> dict[str, float]:
-    """How often beta regressions find an effect where there is none, at a nominal 5%."""
-    claimed = []
-    for seed in range(num_studies):
-        rows = simulate(design, seed, has_effect=False).rows
-        claimed.append([fit_paper_model(rows, by_trial=each).p_value for each in (False, True)])
-    shares = (np.array(claimed) < 0.05).mean(axis=0)
-    return {"benchmark": float(shares[0]), "benchmark and trial": float(shares[1])}
-
-
-def measure(num_studies: int, num_other: int, num_paper: int) -> dict[str, Any]:
-    """All of it; the first design gets `num_studies`, the others and the gains `num_other`."""
-    began = time.monotonic()
-    differences = glmm_differences()
-    counts = [num_studies] + [num_other] * (len(DESIGNS) - 1)
-    coverage, effects = [], []
-    for design, count in zip(DESIGNS, counts, strict=True):
-        coverage.append(coverage_of(design, count))
-        effects.append(false_effects(design, count))
-        say(f"{design.name}: coverage {coverage[-1]['coverage'][OVERALL]:.1%}, false effects "
-            f"{effects[-1]:.1%} in {count} studies")  # fmt: skip
-    gains = [gain_bias(DESIGNS[0], num_other, bend) for bend in BENDS]
-    say("gains")
-    paper = paper_false_effects(DESIGNS[0], num_paper)
-    say("the paper's model")
-    return {
-        "glmm_largest_difference": max(differences.values()),
-        "coverage": coverage[0]["coverage"][OVERALL],
-        "false_effect_rate": effects[0],
-        "critical_plw": critical_plw(),
-        "designs": [{**one, "false_effect_rate": rate}
-                    for one, rate in zip(coverage, effects, strict=True)],
-        "gains": gains,
-        "paper_false_effect_rates": paper,
-        "seconds": time.monotonic() - began,
-    }  # fmt: skip
-
-
-def show(found: dict[str, Any], console: Console) -> None:
-    """The tables for people."""
-    console.print(f"glmmTMB: largest difference {found['glmm_largest_difference']:.1e}")
-    console.print(f"critical PLW of the published fit: {found['critical_plw']:.3f}\n")
-    table = Table(title="coverage of the best PLW and false effects", title_justify="left",
-                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
-    for name in ("design", "studies", *ANSWERS, *PLACES, "width", "false effects"):
-        table.add_column(name.replace("_", " "), justify="left" if name == "design" else "right")
-    for one in found["designs"]:
-        shares = [*one["coverage"].values(), *one["coverage_by_place"].values()]
-        shown = ["-" if share is None else f"{share:.1%}" for share in shares]
-        table.add_row(one["design"], str(one["studies"]), *shown,
-                      f"{one['median_width']:.2f}", f"{one['false_effect_rate']:.1%}")  # fmt: skip
-    console.print(table)
-    table = Table(title="reported less true gain over PLW 0, in points", title_justify="left",
-                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
-    for name in ("bend", "corrected", "as fitted", "coverage"):
-        table.add_column(name, justify="right")
-    for one in found["gains"]:
-        table.add_row(f"{one['bend']:g}", f"{one['bias']:+.3f} ± {one['bias_error']:.3f}",
-                      f"{one['naive_bias']:+.3f} ± {one['naive_bias_error']:.3f}",
-                      f"{one['coverage']:.1%}")  # fmt: skip
-    console.print(table)
-    paper = found["paper_false_effect_rates"]
-    console.print(
-        f"false effects of beta regression at a nominal 5%: {paper['benchmark']:.1%} with the "
-        f"paper's random intercept, {paper['benchmark and trial']:.1%} with one for each trial too"
+    Raises:
+        StopIteration: there is no overall verdict.
+    """
+    overall = next(one for one in verdicts if one["group"] == "overall" and one["cell"] is None)
+    kind, best, gain = overall["kind"], overall["best_plw"], overall["gain"]
+    pieces = [(low, high) for low, high in overall["pieces"] or ()]
+    gain_true = None
+    if gain is not None and best is not None:
+        gain_true = truth.overall(best) - truth.overall(overall["reference_plw"])
+    return Outcome(
+        kind=kind,
+        any_claim=any(one["kind"] in CLAIMING for one in verdicts),
+        covers_continuum=meet(pieces, truth.best_continuum),
+        covers_tried=meet(pieces, [(plw, plw) for plw in truth.best_tried]),
+        regret=None if best is None else truth.best_value - truth.overall(best),
+        gain=None if gain_true is None else gain,
+        gain_true=gain_true,
+        gain_covered=gain_true is not None
+        and overall["gain_low"] <= gain_true <= overall["gain_high"],
+        wrong_no_effect=kind == "no effect" and truth.span > MARGIN,
     )
+
+
+def meet(pieces: Sequence[Interval], best: Sequence[Interval]) -> bool:
+    """Whether a piece of the set (PLW) holds a best weight, up to `TOLERANCE`."""
+    return any(
+        position(low) - TOLERANCE <= position(end) and position(start) <= position(high) + TOLERANCE
+        for low, high in pieces
+        for start, end in best
+    )
+
+
+def row_of(cell: Cell, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The row of a cell; a share or mean of no study is None."""
+    read = [one for one in outcomes if not one.error]
+    named = [one for one in read if one.kind in CLAIMING and one.regret is not None]
+    gains = [one for one in read if one.gain is not None]
+    row: dict[str, Any] = {
+        "truth": cell.truth,
+        "design": cell.design.name,
+        "studies": len(outcomes),
+        "claims": _share([one.kind in CLAIMING for one in read]),
+        "any_claims": _share([one.any_claim for one in read]),
+        "named": len(named) / len(outcomes),
+        "coverage": _share([one.covers_continuum or one.covers_tried for one in read]),
+        "coverage_continuum": _share([one.covers_continuum for one in read]),
+        "coverage_tried": _share([one.covers_tried for one in read]),
+        "regret_over_1": _share([(one.regret or 0) > MAX_REGRET for one in named]),
+        "gain_reported": _share([one.gain or 0 for one in gains]),
+        "gain_true": _share([one.gain_true or 0 for one in gains]),
+        "gain_coverage": _share([one.gain_covered for one in gains]),
+        "gain_missing": len(read) - len(gains),
+        "wrong_no_effect": _share([one.wrong_no_effect for one in read]),
+        "kinds": dict(Counter(one.kind for one in read)),
+        "errors": len(outcomes) - len(read),
+    }
+    return {**row, "failed": broken_limits(cell, row)}
+
+
+def _share(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def measure(cells: Sequence[Cell], num_studies: int, num_jobs: int) -> list[dict[str, Any]]:
+    """A row for each cell, from `num_studies` studies each, by `num_jobs` processes."""
+    work = [(cell, number) for cell in cells for number in range(num_studies)]
+    rows = []
+    outcomes = _outcomes(work, num_jobs)
+    for each, cell in enumerate(cells, start=1):
+        of_cell = [next(outcomes) for _ in range(num_studies)]
+        errors = [one.error for one in of_cell if one.error]
+        if errors:
+            say(f"{len(errors)} reports failed, the first with: {errors[0]}")
+        rows.append(row_of(cell, of_cell))
+        failed = ", ".join(rows[-1]["failed"]) or "nothing"
+        say(f"{each}/{len(cells)} {cell.truth}, {cell.design.name}: failed {failed}")
+    return rows
+
+
+def _outcomes(work: Sequence[tuple[Cell, int]], num_jobs: int) -> Iterator[Outcome]:
+    if num_jobs == 1:
+        yield from (outcome_of(*one) for one in work)
+        return
+    # Spawned, because a fork of a process with BLAS threads may hang.
+    with multiprocessing.get_context("spawn").Pool(num_jobs) as pool:
+        yield from pool.imap(_outcome_of_pair, work, chunksize=5)
+
+
+def _outcome_of_pair(one: tuple[Cell, int]) -> Outcome:
+    return outcome_of(*one)
+
+
+SHOWN = {
+    "claims": "{:.1%}",
+    "any_claims": "{:.1%}",
+    "named": "{:.1%}",
+    "coverage": "{:.1%}",
+    "regret_over_1": "{:.1%}",
+    "gain_reported": "{:+.2f}",
+    "gain_true": "{:+.2f}",
+    "gain_coverage": "{:.1%}",
+    "gain_missing": "{}",
+    "wrong_no_effect": "{:.1%}",
+}
+
+
+def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The table for people."""
+    table = Table(title=f"{rows[0]['studies']} studies per cell", title_justify="left",
+                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    for name in ("truth", "design"):
+        table.add_column(name)
+    for name in SHOWN:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("kinds")
+    table.add_column("failed")
+    for row in rows:
+        values = ["-" if row[name] is None else text.format(row[name])
+                  for name, text in SHOWN.items()]  # fmt: skip
+        kinds = ", ".join(f"{row['kinds'][kind]} {kind}" for kind in KINDS if kind in row["kinds"])
+        table.add_row(row["truth"], row["design"], *values, kinds, ", ".join(row["failed"]))
+    console.print(table)
+    console.print(f"{sum(not row['failed'] for row in rows)} of {len(rows)} cells hold all limits")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options: Options = {
-        "--studies": (int, 2000, "studies of the first design"),
-        "--other-studies": (int, 500, "of other designs and the gains"),
-        "--paper-studies": (int, 100, "studies for beta regression"),
+        "--studies": (int, 200, "studies of each cell"),
+        "--jobs": (int, 2, "processes"),
+        "--truths": (str, "", "names of truths, with commas; all if empty"),
     }
     return command_line("benchmarks.analysis", __doc__, options)
 
@@ -243,14 +235,23 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     options = parser().parse_args(arguments)
-    if min(options.studies, options.other_studies, options.paper_studies) < 2:
-        print("at least two studies of each kind are needed", file=sys.stderr)
+    known = {cell.truth for cell in CELLS}
+    wanted = set(filter(None, options.truths.split(","))) or known
+    if wanted - known:
+        print(f"--truths must be among {', '.join(sorted(known))}, got "
+              f"{', '.join(sorted(wanted - known))}", file=sys.stderr)  # fmt: skip
         return 2
-    found = measure(options.studies, options.other_studies, options.paper_studies)
+    if min(options.studies, options.jobs) < 1:
+        print("--studies and --jobs must be at least 1", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    cells = [cell for cell in CELLS if cell.truth in wanted]
+    rows = measure(cells, options.studies, options.jobs)
+    say(f"{len(cells)} cells in {time.monotonic() - began:.0f} s")
     if options.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    show(found, wide_console(130))
+        print(json.dumps(rows, indent=2))
+    else:
+        show(rows, wide_console(220))
     return 0
 
 

@@ -1,139 +1,344 @@
-"""Simulated studies of the prompt loss weight, of which the truth is known.
+"""Simulated studies with known truth: scores of thirteen benchmarks, as rows of a CSV file.
 
-Thirteen benchmarks in three groups (5, 3, 5), each with a level of its own and 200 to 2,000 items.
-A trial shares luck over all of its scores, over those of a group and with itself alone, and a
-design may give each seed luck that it brings to all weights; an item is right or wrong, so noise is
-binomial and scores are shares. Group g's curve on the logit scale is
+This file imports nothing of the project but `benchmarks.truths`, and shares neither code nor
+assumptions with the analysis. A score is a binomial share (or a mean with normal error) around
 
-    curvature_g (w_p - best_g)^2,   curvature_g < 0 or all 0
+    expected score + noise of the trial + noise of its group + its own noise + effect of the seed
 
-with bests spread over and beyond the range, so that some lie near its ends and some past them.
+all added in points, and smaller where a benchmark is near 0 or 100. `Design.noise_sd` is the sd of
+a trial's overall mean within seeds, items included; `measured_sd` measures it.
 """
 
-from dataclasses import dataclass
+import csv
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from orchestrator.statistics.best_weight import quadratic_top
-from orchestrator.statistics.curves import OVERALL
-from orchestrator.statistics.table import ScoreRow
-from orchestrator.transform import w_p as w_p_of
+from benchmarks.truths import SHAPES, Shape, Truth
 
 Array = NDArray[np.float64]
 
-GROUPS = ("multiple_choice", "short_generation", "long_generation")
-GROUP_OF = np.repeat([0, 1, 2], [5, 3, 5])
-PAPER_PLWS = (0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1)
-SIX_PLWS = (0, 0.01, 0.05, 0.1, 0.25, 1)
-# On the logit scale, where 0.04 is a point at a score of a half. Groups differ in their luck.
-TRIAL_SD = 0.03
-GROUP_TRIAL_SDS = (0.02, 0.03, 0.05)
-SCORE_SD = 0.04
-BEST_RANGE = (-0.1, 1.1)
-BEST_SD_BETWEEN_GROUPS = 0.1
-# Logarithms' range; the published fit has 4.284.
-CURVATURES = (0.3, 4.3)
+PLWS = (0.0, 0.01, 0.05, 0.242, 0.5, 1.0)
+# The grid of arXiv 2401.13586.
+PAPER_PLWS = (0.0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1.0)
+COLUMNS = ("benchmark", "group", "plw", "seed", "trial", "score", "num_items", "standard_error")
+
+# Parts of the noise and of the seeds' effects, before they are scaled: shared by all scores of a
+# trial, shared by those of a group, and of each score.
+PARTS = (1.0, 0.8, 0.8)
+# Expected scores stay this far from 0 and 1, so that noise does not have to be cut off.
+MIN_SCORE = 0.005
 
 
-@dataclass(frozen=True)
-class Design:
-    """What a study tries: its weights, seeds of each, models, and the share of scores missing.
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark: shares in [0, 1] for `level` and `chance`.
 
-    `seed_sd`: of what a seed does to a group's scores at all weights, on the logit scale.
+    `error` is what a row states beside the score: "items" (num_items), "se" (standard_error) or ""
+    (neither).
     """
 
     name: str
-    plws: tuple[float, ...] = SIX_PLWS
-    seeds: int = 3
-    models: int = 1
-    missing: float = 0.0
-    seed_sd: float = 0.0
+    group: str
+    level: float
+    chance: float
+    num_items: int
+    error: str = "items"
+    has_effect: bool = True
 
 
-@dataclass(frozen=True)
-class Study:
-    """The rows of a study and its truth.
-
-    `slopes`, `curvatures`: of each group and overall, in w_p on the logit scale.
-    """
-
-    rows: list[ScoreRow]
-    slopes: dict[str, float]
-    curvatures: dict[str, float]
-
-    def best(self, group: str) -> float:
-        """The true best w_p in [0, 1]."""
-        return quadratic_top(self.slopes[group], self.curvatures[group], 0.0, 1.0)
-
-    def vertex(self, group: str) -> float:
-        """Where the curve's top is, in the range or not."""
-        return -self.slopes[group] / (2 * self.curvatures[group])
-
-    def rise(self, group: str, end: float) -> float:
-        """The true curve at w_p `end` less that at 0."""
-        return self.slopes[group] * end + self.curvatures[group] * end**2
-
-
-def simulate(
-    design: Design, seed: int, *, has_effect: bool = True, bend: float | None = None
-) -> Study:
-    """Study number `seed`; `bend` sets the size of every group's curvature."""
-    rng = np.random.default_rng([seed, int(has_effect)])
-    best = rng.uniform(*BEST_RANGE) + BEST_SD_BETWEEN_GROUPS * rng.standard_normal(len(GROUPS))
-    size = np.exp(rng.uniform(*np.log(CURVATURES))) if bend is None else bend
-    curvature = -size * rng.uniform(0.7, 1.3, len(GROUPS)) * has_effect
-    slope = -2 * curvature * best
-    level = rng.normal(0.2, 0.8, (design.models, len(GROUP_OF)))
-    items = rng.integers(200, 2001, len(GROUP_OF))
-    rows: list[ScoreRow] = []
-    for model in range(design.models):
-        of_seed = design.seed_sd * rng.standard_normal((design.seeds, len(GROUPS)))
-        for plw in design.plws:
-            at = w_p_of(plw)
-            curve = (slope * at + curvature * at**2)[GROUP_OF] + level[model]
-            for number in range(design.seeds):
-                luck = _luck(rng) + of_seed[number][GROUP_OF]
-                score = rng.binomial(items, special.expit(curve + luck)) / items
-                kept = rng.random(len(items)) >= design.missing
-                rows += _rows(f"m{model}", plw, str(number), score, items, kept)
-    return Study(rows, _by_group(slope), _by_group(curvature))
-
-
-def _luck(rng: np.random.Generator) -> Array:
-    """What a trial's seed does to each of its benchmarks."""
-    shared = TRIAL_SD * rng.standard_normal()
-    groups = np.array(GROUP_TRIAL_SDS) * rng.standard_normal(len(GROUPS))
-    own = SCORE_SD * rng.standard_normal(len(GROUP_OF))
-    return np.asarray(shared + groups[GROUP_OF] + own)
-
-
-def _rows(
-    model: str,
-    plw: float,
-    seed: str,
-    score: Array,
-    items: NDArray[np.int64],
-    kept: NDArray[np.bool_],
-) -> list[ScoreRow]:
-    clipped = np.clip(score, 0.5 / items, 1 - 0.5 / items)
-    errors = np.sqrt(clipped * (1 - clipped) / items)
+def _group(
+    name: str, error: str, rows: Iterable[tuple[float, float, int]], *, large: int = 0
+) -> list[Benchmark]:
+    """Benchmarks of (level, chance, items), whose first has no effect and `large` items, if any."""
     return [
-        ScoreRow(
-            benchmark=f"b{each}",
-            group=GROUPS[GROUP_OF[each]],
+        Benchmark(name=f"{name}_{each}", group=name, level=level, chance=chance,
+                  num_items=large if large and each == 0 else num_items, error=error,
+                  has_effect=not (large and each == 0))
+        for each, (level, chance, num_items) in enumerate(rows)
+    ]  # fmt: skip
+
+
+KNOWLEDGE = ((0.90, 0.25, 2376), (0.78, 0.50, 1838), (0.64, 0.50, 1267), (0.52, 0.25, 1172),
+             (0.38, 0.25, 10042))  # fmt: skip
+ANSWERS = ((0.66, 0.50, 1500), (0.45, 0.25, 2000), (0.25, 0.0, 3000))
+TEXTS = ((0.58, 0.002, 1500), (0.34, 0.002, 1500), (0.17, 0.002, 1500), (0.09, 0.002, 1500),
+         (0.03, 0.002, 1500))  # fmt: skip
+LOW_TEXTS = ((0.20, 0.002, 1500), (0.14, 0.002, 1500), (0.10, 0.002, 1500), (0.06, 0.002, 1500),
+             (0.03, 0.002, 1500))  # fmt: skip
+
+
+def _three_groups(
+    texts: Iterable[tuple[float, float, int]] = TEXTS, *, items: int = 0, large: int = 0
+) -> tuple[Benchmark, ...]:
+    """Five, three and five benchmarks, with `items` items each if given (and stated)."""
+    unstated = "items" if items else ""
+    parts = (
+        ("knowledge", "items", KNOWLEDGE),
+        ("answers", unstated, ANSWERS),
+        ("texts", "se", texts),
+    )
+    return tuple(
+        benchmark
+        for name, error, rows in parts
+        for benchmark in _group(name, error, [(level, chance, items or num_items)
+                                              for level, chance, num_items in rows], large=large)
+    )  # fmt: skip
+
+
+def _seven_groups() -> tuple[Benchmark, ...]:
+    rows = (*KNOWLEDGE, *ANSWERS, *TEXTS)
+    return tuple(
+        benchmark
+        for each in range(7)
+        for benchmark in _group(f"group_{each}", "items", rows[each::7])
+    )
+
+
+THREE_GROUPS = _three_groups()
+LOW_GROUP = _three_groups(LOW_TEXTS)
+LARGE_FLAT = _three_groups(items=800, large=10_000)
+SEVEN_GROUPS = _seven_groups()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Which trials a study has and how noisy they are; sds and the span are in points."""
+
+    name: str
+    plws: tuple[float, ...] = PLWS
+    num_seeds: int = 3
+    benchmarks: tuple[Benchmark, ...] = THREE_GROUPS
+    span: float = 3.0
+    noise_sd: float = 0.5
+    seed_sd: float = 0.5
+    # Times the noise of the other weights, by weight.
+    noise_factors: Mapping[float, float] = field(default_factory=dict)
+    # Share of scores that are missing.
+    missing: float = 0.0
+    # Noise beside the items' as Student's t with 3 degrees of freedom, at the same sd.
+    has_heavy_tails: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One score (share in [0, 1]) as it stands in the CSV file; None is left out."""
+
+    benchmark: str
+    group: str
+    plw: float
+    seed: int
+    trial: str
+    score: float
+    num_items: int | None
+    standard_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Simulated scores and the truth behind them."""
+
+    rows: tuple[Row, ...]
+    truth: Truth
+
+
+def simulate(truth: str, design: Design, number: int) -> Study:
+    """Study `number` of a truth (a name of `SHAPES`) with a design; the same each time."""
+    names = [zlib.crc32(name.encode()) for name in (truth, design.name)]
+    rng = np.random.default_rng([*names, number])
+    shape = SHAPES[truth]
+    drawn = shape.draw(
+        rng,
+        tried=design.plws,
+        levels=group_means(design.benchmarks, [each.level for each in design.benchmarks]),
+        chance=group_means(design.benchmarks, [each.chance for each in design.benchmarks]),
+        span=design.span,
+    )
+    return Study(rows=tuple(_rows(rng, shape, drawn, design)), truth=drawn)
+
+
+def group_means(benchmarks: Sequence[Benchmark], shares: Sequence[float]) -> dict[str, float]:
+    """Points of each group, its benchmarks weighted equally."""
+    values: dict[str, list[float]] = {}
+    for benchmark, share in zip(benchmarks, shares, strict=True):
+        values.setdefault(benchmark.group, []).append(100 * share)
+    return {group: math.fsum(each) / len(each) for group, each in values.items()}
+
+
+def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) -> Iterable[Row]:
+    benchmarks = design.benchmarks
+    parts = effect_parts(rng, benchmarks)
+    chance = np.array([each.chance for each in benchmarks])
+    unit = unit_sd(benchmarks)
+    seeds = [design.seed_sd / unit * _noise(rng, benchmarks) for _ in range(design.num_seeds)]
+    trials = [(plw, seed) for plw in design.plws for seed in range(design.num_seeds)]
+    lost = trials[rng.integers(len(trials))] if shape.one_trial_at_chance else None
+    for plw, seed in trials:
+        expected = expected_scores(truth, benchmarks, parts, plw)
+        scale = noise_scale(benchmarks, design.noise_sd * design.noise_factors.get(plw, 1.0))
+        noise = scale * _noise(rng, benchmarks)
+        if design.has_heavy_tails:
+            # One divisor for the whole trial makes its overall mean a t with 3 degrees of freedom,
+            # whose variance is 3.
+            noise /= math.sqrt(rng.chisquare(3))
+        probabilities = np.clip(expected + (noise + seeds[seed]) / 100, 0, 1)
+        if plw == truth.diverged or (plw, seed) == lost:
+            probabilities = chance
+        yield from _scored(rng, design, probabilities, plw, seed)
+
+
+def _scored(
+    rng: np.random.Generator, design: Design, probabilities: Array, plw: float, seed: int
+) -> Iterable[Row]:
+    for benchmark, probability in zip(design.benchmarks, probabilities, strict=True):
+        # At least half an item, because a stated standard error of 0 would claim certainty.
+        spread = max(probability * (1 - probability), 0.5 / benchmark.num_items)
+        error = math.sqrt(spread / benchmark.num_items)
+        if benchmark.error == "se":
+            score = float(np.clip(rng.normal(probability, error), 0, 1))
+        else:
+            score = float(rng.binomial(benchmark.num_items, probability)) / benchmark.num_items
+        if rng.random() < design.missing:
+            continue
+        yield Row(
+            benchmark=benchmark.name,
+            group=benchmark.group,
             plw=plw,
             seed=seed,
-            model=model,
-            score=float(score[each]),
-            standard_error=float(errors[each]),
-            num_items=int(items[each]),
+            trial=f"plw{plw:g}-seed{seed}",
+            score=score,
+            num_items=benchmark.num_items if benchmark.error == "items" else None,
+            standard_error=error if benchmark.error == "se" else None,
         )
-        for each in np.flatnonzero(kept)
-    ]
 
 
-def _by_group(values: Array) -> dict[str, float]:
-    found = {group: float(values[index]) for index, group in enumerate(GROUPS)}
-    return {**found, OVERALL: float(values.mean())}
+def effect_parts(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> Array:
+    """How much of its group's rise each benchmark has: unlike parts with a mean of 1 in a group.
+
+    They are smaller near 0 and 100, and 0 for benchmarks without an effect.
+    """
+    drawn = sensitivities(benchmarks) * rng.uniform(0.7, 1.3, len(benchmarks))
+    drawn *= [float(each.has_effect) for each in benchmarks]
+    groups = np.array([each.group for each in benchmarks])
+    means = np.array([drawn[groups == each.group].mean() for each in benchmarks])
+    parts: Array = drawn / means
+    return parts
+
+
+def expected_scores(
+    truth: Truth, benchmarks: Sequence[Benchmark], parts: Array, plw: float
+) -> Array:
+    """Expected share of each benchmark at `plw`, had no weight diverged.
+
+    Raises:
+        ValueError: one is so near 0 or 1 that noise would be cut off.
+    """
+    expected = np.array([
+        each.level + part * truth.rise(each.group, plw) / 100
+        for each, part in zip(benchmarks, parts, strict=True)
+    ])  # fmt: skip
+    if expected.min() < MIN_SCORE or expected.max() > 1 - MIN_SCORE:
+        raise ValueError(f"{truth.name}: expected scores leave [{MIN_SCORE}, {1 - MIN_SCORE}]")
+    return expected
+
+
+def sensitivities(benchmarks: Sequence[Benchmark]) -> Array:
+    """How much a benchmark moves beside one at 50%, as a logistic curve does: 4p(1 - p)."""
+    return np.array([4 * each.level * (1 - each.level) for each in benchmarks])
+
+
+def _noise(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> Array:
+    """Unscaled noise of the scores of one trial (or of one seed)."""
+    groups = sorted({each.group for each in benchmarks})
+    of_groups = dict(zip(groups, rng.normal(size=len(groups)), strict=True))
+    shared, by_group, own = PARTS
+    noise = shared * rng.normal() + own * rng.normal(size=len(benchmarks))
+    noise += by_group * np.array([of_groups[each.group] for each in benchmarks])
+    scaled: Array = sensitivities(benchmarks) * noise
+    return scaled
+
+
+def _weights(benchmarks: Sequence[Benchmark]) -> Array:
+    """Weight of each benchmark in the overall mean."""
+    groups = [each.group for each in benchmarks]
+    return np.array([1 / len(set(groups)) / groups.count(group) for group in groups])
+
+
+def unit_sd(benchmarks: Sequence[Benchmark]) -> float:
+    """The sd of the overall mean of unscaled noise."""
+    loads = _weights(benchmarks) * sensitivities(benchmarks)
+    groups = np.array([each.group for each in benchmarks])
+    of_groups = sum(float(loads[groups == group].sum()) ** 2 for group in set(groups.tolist()))
+    shared, by_group, own = PARTS
+    return math.sqrt((shared * float(loads.sum())) ** 2 + by_group**2 * of_groups
+                     + own**2 * float((loads**2).sum()))  # fmt: skip
+
+
+def item_sd(benchmarks: Sequence[Benchmark]) -> float:
+    """The sd in points that items alone give the overall mean."""
+    variances = [each.level * (1 - each.level) / each.num_items for each in benchmarks]
+    return 100 * math.sqrt(float((_weights(benchmarks) ** 2 * variances).sum()))
+
+
+def noise_scale(benchmarks: Sequence[Benchmark], sd: float) -> float:
+    """What unscaled noise is multiplied by, so that with the items it has an sd of `sd` points.
+
+    Raises:
+        ValueError: the items alone give more.
+    """
+    left = sd**2 - item_sd(benchmarks) ** 2
+    if left < 0:
+        raise ValueError(f"items alone give an sd of {item_sd(benchmarks):.2f}, wanted {sd:.2f}")
+    return math.sqrt(left) / unit_sd(benchmarks)
+
+
+def overall_means(rows: Iterable[Row]) -> dict[tuple[float, int], float]:
+    """Points of each trial by (plw, seed): mean over groups of the mean over benchmarks."""
+    scores: dict[tuple[float, int], dict[str, list[float]]] = {}
+    for row in rows:
+        of_trial = scores.setdefault((row.plw, row.seed), {})
+        of_trial.setdefault(row.group, []).append(100 * row.score)
+    return {
+        trial: math.fsum(math.fsum(values) / len(values) for values in groups.values())
+        / len(groups)
+        for trial, groups in scores.items()
+    }
+
+
+def measured_sd(design: Design, num_studies: int, *, plw: float | None = None) -> float:
+    """The sd of a trial's overall mean within seeds, measured in simulated studies of no effect.
+
+    `plw` restricts it to one weight, compared with the mean of the others of its seed.
+    """
+    squares, freedom = 0.0, 0.0
+    for number in range(num_studies):
+        means = overall_means(simulate("none", design, number).rows)
+        for seed in range(design.num_seeds):
+            values = np.array([means[each, seed] for each in design.plws])
+            if plw is None:
+                squares += float(((values - values.mean()) ** 2).sum())
+                freedom += len(values) - 1
+            else:
+                at = design.plws.index(plw)
+                others = np.delete(values, at)
+                # The mean of the others is noisy itself.
+                squares += float(
+                    (values[at] - others.mean()) ** 2 - others.var(ddof=1) / len(others)
+                )
+                freedom += 1
+    return math.sqrt(squares / freedom)
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    """Write the rows as a CSV file with a header; what is None stays empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            values = (getattr(row, column) for column in COLUMNS)
+            writer.writerow(["" if value is None else value for value in values])

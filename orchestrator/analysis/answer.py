@@ -17,9 +17,9 @@ from orchestrator.analysis.regularisers import compare_regularisers
 from orchestrator.record.bases import BaseRecord, base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.statistics.aggregates import in_points
+from orchestrator.statistics.conclusions import Answer, Table, answer_all
 from orchestrator.statistics.from_records import benchmark_rows, loss_rows, untuned_rows
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import Answer, answer
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 # A hundredth of a nat is 1% of perplexity.
@@ -55,8 +55,7 @@ def analyse(
     scored = [trial for trial in trials if trial.state == "done" and trial.id in cards]
     shares = benchmark_rows(sweep, scored, cards)
     losses = loss_rows(sweep, scored, cards)
-    scores_answer = answer(shares) if shares else None
-    loss_answer = _loss_answer(losses)
+    scores_answer, loss_answer = _answers(shares, losses)
     labels = base_labels(sweep.bases)
     told = {
         base.key: _told_by_base(base, scored) if labels[base.key] else () for base in sweep.bases
@@ -84,12 +83,25 @@ def analyse(
     )
 
 
-def _loss_answer(rows: Sequence[ScoreRow]) -> Answer | None:
-    if not rows:
-        return None
-    return answer(
-        rows, shares=False, higher_is_better=False, margin=LOSS_MARGIN_NATS, unit=LOSS_UNIT
-    )
+def _answers(
+    shares: Sequence[ScoreRow], losses: Sequence[ScoreRow]
+) -> tuple[Answer | None, Answer | None]:
+    """Those of benchmarks and of held-out losses, corrected as one family of verdicts."""
+    tables = []
+    if shares:
+        tables.append(Table(rows=shares))
+    if losses:
+        tables.append(
+            Table(
+                rows=losses,
+                shares=False,
+                higher_is_better=False,
+                margin=LOSS_MARGIN_NATS,
+                unit=LOSS_UNIT,
+            )
+        )
+    found = answer_all(tables)
+    return (found[0] if shares else None), (found[-1] if losses else None)
 
 
 def _panels(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from evals.config import Group
-from orchestrator.statistics.verdicts import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer, Verdict
 
 ONE_DECIMAL_FROM = 2.0
 

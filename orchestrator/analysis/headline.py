@@ -1,7 +1,7 @@
 """The two sentences that a sweep's report begins with."""
 
 from orchestrator.analysis.findings import Findings, Panel
-from orchestrator.statistics import telling
+from orchestrator.statistics.conclusions_markdown import headline as answer_headline
 
 
 def headline(findings: Findings) -> str:
@@ -35,7 +35,7 @@ def _answer(findings: Findings) -> str:
         return _without_plw(findings)
     counts = findings.trials
     is_partial = lead.lead.num_trials < counts.planned
-    return telling.headline(lead, planned=f" of {counts.planned}" if is_partial else "")
+    return answer_headline(lead, planned=f" of {counts.planned}" if is_partial else "")
 
 
 def _without_plw(findings: Findings) -> str:

@@ -8,10 +8,10 @@ from evals.scores import ScoreCard
 from orchestrator.analysis.findings import Estimate, Line, Panel, Series
 from orchestrator.analysis.observed import TrialValue, points_of
 from orchestrator.record.folder import TrialRecord
-from orchestrator.statistics.curves import OVERALL
-from orchestrator.statistics.drawn_curves import DrawnCurve
+from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.confidence_bands import DrawnCurve
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import Answer
+from orchestrator.statistics.trial_points import OVERALL
 
 Cell = tuple[str, str, str]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from orchestrator.statistics.conclusions import Answer
     from orchestrator.statistics.table import ScoreRow
-    from orchestrator.statistics.verdicts import Answer
 
 # Of the median loss, where no margin is given: losses have no scale of their own.
 _MARGIN_SHARE = 0.01
@@ -39,41 +39,37 @@ def report_scores(request: ScoresRequest) -> None:
     Raises:
         InputError: scores that cannot be used, or a file that cannot be written.
     """
+    from orchestrator.statistics.conclusions import MARGIN_POINTS, answer
     from orchestrator.statistics.table import read_scores, scale_warning
 
     _check_outputs(request)
     rows = read_scores(request.path, shares=not request.lower_is_better)
-    notes = []
     warning = None if request.lower_is_better else scale_warning(rows)
     if warning is not None:
+        # The answer has a note of it.
         click.echo(f"warning: {warning}", err=True)
-        notes.append(warning)
     margin = request.margin
+    notes = []
     if margin is None:
-        margin = _loss_margin(rows) if request.lower_is_better else 1.0
+        margin = _loss_margin(rows) if request.lower_is_better else MARGIN_POINTS
         if request.lower_is_better:
             notes.append(
                 f"the margin is {margin:g}, 1% of the median loss; --margin sets another one"
             )
-    found = _answer(rows, request, margin)
-    _deliver(request, rows, replace(found, notes=(*found.notes, *notes)), margin)
-
-
-def _answer(rows: Sequence["ScoreRow"], request: ScoresRequest, margin: float) -> "Answer":
-    from orchestrator.statistics.verdicts import answer
-
-    return answer(
+    found = answer(
         rows,
         shares=not request.lower_is_better,
         higher_is_better=not request.lower_is_better,
         margin=margin,
         unit=request.unit,
     )
+    _deliver(request, rows, replace(found, notes=(*found.notes, *notes)), margin)
 
 
 def _deliver(
     request: ScoresRequest, rows: Sequence["ScoreRow"], found: "Answer", margin: float
 ) -> None:
+    from orchestrator.statistics.conclusions_markdown import answer_markdown
     from trainers.files import write_text
 
     if request.html is not None:
@@ -81,7 +77,7 @@ def _deliver(
 
         write_scores_page(request.html, rows, found, source=request.path, margin=margin)
     if request.markdown is not None:
-        write_text(request.markdown, _markdown(request, rows, found))
+        write_text(request.markdown, answer_markdown(found))
     if request.as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -89,16 +85,7 @@ def _deliver(
     if written:
         click.echo(f"wrote {' and '.join(written)}")
     else:
-        click.echo(_markdown(request, rows, found), nl=False)
-
-
-def _markdown(request: ScoresRequest, rows: Sequence["ScoreRow"], found: "Answer") -> str:
-    from orchestrator.statistics.paper_model import fit_paper_model
-    from orchestrator.statistics.telling import answer_markdown
-
-    # The paper's model is of shares, and a curve needs three weights.
-    has_paper_model = not request.lower_is_better and len({row.plw for row in rows}) > 2
-    return answer_markdown(found, fit_paper_model(rows) if has_paper_model else None)
+        click.echo(answer_markdown(found), nl=False)
 
 
 def _loss_margin(rows: Sequence["ScoreRow"]) -> float:

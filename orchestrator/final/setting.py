@@ -13,8 +13,8 @@ from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.settings_file import read_settings
 from orchestrator.spec.sweep_spec import with_absolute_paths
-from orchestrator.statistics.telling import verdict_title
-from orchestrator.statistics.verdicts import Verdict
+from orchestrator.statistics.conclusions import Verdict
+from orchestrator.statistics.conclusions_markdown import verdict_title
 from orchestrator.transform import w_p
 from orchestrator.watching.lookup import open_sweep
 from trainers.config import TrainConfig

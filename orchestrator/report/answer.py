@@ -5,8 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.analysis.findings import Cost, Estimate, Findings, Panel, Point, Series
-from orchestrator.statistics.telling import front_place, gain_text, verdict_title
-from orchestrator.statistics.verdicts import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.conclusions_markdown import (
+    front_place,
+    gain_text,
+    prospect_text,
+    verdict_title,
+)
 
 SMALL_P = 0.001
 
@@ -60,17 +65,20 @@ def _p_text(p_value: float | None) -> str:
 
 
 def next_lines(findings: Findings) -> list[str]:
-    """What to run where nothing can be said, each with what it would do."""
+    """What to run where nothing can be said."""
     if findings.lead is None or not findings.is_about_plw:
         return []
     lines = []
     for run in findings.lead.next_runs:
         cell = ", ".join(part for part in run.cell if part)
-        line = f"PLW {run.plw:g}, seed {run.seed}" + (f" ({cell})" if cell else "")
-        if run.width_left is not None:
-            line += f": the interval would be about {run.width_left:.0%} as wide"
-        lines.append(line)
+        lines.append(f"PLW {run.plw:g}, seed {run.seed}" + (f" ({cell})" if cell else ""))
     return lines
+
+
+def prospect_line(findings: Findings) -> str:
+    """What the next trials would show; empty where it is not known."""
+    design = findings.lead.follow_up if findings.lead is not None else None
+    return prospect_text(design) if design is not None and findings.is_about_plw else ""
 
 
 def front_rows(findings: Findings) -> dict[str, Any] | None:

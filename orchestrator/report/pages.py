@@ -35,7 +35,7 @@ from orchestrator.report.trials import (
     untuned_rows,
 )
 from orchestrator.statistics.aggregates import with_aggregates
-from orchestrator.statistics.telling import LEGEND
+from orchestrator.statistics.conclusions_markdown import LEGEND
 from trainers.files import write_text
 
 

@@ -13,12 +13,18 @@ from typing import Any
 from orchestrator.analysis.findings import Cost, Findings, Panel, TrialCounts
 from orchestrator.analysis.panels import answer_panels
 from orchestrator.record.folder import TrialRecord
-from orchestrator.report.answer import front_rows, next_lines, panel_table, verdict_rows
+from orchestrator.report.answer import (
+    front_rows,
+    next_lines,
+    panel_table,
+    prospect_line,
+    verdict_rows,
+)
 from orchestrator.report.plots import panel_svg
 from orchestrator.report.rendering import MAX_SETTINGS_TOLD, pictures, templates
+from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.conclusions_markdown import LEGEND, answer_conditions, headline
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.telling import LEGEND, headline
-from orchestrator.statistics.verdicts import Answer
 from trainers.files import write_text
 
 _PLW = "loss.prompt_loss_weight"
@@ -50,10 +56,12 @@ def write_scores_page(
         "name": source.name,
         "unit": found.unit,
         "headline": headline(found),
+        "conditions": answer_conditions(found),
         "plots": pictures(panels, svgs),
         "verdicts": verdict_rows(findings),
         "legend": LEGEND,
         "next_runs": next_lines(findings),
+        "prospect": prospect_line(findings),
         "has_intervals": any(point.ci_low is not None for each in panels for point in each.points),
         "means": panel_table(panels, MAX_SETTINGS_TOLD),
         "front": front_rows(findings),

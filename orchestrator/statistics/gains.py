@@ -1,11 +1,10 @@
-"""What the chosen weight gains, without the winner's curse.
+"""What the chosen weight gains over a reference, without the winner's curse.
 
-The top of a fitted curve is where luck and merit are added, so the curve's own height there is too
-high. Splitting the items cures the luck of the items alone: the luck of a trial's seed is in both
-halves. So the fit itself is split: with z of the coefficients' own covariance, b + g z and
-b - z / g are independent, the first chooses, the second reports, and the mean over many z is
-reported. Whatever the curve is, that is the expected gain of a weight chosen with a little more
-noise than ours.
+The best of several estimates is where luck and merit add up, so its own value is too high.
+Splitting the items cures the luck of the items alone: the luck of a trial's seed is in both
+halves. So the estimates are split: with z of their own covariance, b + g z and b - z / g are
+independent, the first chooses, the second reports, and the mean over many z is reported. That is
+the expected gain of a weight chosen with a little more noise than ours, whatever the curve is.
 Source: Leiner, Duan, Wasserman & Ramdas 2023, "Data fission". Deviation: the covariance is an
 estimate; benchmarks/analysis.py measures what is left of the bias.
 """
@@ -16,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from orchestrator.statistics.best_weight import QuadraticFit
+from orchestrator.statistics.estimates import t_quantile
+from orchestrator.statistics.weight_analysis import WeightAnalysis
 
 Array = NDArray[np.float64]
 
+CONFIDENCE = 0.95
 # Variance that the choice gets on top of its own: little of it chooses nearly as we do.
 _ADDED_VARIANCE = 0.25
 _DRAWS = 2000
@@ -27,10 +28,10 @@ _DRAWS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """The chosen w_p's score less that at `reference_w_p`, on the scale of the fit.
+    """The optimum's value less that at `reference_w_p`, in the unit of the analysis.
 
-    `naive` is the fitted curve's own difference, which is too high. `low` and `high` bound the true
-    one in 95% of studies, however the w_p was chosen.
+    `naive` is the difference of the estimates, which is too high. `low` and `high` bound the true
+    difference in 95% of studies, however the optimum was chosen.
     """
 
     reference_w_p: float
@@ -41,32 +42,56 @@ class Gain:
     high: float
 
 
-def corrected_gain(fit: QuadraticFit, reference_w_p: float, seed: int = 0) -> Gain:
-    """What is gained by the fitted top over `reference_w_p`; `seed` draws the splits.
+def corrected_gain(analysis: WeightAnalysis, seed: int = 0) -> Gain:
+    """The gain of the optimum over the lowest weight; `seed` draws the splits.
 
-    The interval is Scheffe's, which holds for all w_p at once and so for the chosen one.
+    The interval holds for all weights at once and so for the chosen one: Scheffe's on a curve,
+    Bonferroni's over the tried weights with means.
     """
-    naive, error = fit.rise(reference_w_p, fit.top)
-    limit = float(np.sqrt(2 * special.fdtri(2, fit.freedom, 0.95)))
+    reference, best = float(analysis.w_p[0]), analysis.optimum
+    if best == reference:
+        return Gain(reference_w_p=reference, w_p=best, value=0.0, naive=0.0, low=0.0, high=0.0)
+    naive, half = _interval(analysis, reference, best)
     return Gain(
-        reference_w_p=reference_w_p,
-        w_p=fit.top,
-        value=_split_gain(fit, reference_w_p, seed),
+        reference_w_p=reference,
+        w_p=best,
+        value=_split_gain(analysis, reference, np.random.default_rng(seed)),
         naive=naive,
-        low=naive - limit * error,
-        high=naive + limit * error,
+        low=naive - half,
+        high=naive + half,
     )
 
 
-def _split_gain(fit: QuadraticFit, reference_w_p: float, seed: int) -> float:
-    rng = np.random.default_rng(seed)
-    half = rng.multivariate_normal(np.zeros(2), fit.covariance, _DRAWS // 2, method="eigh")
+def _interval(analysis: WeightAnalysis, reference: float, best: float) -> tuple[float, float]:
+    """The difference of the estimates, and half the width of its interval."""
+    if analysis.method == "means":
+        assert analysis.pairs is not None
+        row = (analysis.w_p == best).astype(float) - (analysis.w_p == reference)
+        values, errors, df = analysis.pairs.contrasts(row[None])
+        level = 1 - (1 - CONFIDENCE) / 2 / (len(analysis.w_p) - 1)
+        return float(values[0]), float(t_quantile(df, level)[0] * errors[0])
+    assert analysis.curve is not None
+    row = np.array([best - reference, best**2 - reference**2])
+    values, errors, df = analysis.curve.contrasts(row[None])
+    limit = np.sqrt(2 * special.fdtri(2, df[0], CONFIDENCE))
+    return float(values[0]), float(limit * errors[0])
+
+
+def _split_gain(analysis: WeightAnalysis, reference: float, rng: np.random.Generator) -> float:
+    estimates = analysis.estimates
+    assert estimates is not None
+    zero = np.zeros(len(estimates.values))
+    half = rng.multivariate_normal(zero, estimates.covariance, _DRAWS // 2, method="eigh")
     # Each draw with its negative: what is linear in them then cancels exactly.
     drawn = np.concatenate([half, -half])
-    fitted = np.array([fit.slope, fit.curvature])
-    tops = _tops(fitted + drawn * _ADDED_VARIANCE**0.5, fit.low, fit.high)
-    reported = fitted - drawn / _ADDED_VARIANCE**0.5
-    steps = np.column_stack([tops - reference_w_p, tops**2 - reference_w_p**2])
+    chosen = estimates.values + drawn * _ADDED_VARIANCE**0.5
+    reported = estimates.values - drawn / _ADDED_VARIANCE**0.5
+    if analysis.method == "means":
+        best = np.argmax(chosen, axis=1)
+        start = int(np.flatnonzero(analysis.w_p == reference)[0])
+        return float(np.mean(reported[np.arange(len(best)), best] - reported[:, start]))
+    tops = _tops(chosen, analysis.low, analysis.high)
+    steps = np.column_stack([tops - reference, tops**2 - reference**2])
     return float(np.mean(np.sum(steps * reported, axis=1)))
 
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from orchestrator.statistics.curves import Trials
+from orchestrator.statistics.trial_points import OVERALL, Trials
+from orchestrator.statistics.weight_analysis import Method
+from orchestrator.statistics.weight_effects import fit_effects
 
 Array = NDArray[np.float64]
 
@@ -28,47 +31,54 @@ class FrontPoint:
     probability: float | None
 
 
-def pareto_front(trials: Trials, seed: int = 0) -> list[FrontPoint]:
-    """Every tried weight in order; empty where curves cannot be fitted to all groups.
+def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoint]:
+    """Every tried weight in order; empty where too little is known of all groups.
 
-    Of more than 40 weights it is those that are spread over w_p.
+    Of more than 40 weights it is those that are spread over w_p. The groups are drawn together,
+    with the covariance that the trials' values have, from the posterior under a flat prior.
+    Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2.
 
-    The groups' curves are drawn together, with the covariance that the trials' values have, from
-    the posterior under a flat prior (Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2).
+    Args:
+        method: what the leading verdict rests on: means, or else a curve.
     """
-    complete = trials.is_complete
-    terms, values = trials.terms(complete), trials.values[complete]
-    freedom = len(terms) - terms.shape[1]
-    if freedom < 1 or np.linalg.matrix_rank(terms) < terms.shape[1]:
+    complete = np.flatnonzero(trials.is_complete)
+    w_p = trials.w_p[complete]
+    plws, at = np.unique(trials.plw[complete]), np.unique(w_p)
+    if len(at) < 2 or (method == "means" and len(at) > MAX_WEIGHTS):
         return []
-    coefficients = np.linalg.lstsq(terms, values, rcond=None)[0]
-    residual = values - terms @ coefficients
-    plws, at = np.unique(trials.plw), np.unique(trials.w_p)
     if len(at) > MAX_WEIGHTS:
         evenly = np.linspace(at[0], at[-1], MAX_WEIGHTS)
         kept = np.unique([np.abs(at - place).argmin() for place in evenly])
         plws, at = plws[kept], at[kept]
-    steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
-    curves = trials.curve_terms().shape[1] // 2
-    first = len(trials.cells)
-    mean = np.zeros((2, terms.shape[1]))
-    for power in range(2):
-        mean[power, first + power * curves : first + (power + 1) * curves] = 1 / curves
-    contrasts = steps @ mean
-    fitted = contrasts @ coefficients
+    if method == "means":
+        shape, steps = np.eye(len(at))[np.searchsorted(at, w_p)][:, 1:], np.eye(len(at))[:, 1:]
+    else:
+        shape = np.column_stack([w_p, w_p**2])
+        steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
+    effects = fit_effects(trials, OVERALL)
+    if effects is None:
+        return []
+    terms, values = (
+        effects.nuisance.out_of(each) for each in (shape, trials.values[effects.present])
+    )
+    coefficients, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
+    df = len(terms) - effects.nuisance.num_terms - int(rank)
+    if df < 1 or rank < shape.shape[1]:
+        return []
+    fitted = steps @ coefficients
     probability: Array | None = None
-    if freedom >= values.shape[1]:
-        inverse = mean @ np.linalg.inv(terms.T @ terms) @ mean.T
-        drawn = _drawn_curves(residual.T @ residual, inverse, freedom, np.random.default_rng(seed))
-        probability = is_undominated(fitted + np.einsum("kp,dpg->dkg", steps, drawn)).mean(axis=0)
+    if df >= values.shape[1]:
+        residual = values - terms @ coefficients
+        inverse = np.asarray(np.linalg.inv(terms.T @ terms), dtype=np.float64)
+        rng = np.random.default_rng(seed)
+        drawn = _drawn_effects(residual.T @ residual, inverse, df, rng)
+        drawn = fitted + np.einsum("kp,dpg->dkg", steps, drawn)
+        probability = is_undominated(drawn).mean(axis=0)
     on_front = is_undominated(fitted[None])[0]
     return [
         FrontPoint(
             plw=float(plw),
-            points={
-                group: float(trials.in_points(group, fitted[index, each]))
-                for each, group in enumerate(trials.groups)
-            },
+            points={group: float(fitted[index, each]) for each, group in enumerate(trials.groups)},
             is_on_front=bool(on_front[index]),
             probability=None if probability is None else float(probability[index]),
         )
@@ -84,16 +94,13 @@ def is_undominated(scores: Array) -> NDArray[np.bool_]:
     return np.asarray(~beaten.any(axis=-1))
 
 
-def _drawn_curves(scatter: Array, inverse: Array, freedom: int, rng: np.random.Generator) -> Array:
-    """(draws, 2, G): what the groups' mean slopes and curvatures may be off by, together."""
+def _drawn_effects(scatter: Array, inverse: Array, df: int, rng: np.random.Generator) -> Array:
+    """(draws, P, G): what the P effects of each group may be off by, groups together."""
     num_groups = len(scatter)
-    values, vectors = np.linalg.eigh(scatter)
-    # The scatter may be singular: two groups that move as one.
-    root = vectors * np.sqrt(np.maximum(values, 1e-12 * max(values.max(), 1e-300)))
-    normal = rng.standard_normal((_DRAWS, freedom, num_groups))
-    wishart = np.einsum("dfg,dfh->dgh", normal, normal)
-    # Sigma = root W^-1 root' is inverse Wishart; with W = L L', root L'^-1 is a root of it.
-    lower = np.linalg.cholesky(wishart)
-    sigma_root = root @ np.linalg.inv(np.swapaxes(lower, 1, 2))
-    around = rng.standard_normal((_DRAWS, 2, num_groups))
-    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2))
+    # Two groups that move as one make the scatter singular.
+    jitter = 1e-12 * max(float(np.trace(scatter)), 1e-300)
+    scale = scatter + jitter * np.eye(num_groups)
+    sigma = stats.invwishart.rvs(df, scale, size=_DRAWS, random_state=rng)
+    roots = np.linalg.cholesky(np.reshape(sigma, (_DRAWS, num_groups, num_groups)))
+    around = rng.standard_normal((_DRAWS, len(inverse), num_groups))
+    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(roots, 1, 2))

@@ -129,12 +129,11 @@ def check_rows(rows: Sequence[ScoreRow], *, shares: bool = True) -> None:
 
 def scale_warning(rows: Sequence[ScoreRow]) -> str | None:
     """What is odd about shares that are all tiny; None where they are not."""
-    highest = max(row.score for row in rows)
-    if highest >= _TOO_SMALL:
+    if max(row.score for row in rows) >= _TOO_SMALL:
         return None
     return (
-        f"all scores are below {_TOO_SMALL:g} (the highest is {highest:.2g}): they may be "
-        "percentages that were divided by 100 twice, or benchmarks that no trial can do"
+        f"all scores are below {_TOO_SMALL:g}: they are near the floor, or were divided by 100 "
+        "twice"
     )
 
 

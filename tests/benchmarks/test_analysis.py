@@ -1,57 +1,204 @@
-"""The simulated studies and what they measure, at a size that a test can wait for."""
+"""What the benchmark of the analysis counts, and a small run of it."""
 
 import json
+from typing import Any
 
 import pytest
 
-from benchmarks.analysis import ANSWERS, DESIGNS, coverage_of, false_effects, main
-from benchmarks.studies import GROUP_OF, Design, simulate
-from orchestrator.statistics.curves import OVERALL
+from benchmarks.analysis import Outcome, judged, main, measure, meet, row_of
+from benchmarks.cells import CELLS, Cell, broken_limits
+from benchmarks.studies import Design, simulate
+from benchmarks.truths import Truth
+
+DESIGN = Design(name="6 x 3")
+KEYS = {"truth", "design", "claims", "named", "coverage", "regret_over_1", "gain_reported",
+        "gain_true", "gain_coverage", "wrong_no_effect"}  # fmt: skip
 
 
-def test_a_study_is_the_same_each_time_and_knows_its_truth() -> None:
-    study = simulate(DESIGNS[0], 3)
-    assert study.rows == simulate(DESIGNS[0], 3).rows
-    assert len(study.rows) == 6 * 3 * len(GROUP_OF)
-    assert 0 <= study.best(OVERALL) <= 1
-    flat = simulate(DESIGNS[0], 3, has_effect=False)
-    assert flat.rise(OVERALL, 1.0) == 0
+def linear() -> Truth:
+    """0 at 43.14 points, 1 at 46.14."""
+    return simulate("linear", DESIGN, 0).truth
 
 
-def test_the_best_lies_inside_near_and_beyond_the_range() -> None:
-    vertices = [simulate(Design("one", plws=(0,), seeds=1), seed).vertex(OVERALL)
-                for seed in range(100)]  # fmt: skip
-    assert sum(vertex > 1 for vertex in vertices) > 3
-    assert sum(vertex < 0 for vertex in vertices) > 3
-    assert sum(0.15 < vertex < 0.85 for vertex in vertices) > 40
+def verdict(**changes: Any) -> dict[str, Any]:
+    return {
+        "group": "overall",
+        "cell": None,
+        "kind": "rises",
+        "best_plw": 1.0,
+        "pieces": [[0.9, 1.0]],
+        "gain": 2.9,
+        "gain_low": 2.0,
+        "gain_high": 3.8,
+        "reference_plw": 0.0,
+    } | changes
 
 
-def test_a_place_where_no_top_lies_has_no_coverage() -> None:
-    design = Design("one", seeds=1)
-    assert all(0.85 < simulate(design, 0).vertex(name) < 1 for name in ANSWERS)
-    found = coverage_of(design, 1)
-    assert found["share_by_place"] == {"inside": 0, "near an end": 1, "beyond an end": 0}
-    assert found["coverage_by_place"]["near an end"] is not None
-    assert found["coverage_by_place"]["inside"] is None
-    assert found["coverage_by_place"]["beyond an end"] is None
+def test_a_right_verdict_is_counted_as_right() -> None:
+    assert judged([verdict()], linear()) == Outcome(
+        kind="rises",
+        any_claim=True,
+        covers_continuum=True,
+        covers_tried=True,
+        regret=0.0,
+        gain=2.9,
+        gain_true=pytest.approx(3.0),
+        gain_covered=True,
+    )
 
 
-@pytest.mark.slow
-def test_intervals_hold_the_best_and_no_effect_is_seldom_claimed() -> None:
-    found = coverage_of(DESIGNS[0], 300)
-    # Four standard errors of a share of 300.
-    assert all(0.90 <= share <= 0.995 for share in found["coverage"].values())
-    assert false_effects(DESIGNS[0], 300) <= 0.1
+def test_a_wrong_weight_has_regret_and_its_own_true_gain() -> None:
+    outcome = judged([verdict(kind="best", best_plw=0.5, pieces=[[0.3, 0.7]])], linear())
+    assert not outcome.covers_continuum
+    assert outcome.regret == pytest.approx(1.5)
+    assert outcome.gain_true == pytest.approx(1.5)
+    assert not outcome.gain_covered
 
 
-@pytest.mark.slow
-def test_the_benchmark_prints_what_is_asked_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--studies", "4", "--other-studies", "2", "--paper-studies", "2", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["glmm_largest_difference"] < 1e-3
-    assert found["critical_plw"] == pytest.approx(0.242, abs=5e-4)
-    assert 0 <= found["coverage"] <= 1
-    assert 0 <= found["false_effect_rate"] <= 1
-    assert main(["--studies", "2", "--other-studies", "2", "--paper-studies", "2"]) == 0
-    assert "false effects" in capsys.readouterr().out
-    assert main(["--studies", "1"]) == 2
+def test_no_effect_is_wrong_where_weights_differ_by_more_than_a_point() -> None:
+    silent = verdict(kind="no effect", best_plw=None, gain=None, gain_low=None, gain_high=None)
+    outcome = judged([silent, verdict(group="texts")], linear())
+    assert outcome.wrong_no_effect
+    assert outcome.any_claim
+    assert (outcome.gain, outcome.regret) == (None, None)
+    assert not judged([silent], simulate("none", DESIGN, 0).truth).wrong_no_effect
+
+
+def test_the_verdict_over_all_cells_is_judged() -> None:
+    of_cell = verdict(kind="cannot say", cell=["model", "", ""])
+    assert judged([of_cell, verdict()], linear()).kind == "rises"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "best", "is_met"),
+    [
+        ([(0.0, 0.0)], [(0.0, 0.0)], True),
+        ([(0.0, 0.0)], [(1e-6, 1.0)], False),
+        ([(0.0, 0.01), (0.5, 1.0)], [(0.6, 0.6)], True),
+        ([(0.0, 0.01), (0.5, 1.0)], [(0.05, 0.05)], False),
+        # 0.998 is 0.0006 from 1 on the axis of PLW ** 0.30103, 0.99 is 0.003 from it.
+        ([(0.5, 0.998)], [(1.0, 1.0)], True),
+        ([(0.5, 0.99)], [(1.0, 1.0)], False),
+        ([], [(0.0, 1.0)], False),
+    ],
+)
+def test_a_set_holds_a_best_weight_up_to_a_thousandth(
+    pieces: list[tuple[float, float]], best: list[tuple[float, float]], is_met: bool
+) -> None:
+    assert meet(pieces, best) is is_met
+
+
+def test_a_row_has_shares_of_the_right_studies() -> None:
+    named = Outcome(kind="best", any_claim=True, covers_tried=True, regret=1.2, gain=2.0,
+                    gain_true=1.0, gain_covered=True)  # fmt: skip
+    silent = Outcome(kind="cannot say", covers_continuum=True, covers_tried=True)
+    row = row_of(Cell(truth="hill", design=DESIGN), [named, silent, silent, Outcome(error="no")])
+    assert row["studies"] == 4
+    assert row["named"] == 0.25
+    assert row["claims"] == pytest.approx(1 / 3)
+    assert row["coverage"] == 1
+    assert row["coverage_continuum"] == pytest.approx(2 / 3)
+    assert row["regret_over_1"] == 1
+    assert (row["gain_reported"], row["gain_true"], row["gain_missing"]) == (2, 1, 2)
+    assert row["kinds"] == {"best": 1, "cannot say": 2}
+    assert row["errors"] == 1
+    assert row["failed"] == ["regret_over_1", "gain_reported", "errors"]
+
+
+def good_row() -> dict[str, Any]:
+    return {
+        "claims": 0.085,
+        "any_claims": 0.085,
+        "named": 0.85,
+        "coverage": 0.915,
+        "regret_over_1": 0.05,
+        "gain_reported": 3.3,
+        "gain_true": 3.0,
+        "gain_coverage": 0.915,
+        "wrong_no_effect": 0.05,
+        "errors": 0,
+    }
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.truth in ("none", "hill")])
+def test_figures_at_the_limits_hold_them(cell: Cell) -> None:
+    assert broken_limits(cell, good_row()) == []
+
+
+@pytest.mark.parametrize(
+    ("truth", "changes", "broken"),
+    [
+        ("none", {"claims": 0.09}, ["claims"]),
+        ("none", {"any_claims": 0.09}, ["any_claims"]),
+        ("opposite-groups", {"claims": 0.09, "any_claims": 1.0}, ["claims"]),
+        ("hill", {"claims": 1.0, "any_claims": 1.0}, []),
+        ("hill", {"named": 0.845}, ["named"]),
+        ("linear", {"named": 0.8}, []),
+        ("linear", {"named": 0.795}, ["named"]),
+        ("step", {"named": 0.0, "coverage": 0.91}, ["coverage"]),
+        ("hill", {"gain_reported": 3.31}, ["gain_reported"]),
+        ("at-0", {"gain_reported": -0.19, "gain_true": 0.0}, []),
+        ("at-0", {"gain_reported": -0.21, "gain_true": 0.0}, ["gain_reported"]),
+        ("step", {"wrong_no_effect": 0.055, "regret_over_1": None}, ["wrong_no_effect"]),
+    ],
+)
+def test_figures_beyond_a_limit_break_it(
+    truth: str, changes: dict[str, Any], broken: list[str]
+) -> None:
+    cell = next(cell for cell in CELLS if cell.truth == truth)
+    assert broken_limits(cell, good_row() | changes) == broken
+
+
+def test_no_limits_are_set_for_twice_the_noise_and_for_eight_verdicts() -> None:
+    without = {(cell.truth, cell.design.name) for cell in CELLS if not cell.has_limits}
+    assert without == {
+        ("hill", "6 x 3, sd 1"),
+        ("linear", "6 x 3, sd 1"),
+        ("hill", "6 x 3, eight verdicts"),
+        ("linear", "6 x 3, eight verdicts"),
+    }
+    unlimited = next(cell for cell in CELLS if not cell.has_limits)
+    assert broken_limits(unlimited, good_row() | {"coverage": 0.0}) == []
+
+
+def test_cells_differ_in_their_truth_or_the_name_of_their_design() -> None:
+    assert len({(cell.truth, cell.design.name) for cell in CELLS}) == len(CELLS)
+
+
+def test_a_huge_effect_is_named_and_its_gain_is_right() -> None:
+    cell = Cell(truth="hill", design=Design(name="large", span=9.0), min_named=1.0)
+    (row,) = measure([cell], 6, 1)
+    assert row["named"] == 1
+    assert row["claims"] == 1
+    assert row["wrong_no_effect"] == 0
+    assert row["errors"] == 0
+    assert row["gain_reported"] == pytest.approx(row["gain_true"], abs=1)
+
+
+def test_the_benchmark_prints_rows_of_two_truths(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--studies", "6", "--truths", "step,opposite-groups", "--jobs", "2"]
+    assert main([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["truth"] for row in rows] == ["step", "opposite-groups"]
+    for row in rows:
+        assert set(row) >= KEYS
+        assert row["studies"] == 6
+        assert row["errors"] == 0
+        assert sum(row["kinds"].values()) == 6
+    assert rows[0]["named"] == 1
+    # The same numbers from one process.
+    assert main([*arguments[:4], "--jobs", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == rows
+
+
+def test_the_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--studies", "1", "--truths", "step", "--jobs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "regret over 1" in printed
+    assert "of 1 cells hold all limits" in printed
+
+
+def test_unknown_truths_and_no_studies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--truths", "hill,hills"]) == 2
+    assert "got hills" in capsys.readouterr().err
+    assert main(["--studies", "0"]) == 2

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from orchestrator.report.scores_page import write_scores_page
+from orchestrator.statistics.conclusions import answer
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import answer
 from tests.orchestrator.report_page import Page
 from tests.orchestrator.statistics.scores import rows_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from orchestrator.statistics.conclusions import answer
 from orchestrator.statistics.from_records import benchmark_rows, loss_rows
-from orchestrator.statistics.verdicts import answer
 from tests.orchestrator.sweeps import DEMO, base_record, card, sweep_record, trial
 
 TRIALS = [trial(plw, seed=seed) for plw in DEMO for seed in (0, 1)]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from orchestrator.statistics.conclusions import Answer, answer, holm, read_verdicts
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.verdicts import Answer, answer, holm, read_verdicts
 from tests.orchestrator.statistics.scores import PLWS, rows_of
 from trainers.errors import InputError
 

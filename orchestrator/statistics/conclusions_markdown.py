@@ -1,53 +1,81 @@
-"""An answer as Markdown: the answer first, then each verdict, the front, what to run and notes."""
+"""An answer as Markdown: the answer first, then each verdict, what to run next, front and notes."""
 
 from collections.abc import Sequence
 
-from orchestrator.statistics.paper_model import PaperModel
+from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.follow_up_design import FollowUp
+from orchestrator.statistics.messages import (
+    amount,
+    bare_amount,
+    condition_text,
+    listed,
+    outlier_text,
+    plw_label,
+    tried_label,
+)
 from orchestrator.statistics.pareto import FrontPoint
-from orchestrator.statistics.verdicts import Answer, Verdict
-from orchestrator.statistics.wording import amount, bare_amount, plw_label
 
 _SURE = 0.95
 
 
 LEGEND = (
     "Gain: of the best weight over the lowest tried, corrected for having been chosen. "
-    "p: of a flat curve, corrected for the number of lines."
+    "p: of weights making no difference, corrected for the number of verdicts."
 )
 
 
-def answer_markdown(answer: Answer, paper: PaperModel | None = None) -> str:
-    """All of `answer`; `paper` is told beside it, for comparison."""
-    parts = [headline(answer), _verdict_table(answer.verdicts, answer.unit)]
-    if answer.next_runs:
-        parts.append(_next_runs(answer))
+def answer_markdown(answer: Answer) -> str:
+    """All of `answer`."""
+    parts = [headline(answer), *answer_conditions(answer)]
+    parts.append(_verdict_table(answer.verdicts, answer.unit))
+    if answer.follow_up is not None and answer.next_runs:
+        parts.append(_next_runs(answer.follow_up))
     if answer.front:
         parts.append(_front_table(answer.front, answer.unit))
-    if paper is not None:
-        parts.append(_paper(paper))
     if answer.notes:
         parts.append("Notes\n\n" + "\n".join(f"- {note}" for note in answer.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def headline(answer: Answer, planned: str = "") -> str:
-    """Two sentences: the leading verdict with what it rests on, then its gain or what to run.
+    """The leading verdict with what it rests on, then its gain or what to run next.
 
     Args:
         planned: of how many trials, such as ` of 6`, where some have no scores.
     """
     first = answer.lead
-    said = f"{verdict_title(first)}: {first.text}, {_basis(first, planned)}."
+    text = f"{verdict_title(first)}: {first.text}, {_basis(first, planned)}."
     if first.kind == "cannot say":
-        return f"{said} {_next_sentence(answer)}".rstrip()
-    if first.gain is None or first.reference_plw == first.best_plw:
-        return said
+        next_runs = _next_sentence(answer)
+        return f"{text} {next_runs}".rstrip()
+    if gain_text(first, answer.unit) == "-":
+        return text
     assert first.best_plw is not None
+    assert first.gain is not None
+    label = tried_label if first.best_plw == first.nearest_plw else plw_label
     return (
-        f"{said} PLW {plw_label(first.best_plw)} gains {amount(first.gain, answer.unit)} over PLW "
+        f"{text} PLW {label(first.best_plw)} gains {amount(first.gain, answer.unit)} over PLW "
         f"{first.reference_plw:g} (95% interval {gain_interval(first, answer.unit)}), corrected "
         "for having been chosen."
     )
+
+
+def answer_conditions(answer: Answer) -> list[str]:
+    """What must be read with the leading verdict: the curve's fit, and outliers, if any."""
+    found = []
+    condition = condition_text(answer.lead)
+    if condition:
+        found.append(f"{condition[0].upper()}{condition[1:]}.")
+    if answer.outliers:
+        outliers = [outlier_text(each, answer.unit) for each in answer.outliers]
+        sentence = f"Outlier{'s' if outliers[1:] else ''}: {listed(outliers)}."
+        if answer.without_outliers:
+            lead = answer.without_outliers[0]
+            sentence += f" Without {'them' if outliers[1:] else 'it'}: {lead.text}"
+            gain = gain_text(lead, answer.unit)
+            sentence += "." if gain == "-" else f"; gain {gain} {answer.unit}."
+        found.append(sentence)
+    return found
 
 
 def _basis(verdict: Verdict, planned: str) -> str:
@@ -70,24 +98,20 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _next_sentence(answer: Answer) -> str:
-    """The runs to do next, by PLW; those of one weight and cell together."""
-    seeds: dict[tuple[str, str], list[str]] = {}
+    """The runs to do next, by seed and cell."""
+    plws: dict[tuple[int, str], list[str]] = {}
     for run in answer.next_runs:
         cell = ", ".join(part for part in run.cell if part)
-        seeds.setdefault((f"{run.plw:g}", cell), []).append(str(run.seed))
-    if not seeds:
+        plws.setdefault((run.seed, cell), []).append(tried_label(run.plw))
+    if not plws:
         return ""
     parts = [
-        f"PLW {plw} with seed{'s' if own[1:] else ''} {_listed(own)}"
-        + (f" ({cell})" if cell else "")
-        for (plw, cell), own in seeds.items()
+        f"PLW {listed(own)} with seed {seed}" + (f" ({cell})" if cell else "")
+        for (seed, cell), own in plws.items()
     ]
-    number = {5: "five"}.get(len(answer.next_runs), str(len(answer.next_runs)))
-    return f"Run these {number} next: {'; '.join(parts)}."
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), parts[-1]])
+    count = len(answer.next_runs)
+    runs = "Run this trial next" if count == 1 else f"Run these {count} next"
+    return f"{runs}: {'; '.join(parts)}."
 
 
 def verdict_title(verdict: Verdict) -> str:
@@ -106,8 +130,9 @@ def gain_interval(verdict: Verdict, unit: str) -> str:
 
 
 def gain_text(verdict: Verdict, unit: str) -> str:
-    """The gain with its interval, or a dash where the best weight is the reference itself."""
-    if verdict.gain is None or verdict.best_plw == verdict.reference_plw:
+    """The gain with its interval; a dash where there is none to speak of."""
+    is_reference = verdict.best_plw == verdict.reference_plw
+    if verdict.gain is None or is_reference or verdict.kind == "no effect":
         return "-"
     return f"{bare_amount(verdict.gain, unit)} ({gain_interval(verdict, unit)})"
 
@@ -126,22 +151,33 @@ def _verdict_table(verdicts: Sequence[Verdict], unit: str) -> str:
     return "\n".join(lines) + f"\n\n{LEGEND}"
 
 
-def _next_runs(answer: Answer) -> str:
-    count = len(answer.next_runs)
-    lines = [f"Run these {count} next:", ""]
-    for run in answer.next_runs:
+def _next_runs(design: FollowUp) -> str:
+    lines = [f"Next trials ({design.reason}):", ""]
+    for run in design.runs:
         where = ", ".join(part for part in run.cell if part)
-        line = f"- PLW {run.plw:g}, seed {run.seed}" + (f" ({where})" if where else "")
-        if run.width_left is not None:
-            line += f": the interval would be about {run.width_left:.0%} as wide"
-        lines.append(line)
-    return "\n".join(lines)
+        lines.append(f"- PLW {run.plw:g}, seed {run.seed}" + (f" ({where})" if where else ""))
+    prospect = prospect_text(design)
+    return "\n".join([*lines, *(["", prospect] if prospect else [])])
+
+
+def prospect_text(design: FollowUp) -> str:
+    """What the next trials would show, in a sentence; empty where it is not known."""
+    prospect = design.prospect
+    if prospect is None:
+        return ""
+    text = (
+        f"If today's estimates are right, {prospect.names:.0%} of {prospect.num_studies} simulated "
+        "studies name a best weight with them"
+    )
+    if prospect.detects > 0 and prospect.width_ratio is not None:
+        text += f", and its interval is about {prospect.width_ratio:.0%} as wide as now"
+    return f"{text}."
 
 
 def _front_table(front: Sequence[FrontPoint], unit: str) -> str:
     groups = list(front[0].points)
     lines = [
-        f"No other weight is better in all groups ({unit} over PLW {front[0].plw:g}, fitted):",
+        f"No other weight is better in all groups ({unit} over PLW {front[0].plw:g}):",
         "",
         "| PLW | " + " | ".join(group.replace("_", " ") for group in groups) + " | on the front |",
         "|---:|" + "---:|" * len(groups) + "---|",
@@ -160,13 +196,3 @@ def front_place(point: FrontPoint) -> str:
     is_open = 1 - _SURE < point.probability < _SURE
     sure = "open" if is_open else "sure"
     return f"{found}, {sure} ({point.probability:.0%} likely on it)"
-
-
-def _paper(paper: PaperModel) -> str:
-    constant, slope, curvature = paper.fit.coefficients
-    return (
-        "The paper's model, for comparison (beta regression, a random intercept for each "
-        f"benchmark): logit score = {constant:.3f} {slope:+.3f} w_p {curvature:+.3f} w_p^2, "
-        f"highest at PLW {paper.critical_plw:.2g}. It takes every score for a trial, so its "
-        "certainty is not to be trusted."
-    )

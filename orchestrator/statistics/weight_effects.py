@@ -1,0 +1,255 @@
+"""Least squares of trial values: free means of the weights, curves in w_p, and the trials' noise.
+
+    value = cell (or cell x seed) + learning rate + mean of its weight + noise
+
+Seeds are blocks where each was tried at enough weights: a seed brings one order of the data and one
+draw of everything random, so what it does to all weights alike is no noise between weights. They
+are taken out by centring, as is the cell. Whether they are blocks depends on which trials there
+are, never on their scores: a choice by the scores would make the tests too sure.
+
+Shapes: T trials, S settings (a weight in a cell), C cells.
+Source: Fisher, The Design of Experiments (1935), on randomised blocks; Frisch & Waugh 1933.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.statistics.estimates import Estimates, Noise, equal_noise, noise_of
+from orchestrator.statistics.trial_points import Trials
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MIN_WEIGHTS = 3
+# Fewer residual degrees of freedom than these say too little of the noise.
+MIN_MEANS_DF = 2
+MIN_CURVE_DF = 3
+# More settings than these are analysed by their curve alone.
+MAX_SETTINGS = 200
+# Two weights are compared with variances drawn towards the common one, as by so many df.
+PRIOR_DF = 2.0
+# Blocks may not cost more of what is known of the weights.
+_MIN_KEPT = 2 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """The fitted values of one group (or overall) in the trials that have it.
+
+    Attributes:
+        settings: (S) cell index and w_p of each setting; `plws` (S) its PLW.
+        trial_setting: (T) index into `settings`; `present` (T) index into the table's trials.
+        means: estimates of the settings' means (S), comparable within a cell; `pairs` the same
+            with noise for comparing two of them. None where weights are not repeated.
+        noise: of the trials, by setting where weights are repeated, else one for all, from the
+            curve; None where nothing is left to estimate it from.
+        curves: estimates of slope and curvature of each cell (2 C: all slopes first), or of one
+            shared curve (2); None with under three weights.
+        nuisance: what was taken out of the values; `is_blocked` whether that holds seeds.
+        cells: the cells that are present, as indices into `Trials.cells`.
+        seed_levels: cell index, seed and what it does to all weights alike, where it is a block.
+        residual, share: (T) residuals of the richest model fitted, and shares of its `total_df`.
+    """
+
+    settings: tuple[tuple[int, float], ...]
+    plws: tuple[float, ...]
+    trial_setting: Ints
+    present: Ints
+    cells: tuple[int, ...]
+    means: Estimates | None
+    noise: Noise | None
+    pairs: Estimates | None
+    curves: Estimates | None
+    has_own_curves: bool
+    nuisance: "Nuisance"
+    is_blocked: bool
+    seed_levels: tuple[tuple[int, str, float], ...]
+    residual: Array
+    share: Array
+    total_df: float
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether weights are repeated, so that noise is known without assuming a curve."""
+        return self.means is not None
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """What is taken out of values and terms by centring: blocks (T), then covariates (T, Q)."""
+
+    block: Ints
+    covariates: Array
+
+    @property
+    def num_terms(self) -> int:
+        """How many degrees of freedom it takes."""
+        return int(self.block.max()) + 1 + int(self.covariates.shape[1])
+
+    def out_of(self, columns: Array) -> Array:
+        """`columns` (T, P) less their block means and what covariates explain."""
+        sizes = np.bincount(self.block)
+        centred = np.empty_like(columns, dtype=np.float64)
+        for each in range(columns.shape[1]):
+            means = np.bincount(self.block, columns[:, each]) / sizes
+            centred[:, each] = columns[:, each] - means[self.block]
+        return np.asarray(centred - self.covariates @ (self.covariates.T @ centred))
+
+    @property
+    def leverage(self) -> Array:
+        """(T): each trial's leverage on blocks and covariates."""
+        sizes = np.bincount(self.block)[self.block]
+        return np.asarray(1 / sizes + (self.covariates**2).sum(axis=1))
+
+
+def fit_effects(trials: Trials, group: str) -> Effects | None:
+    """The effects of the weights on one group's values; None without two trials."""
+    all_values = trials.group_values(group)
+    present = np.flatnonzero(~np.isnan(all_values))
+    if len(present) < 2:
+        return None
+    y = all_values[present]
+    cells = tuple(np.unique(trials.cell[present]).tolist())
+    cell = np.searchsorted(cells, trials.cell[present])
+    w_p = trials.w_p[present]
+    keys, trial_setting = np.unique(np.column_stack([cell, w_p]), axis=0, return_inverse=True)
+    trial_setting = trial_setting.ravel()
+    first = np.unique(trial_setting, return_index=True)[1]
+    has_own = all(len(np.unique(w_p[cell == each])) >= MIN_WEIGHTS for each in range(len(cells)))
+    curve_terms = _curve_terms(w_p, cell, len(cells), has_own)
+    dummies = np.eye(len(keys))[trial_setting] if len(keys) <= MAX_SETTINGS else None
+    seeds = [trials.seed[each] for each in present]
+    rates = trials.learning_rate[present]
+    nuisance = _choose_blocks(cell, seeds, rates, dummies, curve_terms)
+    target = nuisance.out_of(y[:, None])[:, 0]
+    free = _fit(dummies, nuisance, target) if dummies is not None else None
+    is_curved = len(np.unique(w_p)) >= MIN_WEIGHTS
+    curve = _fit(curve_terms, nuisance, target) if is_curved else None
+    if curve is not None and curve.rank < curve_terms.shape[1]:
+        curve = None
+    noise = means = pairs = None
+    richest = curve
+    if free is not None and _is_replicated(free):
+        noise = noise_of(free.residual, free.share, trial_setting)
+        means = noise.estimates(free.linear, target)
+        pairs = noise.shrunk(PRIOR_DF).estimates(free.linear, target)
+        richest = free
+    elif curve is not None and curve.df > 0.5:
+        noise = equal_noise(curve.residual, curve.df)
+    terms = dummies if richest is free else curve_terms
+    rest = y if richest is None or terms is None else y - terms @ (richest.linear @ target)
+    return Effects(
+        settings=tuple((cells[int(own)], float(at)) for own, at in keys),
+        plws=tuple(float(trials.plw[present[each]]) for each in first),
+        trial_setting=trial_setting,
+        present=present,
+        cells=cells,
+        means=means,
+        noise=noise,
+        pairs=pairs,
+        curves=noise.estimates(curve.linear, target) if curve is not None and noise else None,
+        has_own_curves=has_own,
+        nuisance=nuisance,
+        is_blocked=int(nuisance.block.max()) + 1 > len(cells),
+        seed_levels=_seed_levels(nuisance, cells, seeds, cell, rest),
+        residual=target if richest is None else richest.residual,
+        share=np.zeros(len(y)) if richest is None else richest.share,
+        total_df=0.0 if richest is None else richest.df,
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Least squares of centred values on centred terms.
+
+    `linear` (P, T) maps values to coefficients, `basis` (T, rank) spans the centred terms,
+    `share` (T) is each trial's share of the residual df.
+    """
+
+    linear: Array
+    basis: Array
+    rank: int
+    residual: Array
+    share: Array
+    df: float
+
+
+def _fit(terms: Array, nuisance: Nuisance, target: Array) -> _Fit:
+    centred = nuisance.out_of(terms)
+    moments = centred.T @ centred
+    values, vectors = np.linalg.eigh(moments)
+    is_kept = values > 1e-10 * max(float(values.max(initial=0.0)), 1e-300)
+    basis = centred @ (vectors[:, is_kept] / np.sqrt(values[is_kept]))
+    linear = (vectors[:, is_kept] / np.sqrt(values[is_kept])) @ basis.T
+    residual = target - basis @ (basis.T @ target)
+    share = np.clip(1 - nuisance.leverage - (basis**2).sum(axis=1), 0.0, 1.0)
+    rank = int(is_kept.sum())
+    df = float(len(target) - nuisance.num_terms - rank)
+    return _Fit(linear, basis, rank, residual, share, df)
+
+
+def _curve_terms(w_p: Array, cell: Ints, num_cells: int, has_own: bool) -> Array:
+    """(T, 2 C): w_p of each cell, then w_p^2 of each; (T, 2) where cells share a curve."""
+    shares = np.eye(num_cells)[cell] if has_own else np.ones((len(w_p), 1))
+    return np.hstack([shares * w_p[:, None], shares * w_p[:, None] ** 2])
+
+
+def _seed_levels(
+    nuisance: Nuisance, cells: tuple[int, ...], seeds: Sequence[str], cell: Ints, rest: Array
+) -> tuple[tuple[int, str, float], ...]:
+    """The mean of each block less that of its cell, of values without the weights' effects."""
+    first = np.unique(nuisance.block, return_index=True)[1]
+    if len(first) == len(cells):
+        return ()
+    level = np.bincount(nuisance.block, rest) / np.bincount(nuisance.block)
+    of_cell = np.bincount(cell, rest) / np.bincount(cell)
+    return tuple(
+        (cells[cell[each]], seeds[each], float(level[index] - of_cell[cell[each]]))
+        for index, each in enumerate(first)
+    )
+
+
+def _is_replicated(free: _Fit) -> bool:
+    """Whether repeated weights leave enough to estimate noise from, beside so many means."""
+    return free.df >= max(MIN_MEANS_DF, free.rank / 2) - 1e-9
+
+
+def _choose_blocks(
+    cell: Ints, seeds: Sequence[str], rates: Array, dummies: Array | None, curve_terms: Array
+) -> Nuisance:
+    """Cell x seed blocks where they leave enough to know, else cells alone."""
+    by_cell = _nuisance(cell, rates)
+    names = {key: index for index, key in enumerate(dict.fromkeys(zip(cell, seeds, strict=True)))}
+    block = np.array([names[key] for key in zip(cell, seeds, strict=True)], dtype=np.int64)
+    if len(names) == len(np.unique(cell)):
+        return by_cell
+    by_seed = _nuisance(block, rates)
+    terms, least = curve_terms, MIN_CURVE_DF
+    if dummies is not None and _df(dummies, by_seed) >= max(MIN_MEANS_DF, dummies.shape[1] / 2 - 1):
+        terms, least = dummies, MIN_MEANS_DF
+    keeps = _df(terms, by_seed) >= least and _kept(terms, by_cell, by_seed) >= _MIN_KEPT - 1e-9
+    return by_seed if keeps else by_cell
+
+
+def _nuisance(block: Ints, rates: Array) -> Nuisance:
+    plain = Nuisance(block, np.zeros((len(block), 0)))
+    centred = plain.out_of(rates)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    return Nuisance(block, left[:, sizes > 1e-9])
+
+
+def _df(terms: Array, nuisance: Nuisance) -> float:
+    rank = np.linalg.matrix_rank(nuisance.out_of(terms), tol=1e-8)
+    return float(len(terms) - nuisance.num_terms - rank)
+
+
+def _kept(terms: Array, without: Nuisance, beside: Nuisance) -> float:
+    """The share of its information that the worst known combination of terms keeps."""
+    before, after = without.out_of(terms), beside.out_of(terms)
+    values, vectors = np.linalg.eigh(before.T @ before)
+    is_known = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
+    root = vectors[:, is_known] / np.sqrt(values[is_known])
+    return float(np.linalg.eigvalsh(root.T @ (after.T @ after) @ root).min(initial=1.0))
