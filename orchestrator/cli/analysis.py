@@ -102,16 +102,33 @@ def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: b
     metavar="W,W,...",
     help="Weights to try.",
 )
-@click.option("--best-plw", type=float, help="Where the top may be; default: the published 0.242.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Of each weight; default: what it takes.")
-@click.option("--power", "target", type=float, default=0.8, show_default=True)
+@click.option("--best-plw", type=float, help="The assumed optimum; default: the published 0.242.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Of each weight; default: as many as needed."
+)
+@click.option(
+    "--power",
+    "target",
+    type=float,
+    default=0.8,
+    show_default=True,
+    help="Share of studies that should name a best weight.",
+)
 @click.option(
     "--claims",
     "num_claims",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Groups, with the overall one, that are looked at.",
+    help="Verdicts that share the error level: groups, and the overall one.",
+)
+@click.option(
+    "--studies",
+    "num_studies",
+    type=click.IntRange(min=10),
+    default=400,
+    show_default=True,
+    help="Studies to simulate for each number of seeds.",
 )
 @json_option
 def power(
@@ -123,27 +140,31 @@ def power(
     seeds: int | None,
     target: float,
     num_claims: int,
+    num_studies: int,
     as_json: bool,
 ) -> None:
-    """How many seeds and trials it takes to see an effect of PLW."""
+    """How many seeds it takes to see an effect of PLW and to name a weight, by simulation."""
     from orchestrator.statistics.power import power_of, seeds_needed
 
-    given = {"effect": effect, "trial_sd": trial_sd, "item_sd": item_sd, "best_plw": best_plw}
     weights = _weights(plws)
+    given = {"effect": effect, "trial_sd": trial_sd, "item_sd": item_sd, "best_plw": best_plw}
+    counts = {"num_claims": num_claims, "num_studies": num_studies}
     if seeds is None:
-        found = seeds_needed(plws=weights, target=target, num_claims=num_claims, **given)  # type: ignore[arg-type]
+        found = seeds_needed(plws=weights, target=target, **counts, **given)  # type: ignore[arg-type]
     else:
-        found = power_of(plws=weights, seeds=seeds, num_claims=num_claims, **given)  # type: ignore[arg-type]
+        found = power_of(plws=weights, seeds=seeds, **counts, **given)  # type: ignore[arg-type]
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
-    plural = "" if found.seeds == 1 else "s"
     click.echo(
-        f"{found.seeds} seed{plural} of {len(weights)} weights, {found.num_trials} trials: an "
-        f"effect of {effect:g} points is seen in {found.power:.0%} of studies"
+        f"{found.seeds} seed{'' if found.seeds == 1 else 's'} of {len(weights)} weights, "
+        f"{found.num_trials} trials; of {found.num_studies} simulated studies with an effect of "
+        f"{effect:g} points"
     )
+    click.echo(f"  {found.power:.0%} find the effect")
     click.echo(
-        f"the best PLW would be known to about {found.plw_low:.2g} to {found.plw_high:.2g} (95%)"
+        f"  {found.names:.0%} name a best weight, typically as {found.plw_low:.2g} to "
+        f"{found.plw_high:.2g}"
     )
 
 

@@ -28,6 +28,8 @@ NUM_SPREAD = 5
 # Above this share of weights x seeds that is there, the rest is missing and not left out.
 _MOSTLY_COMPLETE = 0.5
 _NUM_STUDIES = 200
+# More trials than these are not simulated: each study takes as long as an analysis.
+_MOST_SIMULATED = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,8 @@ def _prospect(
     """What the design with `runs` would show if the estimates are the truth."""
     estimates = analysis.estimates
     if estimates is None or effects.noise is None or effects.noise.pooled <= 0:
+        return None
+    if len(effects.present) > _MOST_SIMULATED:
         return None
     present = effects.present
     plw = np.concatenate([trials.plw[present], [run[0] for run in runs]])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from orchestrator.statistics.trial_points import OVERALL, Trials
 from orchestrator.statistics.weight_analysis import Method
@@ -93,16 +94,13 @@ def is_undominated(scores: Array) -> NDArray[np.bool_]:
     return np.asarray(~beaten.any(axis=-1))
 
 
-def _drawn_effects(scatter: Array, inverse: Array, freedom: int, rng: np.random.Generator) -> Array:
+def _drawn_effects(scatter: Array, inverse: Array, df: int, rng: np.random.Generator) -> Array:
     """(draws, P, G): what the P effects of each group may be off by, groups together."""
     num_groups = len(scatter)
-    values, vectors = np.linalg.eigh(scatter)
-    # The scatter may be singular: two groups that move as one.
-    root = vectors * np.sqrt(np.maximum(values, 1e-12 * max(values.max(), 1e-300)))
-    normal = rng.standard_normal((_DRAWS, freedom, num_groups))
-    wishart = np.einsum("dfg,dfh->dgh", normal, normal)
-    # Sigma = root W^-1 root' is inverse Wishart; with W = L L', root L'^-1 is a root of it.
-    lower = np.linalg.cholesky(wishart)
-    sigma_root = root @ np.linalg.inv(np.swapaxes(lower, 1, 2))
+    # Two groups that move as one make the scatter singular.
+    jitter = 1e-12 * max(float(np.trace(scatter)), 1e-300)
+    scale = scatter + jitter * np.eye(num_groups)
+    sigma = stats.invwishart.rvs(df, scale, size=_DRAWS, random_state=rng)
+    roots = np.linalg.cholesky(np.reshape(sigma, (_DRAWS, num_groups, num_groups)))
     around = rng.standard_normal((_DRAWS, len(inverse), num_groups))
-    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(sigma_root, 1, 2))
+    return np.asarray(np.linalg.cholesky(inverse) @ around @ np.swapaxes(roots, 1, 2))

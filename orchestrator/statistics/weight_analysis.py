@@ -116,21 +116,23 @@ def analyse_weights(effects: Effects, trials: Trials, group: str) -> list[Weight
 
 def _analysis(effects: Effects, trials: Trials, group: str, cell: int | None) -> WeightAnalysis:
     own = (cell,) if cell is not None else effects.cells
-    w_p, rows = _mean_rows(effects, own)
-    is_compared = len(w_p) >= 2
-    tried = [at for number, at in effects.settings if number in own]
-    in_cell = np.isin(trials.cell[effects.present], own)
-    means = effects.means.mapped(rows) if effects.means is not None and is_compared else None
+    tried = np.unique([at for number, at in effects.settings if number in own])
+    means = pairs = None
+    w_p = tried
+    if effects.means is not None and effects.pairs is not None:
+        shared, rows = _mean_rows(effects, own)
+        if len(shared) >= 2:
+            w_p, means, pairs = shared, effects.means.mapped(rows), effects.pairs.mapped(rows)
     return WeightAnalysis(
         group=group,
         cell=None if cell is None else trials.cells[cell],
-        w_p=w_p if means is not None else np.unique(tried),
+        w_p=w_p,
         means=means,
-        pairs=effects.pairs.mapped(rows) if effects.pairs is not None and is_compared else None,
+        pairs=pairs,
         curve=_mean_curve(effects, own),
-        low=min(tried),
-        high=max(tried),
-        num_trials=int(in_cell.sum()),
+        low=float(tried[0]),
+        high=float(tried[-1]),
+        num_trials=int(np.isin(trials.cell[effects.present], own).sum()),
         interaction_p_value=_interaction(effects) if cell is None else None,
         is_judged=True,
     )
