@@ -130,3 +130,13 @@ def test_one_weight_without_replicates_deviates_from_the_assumed_curve() -> None
     points[0.05, "0"] -= 9
     (outlier,) = answer(rows_at(points)).outliers
     assert (outlier.plw, round(outlier.deviation)) == (0.05, -9)
+
+
+@pytest.mark.parametrize("seeds_differ", [False, True])
+def test_one_item_of_20_is_no_outlier_among_trials_that_agree_to_the_last_digit(
+    seeds_differ: bool,
+) -> None:
+    of_seed = np.array([0.0, 1, 2]) * seeds_differ
+    points = grid((np.zeros((6, 1)) + of_seed).tolist(), SIX)
+    points[0.1, "1"] += 5
+    assert answer(rows_at(points)).outliers == ()
