@@ -28,6 +28,7 @@ from orchestrator.statistics.table import ScoreRow, check_rows, plw_of
 from orchestrator.statistics.trial_points import OVERALL, Cell, Trials, collect_trials
 from orchestrator.statistics.weight_analysis import Method, WeightAnalysis, analyse_weights
 from orchestrator.statistics.weight_effects import MIN_CURVE_DF, Effects, fit_effects
+from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 Kind = Literal["best", "tied", "rises", "falls", "no effect", "cannot say"]
@@ -162,6 +163,14 @@ class Table:
             InputError: rows that cannot be used.
         """
         check_rows(self.rows, shares=self.shares)
+        groups = {row.group for row in self.rows}
+        if OVERALL in groups and len(groups) > 1:
+            raise InputError(
+                Problem(
+                    message=f"group `{OVERALL}` is that of the mean of all groups",
+                    fix="leave its rows out, or give the group another name",
+                )
+            )
         if self.higher_is_better:
             return self
         rows = [
