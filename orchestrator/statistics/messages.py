@@ -182,7 +182,7 @@ def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     if num_weights < MIN_WEIGHTS:
         return (
             "cannot say: two weights need two degrees of freedom to estimate noise from, such as "
-            "three seeds of each"
+            "two seeds of each"
         )
     if num_cells > 1 and num_trials <= num_cells + 2:
         return (
