@@ -62,7 +62,9 @@ def test_each_group_and_the_held_out_loss_have_a_verdict_of_their_own() -> None:
         assert verdict.best_plw == pytest.approx(0.24, abs=0.08)
 
 
-def test_one_seed_of_four_weights_cannot_say_and_asks_for_a_second_seed(demo_sweep: SweepFolder) -> None:
+def test_one_seed_of_four_weights_cannot_say_and_asks_for_a_second_seed(
+    demo_sweep: SweepFolder,
+) -> None:
     findings = read_findings(demo_sweep)
     said = headline(findings)
     assert said.startswith(

@@ -154,7 +154,11 @@ def test_without_repeated_weights_the_answer_says_that_it_assumes_a_parabola() -
 def test_two_weights_with_three_seeds_have_an_answer() -> None:
     rows = rows_of(lambda at: 3 * at, plws=(0.0, 0.1))
     found = answer(rows)
-    assert (found.lead.kind, found.lead.best_plw, found.lead.is_within_seeds) == ("rises", 0.1, True)
+    assert (found.lead.kind, found.lead.best_plw, found.lead.is_within_seeds) == (
+        "rises",
+        0.1,
+        True,
+    )
     assert found.lead.text == "PLW 0.1 is better than the other weight, by 1.5 points"
     points = {
         plw: [
@@ -348,7 +352,7 @@ def test_the_answer_agrees_with_least_squares_on_mean_points_with_seeds_as_block
     assert found.method == "curve"
     assert found.best_plw == pytest.approx((-slope / (2 * curvature)) ** (1 / 0.30103), rel=1e-4)
     top = -slope / (2 * curvature)
-    assert (found.gain_low + found.gain_high) / 2 == pytest.approx(  # type: ignore[operator]
+    assert (found.gain_low + found.gain_high) / 2 == pytest.approx(
         slope * top + curvature * top**2, abs=1e-6
     )
 
@@ -481,7 +485,7 @@ def test_scores_and_losses_are_one_holm_family() -> None:
     assert [verdict.adjusted_p_value for verdict in verdicts] == pytest.approx(expected.tolist())
     alone = answer(scores)
     assert alone.lead.p_value == pytest.approx(both[0].lead.p_value)
-    assert both[0].lead.adjusted_p_value > alone.lead.adjusted_p_value  # type: ignore[operator]
+    assert both[0].lead.adjusted_p_value > alone.lead.adjusted_p_value
 
 
 def test_verdicts_on_which_nothing_can_be_said_do_not_cost_the_others() -> None:
@@ -490,7 +494,7 @@ def test_verdicts_on_which_nothing_can_be_said_do_not_cost_the_others() -> None:
     found = {verdict.group: verdict for verdict in answer(rows + floor).verdicts}
     assert found["floor"].p_value is None
     # Two p-values are left, overall's and a's, which are alike.
-    assert found["a"].adjusted_p_value == pytest.approx(2 * found["a"].p_value)  # type: ignore
+    assert found["a"].adjusted_p_value == pytest.approx(2 * found["a"].p_value)
 
 
 def test_holms_adjustment() -> None:

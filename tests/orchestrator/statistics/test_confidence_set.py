@@ -87,8 +87,9 @@ def test_the_set_of_a_curve_is_that_of_a_direct_search_over_pairs(
 @pytest.mark.parametrize("seed", [1, 2, 4, 5])
 def test_the_set_of_means_is_that_of_a_direct_search_over_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = np.array([0.0, 1, 3, 3.5, 1, -1])[:, None] + rng.standard_normal((6, 4)) * (
-        np.array([1, 1, 1, 3, 1, 0.5])[:, None]
+    values = (
+        np.array([0.0, 1, 3, 3.5, 1, -1])[:, None]
+        + rng.standard_normal((6, 4)) * (np.array([1, 1, 1, 3, 1, 0.5])[:, None])
     )
     # Seeds of their own at every weight: no blocks, and each variance is by hand.
     points = {
@@ -115,7 +116,7 @@ def test_the_set_of_means_is_that_of_a_direct_search_over_pairs(seed: int) -> No
 
 
 def pieces_of(curve: Callable[[float], float], **changes: object) -> tuple[str, Pieces]:
-    found = analysed(rows_of(curve, **changes))  # type: ignore[arg-type]
+    found = analysed(rows_of(curve, **changes))
     return found.method, confidence_set(found)
 
 

@@ -110,7 +110,7 @@ def test_the_prospect_is_that_of_the_estimates_with_the_runs_added() -> None:
     assert prospect_text(design).startswith(
         f"If today's estimates are right, {prospect.names:.0%} of 200 simulated studies name a "
     )
-    assert PLWS == tuple(run.plw for run in design.runs)
+    assert tuple(run.plw for run in design.runs) == PLWS
 
 
 def test_nothing_is_promised_where_the_noise_is_not_known() -> None:

@@ -32,7 +32,7 @@ def study(*, seeds: int = 4, seed: int = 0, missing: int = 0) -> Points:
     return points
 
 
-def by_statsmodels(points: Points) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def by_statsmodels(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Externally studentised residuals and Bonferroni's p-values, with dummies."""
     plw, seeds, y = columns(points)
     of_weight = (plw[:, None] == np.unique(plw)).astype(float)

@@ -12,7 +12,7 @@ from tests.orchestrator.statistics.scores import SIX, rows_of
 GROUPS = {"mc": (45.0, 55.0, 70.0), "chrf": (12.0,)}
 
 
-def centred(values: np.ndarray) -> list[float]:  # type: ignore[type-arg]
+def centred(values: np.ndarray) -> list[float]:
     return list(values - values.mean())
 
 
@@ -48,14 +48,14 @@ def test_a_missing_benchmark_is_taken_out_as_by_least_squares() -> None:
     ])  # fmt: skip
     model = sm.OLS(np.array([100 * row.score for row in rows]), terms).fit()
     found = trials.group_values("mc")
-    assert found - found[0] == pytest.approx(
-        model.params[: len(names)] - model.params[0], abs=1e-6
-    )
+    assert found - found[0] == pytest.approx(model.params[: len(names)] - model.params[0], abs=1e-6)
 
 
 def test_a_trial_without_a_group_has_no_value_overall() -> None:
     rows = rows_of(lambda at: 3 * at, plws=SIX, groups=GROUPS)
-    partial = [row for row in rows if not (row.group == "chrf" and row.plw == 0 and row.seed == "0")]
+    partial = [
+        row for row in rows if not (row.group == "chrf" and row.plw == 0 and row.seed == "0")
+    ]
     trials = collect_trials(partial)
     assert np.isnan(trials.group_values(OVERALL)).tolist() == [True] + [False] * 17
     assert np.isnan(trials.group_values("chrf")).tolist() == [True] + [False] * 17

@@ -31,7 +31,7 @@ def dummies(labels: list[object]) -> Array:
     return np.array([[label == name for name in names] for label in labels], dtype=float)
 
 
-def study(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -> dict:  # type: ignore[type-arg]
+def study(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -> dict:
     """Points of six weights by PLW and seed, without the trials numbered in `missing`."""
     rng = np.random.default_rng(seed)
     values = np.array([3 * w_p(plw) for plw in SIX])[:, None] + rng.standard_normal((6, num_seeds))
@@ -39,7 +39,7 @@ def study(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -
     return {key: own for number, (key, own) in enumerate(points.items()) if number not in missing}
 
 
-def by_least_squares(points: dict, contrasts: Array, more: Array | None = None):  # type: ignore
+def by_least_squares(points: dict, contrasts: Array, more: Array | None = None):
     """statsmodels' t test of contrasts of the weights' means, beside dummies of the seeds."""
     plw, seeds, y = columns(points)
     terms = [dummies(plw.tolist()), dummies(list(seeds))[:, 1:]]
@@ -243,14 +243,15 @@ def test_learning_rates_and_cells_are_the_dummies_and_terms_of_least_squares() -
     assert effects.total_df == pytest.approx(model_fit.df_resid)
     found = {
         (trials.cells[cell][0], at): value
-        for (cell, at), value in zip(effects.settings, effects.means.values, strict=True)  # type: ignore
+        for (cell, at), value in zip(effects.settings, effects.means.values, strict=True)
     }
     for model in ("small", "large"):
         for each in SIX[1:]:
             index, first = plw.index((model, each)), plw.index((model, 0.0))
             names = list(dict.fromkeys(plw))
             expected = (
-                model_fit.params[names.index(plw[index])] - model_fit.params[names.index(plw[first])]
+                model_fit.params[names.index(plw[index])]
+                - model_fit.params[names.index(plw[first])]
             )
             mine = found[model, w_p(each)] - found[model, 0.0]
             assert mine == pytest.approx(expected, abs=1e-8)
