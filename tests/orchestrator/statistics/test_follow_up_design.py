@@ -8,11 +8,7 @@ from orchestrator.statistics.conclusions import answer
 from orchestrator.statistics.conclusions_markdown import prospect_text
 from orchestrator.statistics.follow_up_design import FollowUp
 from orchestrator.statistics.table import ScoreRow
-from tests.orchestrator.statistics.scores import PLWS, SIX, rows_of
-
-
-def flat(_: float) -> float:
-    return 0.0
+from tests.orchestrator.statistics.scores import PLWS, SIX, flat, rows_of
 
 
 def design_of(rows: list[ScoreRow]) -> FollowUp:
