@@ -1,5 +1,6 @@
 """What the report says of the answer, as rows and lines: verdicts, front, mechanism, cost."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,22 +83,32 @@ def prospect_line(findings: Findings) -> str:
 
 def front_rows(findings: Findings) -> dict[str, Any] | None:
     """The Pareto front over the groups; None where there is no such thing."""
-    if findings.scores is None or not findings.scores.front:
+    answer = findings.lead
+    if answer is None or not answer.front:
         return None
-    front = findings.scores.front
+    front = answer.front
     groups = list(front[0].points)
+    digits = _decimals([value for point in front for value in point.points.values()], answer.unit)
     return {
         "reference": f"{front[0].plw:g}",
         "groups": [group.replace("_", " ") for group in groups],
         "rows": [
             [
                 f"{point.plw:g}",
-                *(f"{point.points[group]:+.1f}" for group in groups),
+                *(f"{point.points[group]:+.{digits}f}" for group in groups),
                 front_place(point),
             ]
             for point in front
         ],
     }
+
+
+def _decimals(differences: Sequence[float], unit: str) -> int:
+    """One for points; for losses on any scale, three digits of the largest difference."""
+    largest = max(abs(each) for each in differences)
+    if unit == "points" or largest == 0:
+        return 1
+    return max(0, 2 - math.floor(math.log10(largest)))
 
 
 def regulariser_rows(findings: Findings) -> list[list[str]]:

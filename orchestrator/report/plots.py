@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Panel, Point, Series
@@ -27,6 +27,8 @@ MAX_CATEGORIES = 30
 # Of a label in a legend of two columns, and of any at all.
 LEGEND_CHARACTERS = 34
 LABEL_CHARACTERS = 70
+# Of a line of a title; it has two at most.
+TITLE_CHARACTERS = 40
 _SECTION = re.compile(r"\b[a-z_]+\.(?=[a-z_]+ )")
 PANEL_INCHES = (5.0, 3.7)
 PNG_DPI = 150
@@ -85,7 +87,22 @@ def file_stem(panel_id: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in panel_id)
 
 
+def panel_svg(panel: Panel) -> bytes:
+    """The picture of one panel over PLW, as SVG."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        return _pictures([panel], ("svg",), over_plw=True)["svg"]
+
+
 def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: bool) -> Path:
+    for kind, content in _pictures(panels, kinds, over_plw=over_plw).items():
+        _replace(stem.with_name(f"{stem.name}.{kind}"), content)
+    return stem.with_name(stem.name + ".svg")
+
+
+def _pictures(panels: Sequence[Panel], kinds: Sequence[str], *, over_plw: bool) -> dict[str, bytes]:
+    """The panels in one figure, in each of the formats `kinds`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,12 +115,13 @@ def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: 
     for index, panel in enumerate(panels):
         draw(figure.add_subplot(rows, columns, index + 1), panel)
     options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
+    found = {}
     for kind in kinds:
         buffer = io.BytesIO()
         # A label may be wider than the layout was told.
         figure.savefig(buffer, format=kind, bbox_inches="tight", **options[kind])
-        _replace(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
-    return stem.with_name(stem.name + ".svg")
+        found[kind] = buffer.getvalue()
+    return found
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -123,7 +141,7 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
         _draw_points(axes, one, look, shift=shift)
     _draw_best(axes, panel)
     _draw_untuned(axes, panel)
-    axes.set_ylabel(_value_label(panel))
+    axes.set_ylabel(_value_label(panel), parse_math=False)
     axes.set_xlabel("prompt loss weight (axis in $w_p$ = PLW$^{0.301}$)")
     axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
     axes.set_xlim(-0.04, 1.04)
@@ -134,13 +152,15 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
         axes.set_xticks([w_p(weight) for weight in tried], minor=True)
     # Below the panel: inside it there may be no place without a point.
     names = [name for name in axes.get_legend_handles_labels()[1] if len(name) > LEGEND_CHARACTERS]
-    axes.legend(
+    legend = axes.legend(
         fontsize=8,
         frameon=False,
         ncols=1 if names else 2,
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.2),
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def draw_settings(axes: "Axes", panel: Panel) -> None:
@@ -169,7 +189,9 @@ def _legend_label(label: str) -> str:
 
 
 def _frame(axes: "Axes", panel: Panel) -> None:
-    axes.set_title(panel.title, loc="left", fontweight="bold")
+    # Names come from anyone's files: a dollar sign in them begins no formula.
+    title = fill(shorten(panel.title, 2 * TITLE_CHARACTERS, placeholder=" ..."), TITLE_CHARACTERS)
+    axes.set_title(title, loc="left", fontweight="bold", parse_math=False)
     axes.set_axisbelow(True)
 
 
@@ -197,12 +219,12 @@ def _drawable(panel: Panel) -> list[Series]:
     if len(found) <= len(SERIES_COLOURS):
         return found
     lines = [series for series in panel.series if series.cell is None]
-    everything = Series(label="", cell=None, points=panel.points, line=None)
-    return [everything, *lines]
+    line = panel.series[0].line if len(panel.series) == 1 else None
+    return [Series(label="", cell=None, points=panel.points, line=line), *lines]
 
 
 def _by_setting(series: Series) -> list[Series]:
-    """A cell's points by what else was searched in it, the fitted line with the first of them."""
+    """A cell's points by what else was searched in it, and the fitted line, which is of all."""
     groups: dict[str, list[Point]] = {}
     for point in series.points:
         groups.setdefault(_short(point).replace("\n", ", "), []).append(point)
@@ -212,15 +234,13 @@ def _by_setting(series: Series) -> list[Series]:
     base = series.label.partition(",")[0] if series.label and " " in series.label else ""
     is_setting = any(key in series.label for p in series.points for key in p.other_settings)
     prefix = f"{base}, " if base and not is_setting else ""
-    return [
-        Series(
-            label=f"{prefix}{label}",
-            cell=series.cell,
-            points=points,
-            line=series.line if index == 0 else None,
-        )
-        for index, (label, points) in enumerate(groups.items())
+    parts = [
+        Series(label=f"{prefix}{label}", cell=series.cell, points=points)
+        for label, points in groups.items()
     ]
+    if series.line is None:
+        return parts
+    return [*parts, Series(label=f"{prefix}all settings", cell=None, points=[], line=series.line)]
 
 
 def _draw_line(axes: "Axes", series: Series, look: dict[str, Any], *, is_only: bool) -> None:
