@@ -143,9 +143,22 @@ def test_an_f_test_of_nothing_finds_nothing() -> None:
 
 
 def test_shrunken_noise_is_the_mean_of_own_and_common_variance_by_df() -> None:
-    found = noise_of(
-        np.array([1.0, -1.0, 2.0, -2.0]), np.full(4, 0.5), np.array([0, 0, 1, 1])
-    ).shrunk(3.0)
-    # Own: 2 and 8 with one df each; all: 10 / 2 = 5.
-    assert found.variance == pytest.approx([(2 + 3 * 5) / 4, (8 + 3 * 5) / 4])
-    assert found.df == pytest.approx([4, 4])
+    residual = np.array([1.0, -1, 0, 2, -2, 0])
+    found = noise_of(residual, np.full(6, 2 / 3), np.repeat([0, 1], 3)).shrunk(3.0)
+    # Own: 2 / 2 and 8 / 2 with two df each; all: 10 / 4.
+    assert found.variance == pytest.approx([(2 * 1 + 3 * 2.5) / 5, (2 * 4 + 3 * 2.5) / 5])
+    assert found.df == pytest.approx([5, 5])
+
+
+def test_two_trials_count_as_four_thirds_of_a_degree_of_freedom() -> None:
+    found = noise_of(np.array([1.0, -1, 2, -2]), np.full(4, 0.5), np.repeat([0, 1], 2))
+    assert found.variance == pytest.approx([2, 8])
+    assert found.df == pytest.approx([4 / 3, 4 / 3])
+    assert found.total_df == pytest.approx(2)
+
+
+def test_a_trial_that_is_alone_takes_the_variance_of_all() -> None:
+    shares = np.array([2 / 3, 2 / 3, 2 / 3, 0.0])
+    found = noise_of(np.array([1.0, -1, 0, 0]), shares, np.array([0, 0, 0, 1]))
+    assert found.variance == pytest.approx([1, 1])
+    assert found.df == pytest.approx([2, 2])

@@ -100,11 +100,11 @@ def test_the_prospect_is_that_of_the_estimates_with_the_runs_added() -> None:
     assert design is not None
     prospect = design.prospect
     assert prospect is not None
-    assert prospect.num_studies == 200
+    assert prospect.num_studies == 100
     assert 0.3 < prospect.names <= prospect.detects <= 1
     assert 0 <= prospect.plw_low <= found.lead.nearest_plw <= prospect.plw_high <= 1
     assert prospect_text(design).startswith(
-        f"If today's estimates are right, {prospect.names:.0%} of 200 simulated studies name a "
+        f"If today's estimates are right, {prospect.names:.0%} of 100 simulated studies name a "
     )
     assert tuple(run.plw for run in design.runs) == PLWS
 

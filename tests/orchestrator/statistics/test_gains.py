@@ -98,7 +98,7 @@ def test_flat_truths_report_half_the_gain_that_luck_alone_seems_to_give() -> Non
     assert naive > 0.2
     assert reported < 0.14
     assert covers >= 0.95
-    reported, naive, covers = simulated_gains(lambda at: 0.0, 1, 160)
+    reported, naive, covers = simulated_gains(lambda at: 0.0, 1, 120)
     assert naive > 0.3
     assert reported < 0.25
     assert covers >= 0.95
