@@ -91,18 +91,31 @@ def _chosen(
     plws: Sequence[float], seeds: Sequence[str], there: set[tuple[float, str]]
 ) -> tuple[list[tuple[float, int]], str]:
     """(PLW, seed) of the next trials, and why these."""
-    numbers = [int(seed) for seed in seeds if seed.lstrip("-").isdigit()]
+    numbers = [number for number in map(_seed_number, seeds) if number is not None]
     following = max(numbers, default=-1) + 1
     if len(plws) < MIN_WEIGHTS - 1 or (len(plws) < MIN_WEIGHTS and len(seeds) < 2):
         used = numbers or [0]
         spread = [plw for plw in _spread(plws) if plw not in plws]
         return [(plw, used[0]) for plw in spread], "more weights with a seed in use"
     whole = [(plw, seed) for seed in seeds for plw in plws]
-    missing = [each for each in whole if each not in there and each[1].lstrip("-").isdigit()]
+    missing = [
+        (plw, number)
+        for plw, seed in whole
+        if (plw, seed) not in there and (number := _seed_number(seed)) is not None
+    ]
     if missing and len(missing) <= (1 - _MOSTLY_COMPLETE) * len(whole):
-        return [(plw, int(seed)) for plw, seed in missing], "what is missing of the seeds in use"
+        return missing, "what is missing of the seeds in use"
     chosen = plws if len(plws) <= MAX_WEIGHTS else _spread(plws)
     return [(plw, following) for plw in chosen], "one seed more at every weight"
+
+
+def _seed_number(seed: str) -> int | None:
+    """The number of a seed, also of one written as 2.0; None where it is a name."""
+    try:
+        value = float(seed)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
 
 
 def _spread(plws: Sequence[float]) -> list[float]:

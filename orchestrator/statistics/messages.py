@@ -130,7 +130,8 @@ def _end_text(verdict: "Verdict", unit: str, w_p_range: tuple[float, float]) -> 
     beyond = f" the {extreme} tried;" if is_open else ""
     span = f"{amount(verdict.difference, unit)} over the range"
     if verdict.num_weights == 2:
-        return f"PLW {end} is better than the other weight, by {amount(verdict.difference, unit)}"
+        text = f"PLW {end} is better than the other weight, by {amount(verdict.difference, unit)}"
+        return text if is_rising else f"{text} ({_difference_interval(verdict, unit)})"
     if verdict.method == "means":
         return f"best PLW is {end}, the {extreme} of the {verdict.num_weights} tried; {span}"
     verb = "rises towards" if is_rising else "falls from"
@@ -138,6 +139,15 @@ def _end_text(verdict: "Verdict", unit: str, w_p_range: tuple[float, float]) -> 
     is_alone = plw_label(start) == plw_label(stop)
     bound = "" if is_alone else f" (95% interval {pieces_text(verdict)})"
     return f"{verb} {end}:{beyond} best PLW is {end}{bound}; {span}"
+
+
+def _difference_interval(verdict: "Verdict", unit: str) -> str:
+    """Of two weights whose lower one is better, so that no gain over the lower one is shown."""
+    assert verdict.difference is not None
+    assert verdict.difference_high is not None
+    low = 2 * verdict.difference - verdict.difference_high
+    ends = f"{bare_amount(low, unit)} to {bare_amount(verdict.difference_high, unit)}"
+    return f"95% interval {ends}"
 
 
 def few_text(df: float) -> str:
@@ -172,7 +182,7 @@ def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     if num_weights < MIN_WEIGHTS:
         return (
             "cannot say: two weights need two degrees of freedom to estimate noise from, such as "
-            "three seeds of each"
+            "two seeds of each"
         )
     if num_cells > 1 and num_trials <= num_cells + 2:
         return (

@@ -15,6 +15,8 @@ from orchestrator.statistics.weight_effects import Effects
 LEVEL = 0.01
 _MIN_DF = 2
 _LEAST_SHARE = 1e-6
+# Below this share of a deviation the others' spread is rounding: they agree to the last digit.
+_LEAST_ERROR = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,11 @@ class Outlier:
 
 
 def find_outliers(effects: Effects, trials: Trials, group: str) -> list[Outlier]:
-    """The outliers of one group, the farthest first; none where too few trials are left over."""
+    """The outliers of one group, the farthest first.
+
+    None where too few trials are left over, or where all others agree to the last digit, so that
+    the noise is not known.
+    """
     share, residual, df = effects.share, effects.residual, effects.total_df - 1
     if df < _MIN_DF:
         return []
@@ -46,11 +52,12 @@ def find_outliers(effects: Effects, trials: Trials, group: str) -> list[Outlier]
     deviation = np.divide(residual, share, out=np.zeros_like(residual), where=is_tested)
     left = np.maximum(float(residual @ residual) - residual * deviation, 0.0) / df
     error = np.sqrt(np.divide(left, share, out=np.ones_like(left), where=is_tested))
-    ratio = np.abs(deviation) / np.maximum(error, 1e-12 * (1 + np.abs(residual).max()))
+    is_tested &= error > _LEAST_ERROR * np.abs(deviation)
+    ratio = np.divide(np.abs(deviation), error, out=np.zeros_like(error), where=is_tested)
     p_values = np.minimum(2 * special.stdtr(df, -ratio) * len(share), 1.0)
     found = [
         _outlier(trials, group, int(effects.present[each]), deviation[each], p_values[each])
-        for each in np.flatnonzero(is_tested & (p_values < LEVEL) & (ratio > 0))
+        for each in np.flatnonzero(is_tested & (p_values < LEVEL))
     ]
     return sorted(found, key=lambda one: -abs(one.deviation))
 

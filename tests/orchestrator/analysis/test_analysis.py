@@ -43,7 +43,7 @@ def test_a_clear_hill_is_told_in_two_sentences_with_interval_counts_and_gain() -
     said = headline(findings_of(*hill()))
     first, second = said.split(". PLW")
     assert first.startswith("Overall: best PLW is about 0.2")
-    assert "(95% interval 0.2" in first
+    assert "(95% interval 0.1 to 0.27; nearest tried: 0.25)" in first
     assert first.endswith("from 21 trials of 7 weights with 3 seeds each")
     assert " points over PLW 0 (95% interval " in second
     assert second.endswith("corrected for having been chosen.")
@@ -62,29 +62,37 @@ def test_each_group_and_the_held_out_loss_have_a_verdict_of_their_own() -> None:
         assert verdict.best_plw == pytest.approx(0.24, abs=0.08)
 
 
-def test_one_seed_of_four_weights_cannot_say_and_names_five_runs(demo_sweep: SweepFolder) -> None:
+def test_one_seed_of_four_weights_cannot_say_and_asks_for_a_second_seed(
+    demo_sweep: SweepFolder,
+) -> None:
     findings = read_findings(demo_sweep)
     said = headline(findings)
     assert said.startswith(
-        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
+        "Overall: cannot say: 1 trial is left over to estimate noise from, and 3 are needed; a "
+        "second seed of each weight would do, from 4 trials of 4 weights with 1 seed each. Run "
+        "these 4 next: PLW 0, 0.01, 0.1 and 1 with seed 1."
     )
-    assert "from 4 trials of 4 weights with 1 seed each. Run these five next: PLW " in said
     assert findings.lead is not None
-    assert len(findings.lead.next_runs) == 5
+    assert [run.seed for run in findings.lead.next_runs] == [1, 1, 1, 1]
     assert findings.single_seed
     assert findings.generation_ratio == 0.0421
 
 
-def test_two_weights_cannot_say_and_a_second_seed_is_asked_for_with_three() -> None:
-    two = headline(findings_of(*hill((0.0, 1.0))))
-    assert two.startswith(
-        "Overall: cannot say: a curve needs three weights with scores, and there are 2, from 6 "
-        "trials of 2 weights with 3 seeds each. Run these five next: "
+def test_two_weights_with_three_seeds_are_compared() -> None:
+    said = headline(findings_of(*hill((0.0, 1.0))))
+    assert said.startswith(
+        "Overall: PLW 1 is better than the other weight, by 7.6 points, from 6 trials of 2 "
+        "weights with 3 seeds each. PLW 1 gains 7.6 points over PLW 0 (95% interval 5.2 to 10.0)"
     )
+
+
+def test_too_few_weights_or_seeds_say_what_is_missing() -> None:
+    two = headline(findings_of(*hill((0.0, 1.0), seeds=1)))
+    assert "two weights need two degrees of freedom to estimate noise from" in two
     three = headline(findings_of(*hill((0.0, 0.1, 1.0), seeds=1)))
-    assert "no trial is left over to judge noise by, for which a second seed" in three
+    assert "no trial is left over to estimate noise from; a second seed of each weight" in three
     one = headline(findings_of(*hill((0.1,), seeds=1)))
-    assert "a curve needs three weights with scores, and there is one" in one
+    assert "two weights with scores are needed, and there is one" in one
 
 
 def test_failed_stopped_and_unfinished_trials_are_counted_and_not_scored() -> None:
@@ -328,7 +336,7 @@ def test_a_search_over_many_other_settings_ends_in_a_cannot_say_at_once() -> Non
         cards[record.id] = card(DEMO[0.1])
     said = headline(findings_of(trials, cards))
     assert "60 trials of 60 settings beside PLW leave hardly two that differ in PLW alone" in said
-    assert "Run these five next" in said
+    assert "Run these 4 next: PLW 0.01, 0.1, 0.5 and 1 with seed 0" in said
 
 
 @pytest.mark.parametrize(
