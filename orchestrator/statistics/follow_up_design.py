@@ -15,7 +15,7 @@ from orchestrator.statistics.confidence_set import confidence_set
 from orchestrator.statistics.simulated_verdict import Prospect, simulate_verdicts
 from orchestrator.statistics.trial_points import Cell, Trials
 from orchestrator.statistics.weight_analysis import WeightAnalysis
-from orchestrator.statistics.weight_effects import MIN_WEIGHTS, Effects
+from orchestrator.statistics.weight_effects import Effects
 from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
@@ -28,6 +28,8 @@ NUM_SPREAD = 5
 # Above this share of weights x seeds that is there, the rest is missing and not left out.
 _MOSTLY_COMPLETE = 0.5
 _NUM_STUDIES = 100
+# What two weights of one seed need for a paired test with two degrees of freedom.
+_SEEDS_OF_TWO = 2
 # More trials than these are not simulated: each study takes as long as an analysis.
 _MOST_SIMULATED = 500
 
@@ -71,7 +73,7 @@ def follow_up(trials: Trials, effects: Effects | None, analysis: WeightAnalysis 
     is_single = len(trials.cells) == 1
     if analysis is not None and effects is not None and effects.noise and is_single:
         prospect = _prospect(trials, effects, analysis, runs)
-    rates = sorted(rate for rate in trials.rates if rate is not None)
+    rates = sorted(rate for each in own if (rate := trials.rates[each]) is not None)
     return FollowUp(
         runs=tuple(
             NextRun(
@@ -93,7 +95,10 @@ def _chosen(
     """(PLW, seed) of the next trials, and why these."""
     numbers = [number for number in map(_seed_number, seeds) if number is not None]
     following = max(numbers, default=-1) + 1
-    if len(plws) < MIN_WEIGHTS - 1 or (len(plws) < MIN_WEIGHTS and len(seeds) < 2):
+    if len(plws) == 2 and len(seeds) == 1:
+        new = range(following, following + _SEEDS_OF_TWO)
+        return [(plw, seed) for seed in new for plw in plws], "more seeds of both weights"
+    if len(plws) < 2:
         used = numbers or [0]
         spread = [plw for plw in _spread(plws) if plw not in plws]
         return [(plw, used[0]) for plw in spread], "more weights with a seed in use"
