@@ -28,8 +28,8 @@ class Estimate(Finding):
 class Point(Estimate):
     """What came of one PLW (with `other_settings`, where more than PLW was searched).
 
-    `values` are those of its trials as scored, in the order of `seeds`; `value` and its interval are
-    without the seeds' levels where the panel is within seeds.
+    `values` are those of its trials as scored, in the order of `seeds`; `value` and its interval
+    are without the seeds' levels where the panel is within seeds.
     """
 
     prompt_loss_weight: float

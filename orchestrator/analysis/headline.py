@@ -27,7 +27,7 @@ def conditions(findings: Findings) -> list[str]:
     losses = findings.losses
     if findings.is_about_plw and losses is not None and losses is not findings.lead:
         outliers = outlier_sentence(losses)
-        found += [f"Held-out loss: {outliers[0].lower()}{outliers[1:]}"] if outliers else []
+        found += [f"Held-out loss, {outliers[0].lower()}{outliers[1:]}"] if outliers else []
     for is_diverged, what in ((True, "Diverged"), (False, "Failed")):
         lost = [trial for trial in findings.lost if trial.is_diverged is is_diverged]
         if lost:

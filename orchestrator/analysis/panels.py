@@ -244,16 +244,16 @@ def _without_levels(values: _Values, levels: Sequence[SeedLevel], is_share: bool
     sign = 1.0 if is_share else -1.0
     of_seed = {(level.cell, level.seed): sign * level.level for level in levels}
     size = Counter((own.cell, own.seed) for own in values.values())
-    found = {}
-    for trial, own in values.items():
+
+    def without(own: _Value) -> _Value:
         block = (own.cell, own.seed)
-        if block in of_seed:
-            level = of_seed[block]
-            own = replace(
-                own, value=own.value - level, level=level, noise_share=1 - 1 / size[block]
-            )
-        found[trial] = own
-    return found
+        if block not in of_seed:
+            return own
+        level = of_seed[block]
+        share = 1 - 1 / size[block]
+        return replace(own, value=own.value - level, level=level, noise_share=share)
+
+    return {trial: without(own) for trial, own in values.items()}
 
 
 def _series(

@@ -16,33 +16,68 @@ from orchestrator.cli.submit import on_cluster
     "--scores",
     "scores_path",
     type=click.Path(path_type=Path),
-    help="A CSV file of scores from anywhere (columns: benchmark, plw, score; also group, seed, "
-    "trial, model, data_set, standard_error, num_items, learning_rate), instead of FOLDER.",
+    help="A CSV file of scores from anywhere (columns: benchmark, plw or w_p, score; also group, "
+    "seed, trial, model, data_set, condition, standard_error, num_items, learning_rate), instead "
+    "of FOLDER.",
+)
+@click.option(
+    "--lower-is-better",
+    is_flag=True,
+    help="With --scores: they are losses or errors on any scale, not shares in [0, 1].",
+)
+@click.option(
+    "--unit",
+    metavar="TEXT",
+    help="With --lower-is-better: what losses are measured in, such as `nats per token`.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="With --scores: points that are no effect worth having.",
+    help="With --scores: points that are no effect worth having (default: 1); with "
+    "--lower-is-better in the unit of the losses (default: 1% of their median).",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="With --scores: write Markdown here."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="With --scores: write a self-contained page with plots here.",
 )
 @json_option
 def report(
     folder: Path | None,
     scores_path: Path | None,
-    margin: float,
+    lower_is_better: bool,
+    unit: str | None,
+    margin: float | None,
     output: Path | None,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Write the report of the sweep in FOLDER, or of --scores: which PLW, and how sure."""
     if (folder is None) == (scores_path is None):
         raise click.UsageError("give either the FOLDER of a sweep or --scores FILE.csv")
     if scores_path is not None:
-        _report_scores(scores_path, margin, output, as_json=as_json)
+        _check_unit(unit, lower_is_better=lower_is_better)
+        from orchestrator.cli.scores import ScoresRequest, report_scores
+
+        request = ScoresRequest(
+            path=scores_path,
+            lower_is_better=lower_is_better,
+            unit=unit,
+            margin=margin,
+            markdown=output,
+            html=html,
+            as_json=as_json,
+        )
+        report_scores(request)
         return
+    of_scores = {"--lower-is-better": lower_is_better, "--unit": unit, "--margin": margin,
+                 "--output": output, "--html": html}  # fmt: skip
+    given = [name for name, value in of_scores.items() if value]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: only with --scores FILE.csv")
     assert folder is not None
     from orchestrator.report.pages import report_json, write_report
     from orchestrator.watching.lookup import open_sweep
@@ -55,23 +90,13 @@ def report(
     click.echo(f"wrote {opened.report_md} and {opened.report_html}")
 
 
-def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: bool) -> None:
-    from orchestrator.statistics.conclusions import answer
-    from orchestrator.statistics.conclusions_markdown import answer_markdown
-    from orchestrator.statistics.table import read_scores
-    from trainers.files import write_text
-
-    rows = read_scores(path)
-    found = answer(rows, margin=margin)
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+def _check_unit(unit: str | None, *, lower_is_better: bool) -> None:
+    if unit is None:
         return
-    text = answer_markdown(found)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    write_text(output, text)
-    click.echo(f"wrote {output}")
+    if not lower_is_better:
+        raise click.UsageError("--unit: only with --lower-is-better; shares are in points")
+    if not unit.strip() or unit == "points":
+        raise click.UsageError("--unit: name what losses are in; `points` are those of shares")
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """What the report says of the answer, as rows and lines: verdicts, front, mechanism, cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,13 +40,44 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def shared_basis(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What all of several verdicts rest on, in a sentence; empty where rows differ in it."""
-    found = {(row["trials"], row["basis"]) for row in rows}
+def shared_basis(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """What all of several verdicts rest on, in a sentence, and the cells of a column for the rest.
+
+    The sentence is empty where the verdicts differ in weights and seeds; the column where they have
+    the number of trials in common as well.
+    """
+    found = {row["basis"] for row in rows}
+    counts = {row["trials"] for row in rows}
     if len(rows) < 2 or len(found) > 1:
-        return ""
-    [(trials, basis)] = found
-    return f"All verdicts are from {trials} trial{'' if trials == '1' else 's'}: {basis}."
+        return "", [f"{row['trials']} ({row['basis']})" for row in rows]
+    [basis] = found
+    if len(counts) > 1:
+        return f"All verdicts are on {basis}.", [row["trials"] for row in rows]
+    [count] = counts
+    return f"All verdicts are from {count} trial{'' if count == '1' else 's'}: {basis}.", []
+
+
+def verdict_grid(
+    rows: Sequence[Mapping[str, Any]], counts: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a plain table of verdicts; `counts` are those of `shared_basis`.
+
+    The untuned model's column is left out where it would be empty.
+    """
+    has_untuned = any(row["untuned"] != "-" for row in rows)
+    columns = ["Scores", "Verdict", "Gain (95%)", "p", *(["Trials"] if counts else [])]
+    cells = [
+        [
+            f"{row['scores']} ({row['unit']})",
+            f"{row['verdict']} ({row['condition']})" if row["condition"] else row["verdict"],
+            row["gain"],
+            row["p_value"],
+            *counts[index : index + 1],
+            *([row["untuned"]] if has_untuned else []),
+        ]
+        for index, row in enumerate(rows)
+    ]
+    return [*columns, *(["Untuned model"] if has_untuned else [])], cells
 
 
 def _verdict_row(verdict: Verdict, answer: Answer, panel: Panel | None) -> dict[str, Any]:
@@ -97,7 +129,7 @@ def next_reason(findings: Findings) -> str:
     design = findings.lead.follow_up if findings.lead is not None else None
     if design is None or not next_lines(findings):
         return ""
-    return f"{design.reason[0].upper()}{design.reason[1:]}."
+    return f"Why these: {design.reason}."
 
 
 def prospect_line(findings: Findings) -> str:
@@ -108,22 +140,32 @@ def prospect_line(findings: Findings) -> str:
 
 def front_rows(findings: Findings) -> dict[str, Any] | None:
     """The Pareto front over the groups; None where there is no such thing."""
-    if findings.scores is None or not findings.scores.front:
+    answer = findings.lead
+    if answer is None or not answer.front:
         return None
-    front = findings.scores.front
+    front = answer.front
     groups = list(front[0].points)
+    digits = _decimals([value for point in front for value in point.points.values()], answer.unit)
     return {
         "reference": f"{front[0].plw:g}",
         "groups": [group.replace("_", " ") for group in groups],
         "rows": [
             [
                 f"{point.plw:g}",
-                *(f"{point.points[group]:+.1f}" for group in groups),
+                *(f"{point.points[group]:+.{digits}f}" for group in groups),
                 front_place(point),
             ]
             for point in front
         ],
     }
+
+
+def _decimals(differences: Sequence[float], unit: str) -> int:
+    """One for points; for losses on any scale, three digits of the largest difference."""
+    largest = max(abs(each) for each in differences)
+    if unit == "points" or largest == 0:
+        return 1
+    return max(0, 2 - math.floor(math.log10(largest)))
 
 
 def regulariser_rows(findings: Findings) -> list[list[str]]:

@@ -3,30 +3,34 @@
 A view of the files in the sweep's folder: writing it again is always safe, also while trials run.
 """
 
-import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evals.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import caveats, overlap_caveats, score_caveats
-from orchestrator.analysis.findings import Findings, Panel
-from orchestrator.analysis.headline import headline
+from orchestrator.analysis.findings import Findings
+from orchestrator.analysis.headline import conditions, headline
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.report.answer import (
     cost_lines,
     front_rows,
+    means_note,
     next_lines,
+    next_reason,
     panel_table,
+    prospect_line,
     regulariser_rows,
+    shared_basis,
+    verdict_grid,
     verdict_rows,
 )
 from orchestrator.report.plots import ALL_PANELS, file_stem, write_plots
+from orchestrator.report.rendering import MAX_SETTINGS_TOLD, pictures, templates
 from orchestrator.report.trials import (
     column_title,
     failures,
@@ -39,13 +43,6 @@ from orchestrator.statistics.aggregates import with_aggregates
 from orchestrator.statistics.conclusions_markdown import LEGEND
 from trainers.files import write_text
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).parent / "templates"
-# More lines than this no reader compares; the JSON has them all.
-MAX_SETTINGS_TOLD = 60
-
 
 def write_report(folder: SweepFolder) -> Path:
     """Write the plots, report.md and report.html of a sweep, finished or not.
@@ -56,13 +53,13 @@ def write_report(folder: SweepFolder) -> Path:
     plots = write_plots(findings.panels, folder.plots, over_plw=findings.is_about_plw)
     context = _context(folder, findings, plots)
     for path in (folder.report_md, folder.report_html):
-        template = _templates().get_template(f"{path.name}.j2")
+        template = templates().get_template(f"{path.name}.j2")
         write_text(path, template.render(context))
     return folder.report_html
 
 
 def report_json(folder: SweepFolder) -> dict[str, Any]:
-    """The report's content as JSON data: headline, findings, trials with scores, circumstances."""
+    """The report's content as JSON data: headline and its conditions, findings, trials, sweep."""
     sweep = folder.read_sweep()
     findings = read_findings(folder)
     untuned, cards = {}, {}
@@ -76,6 +73,7 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
         trials.append({**trial.model_dump(mode="json"), "scores": scores})
     content = {
         "headline": headline(findings),
+        "conditions": conditions(findings),
         "findings": findings.model_dump(mode="json"),
         "untuned": untuned,
         "trials": trials,
@@ -108,6 +106,7 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
         "sweep": sweep,
         "findings": findings,
         "headline": headline(findings),
+        "conditions": conditions(findings),
         "has_plots": ALL_PANELS in plots,
         **_answer_context(findings, plots),
         "has_other": any(searched_text(trial) for trial in trials),
@@ -139,30 +138,27 @@ def _answer_context(findings: Findings, plots: Mapping[str, Path]) -> dict[str, 
         "mechanism": mechanism,
         "benchmark": benchmarks,
     }
+    verdicts = verdict_rows(findings)
+    basis, counts = shared_basis(verdicts)
+    svgs = {panel_id: path.read_bytes() for panel_id, path in plots.items()}
     return {
-        "plots": {kind: _pictures(panels, plots) for kind, panels in shown.items()},
+        "plots": {kind: pictures(panels, svgs) for kind, panels in shown.items()},
         "mechanism_files": [f"{file_stem(panel.id)}.png" for panel in mechanism],
-        "verdicts": verdict_rows(findings),
+        "verdicts": verdicts,
+        "shared_basis": basis,
+        "trial_counts": counts,
+        "verdict_grid": verdict_grid(verdicts, counts),
         "legend": LEGEND,
+        "next_reason": next_reason(findings),
         "next_runs": next_lines(findings),
+        "prospect": prospect_line(findings),
+        "means_note": means_note(shown["answer"]),
         "front": front_rows(findings),
         "regularisers": regulariser_rows(findings),
         "group_table": panel_table(shown["answer"], MAX_SETTINGS_TOLD),
         "mechanism_table": panel_table(mechanism, MAX_SETTINGS_TOLD),
         "benchmark_table": panel_table(benchmarks, MAX_SETTINGS_TOLD),
     }
-
-
-def _pictures(panels: Sequence[Panel], plots: Mapping[str, Path]) -> list[dict[str, str]]:
-    return [
-        {
-            "title": panel.title,
-            "alt": _alt_text(panel),
-            "data": base64.b64encode(plots[panel.id].read_bytes()).decode(),
-        }
-        for panel in panels
-        if panel.id in plots
-    ]
 
 
 def _circumstances(
@@ -194,39 +190,3 @@ def _cards_by_base(
         if card is not None:
             found.setdefault(base, []).append(card)
     return found
-
-
-def _alt_text(panel: Panel) -> str:
-    own = [
-        f"{f'{series.label}, ' if series.label else ''}{point.label}: {panel.describe(point)}"
-        for series in panel.series
-        for point in series.points
-    ]
-    if len(own) > MAX_SETTINGS_TOLD:
-        own = [f"{len(own)} settings, which plw report --json lists"]
-    untuned = [f"untuned: {panel.describe(panel.untuned)}"] if panel.untuned else []
-    return f"{panel.title} over prompt loss weight. {'; '.join([*own, *untuned])}."
-
-
-def _markdown(value: object) -> str:
-    """Text that cannot become markup, or break out of a table cell, in Markdown."""
-    text = " ".join(str(value).split())
-    for character in "\\`*_[]|<>":
-        text = text.replace(character, f"\\{character}")
-    return text
-
-
-@cache
-def _templates() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = _markdown
-    return environment

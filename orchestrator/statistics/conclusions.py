@@ -204,6 +204,10 @@ def answer_all(tables: Sequence[Table]) -> list[Answer]:
     studies = [_study(table) for table in oriented]
     verdicts = _verdicts(studies)
     outliers, kept = _without_outliers(oriented, studies)
+    for table, found in zip(tables, outliers, strict=True):
+        if not table.higher_is_better:
+            # As scored, not as turned around.
+            found[:] = [replace(one, deviation=-one.deviation) for one in found]
     again: list[list[Verdict]] = [[] for _ in tables]
     if any(outliers):
         again = _verdicts([_study(table) for table in kept])

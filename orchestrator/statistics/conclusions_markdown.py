@@ -142,7 +142,7 @@ def gain_interval(verdict: Verdict, unit: str) -> str:
 def gain_text(verdict: Verdict, unit: str) -> str:
     """The gain with its interval; a dash where there is none to speak of."""
     is_reference = verdict.best_plw == verdict.reference_plw
-    if verdict.gain is None or is_reference or verdict.kind == "no effect":
+    if verdict.gain is None or is_reference or not verdict.names_weight:
         return "-"
     return f"{bare_amount(verdict.gain, unit)} ({gain_interval(verdict, unit)})"
 

@@ -214,7 +214,8 @@ def outlier_text(outlier: "Outlier", unit: str) -> str:
     return (
         f"{name}{f'({where})' if outlier.trial else where} is "
         f"{amount(abs(outlier.deviation), unit)} {side} what the other trials predict for "
-        f"{outlier.group.replace('_', ' ')} (p = {outlier.p_value:.1g})"
+        f"{outlier.group.replace('_', ' ').replace('heldout', 'held-out')} "
+        f"(p = {outlier.p_value:.1g})"
     )
 
 

@@ -3,42 +3,28 @@
 Rows come from a sweep's records or from a CSV file of anyone's.
 """
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.statistics.columns import find_columns, is_known
+from orchestrator.statistics.csv_text import read_csv_text
+from orchestrator.statistics.row_parser import RowParser
 from orchestrator.transform import W_P_EXPONENT
 from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 
-# What people call a column, by the name it has here.
-COLUMN_NAMES: dict[str, tuple[str, ...]] = {
-    "benchmark": ("benchmark", "bench", "task", "measure", "metric"),
-    "group": ("group",),
-    "plw": ("plw", "prompt_loss_weight"),
-    "w_p": ("w_p", "w"),
-    "seed": ("seed", "set"),
-    "trial": ("trial", "trial_id", "run", "checkpoint"),
-    "model": ("model",),
-    "data_set": ("data_set", "dataset", "data"),
-    "condition": ("condition", "normalization"),
-    "score": ("score", "value", "y"),
-    "standard_error": ("standard_error", "stderr", "se"),
-    "num_items": ("num_items", "items", "n"),
-    "learning_rate": ("learning_rate", "lr"),
-}
 DEFAULT_GROUP = "scores"
+# The verdict on the mean of all groups has this name.
+_MEAN_OF_GROUPS = "overall"
 _MAX_PROBLEMS = 10
-# Columns that are read past: what spreadsheets and data frames add by themselves.
-_IGNORED = ("", "index", "unnamed: 0", "w2", "unit", "notes")
+# No accuracy of interest is so low, and all percentages that were divided by 100 twice are.
+_TOO_SMALL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +63,15 @@ class ScoreRow:
     def trial_key(self) -> tuple[str, ...]:
         """Which checkpoint this is a score of."""
         if self.trial:
-            return (*self.cell, self.trial)
-        return (*self.cell, f"{self.plw:g}", str(self.learning_rate), self.seed)
+            return (self.model, self.data_set, self.condition, self.trial)
+        return (
+            self.model,
+            self.data_set,
+            self.condition,
+            f"{self.plw:g}",
+            str(self.learning_rate),
+            self.seed,
+        )
 
 
 def plw_of(w_p: float) -> float:
@@ -86,195 +79,172 @@ def plw_of(w_p: float) -> float:
     return float(max(w_p, 0.0) ** (1 / W_P_EXPONENT))
 
 
-def check_rows(
-    rows: Sequence[ScoreRow], *, shares: bool = True, places: Sequence[str] | None = None
-) -> None:
+def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
+    """The rows of a CSV file with a header; needs `score`, `benchmark` and `plw` or `w_p`.
+
+    Weights are rounded to 6 significant digits, so that 0.1 and 0.1000000001 are one weight.
+
+    Args:
+        shares: whether scores must be shares in [0, 1]; else they are losses on any scale.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or has bad lines; ten problems at most.
+    """
+    table = read_csv_text(path, is_known)
+    parser = RowParser(find_columns(table), table)
+    rows: list[ScoreRow] = []
+    lines: list[int] = []
+    unreadable: list[Problem] = []
+    try:
+        for line, fields in table.records():
+            values = parser.parse(line, fields)
+            if values is not None:
+                rows.append(ScoreRow(**values))
+                lines.append(line)
+    except InputError as error:
+        unreadable = error.problems
+    parser.finish()
+    found = [(lines[index], problem) for index, problem in
+             _problems(rows, shares, lambda index: f"{path}:{lines[index]}")]  # fmt: skip
+    in_order = sorted([*parser.problems, *found], key=lambda one: one[0])
+    problems = [*(problem for _, problem in in_order), *unreadable]
+    if not rows and not problems:
+        problems = [_no_scores(str(path))]
+    _raise_any(problems)
+    return rows
+
+
+def check_rows(rows: Sequence[ScoreRow], *, shares: bool = True) -> None:
     """Refuse rows that no model could be fitted to.
 
     Args:
         shares: whether scores are shares in [0, 1].
-        places: where each row stands, for the message.
 
     Raises:
-        InputError: with every problem, ten at most.
+        InputError: ten problems at most.
     """
-    problems: list[Problem] = []
-    if not rows:
-        problems.append(Problem(message="there are no scores", fix="give a row for each score"))
-    seen: dict[tuple[tuple[str, ...], str], str] = {}
-    plws: dict[tuple[str, ...], float] = {}
-    for number, row in enumerate(rows):
-        where = places[number] if places else f"score {number + 1}"
-        problems += _row_problems(row, where, shares)
-        key = (row.trial_key, row.benchmark)
-        if key in seen:
-            problems.append(
-                Problem(
-                    message=f"a second score of {row.benchmark} for one trial at PLW {row.plw:g} "
-                    f"(the first: {seen[key]})",
-                    where=where,
-                    fix="tell the trials apart in a column `seed` or `trial`",
-                )
-            )
-        seen.setdefault(key, where)
-        if plws.setdefault(row.trial_key, row.plw) != row.plw:
-            problems.append(
-                Problem(
-                    message=f"trial {row.trial} has PLW {plws[row.trial_key]:g} and {row.plw:g}",
-                    where=where,
-                    fix="give every trial one PLW and a name of its own",
-                )
-            )
-    if problems:
-        raise InputError(problems[:_MAX_PROBLEMS])
+    found = _problems(rows, shares, lambda index: f"score {index + 1}")
+    _raise_any([problem for _, problem in found] if rows else [_no_scores(None)])
 
 
-def _row_problems(row: ScoreRow, where: str, shares: bool) -> list[Problem]:
-    problems = []
-    if not 0 <= row.plw <= 1:
-        problems.append(
-            Problem(
-                message=f"plw must be in [0, 1], got {row.plw:g}",
-                where=where,
-                fix="give the weight of prompt tokens",
-            )
-        )
-    if shares and not 0 <= row.score <= 1:
-        fix = "divide percentages by 100" if 1 < row.score <= 100 else "give the share of the best"
-        problems.append(
-            Problem(message=f"score must be in [0, 1], got {row.score:g}", where=where, fix=fix)
-        )
-    elif not math.isfinite(row.score):
-        problems.append(
-            Problem(
-                message=f"score must be a number, got {row.score}",
-                where=where,
-                fix="leave out rows without a score",
-            )
-        )
-    for name in ("standard_error", "num_items", "learning_rate"):
-        value = getattr(row, name)
-        least_excluded = name != "standard_error"
-        if value is not None and not (value > 0 or (value == 0 and not least_excluded)):
-            problems.append(
-                Problem(
-                    message=f"{name} must be positive, got {value:g}",
-                    where=where,
-                    fix="leave it empty where it is not known",
-                )
-            )
-    return problems
-
-
-def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
-    """The rows of a CSV file with a header; needs `score`, `benchmark` and `plw` or `w_p`.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or rows are refused, each by its line.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            Problem(
-                message=f"cannot be read: {error}", where=str(path), fix="give a CSV file in UTF-8"
-            )
-        ) from None
-    names = _columns(header, str(path))
-    problems: list[Problem] = []
-    rows: list[ScoreRow] = []
-    places: list[str] = []
-    for number, line in lines:
-        where = f"{path}:{number}"
-        try:
-            rows.append(_row({names[key]: value for key, value in line.items() if key in names}))
-            places.append(where)
-        except ValueError as error:
-            problems.append(Problem(message=str(error), where=where, fix="write a plain number"))
-    if problems:
-        raise InputError(problems[:_MAX_PROBLEMS])
-    check_rows(rows, shares=shares, places=places)
-    return rows
-
-
-def _columns(header: Iterable[str], where: str) -> dict[str, str]:
-    """Our name of each of the file's columns that has one."""
-    ours = {alias: name for name, aliases in COLUMN_NAMES.items() for alias in aliases}
-    found = {
-        column: ours[column.strip().lower()] for column in header if column.strip().lower() in ours
-    }
-    problems = []
-    for column in header:
-        if column not in found and column.strip().lower() not in _IGNORED:
-            near = get_close_matches(column.strip().lower(), list(ours), 1)
-            problems.append(
-                Problem(
-                    message=f"column `{column}` is none that is known",
-                    where=f"{where}:1",
-                    fix=f"did you mean `{near[0]}`?"
-                    if near
-                    else f"drop it, or name it one of {', '.join(COLUMN_NAMES)}",
-                )
-            )
-    names = set(found.values())
-    if len(names) < len(found):
-        problems.append(
-            Problem(message="two columns mean the same", where=f"{where}:1", fix="keep one of them")
-        )
-    missing = [name for name in ("benchmark", "score") if name not in names]
-    missing += [] if names & {"plw", "w_p"} else ["plw"]
-    problems += [
-        Problem(
-            message=f"has no column `{name}`",
-            where=f"{where}:1",
-            fix=f"add it (also known as {', '.join(COLUMN_NAMES[name])})",
-        )
-        for name in missing
-    ]
-    if problems:
-        raise InputError(problems)
-    return found
-
-
-def _row(line: Mapping[str, Any]) -> ScoreRow:
-    given = {key: value.strip() for key, value in line.items() if value and value.strip()}
-    plw = _number(given, "plw")
-    if plw is None:
-        at_w_p = _number(given, "w_p")
-        if at_w_p is None or not 0 <= at_w_p <= 1:
-            raise ValueError(f"needs a plw, or a w_p in [0, 1], got {given.get('w_p', 'none')}")
-        # Rounded, so that one weight written as w_p is one weight, and 0.1 reads as 0.1.
-        plw = float(f"{plw_of(at_w_p):.6g}")
-    score = _number(given, "score")
-    if score is None or "benchmark" not in given:
-        raise ValueError(f"has no {'score' if score is None else 'benchmark'}")
-    items = _number(given, "num_items")
-    texts = {
-        key: given[key]
-        for key in ("group", "seed", "trial", "model", "data_set", "condition")
-        if key in given
-    }
-    return ScoreRow(
-        benchmark=given["benchmark"],
-        plw=plw,
-        score=score,
-        standard_error=_number(given, "standard_error"),
-        num_items=None if items is None else int(items),
-        learning_rate=_number(given, "learning_rate"),
-        **texts,
+def scale_warning(rows: Sequence[ScoreRow]) -> str | None:
+    """What is odd about shares that are all tiny; None where they are not."""
+    if max(row.score for row in rows) >= _TOO_SMALL:
+        return None
+    return (
+        f"all scores are below {_TOO_SMALL:g}: they are near the floor, or were divided by 100 "
+        "twice"
     )
 
 
-def _number(given: Mapping[str, str], name: str) -> float | None:
-    if name not in given:
-        return None
-    try:
-        value = float(given[name])
-    except ValueError:
-        raise ValueError(f"{name} must be a number, got {given[name]!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {given[name]!r}")
-    return value
+def _no_scores(where: str | None) -> Problem:
+    return Problem(message="there are no scores", where=where, fix="give a row for each score")
+
+
+def _raise_any(problems: Sequence[Problem]) -> None:
+    if not problems:
+        return
+    if len(problems) > _MAX_PROBLEMS:
+        left_out = len(problems) - _MAX_PROBLEMS + 1
+        more = Problem(message=f"and {left_out} more problems")
+        problems = [*problems[: _MAX_PROBLEMS - 1], more]
+    raise InputError(problems)
+
+
+def _problems(
+    rows: Sequence[ScoreRow], shares: bool, where: Callable[[int], str]
+) -> list[tuple[int, Problem]]:
+    """Each problem with the index of its row, in order; `where` says where a row is."""
+    problems: list[tuple[int, Problem]] = []
+    for index, row in enumerate(rows):
+        problems += [
+            (index, Problem(message=message, where=where(index), fix=fix))
+            for message, fix in _row_faults(row)
+        ]
+    problems += _score_problems(rows, shares, where)
+    problems += _trial_problems(rows, where)
+    groups = {row.group for row in rows}
+    if len(groups) > 1 and _MEAN_OF_GROUPS in groups:
+        first = next(index for index, row in enumerate(rows) if row.group == _MEAN_OF_GROUPS)
+        message = f"group `{_MEAN_OF_GROUPS}` has the name of the mean of all groups"
+        fix = "leave out rows of means, and rename a group of benchmarks"
+        problems.append((first, Problem(message=message, where=where(first), fix=fix)))
+    return sorted(problems, key=lambda one: one[0])
+
+
+def _row_faults(row: ScoreRow) -> list[tuple[str, str]]:
+    """The message and the fix of each."""
+    faults = []
+    if not 0 <= row.plw <= 1:
+        faults.append(
+            (f"plw must be in [0, 1], got {row.plw:g}", "give the weight of prompt tokens")
+        )
+    if row.standard_error is not None and not row.standard_error >= 0:
+        faults.append(_not_positive("standard_error", row.standard_error))
+    if row.num_items is not None and not row.num_items > 0:
+        faults.append(_not_positive("num_items", row.num_items))
+    if row.learning_rate is not None and not row.learning_rate > 0:
+        faults.append(_not_positive("learning_rate", row.learning_rate))
+    return faults
+
+
+def _not_positive(name: str, value: float) -> tuple[str, str]:
+    return f"{name} must be positive, got {value:g}", "leave it empty where it is not known"
+
+
+def _score_problems(
+    rows: Sequence[ScoreRow], shares: bool, where: Callable[[int], str]
+) -> list[tuple[int, Problem]]:
+    """At most one: a column on another scale is one mistake, however many rows it has."""
+    if shares:
+        bad = [index for index, row in enumerate(rows) if not 0 <= row.score <= 1]
+    else:
+        bad = [index for index, row in enumerate(rows) if not math.isfinite(row.score)]
+    if not bad:
+        return []
+    values = [rows[index].score for index in bad]
+    rule = "score must be in [0, 1]" if shares else "score must be a finite number"
+    message = f"{rule}, got {values[0]:g}"
+    if len(bad) > 1:
+        message += f" ({len(bad)} of {len(rows)} scores, from {min(values):g} to {max(values):g})"
+    fix = "leave out rows without a score"
+    if shares:
+        fix = "for losses or errors, in a file of their own, use --lower-is-better"
+        if min(values) >= 0 and max(values) <= 100:
+            fix = f"divide percentages by 100; {fix}"
+    return [(bad[0], Problem(message=message, where=where(bad[0]), fix=fix))]
+
+
+def _trial_problems(
+    rows: Sequence[ScoreRow], where: Callable[[int], str]
+) -> list[tuple[int, Problem]]:
+    """Second scores of a benchmark for one trial, and trials of two weights."""
+    problems = []
+    numbers: dict[tuple[str, ...], int] = {}
+    plws: list[float] = []
+    of_two_weights: set[int] = set()
+    seen: dict[tuple[int, str], int] = {}
+    for index, row in enumerate(rows):
+        number = numbers.setdefault(row.trial_key, len(plws))
+        if number == len(plws):
+            plws.append(row.plw)
+        message = fix = None
+        if row.plw != plws[number]:
+            if number not in of_two_weights:
+                message = f"trial {row.trial} has PLW {plws[number]:g} and {row.plw:g}"
+                fix = (
+                    "give every trial one PLW and a name of its own, or call the column `seed` if "
+                    "it numbers repetitions"
+                )
+            of_two_weights.add(number)
+        else:
+            first = seen.setdefault((number, row.benchmark), index)
+            if first != index:
+                message = (
+                    f"a second score of {row.benchmark} for one trial at PLW {row.plw:g} (the "
+                    f"first: {where(first)})"
+                )
+                fix = "tell the trials apart in a column `seed` or `trial`"
+        if message is not None:
+            problems.append((index, Problem(message=message, where=where(index), fix=fix)))
+    return problems

@@ -5,12 +5,11 @@ the verdict follows: `answer_multiple_choice_best_plw`.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Findings
 from orchestrator.analysis.headline import conditions, headline
-from orchestrator.report.answer import shared_basis, verdict_rows
+from orchestrator.report.answer import shared_basis, verdict_grid, verdict_rows
 from orchestrator.statistics.conclusions_markdown import LEGEND
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.\- /]+")
@@ -21,24 +20,16 @@ def answer_note(findings: Findings) -> str:
     parts = [headline(findings), *conditions(findings)]
     rows = verdict_rows(findings)
     if rows:
-        shared = shared_basis(rows)
-        parts += [shared] if shared else []
-        parts += [_table(rows, has_trials=not shared), LEGEND]
+        basis, counts = shared_basis(rows)
+        parts += [basis] if basis else []
+        parts += [_table(*verdict_grid(rows, counts)), LEGEND]
         parts.append("The whole report is `report.html` among the artifacts.")
     return "\n\n".join(parts)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], *, has_trials: bool) -> str:
-    """The verdicts with their gains, and their trials where these differ."""
-    lines = ["| Scores | Verdict | Gain (95%) |", "|---|---|---|"]
-    for row in rows:
-        condition = f" ({row['condition']})" if row["condition"] else ""
-        verdict = f"{row['verdict']}{condition}"
-        lines.append(f"| {row['scores']} ({row['unit']}) | {verdict} | {row['gain']} |")
-    if has_trials:
-        ends = [" Trials |", "---:|", *(f" {row['trials']} ({row['basis']}) |" for row in rows)]
-        lines = [f"{line}{end}" for line, end in zip(lines, ends, strict=True)]
-    return "\n".join(lines)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def answer_tags(findings: Findings) -> dict[str, str]:

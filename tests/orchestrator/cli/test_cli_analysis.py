@@ -1,6 +1,7 @@
 """`plw report --scores` and `plw power`, as a person calls them."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,19 +9,23 @@ from click.testing import CliRunner
 
 from orchestrator.cli.main import main
 from tests.orchestrator.plw import plw, plw_json, refused
+from tests.orchestrator.report_page import Page
 from tests.orchestrator.statistics.scores import rows_of
 
 GROUPS = {"multiple_choice": 3, "short_generation": 2}
 
 
-def scores_file(folder: Path, bend: float) -> Path:
+def scores_file(
+    folder: Path, bend: float, of_share: Callable[[float], float] = lambda share: share
+) -> Path:
     path = folder / "my.csv"
     columns = ("benchmark", "group", "plw", "seed", "score")
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in rows_of(lambda at: -bend * (at - 0.65) ** 2, groups=GROUPS, trial_sd=0.05):
-            writer.writerow([getattr(row, column) for column in columns])
+            score = of_share(row.score)
+            writer.writerow([row.benchmark, row.group, row.plw, row.seed, score])
     return path
 
 
@@ -34,13 +39,12 @@ def test_a_file_of_scores_gets_the_answer_first(tmp_path: Path) -> None:
     assert "corrected for having been chosen" in text.splitlines()[0]
     assert "| Multiple choice | 21 | best PLW is about" in text
     assert "on the front" in text
-    assert "The paper's model, for comparison" in text
 
 
 def test_scores_without_an_effect_get_runs_to_try(tmp_path: Path) -> None:
     text = printed("report", "--scores", str(scores_file(tmp_path, 0.0)))
-    assert text.startswith("Overall: cannot say: no difference between weights stands out")
-    assert "Run these 5 next:\n\n- PLW 0, seed 3: the interval would be about 9" in text
+    assert text.startswith("Overall: cannot say: no difference between weights is shown")
+    assert "- PLW 0, seed 3\n" in text
     wide = printed("report", "--scores", str(scores_file(tmp_path, 0.0)), "--margin", "10")
     assert wide.startswith("Overall: no effect")
 
@@ -55,12 +59,91 @@ def test_the_answer_is_written_or_printed_for_programs(tmp_path: Path) -> None:
     assert found["verdicts"][0]["best_plw"] == pytest.approx(0.24, rel=0.3)
 
 
-def test_two_weights_are_told_what_is_missing(tmp_path: Path) -> None:
+def test_the_page_is_written_beside_markdown_or_alone_and_needs_no_sweep(tmp_path: Path) -> None:
+    path = scores_file(tmp_path, 1.0)
+    html, markdown = tmp_path / "new" / "my.html", tmp_path / "my.md"
+    given = ("report", "--scores", str(path), "--html", str(html))
+    assert printed(*given) == f"wrote {html}\n"
+    page = Page(html)
+    assert printed(*given, "-o", str(markdown)) == f"wrote {markdown} and {html}\n"
+    assert markdown.read_text().splitlines()[0] == page.ids["headline"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["my.csv", "my.md", "new"]
+    found = plw_json(*given, "-o", str(markdown))
+    assert [row[1] for row in page.tables["verdicts"][1:]] == [
+        verdict["text"] for verdict in found["verdicts"]
+    ]
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "none.csv"
+    said = refused("report", "--scores", path, "--html", tmp_path)
+    assert (
+        said
+        == f"error: --html: {tmp_path} is a folder; give a file, such as {tmp_path}/report.html"
+    )
+    (tmp_path / "file").touch()
+    said = refused("report", "--scores", path, "-o", tmp_path / "file" / "my.md")
+    assert "--output: must be a folder" in said
+    same = tmp_path / "my.html"
+    said = refused("report", "--scores", path, "--html", same, "-o", same)
+    assert f"--output and --html name one file, {same}" in said
+
+
+def test_losses_are_judged_with_lower_being_better_in_their_own_unit(tmp_path: Path) -> None:
+    path = scores_file(tmp_path, 1.0, lambda share: 3 - share)
+    assert "use --lower-is-better" in refused("report", "--scores", str(path))
+    given = ("report", "--scores", str(path), "--lower-is-better")
+    found = plw_json(*given, "--unit", "nats per token")
+    assert found["unit"] == "nats per token"
+    assert found["verdicts"][0]["kind"] == "best"
+    assert found["verdicts"][0]["best_plw"] == pytest.approx(0.24, rel=0.3)
+    # The truth, expit(0.2 or so) less expit(0.2 - 0.65^2), is 0.1; in points it would be 10.
+    assert found["verdicts"][0]["gain"] == pytest.approx(0.1, rel=0.2)
+    assert "the margin is 0.025, 1% of the median loss; --margin sets another one" in found["notes"]
+    wide = plw_json(*given, "--margin", "0.3")
+    assert wide["unit"] == "units"
+    assert wide["verdicts"][0]["kind"] == "no effect"
+    assert not any("the margin is" in note for note in wide["notes"])
+    assert "The paper's model" not in printed(*given)
+
+
+def test_scores_that_are_all_tiny_are_warned_about_once_and_noted(tmp_path: Path) -> None:
+    path = scores_file(tmp_path, 1.0, lambda share: share / 100)
+    result = plw("report", "--scores", path, "--html", tmp_path / "my.html")
+    warning = "all scores are below 0.02"
+    assert result.stderr.count(f"warning: {warning}") == 1
+    assert warning in Page(tmp_path / "my.html").ids["notes"]
+    assert any(warning in note for note in plw_json("report", "--scores", path)["notes"])
+    fine = plw("report", "--scores", scores_file(tmp_path, 1.0))
+    assert fine.stderr == ""
+    losses = scores_file(tmp_path, 1.0, lambda share: share / 100)
+    assert plw("report", "--scores", losses, "--lower-is-better").stderr == ""
+
+
+def test_options_of_scores_are_refused_where_they_say_nothing(tmp_path: Path) -> None:
+    cases = {
+        (
+            "--margin",
+            "2",
+            "--html",
+            "my.html",
+            str(tmp_path),
+        ): "--margin, --html: only with --scores",
+        ("--lower-is-better", str(tmp_path)): "--lower-is-better: only with --scores",
+        ("--scores", "my.csv", "--unit", "nats"): "--unit: only with --lower-is-better",
+        ("--scores", "my.csv", "--lower-is-better", "--unit", "points"): "are those of shares",
+    }
+    for arguments, message in cases.items():
+        assert message in refused("report", *arguments)
+
+
+def test_two_trials_are_told_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     path.write_text("benchmark,plw,score\na,0,0.4\na,1,0.5\n")
-    text = printed("report", "--scores", str(path))
-    assert text.startswith("Scores: cannot say: a curve needs three weights")
-    assert "Run these 5 next:" in text
+    assert printed("report", "--scores", str(path)).startswith("Scores: cannot say: ")
+    found = plw_json("report", "--scores", str(path))
+    assert found["verdicts"][0]["kind"] == "cannot say"
+    assert len(found["next_runs"]) > 0
 
 
 def test_a_folder_and_scores_are_one_too_many(tmp_path: Path) -> None:
@@ -71,10 +154,9 @@ def test_a_folder_and_scores_are_one_too_many(tmp_path: Path) -> None:
     assert "my.csv: cannot be read" in refused("report", "--scores", str(tmp_path / "my.csv"))
 
 
-def test_power_says_seeds_trials_and_the_interval_to_expect() -> None:
+def test_power_says_seeds_trials_and_the_share_of_studies() -> None:
     text = printed("power", "--effect", "2", "--trial-sd", "0.7")
-    assert text.startswith("3 seeds of 6 weights, 18 trials: an effect of 2 points is seen in 9")
-    assert "the best PLW would be known to about" in text
+    assert text.startswith("4 seeds of 6 weights, 24 trials; of 400 simulated studies")
     found = plw_json("power", "--effect", "2", "--trial-sd", "1", "--seeds", "1")
     assert (found["seeds"], found["num_trials"]) == (1, 6)
     assert 0.05 < found["power"] < 0.5

@@ -1,15 +1,18 @@
 """The plots of a report: what is drawn, and that it can be read."""
 
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis.answer import analyse
+from orchestrator.analysis.findings import Line, Panel, Point, Series
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
-from orchestrator.report.plots import draw_panel, tick_weights
+from orchestrator.report.plots import draw_panel, panel_svg, tick_weights
 from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import card, hill, sweep_record, trial, write_demo
 
@@ -67,13 +70,13 @@ def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
     [panel] = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels
     axes = Figure().add_subplot()
     draw_panel(axes, panel)
-    markers = {line.get_label(): line.get_marker() for line in axes.lines}
-    assert markers == {
+    dots = [line for line in axes.lines if line.get_marker() != "None"]
+    assert {line.get_label(): line.get_marker() for line in dots} == {
         "learning_rate 1e-05": "o",
         "learning_rate 0.0001": "s",
         "learning_rate 0.001": "^",
     }
-    places = {x for line in axes.lines for x in line.get_xdata()}
+    places = {x for line in dots for x in line.get_xdata()}
     assert len(places) == 6
 
 
@@ -89,3 +92,44 @@ def test_tick_labels_never_touch_and_both_ends_are_labelled() -> None:
     gaps = [w_p(b) - w_p(a) for a, b in pairwise(ticks)]
     assert min(gaps) > 0.09
     assert tick_weights([0.1]) == [0, 0.001, 0.01, 0.1, 0.5, 1]
+
+
+def split_by_rate(rates: Sequence[float]) -> Panel:
+    line = Line(w_p=[0.0, 1.0], value=[50.0, 60.0], low=[49.0, 59.0], high=[51.0, 61.0])
+    points = [
+        Point(
+            value=50 + 10 * plw, ci_low=None, ci_high=None, interval=None, num_items=0,
+            prompt_loss_weight=plw, w_p=plw, other_settings={"learning_rate": rate},
+            values=[50.0], seeds=[0], trial_ids=[f"{plw}-{rate}"],
+        )
+        for plw in (0.0, 1.0)
+        for rate in rates
+    ]  # fmt: skip
+    series = Series(label="", cell=("", "", ""), points=points, line=line)
+    return Panel(id="g", kind="answer", title="G", unit="points", higher_is_better=True,
+                 is_relative=False, series=[series])  # fmt: skip
+
+
+def test_the_curve_of_points_that_are_split_by_setting_has_a_name_and_a_band() -> None:
+    for rates, name in (((1e-5, 1e-4), "fitted, all settings"), (range(1, 9), "fitted curve")):
+        axes = Figure().add_subplot()
+        draw_panel(axes, split_by_rate(list(rates)))
+        lines = {line.get_label(): line for line in axes.lines}
+        assert list(lines[name].get_ydata()) == [50.0, 60.0]
+        assert [band.get_label() for band in axes.collections if band.get_label() != "_"][:1] == [
+            "95% band of its shape"
+        ]
+
+
+def test_legends_and_titles_are_within_the_picture() -> None:
+    panel = split_by_rate([1e-5, 1e-4])
+    long = panel.model_copy(update={"title": "a very long title of a group of benchmarks " * 3})
+    width, height = (
+        float(each.removesuffix("pt"))
+        for each in ElementTree.fromstring(panel_svg(panel).decode()).attrib["viewBox"].split()[2:]
+    )
+    root = ElementTree.fromstring(panel_svg(long).decode())
+    long_width, long_height = (float(each) for each in root.attrib["viewBox"].split()[2:])
+    # A second line of the title, and no wider picture.
+    assert long_width == pytest.approx(width, abs=8)
+    assert height < long_height < height + 30

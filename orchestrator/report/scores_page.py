@@ -1,0 +1,162 @@
+"""The page on a table of scores: one self-contained HTML file that looks like a sweep's report.
+
+The panels of the analysis take trials as a sweep records them, so that each trial of the table
+gets a record with what the table says of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.analysis.findings import Cost, Findings, Panel, TrialCounts
+from orchestrator.analysis.panels import answer_panels
+from orchestrator.record.folder import TrialRecord
+from orchestrator.report.answer import (
+    front_rows,
+    next_lines,
+    panel_table,
+    prospect_line,
+    verdict_rows,
+)
+from orchestrator.report.plots import panel_svg
+from orchestrator.report.rendering import MAX_SETTINGS_TOLD, pictures, templates
+from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.conclusions_markdown import LEGEND, answer_conditions, headline
+from orchestrator.statistics.table import ScoreRow
+from trainers.files import write_text
+
+_PLW = "loss.prompt_loss_weight"
+_RATE = "learning_rate"
+_MOST_DECIMALS = 12
+
+
+class LossPanel(Panel):
+    """A panel of losses on any scale; `decimals` are those that tell its values apart."""
+
+    decimals: int
+
+    def format(self, value: float | None) -> str:
+        return "-" if value is None else f"{value:.{self.decimals}f}"
+
+
+def write_scores_page(
+    path: Path, rows: Sequence[ScoreRow], found: Answer, *, source: Path, margin: float
+) -> None:
+    """Write the page of `found`, the answer to `rows`, which were read from `source`.
+
+    Args:
+        margin: the difference that would not matter, in the answer's unit.
+    """
+    findings = _findings(rows, found, source.name)
+    panels = findings.panels
+    svgs = {panel.id: panel_svg(panel) for panel in panels if panel.points}
+    content = {
+        "name": source.name,
+        "unit": found.unit,
+        "headline": headline(found),
+        "conditions": answer_conditions(found),
+        "plots": pictures(panels, svgs),
+        "verdicts": verdict_rows(findings),
+        "legend": LEGEND,
+        "next_runs": next_lines(findings),
+        "prospect": prospect_line(findings),
+        "has_intervals": any(point.ci_low is not None for each in panels for point in each.points),
+        "means": panel_table(panels, MAX_SETTINGS_TOLD),
+        "front": front_rows(findings),
+        "notes": found.notes,
+        "facts": _facts(rows, found, source, margin, findings.trials.scored),
+    }
+    write_text(path, templates().get_template("scores.html.j2").render(content))
+
+
+def _facts(
+    rows: Sequence[ScoreRow], found: Answer, source: Path, margin: float, num_trials: int
+) -> list[tuple[str, str]]:
+    plws = sorted({row.plw for row in rows})
+    tried = ", ".join(f"{plw:g}" for plw in plws[:MAX_SETTINGS_TOLD])
+    left_out = len(plws) - MAX_SETTINGS_TOLD
+    is_share = found.unit == "points"
+    unit = "point" if is_share and margin == 1 else found.unit
+    scale = "shares of the best possible, higher is better" if is_share else "lower is better"
+    return [
+        ("File", str(source)),
+        ("Scores", f"{len(rows)}, {scale}"),
+        ("Benchmarks", str(len({row.benchmark for row in rows}))),
+        ("Trials", str(num_trials)),
+        ("Weights", f"{tried}, and {left_out} more" if left_out > 0 else tried),
+        ("Margin: a difference that does not matter", f"{margin:g} {unit}"),
+    ]
+
+
+def _findings(rows: Sequence[ScoreRow], found: Answer, name: str) -> Findings:
+    """What the table says, in the form in which a sweep says it."""
+    is_share = found.unit == "points"
+    named, trials = _recorded(rows)
+    panels = answer_panels(found, named, trials, None, {})
+    count = len(trials)
+    return Findings(
+        sweep=name,
+        scores=found if is_share else None,
+        losses=None if is_share else found,
+        panels=panels if is_share else [_loss_panel(panel) for panel in panels],
+        plws=sorted({row.plw for row in rows}),
+        varied=[],
+        regularisers=[],
+        not_recorded=[],
+        unused_scores=[],
+        cost=Cost(
+            held_hours=0.0, scorer_hours=0.0, gpu_hours=None, money=None, price_per_gpu_hour=None
+        ),
+        groups_not_measured=[],
+        trials=TrialCounts(
+            planned=count, done=count, failed=0, stopped=0, unfinished=0, scored=count
+        ),
+        generation_ratio=None,
+        normalizations=[],
+        single_seed=any(len(point.seeds) == 1 for panel in panels[:1] for point in panel.points),
+        is_demo=False,
+    )
+
+
+def _recorded(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, TrialRecord]]:
+    """The rows with a name for each trial, and the records of the trials by these names."""
+    rates = {row.learning_rate for row in rows}
+    names: dict[tuple[str, ...], str] = {}
+    seeds: dict[str, int] = {}
+    named: list[ScoreRow] = []
+    trials: dict[str, TrialRecord] = {}
+    for row in rows:
+        name = names.setdefault(row.trial_key, f"t{len(names)}")
+        named.append(replace(row, trial=name))
+        if name not in trials:
+            seed = seeds.setdefault(row.seed, len(seeds))
+            trials[name] = _record(name, row, seed, has_rates=len(rates) > 1)
+    return named, trials
+
+
+def _record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> TrialRecord:
+    searched: dict[str, Any] = {_PLW: row.plw}
+    if has_rates:
+        searched[_RATE] = row.learning_rate
+    return TrialRecord(
+        id=name,
+        base="",
+        settings={
+            "loss": {"prompt_loss_weight": row.plw},
+            "optimizer": {"learning_rate": row.learning_rate},
+            "seed": seed,
+        },
+        searched=searched,
+        state="done",
+    )
+
+
+def _loss_panel(panel: Panel) -> LossPanel:
+    values = [point.value for point in panel.points]
+    spread = max(values) - min(values) if values else 0.0
+    # So that the smallest difference shown is a hundredth of the largest one.
+    decimals = 3 if spread == 0 else 2 - math.floor(math.log10(spread))
+    content: Mapping[str, Any] = panel.model_dump()
+    return LossPanel(**content, decimals=min(max(decimals, 0), _MOST_DECIMALS))

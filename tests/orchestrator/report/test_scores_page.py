@@ -1,0 +1,120 @@
+"""The page of `plw report --scores --html`."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from orchestrator.report.scores_page import write_scores_page
+from orchestrator.statistics.conclusions import answer
+from orchestrator.statistics.table import ScoreRow
+from tests.orchestrator.report_page import Page
+from tests.orchestrator.statistics.scores import rows_of
+
+GROUPS = {"multiple_choice": 2, "short_generation": 1}
+
+
+def hill(**same: str) -> list[ScoreRow]:
+    return rows_of(lambda at: -((at - 0.6) ** 2), groups=GROUPS, trial_sd=0.05, **same)
+
+
+def page_of_rows(folder: Path, rows: Sequence[ScoreRow], *, shares: bool = True) -> Page:
+    path = folder / "page.html"
+    unit = None if shares else "nats per token"
+    found = answer(rows, shares=shares, higher_is_better=shares, margin=0.5, unit=unit)
+    write_scores_page(path, rows, found, source=Path("my scores.csv"), margin=0.5)
+    return Page(path)
+
+
+def svg_of(image: dict[str, str]) -> str:
+    return base64.b64decode(image["src"].partition(",")[2]).decode()
+
+
+@pytest.fixture(scope="module")
+def hill_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of_rows(tmp_path_factory.mktemp("scores"), hill())
+
+
+def test_the_page_has_the_parts_of_a_sweeps_report_that_scores_have(hill_page: Page) -> None:
+    assert hill_page.headings == [
+        "PLW scores: my scores.csv",
+        "The answer, by group",
+        "Pareto front over the groups",
+        "Notes",
+        "What was read",
+    ]
+    header, *rows = hill_page.tables["verdicts"]
+    assert header == ["Scores", "Verdict", "Gain, points (95%)", "p", "Trials"]
+    assert [row[0] for row in rows] == ["Overall", "Multiple choice", "Short generation"]
+    assert "learning rates are not known" in hill_page.ids["notes"]
+    assert hill_page.tables["facts"] == [
+        ["File", "my scores.csv"],
+        ["Scores", "63, shares of the best possible, higher is better"],
+        ["Benchmarks", "3"],
+        ["Trials", "21"],
+        ["Weights", "0, 0.01, 0.05, 0.1, 0.25, 0.5, 1"],
+        ["Margin: a difference that does not matter", "0.5 points"],
+    ]
+
+
+def test_the_page_asks_the_network_for_nothing(hill_page: Page) -> None:
+    assert len(hill_page.images) == 3
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in hill_page.addresses)
+    for word in ("<script", "url(", "@import"):
+        assert word not in hill_page.html
+
+
+def test_each_group_has_a_plot_with_dots_curve_and_band(hill_page: Page) -> None:
+    titles = [image["alt"].partition(" over ")[0] for image in hill_page.images]
+    assert titles == ["Overall", "Multiple choice", "Short generation"]
+    for image in hill_page.images:
+        texts = {
+            element.text
+            for element in ElementTree.fromstring(svg_of(image)).iter()
+            if element.tag.endswith("}text")
+        }
+        assert {"mean of seeds", "fitted curve", "95% band of its shape"} <= texts
+    assert "PLW 0.25: " in hill_page.images[0]["alt"]
+
+
+def test_dots_are_the_means_of_groups_and_losses_have_the_digits_that_differ(
+    tmp_path: Path,
+) -> None:
+    rows = [replace(row, score=2 + row.score / 1000) for row in hill()]
+    own = [row.score for row in rows if row.plw == 0.25 and row.group == "short_generation"]
+    page = page_of_rows(tmp_path, rows, shares=False)
+    header, *means = page.tables["means"]
+    assert header[3] == "Short generation (nats per token)"
+    assert means[4][0] == "0.25"
+    assert means[4][3].startswith(f"{sum(own) / 3:.7f} (2.000")
+    assert page.tables["verdicts"][0][2] == "Gain, nats per token (95%)"
+    assert ["Scores", "63, lower is better"] in page.tables["facts"]
+    assert "lower is better" in svg_of(page.images[0])
+
+
+def test_models_and_learning_rates_are_told_apart(tmp_path: Path) -> None:
+    two = [*hill(model="weak"), *hill(model="strong")]
+    page = page_of_rows(tmp_path, two)
+    assert {row[1] for row in page.tables["means"][1:]} == {"weak", "strong"}
+    rates = [replace(row, learning_rate=rate) for rate in (1e-5, 1e-4) for row in hill()]
+    page = page_of_rows(tmp_path, rates)
+    assert page.tables["means"][1][1] == "learning_rate 0.0001"
+    assert ">fitted, all settings</text>" in svg_of(page.images[0])
+
+
+def test_names_that_look_like_markup_or_formulas_stay_text(tmp_path: Path) -> None:
+    rows = [replace(row, group=f"<script>$x^{{2$ {row.group}") for row in hill(model="a$b$<c>")]
+    page = page_of_rows(tmp_path, rows)
+    assert "<script" not in page.html
+    assert page.tables["verdicts"][2][0] == "<script>$x^{2$ multiple choice"
+    assert "&lt;script&gt;$x^{2$ multiple" in svg_of(page.images[1])
+
+
+def test_seeds_and_trials_of_any_name_are_counted(tmp_path: Path) -> None:
+    rows = [replace(row, trial=f"run-{row.plw}-{row.seed}", seed=f"s{row.seed}") for row in hill()]
+    page = page_of_rows(tmp_path, rows)
+    assert page.tables["verdicts"][1][4] == "217 weights, 3 seeds each"
+    assert ["Trials", "21"] in page.tables["facts"]
