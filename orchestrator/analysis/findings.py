@@ -78,9 +78,12 @@ class Series(Finding):
 
 
 class Best(Finding):
-    """Where a verdict sees the best PLW: see `Verdict`, whose fields these are."""
+    """Where a verdict that shows an effect sees the best PLW: fields of `Verdict`.
 
-    plw: float
+    `plw` is None where the verdict does not say which weight is best.
+    """
+
+    plw: float | None
     nearest_plw: float
     pieces: list[tuple[float, float]]
     tied_plws: list[float]

@@ -79,12 +79,11 @@ def answer_panels(
 
 
 def _best(verdict: Verdict) -> Best | None:
-    """Where the best weight may be, to be marked; None where no weight is better than another."""
-    is_shown = verdict.cell is None and verdict.pieces and verdict.kind != "no effect"
-    if not is_shown or verdict.best_plw is None or verdict.nearest_plw is None:
+    """Where the best weight may be; None where the scores do not show that PLW matters."""
+    if verdict.cell is not None or not verdict.claims_effect or verdict.nearest_plw is None:
         return None
     return Best(
-        plw=verdict.best_plw,
+        plw=verdict.best_plw if verdict.names_weight else None,
         nearest_plw=verdict.nearest_plw,
         pieces=list(verdict.pieces),
         tied_plws=list(verdict.tied_plws),

@@ -46,7 +46,7 @@ MAX_MINOR_TICKS = 100
 FAR_OFF = 1.5
 METHOD_NAMES: dict[Method, str] = {
     "curve": "fitted curve",
-    "assumed curve": "assumed parabola (cannot be tested)",
+    "assumed curve": "assumed parabola (untested)",
     "means": "means of tried weights, joined",
 }
 # Of several series the line style tells the series, of a single one what the line is.
@@ -245,7 +245,7 @@ def _draw_band(axes: "Axes", line: Line, color: str) -> None:
 
 
 def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
-    """At the foot of the panel: the PLWs that may be the best, and the estimated best.
+    """At the foot of the panel: the PLWs that may be the best, and the estimated best, if named.
 
     Bars where a curve tells them, marks of tried weights where only these are compared.
     """
@@ -266,9 +266,10 @@ def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
     mark["linestyle"] = "none"
     if is_of_means:
         places = [w_p(plw) for plw in best.tied_plws]
-        label = "tried weights that may be best (95%)"
+        label = "weights that may be best (95%)"
         axes.plot(places, [FOOT] * len(places), marker="s", markersize=4, label=label, **mark)
-    label = _best_label(best, panel)
+    if best.plw is None:
+        return
     axes.plot(
         [w_p(best.plw)],
         [FOOT],
@@ -276,20 +277,20 @@ def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
         markersize=8,
         markerfacecolor="white",
         clip_on=False,
-        label=label,
+        label=_best_label(best, panel),
         **mark,
     )
 
 
 def _best_label(best: Best, panel: Panel) -> str:
-    """Such as `best PLW: about 0.21 (nearest tried: 0.25)`."""
+    """Such as `best: 0.21 (nearest tried: 0.25)`."""
+    assert best.plw is not None
     if best.tied_plws:
         extreme = "lowest" if panel.higher_is_better is False else "highest"
         return f"{extreme} mean: PLW {tried_label(best.plw)}"
     if best.plw == best.nearest_plw:
         return f"best PLW: {tried_label(best.plw)}"
-    nearest = tried_label(best.nearest_plw)
-    return f"best PLW: about {plw_label(best.plw)} (nearest tried: {nearest})"
+    return f"best: {plw_label(best.plw)} (nearest tried: {tried_label(best.nearest_plw)})"
 
 
 def _draw_untuned(axes: "Axes", panel: Panel) -> None:
@@ -305,7 +306,7 @@ def _draw_untuned(axes: "Axes", panel: Panel) -> None:
         axes.axhline(untuned, label="untuned model", **line)
         return
     place = "above" if untuned > high else "below"
-    label = f"untuned model: {panel.format(untuned)}, {place} the panel"
+    label = f"untuned: {panel.format(untuned)} ({place} the panel)"
     axes.plot([], [], label=label, **line)
 
 
