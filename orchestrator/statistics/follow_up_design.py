@@ -27,7 +27,7 @@ MAX_WEIGHTS = 12
 NUM_SPREAD = 5
 # Above this share of weights x seeds that is there, the rest is missing and not left out.
 _MOSTLY_COMPLETE = 0.5
-_NUM_STUDIES = 200
+_NUM_STUDIES = 100
 # More trials than these are not simulated: each study takes as long as an analysis.
 _MOST_SIMULATED = 500
 
