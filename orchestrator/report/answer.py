@@ -32,7 +32,7 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
         for answer in answers
         for verdict in answer.verdicts
     ]
-    is_shared = {row["condition"] for row in rows} - {""} == {rows[0]["condition"]}
+    is_shared = {row["condition"] for row in rows} - {""} == {row["condition"] for row in rows[:1]}
     # That of the first row is given with the headline.
     return [
         row | {"condition": ""} if is_shared or index == 0 else row
