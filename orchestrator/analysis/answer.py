@@ -10,7 +10,7 @@ from typing import Any, get_args
 from evals.config import Group
 from evals.scores import ScoreCard
 from orchestrator.analysis.costs import cost_of
-from orchestrator.analysis.findings import Findings, Panel, TrialCounts
+from orchestrator.analysis.findings import Findings, LostTrial, Panel, TrialCounts
 from orchestrator.analysis.observed import other_settings
 from orchestrator.analysis.panels import answer_panels, benchmark_panels, mechanism_panels
 from orchestrator.analysis.regularisers import compare_regularisers
@@ -25,6 +25,8 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 # A hundredth of a nat is 1% of perplexity.
 LOSS_MARGIN_NATS = 0.01
 LOSS_UNIT = "nats per token"
+# What the error of a training run says whose loss or gradient diverged.
+DIVERGED = "not finite"
 
 
 def read_findings(folder: SweepFolder) -> Findings:
@@ -80,6 +82,16 @@ def analyse(
         normalizations=sorted({str(trial.settings["loss"]["normalization"]) for trial in trials}),
         single_seed=any(len(point.seeds) == 1 for panel in panels[:1] for point in panel.points),
         is_demo=any(_is_demo(trial) for trial in trials),
+        lost=[_lost(trial) for trial in trials if trial.state == "failed"],
+    )
+
+
+def _lost(trial: TrialRecord) -> LostTrial:
+    return LostTrial(
+        id=trial.id,
+        prompt_loss_weight=trial.prompt_loss_weight,
+        seed=trial.settings.get("seed"),
+        is_diverged=DIVERGED in (trial.error or ""),
     )
 
 

@@ -13,13 +13,16 @@ from orchestrator.statistics.from_records import HELDOUT_LOSS
 
 
 def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterator[str]:
-    """The caveats, the weightiest first; `has_untuned`: every untuned model was scored."""
+    """The caveats, the most important first; `has_untuned`: every untuned model was scored."""
     yield from _of_answer(findings)
     yield from _notes(sweep)
     yield from _ratios(sweep, findings)
     if findings.normalizations:
         modes = " and ".join(findings.normalizations)
-        yield f"Loss normalization: {modes}. One PLW under two modes is two settings, never pooled."
+        yield (
+            f"Loss normalization: {modes}. A PLW under two modes is two settings, which are never "
+            "pooled."
+        )
     yield from _cut(sweep)
     if not findings.trials.scored:
         yield "No trial has been scored yet."
@@ -30,54 +33,50 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
         models = (
             "Not every untuned model was" if len(sweep.bases) > 1 else "The untuned model was not"
         )
-        yield f"{models} scored, so nothing says that tuning helped."
+        yield f"{models} scored, so whether tuning helped is unknown."
     if findings.varied and findings.is_about_plw:
         yield (
-            f"PLW was not all that varied, {' and '.join(findings.varied)} did too. The learning "
-            "rate is taken out; trials that differ in anything else are never taken together."
+            f"Settings that varied beside PLW: {', '.join(findings.varied)}. The learning rate is "
+            "adjusted for; trials that differ in anything else are never pooled."
         )
     counts = findings.trials
     if counts.failed or counts.unfinished:
         yield (
             f"{counts.failed} of {counts.planned} trials failed and {counts.unfinished} did not "
-            "finish; the scores speak for the rest."
+            "finish; the answer is from the others."
         )
     if counts.stopped:
         yield (
             f"{counts.stopped} of {counts.planned} trials were stopped early for falling behind "
-            "and have no scores: what is left is the better part, and looks more alike than all."
+            "and have no scores. The others are the better ones, so differences between weights "
+            "look smaller than they are."
         )
 
 
 def _of_answer(findings: Findings) -> Iterator[str]:
     """What intervals and verdicts rest on."""
     if findings.is_demo:
-        yield "DEMO: its model and data are made to be small, so it shows how things work."
+        yield "DEMO: model and data are small, to show how the tool works, not which PLW is best."
     intervals = {point.interval for panel in findings.panels for point in panel.points}
-    if findings.single_seed:
-        yield (
-            "SINGLE SEED: at least one setting was trained with one seed only. Another seed can "
-            "move its score by more than the interval of its items shows."
-        )
     if "items" in intervals:
         yield (
-            "Intervals of settings with one seed are over items: another draw of items, not "
-            "another training seed."
+            "Intervals of settings with one seed are over items only. Another training seed can "
+            "move a score by more."
         )
     if "seeds" in intervals:
         yield (
             "Intervals of settings with several seeds are over training seeds (Student t), for "
-            "these items. From two or three seeds they are wide."
+            "these items. With two or three seeds they are wide."
         )
     if findings.panels and findings.is_about_plw:
         yield (
-            "Verdicts come from a curve over all weights, with trials as the unit that is repeated "
-            "(docs/analysis.md); whether single intervals overlap decides nothing."
+            "Verdicts compare trials, which are what is repeated, and within seeds where weights "
+            "share seeds (docs/analysis.md). Whether two intervals overlap decides nothing."
         )
         yield from _notes_on(findings)
     if findings.unused_scores:
         yield (
-            f"Not in the answer, because their units have no known ends: "
+            "Left out of the answer, because their units have no known bounds: "
             f"{', '.join(findings.unused_scores)}."
         )
 
@@ -92,25 +91,24 @@ def _notes_on(findings: Findings) -> Iterator[str]:
 
 
 def score_caveats(shown: Iterable[Score]) -> Iterator[str]:
-    """What must be known of the scores of the trials' table."""
+    """Caveats on the scores in the trials' table."""
     names = {score.name for score in shown}
     if RELATIVE in names:
         yield (
             "Aggregate relative: the mean over all benchmarks of the log odds above those of the "
-            "untuned model; 0 is as good as untuned. The interval is over items and counts those "
-            "of both models."
+            "untuned model; 0 is as good as untuned. Its interval is over the items of both models."
         )
     if "training_bleu" in names:
         yield (
-            "BLEU of training prompts above that of held-out prompts is what was learned by "
-            "heart; neither it nor the length of outputs makes a model better."
+            "BLEU on training prompts above that on held-out prompts is memorisation. Neither it "
+            "nor the length of outputs says that a model is better."
         )
 
 
 def overlap_caveats(
     labels: Mapping[str, str], cards: Mapping[str, Sequence[ScoreCard]]
 ) -> Iterator[str]:
-    """Which measures have items that stand in the training data, and how many, of each base."""
+    """Which measures have items that occur in the training data, and how many, for each base."""
     for key, of_base in cards.items():
         most: dict[str, Score] = {}
         for score in (score for card in of_base for score in card.scores):
@@ -126,8 +124,8 @@ def overlap_caveats(
         )
         of = f"{labels[key]}: " if labels.get(key) else ""
         yield (
-            f"{of}The training data holds {found}, by 13 words in a row or as a whole: a model may "
-            "know them by heart."
+            f"{of}The training data contains {found}, by 13 words in a row or as a whole: a model "
+            "may have memorised them."
         )
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evals.config import Group
 from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.weight_analysis import Method
 
 ONE_DECIMAL_FROM = 2.0
 
@@ -27,7 +28,8 @@ class Estimate(Finding):
 class Point(Estimate):
     """What came of one PLW (with `other_settings`, where more than PLW was searched).
 
-    `values` are those of its trials, in the order of `seeds`.
+    `values` are those of its trials as scored, in the order of `seeds`; `value` and its interval
+    are without the seeds' levels where the panel is within seeds.
     """
 
     prompt_loss_weight: float
@@ -50,8 +52,13 @@ class Point(Estimate):
 
 
 class Line(Finding):
-    """A fitted curve over w_p on a panel's own scale, with the 95% band of its shape, if known."""
+    """What verdicts rest on, over w_p on a panel's own scale, with its 95% band, if known.
 
+    A curve that fits or is assumed, with the band of its shape; with the method `means`, the means
+    of the tried weights, each with its interval.
+    """
+
+    method: Method
     w_p: list[float]
     value: list[float]
     low: list[float] | None
@@ -70,12 +77,24 @@ class Series(Finding):
     line: Line | None = None
 
 
+class Best(Finding):
+    """Where a verdict that shows an effect sees the best PLW: fields of `Verdict`.
+
+    `plw` is None where the verdict does not say which weight is best.
+    """
+
+    plw: float | None
+    nearest_plw: float
+    pieces: list[tuple[float, float]]
+    tied_plws: list[float]
+
+
 class Panel(Finding):
     """A measure over PLW: of a group or overall, of a benchmark, or of the mechanism.
 
     With `is_relative`, values are counted from the mean of their base's trials, since levels of
-    several models or data sets do not compare. `best_plw` and `pieces`, the interval, are those of
-    the panel's verdict where it has one.
+    several models or data sets do not compare. With `is_within_seeds`, points are without what
+    their seed does to all weights alike. `best` is that of the panel's verdict, if it has one.
     """
 
     id: str
@@ -86,8 +105,8 @@ class Panel(Finding):
     is_relative: bool
     series: list[Series]
     untuned: Estimate | None = None
-    best_plw: float | None = None
-    pieces: list[tuple[float, float]] = []
+    is_within_seeds: bool = False
+    best: Best | None = None
 
     @property
     def points(self) -> list[Point]:
@@ -159,6 +178,15 @@ class TrialCounts(Finding):
     scored: int
 
 
+class LostTrial(Finding):
+    """A trial that failed and so has no scores; `is_diverged`: its loss was no longer finite."""
+
+    id: str
+    prompt_loss_weight: float
+    seed: int | None
+    is_diverged: bool
+
+
 class Findings(Finding):
     """All that a sweep says.
 
@@ -184,6 +212,7 @@ class Findings(Finding):
     normalizations: list[str]
     single_seed: bool
     is_demo: bool
+    lost: list[LostTrial] = []
 
     @property
     def lead(self) -> Answer | None:

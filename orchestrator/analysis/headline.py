@@ -1,12 +1,55 @@
-"""The two sentences that a sweep's report begins with."""
+"""What a sweep's report begins with: the answer in two sentences, and its conditions."""
 
-from orchestrator.analysis.findings import Findings, Panel
+from collections.abc import Sequence
+
+from orchestrator.analysis.findings import Findings, LostTrial, Panel
+from orchestrator.statistics.conclusions_markdown import answer_conditions, outlier_sentence
 from orchestrator.statistics.conclusions_markdown import headline as answer_headline
+from orchestrator.statistics.messages import listed
+
+# More names than these are counted; the table of trials has them all.
+MAX_NAMED = 6
 
 
 def headline(findings: Findings) -> str:
     """The answer: a verdict on PLW with what it rests on, then its gain or what to run next."""
     return " ".join(filter(None, [_answer(findings), lacking_trials(findings)]))
+
+
+def conditions(findings: Findings) -> list[str]:
+    """What must be read with the headline, a sentence or two each; empty where nothing.
+
+    Whether the curve fits, outliers with the answer without them, and trials without scores.
+    """
+    if findings.lead is None:
+        return []
+    found = answer_conditions(findings.lead) if findings.is_about_plw else []
+    losses = findings.losses
+    if findings.is_about_plw and losses is not None and losses is not findings.lead:
+        outliers = outlier_sentence(losses)
+        found += [f"Held-out loss, {outliers[0].lower()}{outliers[1:]}"] if outliers else []
+    for is_diverged, what in ((True, "Diverged"), (False, "Failed")):
+        lost = [trial for trial in findings.lost if trial.is_diverged is is_diverged]
+        if lost:
+            found.append(_lost_sentence(what, lost))
+    return found
+
+
+def _lost_sentence(what: str, lost: Sequence[LostTrial]) -> str:
+    """Such as `Diverged: trial ab12 (PLW 1, seed 2); it has no scores, so ... `."""
+    named = [
+        f"{trial.id} (PLW {trial.prompt_loss_weight:g}"
+        + ("" if trial.seed is None else f", seed {trial.seed}")
+        + ")"
+        for trial in lost[:MAX_NAMED]
+    ]
+    if len(lost) > MAX_NAMED:
+        named.append(f"{len(lost) - MAX_NAMED} more")
+    if len(lost) == 1:
+        return f"{what}: trial {named[0]}; it has no scores, so the answer is that without it."
+    return (
+        f"{what}: trials {listed(named)}; they have no scores, so the answer is that without them."
+    )
 
 
 def lacking_trials(findings: Findings) -> str:

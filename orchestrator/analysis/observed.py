@@ -19,12 +19,21 @@ _SAME = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class TrialValue:
-    """One value of one trial; `error` is its standard error over items, where that is known."""
+    """One value of one trial.
+
+    Attributes:
+        error: standard error over items, where that is known.
+        level: what its seed does to all weights alike, which `value` is without; 0 where the value
+            is as scored.
+        noise_share: share of the trial's variance that `value` still has without the level.
+    """
 
     trial: TrialRecord
     value: float
     error: float | None = None
     num_items: int = 0
+    level: float = 0.0
+    noise_share: float = 1.0
 
 
 def points_of(
@@ -58,7 +67,7 @@ def _point(pool: Sequence[TrialValue], bounds: tuple[float, float], told: Collec
         prompt_loss_weight=trial.prompt_loss_weight,
         w_p=w_p(trial.prompt_loss_weight),
         other_settings=other_settings(trial, told),
-        values=[value.value for value in pool],
+        values=[value.value + value.level for value in pool],
         seeds=[int(value.trial.settings["seed"]) for value in pool],
         trial_ids=[value.trial.id for value in pool],
     )
@@ -96,7 +105,9 @@ def _half_width(
     pool: Sequence[TrialValue], values: Sequence[float], mean: float
 ) -> tuple[float | None, Any]:
     if len(values) > 1:
-        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        left = math.fsum(value.noise_share for value in pool) / len(pool)
+        squares = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        spread = math.sqrt(squares / left) if left > 0 else 0.0
         if spread > _SAME * max(1.0, abs(mean)):
             # scipy takes a second to import; a sweep of single seeds never needs it.
             from scipy.special import stdtrit

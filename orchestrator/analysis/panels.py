@@ -1,14 +1,15 @@
 """What is shown over PLW: groups with their fitted curves, benchmarks, and the mechanism."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from evals.scores import ScoreCard
-from orchestrator.analysis.findings import Estimate, Line, Panel, Series
+from orchestrator.analysis.findings import Best, Estimate, Line, Panel, Series
 from orchestrator.analysis.observed import TrialValue, points_of
 from orchestrator.record.folder import TrialRecord
-from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.conclusions import Answer, SeedLevel, Verdict
 from orchestrator.statistics.confidence_bands import DrawnCurve
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.trial_points import OVERALL
@@ -37,7 +38,10 @@ def answer_panels(
     untuned: Sequence[ScoreRow] | None,
     told: Mapping[str, Collection[str]],
 ) -> list[Panel]:
-    """A panel for the leading verdict and each group, with the curves that were fitted.
+    """A panel for the leading verdict and each group, with the lines that verdicts rest on.
+
+    Where verdicts compare within seeds, each value is less its seed's level, so that the intervals
+    of the points are within seeds too.
 
     Args:
         untuned: the scores of the untuned model, where there is one base.
@@ -51,6 +55,8 @@ def answer_panels(
         values = _group_values(rows, group, is_share)
         verdict = verdicts[group]
         curves = [curve for curve in answer.curves if curve.group == group]
+        levels = [level for level in answer.seed_levels if level.group == group]
+        values = _without_levels(values, levels, is_share)
         series, is_relative = _series(values, trials, curves, told, is_share=is_share)
         reference = None
         if untuned and not is_relative:
@@ -65,11 +71,23 @@ def answer_panels(
                 is_relative=is_relative,
                 series=series,
                 untuned=reference,
-                best_plw=verdict.best_plw if verdict.cell is None else None,
-                pieces=list(verdict.pieces) if verdict.cell is None else [],
+                is_within_seeds=bool(levels),
+                best=_best(verdict),
             )
         )
     return panels
+
+
+def _best(verdict: Verdict) -> Best | None:
+    """Where the best weight may be; None where the scores do not show that PLW matters."""
+    if verdict.cell is not None or not verdict.claims_effect or verdict.nearest_plw is None:
+        return None
+    return Best(
+        plw=verdict.best_plw if verdict.names_weight else None,
+        nearest_plw=verdict.nearest_plw,
+        pieces=list(verdict.pieces),
+        tied_plws=list(verdict.tied_plws),
+    )
 
 
 def benchmark_panels(
@@ -156,12 +174,24 @@ def _recorded(trial: TrialRecord, card: ScoreCard | None, field: str) -> float |
     return value if value is not None and math.isfinite(value) else None
 
 
-# By trial: its cell, and the value of the group with its error and number of items.
-_Values = dict[str, tuple[Cell, dict[str, Any]]]
+@dataclass(frozen=True, kw_only=True)
+class _Value:
+    """A trial's value of a group: see `TrialValue`."""
+
+    cell: Cell
+    seed: str
+    value: float
+    error: float | None
+    num_items: int
+    level: float = 0.0
+    noise_share: float = 1.0
+
+
+_Values = dict[str, _Value]
 
 
 def _group_values(rows: Sequence[ScoreRow], group: str | None, is_share: bool) -> _Values:
-    """Each trial's mean of its group's benchmarks, or of its groups' means overall.
+    """By trial, its mean of its group's benchmarks, or of its groups' means overall.
 
     Trials that lack a benchmark which another has are left out: their means do not compare.
     """
@@ -169,10 +199,7 @@ def _group_values(rows: Sequence[ScoreRow], group: str | None, is_share: bool) -
         groups = list(dict.fromkeys(row.group for row in rows))
         each = [_group_values(rows, name, is_share) for name in groups]
         shared = [trial for trial in each[0] if all(trial in values for values in each)]
-        return {
-            trial: (each[0][trial][0], _mean([values[trial][1] for values in each]))
-            for trial in shared
-        }
+        return {trial: _mean([values[trial] for values in each]) for trial in shared}
     own = [row for row in rows if group is None or row.group == group]
     by_trial: dict[str, list[ScoreRow]] = {}
     for row in own:
@@ -180,28 +207,52 @@ def _group_values(rows: Sequence[ScoreRow], group: str | None, is_share: bool) -
     most = max((len(found) for found in by_trial.values()), default=0)
     scale = _POINTS if is_share else 1.0
     return {
-        trial: (found[0].cell, _mean([_part(row, scale) for row in found]))
+        trial: _mean([_value(row, scale) for row in found])
         for trial, found in by_trial.items()
         if len(found) == most
     }
 
 
-def _part(row: ScoreRow, scale: float) -> dict[str, Any]:
+def _value(row: ScoreRow, scale: float) -> _Value:
     error = row.standard_error
-    return {
-        "value": row.score * scale,
-        "error": None if error is None else error * scale,
-        "num_items": row.num_items or 0,
-    }
+    return _Value(
+        cell=row.cell,
+        seed=row.seed,
+        value=row.score * scale,
+        error=None if error is None else error * scale,
+        num_items=row.num_items or 0,
+    )
 
 
-def _mean(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    errors = [part["error"] for part in parts]
-    return {
-        "value": math.fsum(part["value"] for part in parts) / len(parts),
-        "error": None if None in errors else math.hypot(*errors) / len(parts),
-        "num_items": sum(part["num_items"] for part in parts),
-    }
+def _mean(parts: Sequence[_Value]) -> _Value:
+    errors = [part.error for part in parts if part.error is not None]
+    return replace(
+        parts[0],
+        value=_average([part.value for part in parts]),
+        error=math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None,
+        num_items=sum(part.num_items for part in parts),
+    )
+
+
+def _without_levels(values: _Values, levels: Sequence[SeedLevel], is_share: bool) -> _Values:
+    """The values less their seeds' levels; those of losses were turned around to be fitted.
+
+    A level is estimated from the n trials of its seed, so that 1 - 1/n of a trial's noise is left.
+    Source: Morey 2008, on within-subject intervals.
+    """
+    sign = 1.0 if is_share else -1.0
+    of_seed = {(level.cell, level.seed): sign * level.level for level in levels}
+    size = Counter((own.cell, own.seed) for own in values.values())
+
+    def without(own: _Value) -> _Value:
+        block = (own.cell, own.seed)
+        if block not in of_seed:
+            return own
+        level = of_seed[block]
+        share = 1 - 1 / size[block]
+        return replace(own, value=own.value - level, level=level, noise_share=share)
+
+    return {trial: without(own) for trial, own in values.items()}
 
 
 def _series(
@@ -214,12 +265,12 @@ def _series(
 ) -> tuple[list[Series], bool]:
     """The points and the line of each cell; relative to the mean of their model and data set."""
     cells: dict[Cell, list[str]] = {}
-    for trial_id, (cell, _) in values.items():
-        cells.setdefault(cell, []).append(trial_id)
+    for trial_id, own in values.items():
+        cells.setdefault(own.cell, []).append(trial_id)
     bases = {cell[:2] for cell in cells}
     is_relative = len(bases) > 1
     levels = {
-        base: _average([part["value"] for cell, part in values.values() if cell[:2] == base])
+        base: _average([own.value for own in values.values() if own.cell[:2] == base])
         for base in bases
     }
     lines = {curve.cell: curve for curve in curves}
@@ -229,7 +280,11 @@ def _series(
         parts = [
             TrialValue(
                 trial=trials[each],
-                **(values[each][1] | {"value": values[each][1]["value"] - level}),
+                value=values[each].value - level,
+                error=values[each].error,
+                num_items=values[each].num_items,
+                level=values[each].level,
+                noise_share=values[each].noise_share,
             )
             for each in ids
         ]
@@ -257,6 +312,7 @@ def _line(curve: DrawnCurve | None, level: float, is_share: bool) -> Line | None
     sign = 1.0 if is_share else -1.0
     low, high = (curve.low, curve.high) if is_share else (curve.high, curve.low)
     return Line(
+        method=curve.method,
         w_p=list(curve.w_p),
         value=[level + sign * each for each in curve.rise],
         low=None if low is None else [level + sign * each for each in low],
@@ -270,14 +326,13 @@ def _average(values: Sequence[float]) -> float:
 
 def _untuned(values: _Values) -> Estimate | None:
     """The untuned model's own value with the interval of its items."""
-    for _, part in values.values():
-        half = None if part["error"] is None else 1.96 * part["error"]
-        value = part["value"]
+    for own in values.values():
+        half = None if own.error is None else 1.96 * own.error
         return Estimate(
-            value=value,
-            ci_low=None if half is None else max(value - half, 0.0),
-            ci_high=None if half is None else value + half,
+            value=own.value,
+            ci_low=None if half is None else max(own.value - half, 0.0),
+            ci_high=None if half is None else own.value + half,
             interval=None if half is None else "items",
-            num_items=part["num_items"],
+            num_items=own.num_items,
         )
     return None

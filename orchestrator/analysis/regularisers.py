@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import variance
+from statistics import fmean, variance
 
 from orchestrator.analysis.findings import Compared, Panel, Point
 
@@ -63,7 +63,7 @@ def _label(point: Point) -> str:
 def _compared(point: Point, base: str, reference: Point | None) -> Compared:
     difference = half = None
     if reference is not None and reference is not point:
-        difference = point.value - reference.value
+        difference = fmean(point.values) - fmean(reference.values)
         half = _welch_half_width(point.values, reference.values)
     return Compared(
         label=_label(point),

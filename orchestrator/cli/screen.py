@@ -12,7 +12,7 @@ from evals.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import overlap_caveats
 from orchestrator.analysis.cut_data import cut_data
-from orchestrator.analysis.headline import headline
+from orchestrator.analysis.headline import conditions, headline
 from orchestrator.cli.doctor import Finding
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder
@@ -125,6 +125,7 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
                     "num_not_started": outcome.num_not_started,
                     "end_reason": outcome.end_reason,
                     "headline": headline(findings),
+                    "conditions": conditions(findings),
                 },
                 indent=2,
             )
@@ -152,7 +153,8 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
         )
     if not outcome.is_tracked:
         click.echo("MLflow did not take everything; run the sweep again to post what is missing.")
-    click.echo(headline(findings))
+    for line in (headline(findings), *conditions(findings)):
+        click.echo(line)
     click.echo(f"report: {folder.report_html}")
     shown = typed_sweep(folder)
     commands = [

@@ -15,6 +15,7 @@ from orchestrator.spec.settings_file import read_settings
 from orchestrator.spec.sweep_spec import with_absolute_paths
 from orchestrator.statistics.conclusions import Verdict
 from orchestrator.statistics.conclusions_markdown import verdict_title
+from orchestrator.statistics.messages import tried_label
 from orchestrator.transform import w_p
 from orchestrator.watching.lookup import open_sweep
 from trainers.config import TrainConfig
@@ -47,7 +48,8 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
 
     Args:
         measure: name of the verdict to go by, such as a group, whether it can say which weight is
-            best or not; None takes the leading one, which has to.
+            best or not; None takes the leading one, which has to, or has to say that PLW does not
+            matter.
         plw: the weight to use all the same, with the other settings as found.
 
     Raises:
@@ -64,7 +66,7 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
             )
         )
     verdict = findings.lead.lead if measure is None else _find(findings.verdicts, measure)
-    if measure is None and plw is None and not _names_one(findings, verdict):
+    if measure is None and plw is None and not _settles(findings, verdict):
         raise _unnamed(folder, findings)
     weight = verdict.best_plw if plw is None else plw
     panel = next(panel for panel in findings.panels if panel.id == verdict.group)
@@ -84,22 +86,28 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
     )
 
 
-def _names_one(findings: Findings, verdict: Verdict) -> bool:
-    return findings.is_about_plw and verdict.best_plw is not None and verdict.kind != "cannot say"
+def _settles(findings: Findings, verdict: Verdict) -> bool:
+    """Whether it names a weight, or says that any of them will do."""
+    is_enough = verdict.names_weight or verdict.kind == "no effect"
+    return findings.is_about_plw and verdict.best_plw is not None and is_enough
 
 
 def _weight_of(
     findings: Findings, verdict: Verdict, weight: float | None, point: Point
 ) -> tuple[float, str]:
     """The weight to train with, and why."""
-    if weight is None or not findings.is_about_plw:
-        return point.prompt_loss_weight, (
-            f"{verdict_title(verdict)}: {verdict.text}; {point.label} is the best observed"
-        )
-    plw = round(weight, 4)
     reason = f"{verdict_title(verdict)}: {verdict.text}"
+    if weight is None or not findings.is_about_plw:
+        return point.prompt_loss_weight, f"{reason}; {point.label} is the best observed"
+    tried = point.prompt_loss_weight
+    # A tried weight is taken as it is, an estimated one with four digits.
+    plw = tried if weight == tried else float(f"{weight:.4g}")
     if verdict.kind in ("cannot say", "no effect"):
-        reason += f"; PLW {plw:g} is the top of the fitted curve"
+        located = "the highest mean" if verdict.method == "means" else "the top of the fitted curve"
+        near = "" if plw == tried else f", and the nearest tried is {tried_label(tried)}"
+        reason += f"; PLW {plw:g} is {located}{near}"
+    elif verdict.kind == "tied":
+        reason += f"; PLW {plw:g} is taken"
     if point.other_settings:
         reason += f"; with {point.other}, the best observed beside it"
     return plw, reason
@@ -228,7 +236,7 @@ def _unnamed(folder: SweepFolder, findings: Findings) -> InputError:
     names = ", ".join(one.name for one in findings.verdicts)
     return InputError(
         Problem(
-            message=f"the sweep names no PLW best: {headline(findings)}",
+            message=f"the sweep names no best PLW: {headline(findings)}",
             where=str(folder.relative()),
             fix=f"give --plw, or --measure with one of {names}, or run more trials",
         )

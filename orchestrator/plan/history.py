@@ -82,19 +82,19 @@ def observe(
     objectives: Sequence[str],
 ) -> Observation:
     """What the trials of one point, which differ in their seed, say of it: means over seeds."""
-    rows = []
+    by_seed: dict[str, tuple[float, ...]] = {}
     for record in records:
         card = folder.read_scores(record.id) if record.state == "done" else None
         scores = with_aggregates(card, None).by_name() if card is not None else {}
         if all(name in scores for name in objectives):
-            rows.append([scores[name].value for name in objectives])
+            by_seed[str(record.settings["seed"])] = tuple(scores[name].value for name in objectives)
     if any(record.state == "stopped" for record in records):
         return Observation(searched, "stopped", None)
-    if not rows:
+    if not by_seed:
         return Observation(searched, "failed", None)
-    return Observation(
-        searched, "done", tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
-    )
+    columns = zip(*by_seed.values(), strict=True)
+    means = tuple(statistics.fmean(column) for column in columns)
+    return Observation(searched, "done", means, by_seed)
 
 
 def _points(

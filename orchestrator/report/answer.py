@@ -1,7 +1,7 @@
 """What the report says of the answer, as rows and lines: verdicts, front, mechanism, cost."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.findings import Cost, Estimate, Findings, Panel, Point, Series
@@ -12,6 +12,7 @@ from orchestrator.statistics.conclusions_markdown import (
     prospect_text,
     verdict_title,
 )
+from orchestrator.statistics.messages import condition_text
 
 SMALL_P = 0.001
 
@@ -19,17 +20,64 @@ SMALL_P = 0.001
 def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
     """A row for each verdict: overall and groups, cells, then the held-out loss.
 
-    None where PLW was the same in all trials, of which there is nothing to judge.
+    Empty where PLW was the same in all trials, of which there is nothing to judge. A condition is
+    left out where it is that of all rows, since it is given with the headline.
     """
     if not findings.is_about_plw:
         return []
     panels = {panel.id: panel for panel in findings.of_kind("answer")}
     answers = [answer for answer in (findings.scores, findings.losses) if answer is not None]
-    return [
+    rows = [
         _verdict_row(verdict, answer, panels.get(verdict.group))
         for answer in answers
         for verdict in answer.verdicts
     ]
+    is_shared = {row["condition"] for row in rows} - {""} == {row["condition"] for row in rows[:1]}
+    # That of the first row is given with the headline.
+    return [
+        row | {"condition": ""} if is_shared or index == 0 else row
+        for index, row in enumerate(rows)
+    ]
+
+
+def shared_basis(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """What all of several verdicts rest on, in a sentence, and the cells of a column for the rest.
+
+    The sentence is empty where the verdicts differ in weights and seeds; the column where they have
+    the number of trials in common as well.
+    """
+    found = {row["basis"] for row in rows}
+    counts = {row["trials"] for row in rows}
+    if len(rows) < 2 or len(found) > 1:
+        return "", [f"{row['trials']} ({row['basis']})" for row in rows]
+    [basis] = found
+    if len(counts) > 1:
+        return f"All verdicts are on {basis}.", [row["trials"] for row in rows]
+    [count] = counts
+    return f"All verdicts are from {count} trial{'' if count == '1' else 's'}: {basis}.", []
+
+
+def verdict_grid(
+    rows: Sequence[Mapping[str, Any]], counts: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a plain table of verdicts; `counts` are those of `shared_basis`.
+
+    The untuned model's column is left out where it would be empty.
+    """
+    has_untuned = any(row["untuned"] != "-" for row in rows)
+    columns = ["Scores", "Verdict", "Gain (95%)", "p", *(["Trials"] if counts else [])]
+    cells = [
+        [
+            f"{row['scores']} ({row['unit']})",
+            f"{row['verdict']} ({row['condition']})" if row["condition"] else row["verdict"],
+            row["gain"],
+            row["p_value"],
+            *counts[index : index + 1],
+            *([row["untuned"]] if has_untuned else []),
+        ]
+        for index, row in enumerate(rows)
+    ]
+    return [*columns, *(["Untuned model"] if has_untuned else [])], cells
 
 
 def _verdict_row(verdict: Verdict, answer: Answer, panel: Panel | None) -> dict[str, Any]:
@@ -40,8 +88,9 @@ def _verdict_row(verdict: Verdict, answer: Answer, panel: Panel | None) -> dict[
     return {
         "scores": verdict_title(verdict),
         "verdict": verdict.text,
+        "condition": condition_text(verdict),
         "claims": verdict.claims_effect and verdict.kind != "cannot say",
-        "gain": f"{gain_text(verdict, answer.unit)}",
+        "gain": gain_text(verdict, answer.unit),
         "unit": answer.unit,
         "p_value": _p_text(p_value),
         "trials": str(verdict.num_trials),
@@ -65,7 +114,7 @@ def _p_text(p_value: float | None) -> str:
 
 
 def next_lines(findings: Findings) -> list[str]:
-    """What to run where nothing can be said."""
+    """The trials to run next where nothing can be said."""
     if findings.lead is None or not findings.is_about_plw:
         return []
     lines = []
@@ -73,6 +122,14 @@ def next_lines(findings: Findings) -> list[str]:
         cell = ", ".join(part for part in run.cell if part)
         lines.append(f"PLW {run.plw:g}, seed {run.seed}" + (f" ({cell})" if cell else ""))
     return lines
+
+
+def next_reason(findings: Findings) -> str:
+    """Why these trials are next, in a sentence; empty where there are none."""
+    design = findings.lead.follow_up if findings.lead is not None else None
+    if design is None or not next_lines(findings):
+        return ""
+    return f"Why these: {design.reason}."
 
 
 def prospect_line(findings: Findings) -> str:
@@ -137,6 +194,19 @@ def _difference(value: float | None, low: float | None, high: float | None, unit
     return f"{value:+{digits}} ({low:+{digits}} to {high:+{digits}})"
 
 
+def means_note(panels: Sequence[Panel]) -> str:
+    """How the values and intervals of points come about, in a sentence or two."""
+    if any(panel.is_within_seeds for panel in panels):
+        return (
+            "Values are less their seed's level (what a seed does to all weights alike), as the "
+            "verdicts compare weights within seeds; intervals (95%) are within seeds."
+        )
+    kinds = {point.interval for panel in panels for point in panel.points} - {None}
+    over = {"seeds": "over seeds", "items": "over items"}
+    named = " or, with one seed, ".join(over[kind] for kind in ("seeds", "items") if kind in kinds)
+    return f"Intervals (95%) are {named}." if named else ""
+
+
 def panel_table(panels: Sequence[Panel], most: int) -> dict[str, Any] | None:
     """A row for each setting and a column for each series; None where there is nothing to show."""
     columns = [(panel, series) for panel in panels for series in panel.series if series.points]
@@ -194,7 +264,7 @@ def cost_lines(cost: Cost) -> list[str]:
         lines.append(f"Scoring beside them held scorers for {_hours(cost.scorer_hours)}.")
     if cost.gpu_hours is None:
         lines.append(
-            "GPU-hours are not told: the spec gives neither resources.gpus_per_worker nor "
+            "GPU-hours are unknown: the spec gives neither resources.gpus_per_worker nor "
             "resources.price_per_gpu_hour."
         )
     elif cost.gpu_hours:

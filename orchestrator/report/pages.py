@@ -12,16 +12,21 @@ from evals.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import caveats, overlap_caveats, score_caveats
 from orchestrator.analysis.findings import Findings
-from orchestrator.analysis.headline import headline
+from orchestrator.analysis.headline import conditions, headline
 from orchestrator.plain import flatten, redact, to_yaml
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.report.answer import (
     cost_lines,
     front_rows,
+    means_note,
     next_lines,
+    next_reason,
     panel_table,
+    prospect_line,
     regulariser_rows,
+    shared_basis,
+    verdict_grid,
     verdict_rows,
 )
 from orchestrator.report.plots import ALL_PANELS, file_stem, write_plots
@@ -54,7 +59,7 @@ def write_report(folder: SweepFolder) -> Path:
 
 
 def report_json(folder: SweepFolder) -> dict[str, Any]:
-    """The report's content as JSON data: headline, findings, trials with scores, circumstances."""
+    """The report's content as JSON data: headline and its conditions, findings, trials, sweep."""
     sweep = folder.read_sweep()
     findings = read_findings(folder)
     untuned, cards = {}, {}
@@ -68,6 +73,7 @@ def report_json(folder: SweepFolder) -> dict[str, Any]:
         trials.append({**trial.model_dump(mode="json"), "scores": scores})
     content = {
         "headline": headline(findings),
+        "conditions": conditions(findings),
         "findings": findings.model_dump(mode="json"),
         "untuned": untuned,
         "trials": trials,
@@ -100,6 +106,7 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
         "sweep": sweep,
         "findings": findings,
         "headline": headline(findings),
+        "conditions": conditions(findings),
         "has_plots": ALL_PANELS in plots,
         **_answer_context(findings, plots),
         "has_other": any(searched_text(trial) for trial in trials),
@@ -131,13 +138,21 @@ def _answer_context(findings: Findings, plots: Mapping[str, Path]) -> dict[str, 
         "mechanism": mechanism,
         "benchmark": benchmarks,
     }
+    verdicts = verdict_rows(findings)
+    basis, counts = shared_basis(verdicts)
     svgs = {panel_id: path.read_bytes() for panel_id, path in plots.items()}
     return {
         "plots": {kind: pictures(panels, svgs) for kind, panels in shown.items()},
         "mechanism_files": [f"{file_stem(panel.id)}.png" for panel in mechanism],
-        "verdicts": verdict_rows(findings),
+        "verdicts": verdicts,
+        "shared_basis": basis,
+        "trial_counts": counts,
+        "verdict_grid": verdict_grid(verdicts, counts),
         "legend": LEGEND,
+        "next_reason": next_reason(findings),
         "next_runs": next_lines(findings),
+        "prospect": prospect_line(findings),
+        "means_note": means_note(shown["answer"]),
         "front": front_rows(findings),
         "regularisers": regulariser_rows(findings),
         "group_table": panel_table(shown["answer"], MAX_SETTINGS_TOLD),

@@ -15,9 +15,12 @@ from orchestrator.analysis.panels import answer_panels
 from orchestrator.record.folder import TrialRecord
 from orchestrator.report.answer import (
     front_rows,
+    means_note,
     next_lines,
+    next_reason,
     panel_table,
     prospect_line,
+    shared_basis,
     verdict_rows,
 )
 from orchestrator.report.plots import panel_svg
@@ -52,17 +55,22 @@ def write_scores_page(
     findings = _findings(rows, found, source.name)
     panels = findings.panels
     svgs = {panel.id: panel_svg(panel) for panel in panels if panel.points}
+    verdicts = verdict_rows(findings)
+    basis, counts = shared_basis(verdicts)
     content = {
         "name": source.name,
         "unit": found.unit,
         "headline": headline(found),
         "conditions": answer_conditions(found),
         "plots": pictures(panels, svgs),
-        "verdicts": verdict_rows(findings),
+        "verdicts": verdicts,
+        "shared_basis": basis,
+        "trial_counts": counts,
         "legend": LEGEND,
+        "next_reason": next_reason(findings),
         "next_runs": next_lines(findings),
         "prospect": prospect_line(findings),
-        "has_intervals": any(point.ci_low is not None for each in panels for point in each.points),
+        "means_note": means_note(panels),
         "means": panel_table(panels, MAX_SETTINGS_TOLD),
         "front": front_rows(findings),
         "notes": found.notes,

@@ -17,7 +17,7 @@ def narrowing_w_p(taken: Sequence[float], top: float, low: float, high: float) -
 
     The top of a fitted quadratic is where its slope is zero, so the variance of the slope is, up
     to the curvature, that of the top. Points on the top itself tell nothing of it, those on its
-    flanks most: a c-optimal design for the recommendation that `orchestrator.search.top` makes.
+    flanks most: a c-optimal design for the top that `orchestrator.search.top` fits.
     Expected improvement crowds at the top instead, and was no better than random draws.
 
     Args:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from orchestrator.spec.search_config import SearchConfig
@@ -22,12 +22,14 @@ class Observation:
     """How a point came out.
 
     `values` are its scores, means over the seeds, in the order of `search.objectives`; None for
-    a point that was stopped early or failed before it had them.
+    a point that was stopped early or failed before it had them. `by_seed` are those of its trials,
+    where they are known.
     """
 
     searched: dict[str, Any]
     state: Literal["done", "stopped", "failed"]
     values: tuple[float, ...] | None
+    by_seed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Search(Protocol):

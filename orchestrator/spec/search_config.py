@@ -133,8 +133,8 @@ class SearchConfig(Section):
     budget: BudgetConfig = Field(BudgetConfig(), description="What the sweep may use up.")
     stop_when_plw_within: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
         None,
-        description="tpe and gp only: stop when the best w_p is known to within this, as half "
-        "of its 95% interval; null runs all points.",
+        description="tpe and gp only: stop when the report's analysis of the objective names a "
+        "best w_p to within this, as half of its 95% confidence set; null runs all points.",
     )
 
     @model_validator(mode="after")

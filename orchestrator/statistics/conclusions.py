@@ -213,6 +213,10 @@ def answer_all(tables: Sequence[Table]) -> list[Answer]:
     studies = [_study(table) for table in oriented]
     verdicts = _verdicts(studies)
     outliers, kept = _without_outliers(oriented, studies)
+    for table, found in zip(tables, outliers, strict=True):
+        if not table.higher_is_better:
+            # As scored, not as turned around.
+            found[:] = [replace(one, deviation=-one.deviation) for one in found]
     again: list[list[Verdict]] = [[] for _ in tables]
     if any(outliers):
         again = _verdicts([_study(table) for table in kept])
@@ -220,6 +224,15 @@ def answer_all(tables: Sequence[Table]) -> list[Answer]:
         _answer(study, own, found, alone)
         for study, own, found, alone in zip(studies, verdicts, outliers, again, strict=True)
     ]
+
+
+def lead_verdict(table: Table) -> Verdict:
+    """The leading verdict of one table alone, at a fraction of the cost of a whole answer.
+
+    Raises:
+        InputError: rows that cannot be used, each with its reason.
+    """
+    return _verdicts([_study(table.oriented())])[0][0]
 
 
 @dataclass(frozen=True)

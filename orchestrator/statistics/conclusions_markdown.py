@@ -11,6 +11,7 @@ from orchestrator.statistics.messages import (
     listed,
     outlier_text,
     plw_label,
+    rests_on_assumption,
     tried_label,
 )
 from orchestrator.statistics.pareto import FrontPoint
@@ -19,8 +20,9 @@ _SURE = 0.95
 
 
 LEGEND = (
-    "Gain: of the best weight over the lowest tried, corrected for having been chosen. "
-    "p: of weights making no difference, corrected for the number of verdicts."
+    "Gain: the score of the best weight less that of the lowest tried, corrected for choosing the "
+    "best of several estimates. p: of the weight making no difference, corrected over all verdicts "
+    "of the report (Holm)."
 )
 
 
@@ -44,7 +46,8 @@ def headline(answer: Answer, planned: str = "") -> str:
         planned: of how many trials, such as ` of 6`, where some have no scores.
     """
     first = answer.lead
-    text = f"{verdict_title(first)}: {first.text}, {_basis(first, planned)}."
+    assumed = ", assuming a parabola in w_p" if rests_on_assumption(first) else ""
+    text = f"{verdict_title(first)}: {first.text}, {_basis(first, planned)}{assumed}."
     if first.kind == "cannot say":
         next_runs = _next_sentence(answer)
         return f"{text} {next_runs}".rstrip()
@@ -61,21 +64,28 @@ def headline(answer: Answer, planned: str = "") -> str:
 
 
 def answer_conditions(answer: Answer) -> list[str]:
-    """What must be read with the leading verdict: the curve's fit, and outliers, if any."""
-    found = []
+    """What must be read with the headline: whether the curve fits, and outliers, if any."""
     condition = condition_text(answer.lead)
-    if condition:
-        found.append(f"{condition[0].upper()}{condition[1:]}.")
-    if answer.outliers:
-        outliers = [outlier_text(each, answer.unit) for each in answer.outliers]
-        sentence = f"Outlier{'s' if outliers[1:] else ''}: {listed(outliers)}."
-        if answer.without_outliers:
-            lead = answer.without_outliers[0]
-            sentence += f" Without {'them' if outliers[1:] else 'it'}: {lead.text}"
-            gain = gain_text(lead, answer.unit)
-            sentence += "." if gain == "-" else f"; gain {gain} {answer.unit}."
-        found.append(sentence)
-    return found
+    sentences = [f"{condition[0].upper()}{condition[1:]}." if condition else ""]
+    if rests_on_assumption(answer.lead):
+        sentences = [
+            "No weight is repeated, so the parabola cannot be tested; a second seed would."
+        ]
+    return [sentence for sentence in (*sentences, outlier_sentence(answer)) if sentence]
+
+
+def outlier_sentence(answer: Answer) -> str:
+    """The outliers, and the leading verdict without them; empty where there are none."""
+    if not answer.outliers:
+        return ""
+    outliers = [outlier_text(each, answer.unit) for each in answer.outliers]
+    sentence = f"Outlier{'s' if outliers[1:] else ''}: {listed(outliers)}."
+    if answer.without_outliers:
+        lead = answer.without_outliers[0]
+        sentence += f" Without {'them' if outliers[1:] else 'it'}: {lead.text}"
+        gain = gain_text(lead, answer.unit)
+        sentence += "." if gain == "-" else f"; gain {gain} {answer.unit}."
+    return sentence
 
 
 def _basis(verdict: Verdict, planned: str) -> str:
@@ -132,7 +142,7 @@ def gain_interval(verdict: Verdict, unit: str) -> str:
 def gain_text(verdict: Verdict, unit: str) -> str:
     """The gain with its interval; a dash where there is none to speak of."""
     is_reference = verdict.best_plw == verdict.reference_plw
-    if verdict.gain is None or is_reference or verdict.kind == "no effect":
+    if verdict.gain is None or is_reference or not verdict.names_weight:
         return "-"
     return f"{bare_amount(verdict.gain, unit)} ({gain_interval(verdict, unit)})"
 

@@ -199,13 +199,15 @@ def _are(count: int) -> str:
     return {0: "are none", 1: "is one"}.get(count, f"are {count}")
 
 
+def rests_on_assumption(verdict: "Verdict") -> bool:
+    """Whether a parabola was assumed that could not be tested."""
+    return verdict.method == "assumed curve" and verdict.adjusted_p_value is not None
+
+
 def condition_text(verdict: "Verdict") -> str:
     """What the verdict's optimum assumes, to be read with it; empty where nothing."""
-    if verdict.method == "assumed curve" and verdict.adjusted_p_value is not None:
-        return (
-            "this assumes that scores follow a parabola in w_p, which trials without repeated "
-            "weights cannot test"
-        )
+    if rests_on_assumption(verdict):
+        return "assumes a parabola in w_p, which cannot be tested without repeated weights"
     misfit = verdict.lack_of_fit_p_value
     if verdict.method == "means" and misfit is not None and misfit < FIT_LEVEL:
         return (
@@ -222,7 +224,8 @@ def outlier_text(outlier: "Outlier", unit: str) -> str:
     return (
         f"{name}{f'({where})' if outlier.trial else where} is "
         f"{amount(abs(outlier.deviation), unit)} {side} what the other trials predict for "
-        f"{outlier.group.replace('_', ' ')} (p = {outlier.p_value:.1g})"
+        f"{outlier.group.replace('_', ' ').replace('heldout', 'held-out')} "
+        f"(p = {outlier.p_value:.1g})"
     )
 
 

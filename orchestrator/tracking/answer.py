@@ -1,30 +1,35 @@
 """The sweep's answer as MLflow shows it: the parent run's description, tags and metrics.
 
-Names begin with `answer_`, so that they stand together where MLflow sorts by name, and go on with
-what the verdict is on: `answer_multiple_choice_best_plw`.
+Names begin with `answer_`, so that MLflow, which sorts by name, shows them together; the name of
+the verdict follows: `answer_multiple_choice_best_plw`.
 """
 
 import re
+from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Findings
-from orchestrator.analysis.headline import headline
-from orchestrator.report.answer import verdict_rows
+from orchestrator.analysis.headline import conditions, headline
+from orchestrator.report.answer import shared_basis, verdict_grid, verdict_rows
+from orchestrator.statistics.conclusions_markdown import LEGEND
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.\- /]+")
 
 
 def answer_note(findings: Findings) -> str:
     """The text that the page of the sweep's run opens with, in Markdown."""
+    parts = [headline(findings), *conditions(findings)]
     rows = verdict_rows(findings)
-    if not rows:
-        return headline(findings)
-    lines = ["| Scores | Verdict | Gain (95%) | Trials |", "|---|---|---|---:|"]
-    lines += [
-        f"| {row['scores']} ({row['unit']}) | {row['verdict']} | {row['gain']} | {row['trials']} |"
-        for row in rows
-    ]
-    told = "The whole report is `report.html` among the artifacts."
-    return "\n\n".join([headline(findings), "\n".join(lines), told])
+    if rows:
+        basis, counts = shared_basis(rows)
+        parts += [basis] if basis else []
+        parts += [_table(*verdict_grid(rows, counts)), LEGEND]
+        parts.append("The whole report is `report.html` among the artifacts.")
+    return "\n\n".join(parts)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def answer_tags(findings: Findings) -> dict[str, str]:
@@ -36,24 +41,29 @@ def answer_tags(findings: Findings) -> dict[str, str]:
 
 
 def answer_metrics(findings: Findings) -> dict[str, float]:
-    """The best PLW, its interval and its gain with that one's, of each verdict that has them.
+    """Of each verdict its p-value and, where it names weights, the best PLW, its interval and gain.
 
-    An interval in two pieces is given from its lowest to its highest weight.
+    The interval of several pieces, or of tied weights, is from its lowest to its highest weight.
     """
     found: dict[str, float | None] = {}
     for verdict in findings.verdicts if findings.is_about_plw else ():
-        if verdict.best_plw is None or not verdict.pieces:
-            continue
         start = f"answer_{_name(verdict.name)}"
+        found[f"{start}_p_value"] = verdict.adjusted_p_value
+        if not verdict.names_weight:
+            continue
         found |= {
             f"{start}_best_plw": verdict.best_plw,
             f"{start}_best_plw_ci_low": verdict.pieces[0][0],
             f"{start}_best_plw_ci_high": verdict.pieces[-1][1],
-            f"{start}_gain": verdict.gain,
-            f"{start}_gain_ci_low": verdict.gain_low,
-            f"{start}_gain_ci_high": verdict.gain_high,
-            f"{start}_p_value": verdict.adjusted_p_value,
+            f"{start}_nearest_tried_plw": verdict.nearest_plw,
         }
+        # The lowest weight gains nothing over itself.
+        if verdict.best_plw != verdict.reference_plw:
+            found |= {
+                f"{start}_gain": verdict.gain,
+                f"{start}_gain_ci_low": verdict.gain_low,
+                f"{start}_gain_ci_high": verdict.gain_high,
+            }
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def test_the_weight_of_the_reports_answer_is_taken(tmp_path: Path) -> None:
     lead = read_findings(folder).verdicts[0]
     assert lead.best_plw is not None
     output = plw("train", "--best", folder.root, "--config-only").output
-    weight = round(lead.best_plw, 4)
+    weight = float(f"{lead.best_plw:.4g}")
+    assert lead.text.endswith("; nearest tried: 0.25)")
     assert output.startswith(f"PLW {weight:g}: Overall: {lead.text}\n")
     final = folder.root / "final"
     assert f"next: plw train {final / 'config.yaml'} -o {final}" in output
@@ -86,7 +88,7 @@ def test_overrides_and_all_data_reach_the_config(tmp_path: Path) -> None:
 
 def test_a_sweep_that_names_none_is_refused_with_what_to_do(demo_sweep: SweepFolder) -> None:
     output = refused("train", "--best", demo_sweep.root, "--config-only")
-    assert "the sweep names no PLW best: Overall: cannot say: 1 trial is left" in output
+    assert "the sweep names no best PLW: Overall: cannot say: 1 trial is left" in output
     assert "give --plw, or --measure with one of overall, multiple_choice, short_gen" in output
     assert not (demo_sweep.root / "final").exists()
 
@@ -102,21 +104,52 @@ def test_a_measure_settles_it_by_the_top_of_its_curve(demo_sweep: SweepFolder) -
     assert 0.5 < best.prompt_loss_weight <= 1
     best = best_setting(demo_sweep, "overall", None)
     assert best.reason.startswith(
-        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
+        "Overall: cannot say: 1 trial is left over to estimate noise from"
     )
-    assert best.reason.endswith("is the top of the fitted curve")
+    assert best.reason.endswith(
+        "; PLW 0.02887 is the top of the fitted curve, and the nearest tried is 0.01"
+    )
     assert 0 < best_setting(demo_sweep, "heldout_completion_loss", None).prompt_loss_weight < 0.1
 
 
-def test_of_two_weights_the_best_observed_is_taken_where_a_measure_is_named(tmp_path: Path) -> None:
-    trials, cards = hill((0.0, 0.25))
-    folder = write_sweep(tmp_path / "s", trials, cards)
-    assert "names no PLW best: Overall: cannot say: a curve needs three weights" in refused(
+def test_of_two_weights_the_better_one_is_taken(tmp_path: Path) -> None:
+    best = best_setting(write_sweep(tmp_path / "s", *hill((0.0, 0.25))), None, None)
+    assert best.prompt_loss_weight == 0.25
+    assert best.reason.startswith("Overall: PLW 0.25 is better than the other weight, by ")
+
+
+def test_of_one_weight_the_best_observed_is_taken_where_a_measure_is_named(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", *hill((0.25,)))
+    assert "names no best PLW: Overall: cannot say: two weights with scores are needed" in refused(
         "train", "--best", folder.root, "--config-only"
     )
     best = best_setting(folder, "overall", None)
     assert best.prompt_loss_weight == 0.25
     assert best.reason.endswith("; PLW 0.25 is the best observed")
+
+
+def test_tied_weights_are_told_as_a_tie_and_the_highest_mean_is_taken(tmp_path: Path) -> None:
+    trials, cards = [], {}
+    means = {0.0: 0.4, 0.01: 0.5, 0.05: 0.5, 0.1: 0.502, 0.5: 0.5, 1.0: 0.5}
+    for number, (weight, seed) in enumerate(product(means, range(3))):
+        record = trial(weight, seed=seed, searched={"seed": seed})
+        trials.append(record)
+        share = means[weight] + 0.001 * ((7 * number) % 5 - 2)
+        cards[record.id] = card({ACCURACY: (share, share - 0.1, share + 0.1)})
+    best = best_setting(write_sweep(tmp_path / "s", trials, cards), None, None)
+    assert best.prompt_loss_weight == 0.1
+    assert best.reason == (
+        "Multiple choice: tied: no difference is shown between the 5 weights 0.01 to 1, the best "
+        "of those tried (highest mean: 0.1); PLW 0.1 is taken"
+    )
+
+
+def test_where_plw_has_no_effect_a_weight_is_taken_and_the_reason_says_so(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", *hill(bend=0.0, noise=0.003))
+    best = best_setting(folder, None, None)
+    assert best.reason.startswith("Overall: no effect: from PLW 0 to 1 no two weights differ by")
+    assert " within the margin of 1; PLW " in best.reason
+    assert "gain" not in best.reason
 
 
 def test_other_settings_are_those_of_the_best_observed_trial_beside_the_weight(

@@ -6,13 +6,16 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from orchestrator.analysis.answer import analyse
-from orchestrator.analysis.findings import Line, Panel, Point, Series
+from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
-from orchestrator.report.plots import draw_panel, panel_svg, tick_weights
+from orchestrator.report.panel_drawing import draw_panel, tick_weights
+from orchestrator.report.plots import panel_svg
 from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import card, hill, sweep_record, trial, write_demo
 
@@ -43,21 +46,72 @@ def test_plots_are_written_as_svg_and_png(demo: SweepFolder) -> None:
     assert 1400 < width <= 1520
     assert 1500 < height <= 1700
     svg = (demo.plots / "multiple_choice.svg").read_text(encoding="utf-8")
-    for text in ("Multiple choice", "untuned model", "95% interval over items", "fitted curve"):
+    for text in ("Multiple choice", "untuned model", "95% interval over items"):
         assert f">{text}</text>" in svg
+    assert ">assumed parabola (untested)</text>" in svg
 
 
-def test_the_interval_of_the_best_plw_stands_at_the_foot_of_its_panel() -> None:
-    trials, cards = hill()
-    panel = analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels[0]
+def hill_panel(**changes: int) -> Panel:
+    trials, cards = hill(**changes)
+    return analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels[0]
+
+
+def drawn(panel: Panel) -> dict[object, Line2D]:
+    """The lines and marks of a panel by their labels."""
     axes = Figure().add_subplot()
     draw_panel(axes, panel)
-    lines = {line.get_label(): line for line in axes.lines}
-    ((low, high),) = panel.pieces
+    return {line.get_label(): line for line in axes.lines}
+
+
+def test_the_interval_of_the_best_plw_is_at_the_foot_with_the_nearest_tried_one() -> None:
+    panel = hill_panel()
+    assert panel.best is not None
+    lines = drawn(panel)
+    ((low, high),) = panel.best.pieces
     bar = lines["95% interval of the best PLW"].get_xdata()
     assert list(bar) == pytest.approx([w_p(low), w_p(high)])
-    assert panel.best_plw is not None
-    assert list(lines["best PLW, fitted"].get_xdata()) == pytest.approx([w_p(panel.best_plw)])
+    assert panel.best.plw is not None
+    mark = lines["best: 0.24 (nearest tried: 0.25)"]
+    assert list(mark.get_xdata()) == pytest.approx([w_p(panel.best.plw)])
+
+
+def test_a_curve_that_fits_is_solid_and_one_that_is_assumed_dashed() -> None:
+    assert drawn(hill_panel())["fitted curve"].get_linestyle() == "-"
+    assert drawn(hill_panel(seeds=1))["assumed parabola (untested)"].get_linestyle() == "--"
+
+
+def test_means_are_joined_thinly_and_tied_weights_marked_one_by_one() -> None:
+    panel = hill_panel()
+    line = Line(method="means", w_p=[0.0, 0.5, 1.0], value=[1.0, 2.0, 3.0], low=None, high=None)
+    best = Best(plw=1.0, nearest_plw=1.0, pieces=[(0.1, 1.0)], tied_plws=[0.1, 0.5, 1.0])
+    series = panel.series[0].model_copy(update={"line": line})
+    lines = drawn(panel.model_copy(update={"series": [series], "best": best}))
+    joined = lines["means of tried weights, joined"]
+    assert (list(joined.get_ydata()), joined.get_linewidth()) == ([1.0, 2.0, 3.0], 0.9)
+    marks = lines["weights that may be best (95%)"]
+    assert list(marks.get_xdata()) == pytest.approx([0.5, w_p(0.5), 1.0], abs=1e-6)
+    assert "highest mean: PLW 1" in lines
+
+
+def test_the_axis_and_the_legend_say_that_values_are_within_seeds() -> None:
+    axes = Figure().add_subplot()
+    draw_panel(axes, hill_panel())
+    assert axes.get_ylabel() == "points less seed level\n(higher is better)"
+    assert "95% interval within seeds" in axes.get_legend_handles_labels()[1]
+
+
+def test_legends_are_no_wider_than_their_panels() -> None:
+    long = "model SmolLM2-135M-Instruct, data python-docs-short-completions.jsonl"
+    panel = hill_panel()
+    series = [panel.series[0].model_copy(update={"label": f"{long} {n}"}) for n in (1, 2)]
+    for each in (panel, panel.model_copy(update={"series": series})):
+        figure = Figure(figsize=(5.0, 3.7))
+        axes = figure.add_subplot()
+        draw_panel(axes, each)
+        legend = axes.get_legend()
+        assert legend is not None
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        assert legend.get_window_extent(renderer).width <= 4.2 * figure.dpi
 
 
 def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
@@ -82,7 +136,7 @@ def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
 
 def test_untuned_model_far_off_is_told_and_not_drawn(demo: SweepFolder) -> None:
     svg = (demo.plots / "heldout_completion_loss.svg").read_text(encoding="utf-8")
-    assert ">untuned model: 5.301, above the panel</text>" in svg
+    assert ">untuned: 5.301 (above the panel)</text>" in svg
 
 
 def test_tick_labels_never_touch_and_both_ends_are_labelled() -> None:
@@ -95,7 +149,9 @@ def test_tick_labels_never_touch_and_both_ends_are_labelled() -> None:
 
 
 def split_by_rate(rates: Sequence[float]) -> Panel:
-    line = Line(w_p=[0.0, 1.0], value=[50.0, 60.0], low=[49.0, 59.0], high=[51.0, 61.0])
+    line = Line(
+        method="curve", w_p=[0.0, 1.0], value=[50.0, 60.0], low=[49.0, 59.0], high=[51.0, 61.0]
+    )
     points = [
         Point(
             value=50 + 10 * plw, ci_low=None, ci_high=None, interval=None, num_items=0,
@@ -111,7 +167,10 @@ def split_by_rate(rates: Sequence[float]) -> Panel:
 
 
 def test_the_curve_of_points_that_are_split_by_setting_has_a_name_and_a_band() -> None:
-    for rates, name in (((1e-5, 1e-4), "fitted, all settings"), (range(1, 9), "fitted curve")):
+    for rates, name in (
+        ((1e-5, 1e-4), "fitted curve, all settings"),
+        (range(1, 9), "fitted curve"),
+    ):
         axes = Figure().add_subplot()
         draw_panel(axes, split_by_rate(list(rates)))
         lines = {line.get_label(): line for line in axes.lines}

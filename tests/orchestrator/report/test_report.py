@@ -89,7 +89,8 @@ def test_each_plot_is_a_readable_svg_and_says_its_values_in_its_alt_text(demo_pa
 
 def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Page) -> None:
     header, *rows = hill_page.tables["verdicts"]
-    assert header == ["Scores", "Verdict", "Gain (95%)", "p", "Trials", "Untuned model"]
+    assert header == ["Scores", "Verdict", "Gain (95%)", "p", "Untuned model"]
+    assert hill_page.ids["basis"] == "All verdicts are from 21 trials: 7 weights, 3 seeds each."
     assert [row[0] for row in rows] == [
         "Overallin points",
         "Multiple choicein points",
@@ -98,20 +99,61 @@ def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Pa
         "Held-out completion lossin nats per token",
     ]
     assert all(row[1].startswith("best PLW is about 0.") for row in rows)
-    assert rows[1][3:] == [
-        "< 0.001",
-        "217 weights, 3 seeds each",
-        "56.0, 95% interval 46.2 to 65.8",
-    ]
+    assert rows[1][3:] == ["< 0.001", "56.0, 95% interval 46.2 to 65.8"]
+    assert "nearest tried: 0.25" in rows[0][1]
     assert hill_page.html.count('class="claims"') == 5
     assert "next" not in hill_page.ids
 
 
-def test_what_cannot_be_said_is_not_claimed_and_five_runs_are_listed(demo_page: Page) -> None:
+def test_what_cannot_be_said_is_not_claimed_and_the_next_runs_are_listed(demo_page: Page) -> None:
     rows = demo_page.tables["verdicts"][1:]
-    assert rows[0][1].startswith("cannot say: 1 trial is left beside the curve to judge noise by")
+    assert rows[0][1].startswith("cannot say: 1 trial is left over to estimate noise from")
+    assert [row[2] for row in rows] == ["-"] * 5
     assert demo_page.html.count('class="claims"') == 0
-    assert len([line for line in demo_page.ids["next"].split("\n") if line.startswith("PLW ")]) == 5
+    assert demo_page.ids["next"].strip().split("\n") == [
+        "PLW 0, seed 1",
+        "PLW 0.01, seed 1",
+        "PLW 0.1, seed 1",
+        "PLW 1, seed 1",
+    ]
+    assert "<p>Why these: one seed more at every weight.</p>" in demo_page.html
+
+
+def test_fit_and_lost_trials_are_given_at_the_answer_before_the_plots(tmp_path: Path) -> None:
+    trials, cards = hill(seeds=1)
+    failed = trial(0.7, seed=2, state="failed", error="the gradient of step 3 is not finite")
+    page = page_of(write_sweep(tmp_path / "s", [*trials, failed], cards))
+    assert page.ids["headline"].startswith("Overall: best PLW is about 0.")
+    assert "with 1 seed each, assuming a parabola in w_p." in page.ids["headline"]
+    assert page.ids["conditions"].strip().split("\n") == [
+        "No weight is repeated, so the parabola cannot be tested; a second seed would.",
+        "Diverged: trial 07s2 (PLW 0.7, seed 2); it has no scores, so the answer is that without "
+        "it.",
+    ]
+    places = [page.html.index(f'id="{name}"') for name in ("headline", "conditions", "plots")]
+    assert places == sorted(places)
+    # What all rows assume is not repeated in each.
+    assert page.html.count("parabola") == 2
+
+
+def test_no_effect_has_no_gain(tmp_path: Path) -> None:
+    trials, cards = hill(bend=0.0, noise=0.003)
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    assert page.ids["headline"].startswith("Overall: no effect: from PLW 0 to 1 no two weights")
+    assert "gain" not in page.ids["headline"]
+    rows = page.tables["verdicts"][1:]
+    assert {row[2] for row in rows if row[1].startswith("no effect")} == {"-"}
+
+
+def test_what_the_next_trials_would_show_is_told(tmp_path: Path) -> None:
+    trials, cards = hill(bend=0.0, noise=0.3, seeds=2)
+    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    assert page.ids["headline"].startswith("Overall: cannot say: no difference between weights")
+    assert "% of 200 simulated studies name a best weight" in page.ids["prospect"]
+
+
+def test_means_are_said_to_be_within_seeds_once(hill_page: Page) -> None:
+    assert hill_page.html.count("less their seed's level") == 1
 
 
 def test_a_group_that_was_not_measured_and_a_missing_untuned_model_are_caveats(
@@ -262,17 +304,17 @@ def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> N
     )
     page = page_of(write_sweep(tmp_path / "s", [done], {done.id: scores}))
     assert (
-        "The training data holds 16 of 64 items of multiple_choice_accuracy (25%), by 13 words in "
-        "a row or as a whole: a model may know them by heart." in page.ids["caveats"]
+        "The training data contains 16 of 64 items of multiple_choice_accuracy (25%), by 13 words "
+        "in a row or as a whole: a model may have memorised them." in page.ids["caveats"]
     )
     clean = page_of(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
-    assert "The training data holds" not in clean.ids["caveats"]
+    assert "The training data contains" not in clean.ids["caveats"]
 
 
 def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:
     caveats = demo_page.ids["caveats"]
-    assert "SINGLE SEED: at least one setting was trained with one seed only." in caveats
-    assert "over items: another draw of items, not another training seed." in caveats
+    assert "over items only. Another training seed can move a score by more." in caveats
+    assert "Some weights have a single seed, so their own noise is not known." in caveats
     assert "Model: dequantised from a 4-bit file, already instruction-tuned." in caveats
     assert "R_g (completion tokens over prompt tokens) is 0.0421" in caveats
 
@@ -342,8 +384,8 @@ def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
     page = page_of(write_sweep(tmp_path / "s", trials, cards))
     assert page.tables["trials"][0][1] == "Other settings"
     assert page.tables["trials"][1][1] == "optimizer.learning_rate 1e-05"
-    assert page.tables["verdicts"][1][4] == "82 weights, 2 seeds each"
-    assert "SINGLE SEED" not in page.ids["caveats"]
+    assert page.tables["verdicts"][1][4] == "8 (2 weights, 2 seeds each)"
+    assert "single seed" not in page.ids["caveats"]
     assert "over training seeds (Student t)" in page.ids["caveats"]
 
 
@@ -354,8 +396,12 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
     write_report(folder)
     text = folder.report_md.read_text(encoding="utf-8")
     assert text.startswith(
-        "# PLW sweep: demo\n\n**Overall: cannot say: a curve needs three weights"
+        "# PLW sweep: demo\n\n**Overall: cannot say: two weights with scores are needed"
     )
+    assert (
+        "\n\nFailed: trial 01s0 (PLW 0.1, seed 0); it has no scores, so the answer is that "
+        "without it.\n\n![Scores"
+    ) in text
     assert "![Scores over prompt loss weight](plots/scores.png)" in text
     assert "    bad | pipe\n    and a second line\n" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
@@ -371,8 +417,8 @@ def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Pa
     folder = write_sweep(tmp_path / "s", [done], {done.id: card(DEMO[0.0])}, spec=spec)
     content = report_json(folder)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert sorted(content) == ["findings", "headline", "sweep", "trials", "untuned"]
-    assert content["headline"].startswith("Overall: cannot say: a curve needs three weights")
+    assert sorted(content) == ["conditions", "findings", "headline", "sweep", "trials", "untuned"]
+    assert content["headline"].startswith("Overall: cannot say: two weights with scores are needed")
     assert content["trials"][0]["scores"][0]["value"] == 0.75
     assert content["untuned"] == {BASE: None}
     assert content["sweep"]["spec"]["tracking"]["uri"] == "http://host"

@@ -47,7 +47,8 @@ def test_the_page_has_the_parts_of_a_sweeps_report_that_scores_have(hill_page: P
         "What was read",
     ]
     header, *rows = hill_page.tables["verdicts"]
-    assert header == ["Scores", "Verdict", "Gain, points (95%)", "p", "Trials"]
+    assert header == ["Scores", "Verdict", "Gain, points (95%)", "p"]
+    assert hill_page.ids["basis"] == "All verdicts are from 21 trials: 7 weights, 3 seeds each."
     assert [row[0] for row in rows] == ["Overall", "Multiple choice", "Short generation"]
     assert "learning rates are not known" in hill_page.ids["notes"]
     assert hill_page.tables["facts"] == [
@@ -102,7 +103,7 @@ def test_models_and_learning_rates_are_told_apart(tmp_path: Path) -> None:
     rates = [replace(row, learning_rate=rate) for rate in (1e-5, 1e-4) for row in hill()]
     page = page_of_rows(tmp_path, rates)
     assert page.tables["means"][1][1] == "learning_rate 0.0001"
-    assert ">fitted, all settings</text>" in svg_of(page.images[0])
+    assert ">fitted curve, all settings</text>" in svg_of(page.images[0])
 
 
 def test_names_that_look_like_markup_or_formulas_stay_text(tmp_path: Path) -> None:
@@ -116,5 +117,5 @@ def test_names_that_look_like_markup_or_formulas_stay_text(tmp_path: Path) -> No
 def test_seeds_and_trials_of_any_name_are_counted(tmp_path: Path) -> None:
     rows = [replace(row, trial=f"run-{row.plw}-{row.seed}", seed=f"s{row.seed}") for row in hill()]
     page = page_of_rows(tmp_path, rows)
-    assert page.tables["verdicts"][1][4] == "217 weights, 3 seeds each"
+    assert page.ids["basis"] == "All verdicts are from 21 trials: 7 weights, 3 seeds each."
     assert ["Trials", "21"] in page.tables["facts"]

@@ -1,12 +1,15 @@
 """The search itself: points asked for one by one, told how they came out."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import pytest
 
+from orchestrator.search.known_best import known_best
 from orchestrator.search.points import Observation, Point, Search, make_search
 from orchestrator.spec.search_config import SearchConfig
 from orchestrator.transform import w_p
@@ -224,13 +227,57 @@ def test_four_points_at_once_differ_and_may_end_in_any_order() -> None:
     assert len(seen) == 8
 
 
+def ended_early(method: str, num_seeds: int, within: float, effect: float = 1.0) -> Search:
+    """A search of up to 30 points, told losses with noise of sd 0.02 and levels of the seeds."""
+    search = make_search(config(method=method, points=30, stop_when_plw_within=within))
+    rng = random.Random(0)
+    while point := search.ask():
+        by_seed = {
+            str(seed): (effect * loss(point.searched) + 0.1 * seed + rng.gauss(0, 0.02),)
+            for seed in range(num_seeds)
+        }
+        mean = fmean(values[0] for values in by_seed.values())
+        known = by_seed if num_seeds > 1 else {}
+        search.tell(point.number, Observation(point.searched, "done", (mean,), known))
+    return search
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_a_search_for_plw_alone_ends_when_the_best_is_known_well_enough(method: str) -> None:
-    search = make_search(config(method=method, points=30, stop_when_plw_within=0.05))
-    points = asked(search)
-    assert 4 <= len(points) < 12
+def test_a_search_ends_when_the_reports_analysis_knows_the_best_plw_well_enough(
+    method: str, num_seeds: int
+) -> None:
+    search = ended_early(method, num_seeds, 0.05)
     assert search.ended is not None
-    assert search.ended.startswith("the search sees the best w_p within 0.05")
+    assert search.ended.startswith(
+        "search.stop_when_plw_within is met: by heldout_completion_loss, best PLW is about 0."
+    )
+
+
+def test_a_search_goes_on_where_no_weight_is_shown_to_be_better() -> None:
+    assert ended_early("gp", 3, 0.49, effect=0.0).ended is None
+
+
+def test_of_tried_weights_alone_the_best_may_lie_up_to_their_neighbours() -> None:
+    """A step at PLW 0.1: no parabola, so that only tried weights are compared."""
+    points = [
+        Observation(
+            {PLW: plw},
+            "done",
+            (value,),
+            {str(seed): (value + 0.1 * seed + 0.002 * (-1) ** (seed + number),)
+             for seed in range(3)},
+        )
+        for number, (plw, value) in enumerate(
+            [(0.0, 2.0), (0.01, 2.0), (0.05, 2.0), (0.1, 1.0), (0.5, 2.0), (1.0, 2.0)]
+        )
+    ]  # fmt: skip
+    ask = {"objective": "heldout_completion_loss", "higher_is_better": False}
+    # From w_p(0.05) = 0.406 to w_p(0.5) = 0.812: half of it is 0.203.
+    assert known_best(points, within=0.2, **ask) is None
+    found = known_best(points, within=0.21, **ask)
+    assert found is not None
+    assert found.text == "best PLW is 0.1, among the 6 tried"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The rule that turns scores at several weights into one recommendation."""
+"""The rule that turns scores at several weights into a place to look around."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,6 @@ def test_an_exact_quadratic_gives_its_top() -> None:
     found = search_top(EVEN, [1 - (w_p - 0.652) ** 2 for w_p in EVEN], True)
     assert found.w_p == pytest.approx(0.652, abs=1e-6)
     assert found.plw == pytest.approx(0.2416, abs=1e-4)
-    assert found.ci_low == pytest.approx(0.652, abs=1e-3)
-    assert found.ci_high == pytest.approx(0.652, abs=1e-3)
     assert found.method == "local quadratic"
 
 
@@ -33,10 +31,9 @@ def test_a_valley_gives_its_higher_end() -> None:
     assert search_top(EVEN, [(w_p - 0.4) ** 2 for w_p in EVEN], True).w_p == 1.0
 
 
-def test_three_points_give_the_best_of_them_and_no_interval() -> None:
+def test_three_points_give_the_best_of_them() -> None:
     found = search_top([0, 0.5, 1], [1, 3, 2], True)
     assert (found.w_p, found.plw, found.method) == (0.5, pytest.approx(0.1), "best tried")
-    assert (found.ci_low, found.ci_high) == (None, None)
 
 
 def test_no_points_or_unequal_numbers_are_refused() -> None:
@@ -44,27 +41,6 @@ def test_no_points_or_unequal_numbers_are_refused() -> None:
         search_top([], [], True)
     with pytest.raises(ValueError, match="a score for each point, got 2 and 1"):
         search_top([0, 1], [1], True)
-
-
-def test_the_same_seed_gives_the_same_interval() -> None:
-    scores = [0.1, 0.5, 0.7, 0.65, 0.6, 0.2]
-    assert search_top(EVEN, scores, True, seed=3) == search_top(EVEN, scores, True, seed=3)
-
-
-def test_95_of_100_intervals_hold_the_top_or_nearly_so() -> None:
-    held = 0
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        top, tried = rng.uniform(0.2, 0.9), [0.0, 1.0, *rng.random(10)]
-        scores = [
-            1 / (1 + np.exp(4.284 * (w_p - top) ** 2 - 0.781)) + 0.03 * rng.standard_normal()
-            for w_p in tried
-        ]
-        found = search_top(tried, scores, True)
-        assert found.ci_low is not None
-        assert found.ci_high is not None
-        held += found.ci_low <= top <= found.ci_high
-    assert 184 <= held <= 200
 
 
 def test_the_next_point_stands_on_a_flank_of_the_top() -> None:

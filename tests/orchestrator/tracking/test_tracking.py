@@ -266,9 +266,8 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
     assert parent.data.metrics["untuned_multiple_choice_accuracy_ci_low"] == 0.441
     assert parent.data.tags["plw.trials_done"] == "4"
     note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith(
-        "Overall: cannot say: 1 trial is left beside the curve to judge noise by"
-    )
+    assert note.startswith("Overall: cannot say: 1 trial is left over to estimate noise from")
+    assert "\n\nAll verdicts are from 4 trials: 4 weights, 1 seed each.\n\n| Scores |" in note
     assert "\n| Multiple choice (points) | cannot say" in note
     assert note.startswith(parent.data.tags["answer"])
     assert parent.data.tags["answer_multiple_choice"].startswith("cannot say")
@@ -287,6 +286,7 @@ def test_the_answer_is_tags_and_metrics_that_stand_together(tmp_path: Path, stor
     assert tracker.finish("FINISHED")
     data = MlflowClient(store_uri).get_run(tracker.record.parent_run_id).data
     assert data.tags["answer_overall"].startswith("best PLW is about 0.2")
+    assert data.tags["answer_overall"].endswith("; nearest tried: 0.25)")
     assert [name for name in sorted(data.metrics) if name.startswith("answer_overall")] == [
         "answer_overall_best_plw",
         "answer_overall_best_plw_ci_high",
@@ -294,8 +294,10 @@ def test_the_answer_is_tags_and_metrics_that_stand_together(tmp_path: Path, stor
         "answer_overall_gain",
         "answer_overall_gain_ci_high",
         "answer_overall_gain_ci_low",
+        "answer_overall_nearest_tried_plw",
         "answer_overall_p_value",
     ]
+    assert data.metrics["answer_overall_nearest_tried_plw"] == 0.25
     assert data.metrics["answer_multiple_choice_best_plw"] == pytest.approx(0.24, abs=0.08)
 
 
