@@ -16,6 +16,7 @@ from orchestrator.transform import w_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE = "#1f5fa8"
 ORANGE = "#b5541c"
@@ -86,17 +87,28 @@ def file_stem(panel_id: str) -> str:
 
 
 def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: bool) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * columns, height * rows)
     draw = draw_panel if over_plw else draw_settings
     for index, panel in enumerate(panels):
         draw(figure.add_subplot(rows, columns, index + 1), panel)
+    return save_figure(figure, stem, kinds)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, which is drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", stem: Path, kinds: Sequence[str] = ("svg", "png")) -> Path:
+    """Write the figure as `<stem>.<kind>`, each whole or not at all; returns the SVG's path."""
     options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
     for kind in kinds:
         buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.spec.two_weights import ratio_of
 from orchestrator.statistics.weight_models import (
     Comparison,
     Fit,
@@ -39,8 +40,6 @@ MIN_FREEDOM = 3
 _ROUNDING = 1e-9
 _OUTLIER_LEVEL = 0.01
 _MAX_PROBLEMS = 10
-# Ratios are told apart by nine digits: 0.1 / 0.3 and 0.2 / 0.6 differ in the last bit of a float.
-_RATIO_DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +183,6 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
         freedom_noise=fit.freedom,
         notes=notes,
     )
-
-
-def ratio_of(prompt_weight: float, completion_weight: float) -> float | None:
-    """Prompt / completion weight, to nine digits; None for completion weight 0."""
-    if completion_weight == 0:
-        return None
-    return float(f"{prompt_weight / completion_weight:.{_RATIO_DIGITS}g}")
 
 
 def _problems(trials: Sequence[WeightTrial]) -> list[Problem]:
@@ -386,7 +378,8 @@ def _equal_ratios(
     pairs: Sequence[Pair], fit: Fit, is_noisy: bool
 ) -> tuple[float | None, float | None]:
     """The largest difference between pairs of equal ratio, and what it is at most (95%)."""
-    ratios = np.array([np.inf if ratio is None else ratio for ratio in map(_ratio, pairs)])
+    named = [ratio_of(*pair) for pair in pairs]
+    ratios = np.array([np.inf if ratio is None else ratio for ratio in named])
     first, second = np.nonzero(np.triu(ratios[:, None] == ratios[None, :], k=1))
     if not len(first):
         return None, None
@@ -396,7 +389,3 @@ def _equal_ratios(
     errors = fit.difference_errors()[first, second]
     reach = fit.quantile(1 - LEVEL / 2 / len(first))
     return float(differences.max()), float((differences + reach * errors).max())
-
-
-def _ratio(pair: Pair) -> float | None:
-    return ratio_of(*pair)
