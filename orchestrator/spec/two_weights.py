@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.plain import flatten
 from orchestrator.spec.setting_fields import CADENCE, COMPLETION_WEIGHT, PLW
 
-# Ratios are told apart by nine digits: 0.1 / 0.3 and 0.2 / 0.6 differ in the last bit of a float.
+# Ratios are told apart by nine digits: 0.1 / 0.3 and 0.3 / 0.9 differ in the last bit of a float.
 _RATIO_DIGITS = 9
 _PROMPT_ROLES = ("system", "user", "template")
 
@@ -14,7 +14,8 @@ _PROMPT_ROLES = ("system", "user", "template")
 def weights_of(settings: Mapping[str, Any]) -> tuple[float, float]:
     """Prompt and completion weight of a trial's settings; a completion weight of null is 1."""
     loss = settings["loss"]
-    completion = loss["role_weights"]["completion"]
+    # Records of earlier versions have no weights of roles.
+    completion = loss.get("role_weights", {}).get("completion")
     return float(loss["prompt_loss_weight"]), 1.0 if completion is None else float(completion)
 
 
@@ -60,7 +61,11 @@ def ratio_alone_warning(all_settings: Iterable[Mapping[str, Any]]) -> str | None
         if settings["loss"]["normalization"] != "weights" or has_own:
             continue
         found.setdefault(tuple(other_identity(settings).items()), set()).add(weights_of(settings))
-    both = [pairs for pairs in found.values() if all(len(set(w)) > 1 for w in zip(*pairs, strict=True))]
+    both = [
+        pairs
+        for pairs in found.values()
+        if all(len(set(weights)) > 1 for weights in zip(*pairs, strict=True))
+    ]
     if not both:
         return None
     pairs = max(both, key=_num_same)

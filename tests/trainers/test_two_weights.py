@@ -85,6 +85,8 @@ def largest_difference(trained: Path, name: str) -> float:
     half, whole = (changes(trained, name, pair) for pair in (HALF, WHOLE))
     assert float(whole.abs().max()) > 1e-4, "training changed something"
     return float((half - whole).abs().max() / whole.abs().max())
+
+
 def test_under_adamw_twice_both_weights_train_the_same_model(trained: Path) -> None:
     assert largest_difference(trained, "adam") < TOLERANCE
     assert largest_difference(trained, "nonzero") < TOLERANCE
