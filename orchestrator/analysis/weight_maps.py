@@ -7,7 +7,8 @@ from orchestrator.analysis.findings import Panel, WeightMap
 from orchestrator.analysis.weight_sentences import map_sentences
 from orchestrator.record.folder import TrialRecord
 from orchestrator.spec.two_weights import other_identity, weights_of
-from orchestrator.statistics.weight_grid import WeightTrial, fit_weight_grid
+from orchestrator.statistics.weight_grid import fit_weight_grid
+from orchestrator.statistics.weight_trials import WeightTrial
 
 # With fewer pairs there is nothing to draw, and no axis can be told from the other.
 _MIN_PAIRS = 3

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.statistics.weight_grid import GridTest, Pair, WeightGrid
+from orchestrator.statistics.weight_grid import GridTest, WeightGrid
+from orchestrator.statistics.weight_trials import Pair
 
 _SMALL_P = 0.001
 # Longer lists nobody reads; the map marks all of them.

@@ -27,29 +27,18 @@ from orchestrator.statistics.weight_models import (
     has_blocks,
     one_hot,
 )
-from trainers.errors import InputError, Problem
+from orchestrator.statistics.weight_trials import (
+    MIN_FREEDOM,
+    Pair,
+    WeightTrial,
+    check_trials,
+    grid_notes,
+    why_unmeasured,
+)
 
 Array = NDArray[np.float64]
-Pair = tuple[float, float]
 
 LEVEL = 0.05
-# With fewer left, quantiles of t and F are so large that a test says little, and scores that come
-# in steps of an item may agree by chance.
-MIN_FREEDOM = 3
-# Residuals below this share of the scores' size are rounding: seeds that agree to the last digit.
-_ROUNDING = 1e-9
-_OUTLIER_LEVEL = 0.01
-_MAX_PROBLEMS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightTrial:
-    """One trial: its two weights in [0, 1], its seed, and its score in the unit of the grid."""
-
-    prompt_weight: float
-    completion_weight: float
-    seed: str
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +135,7 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
         InputError: fewer than two pairs, weights outside [0, 1] or both 0, scores that are not
             finite, or two trials of one pair and seed; all problems at once.
     """
-    problems = _problems(trials)
-    if problems:
-        raise InputError(problems[:_MAX_PROBLEMS])
+    check_trials(trials)
     pairs = sorted({(trial.prompt_weight, trial.completion_weight) for trial in trials})
     place = {pair: index for index, pair in enumerate(pairs)}
     cell = np.array([place[trial.prompt_weight, trial.completion_weight] for trial in trials])
@@ -158,12 +145,13 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
     is_blocked = has_blocks(one_hot(cell), seed, MIN_FREEDOM)
     block = seed if is_blocked else np.zeros_like(seed)
     fit = fit_means(scores, one_hot(cell), block)
-    notes = _notes(trials, scores, fit, is_blocked, num_seeds=len(seeds))
-    is_noisy = not _why_unmeasured(scores, fit)
+    why = why_unmeasured(scores, fit)
+    is_noisy = not why
+    notes = (why,) if why else grid_notes(trials, fit, is_blocked=is_blocked)
     sign = 1.0 if higher_is_better else -1.0
     reference = place[_reference(pairs)]
     best = int(np.argmax(sign * fit.effects))
-    tests = _tests(scores, np.array(pairs), cell, block, fit) if is_noisy else _no_tests(notes[0])
+    tests = _tests(scores, np.array(pairs), cell, block, fit) if is_noisy else _no_tests(why)
     gain = _gain(fit, best, reference, is_noisy)
     equal, equal_most = _equal_ratios(pairs, fit, is_noisy)
     return WeightGrid(
@@ -185,67 +173,9 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
     )
 
 
-def _problems(trials: Sequence[WeightTrial]) -> list[Problem]:
-    problems = []
-    seen: set[tuple[float, float, str]] = set()
-    for number, trial in enumerate(trials, start=1):
-        where = f"trial {number}"
-        weights = (trial.prompt_weight, trial.completion_weight)
-        key = (*weights, trial.seed)
-        pair = f"prompt weight {weights[0]:g} and completion weight {weights[1]:g}"
-        if not all(0 <= weight <= 1 for weight in weights) or not any(weights):
-            message = f"weights must be in [0, 1] and not both 0, got {pair}"
-            problems.append(Problem(message=message, where=where, fix="correct the weights"))
-        if not math.isfinite(trial.score):
-            message = f"score must be finite, got {trial.score}"
-            problems.append(Problem(message=message, where=where, fix="leave the trial out"))
-        if key in seen:
-            message = f"a second trial of {pair} with seed {trial.seed}"
-            problems.append(Problem(message=message, where=where, fix="keep one of the two"))
-        seen.add(key)
-    if len({key[:2] for key in seen}) < 2:
-        message = "a comparison needs at least two pairs of weights"
-        problems.append(Problem(message=message, fix="give trials of another pair"))
-    return problems
-
-
 def _reference(pairs: Sequence[Pair]) -> Pair:
     lowest = min(prompt for prompt, _ in pairs)
     return max(pair for pair in pairs if pair[0] == lowest)
-
-
-def _why_unmeasured(scores: Array, fit: Fit) -> str:
-    """Why the trials give no estimate of noise; empty where they give one."""
-    if fit.freedom == 0:
-        return "no pair has a second seed, so noise is not measured and nothing is tested"
-    if fit.freedom < MIN_FREEDOM:
-        left = f"{fit.freedom} degree{'' if fit.freedom == 1 else 's'} of freedom"
-        return f"{left} for noise: too few to test anything, for which {MIN_FREEDOM} are needed"
-    if math.sqrt(fit.ssr / fit.freedom) <= _ROUNDING * max(1.0, float(np.abs(scores).max())):
-        return "seeds agree to the last digit, so noise is not measured and nothing is tested"
-    return ""
-
-
-def _notes(
-    trials: Sequence[WeightTrial], scores: Array, fit: Fit, is_blocked: bool, *, num_seeds: int
-) -> tuple[str, ...]:
-    why = _why_unmeasured(scores, fit)
-    if why:
-        return (why,)
-    notes = []
-    if not is_blocked and num_seeds > 1:
-        notes.append(
-            "seeds are not blocks here, because too few of them are shared by pairs: run every "
-            "pair with the same seeds"
-        )
-    for index in fit.outliers(_OUTLIER_LEVEL):
-        trial = trials[index]
-        notes.append(
-            f"outlier: the trial at prompt weight {trial.prompt_weight:g}, completion weight "
-            f"{trial.completion_weight:g}, seed {trial.seed} is {fit.residuals[index]:+.3g} from "
-            "what its pair and seed predict (externally studentised residual, Bonferroni, 1%)"
-        )
-    return tuple(notes)
 
 
 # By name: the smaller and the larger model, whose means are free for each level of these.

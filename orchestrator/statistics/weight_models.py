@@ -80,6 +80,14 @@ class Fit:
         squares = self.centre_error**2 + np.einsum("ki,ij,kj->k", shifts, self.unscaled, shifts)
         return values, np.asarray(np.sqrt(np.maximum(squares, 0.0) * self.variance))
 
+    def scaled_residuals(self) -> Array:
+        """Residuals (N,) over the root of the share of noise that is left in them; 0 where none."""
+        rest = 1 - self.leverages
+        is_free = rest > _TINY
+        scaled = np.zeros_like(self.residuals)
+        scaled[is_free] = self.residuals[is_free] / np.sqrt(rest[is_free])
+        return scaled
+
     def outliers(self, level: float) -> list[int]:
         """Trials whose externally studentised residual is significant, Bonferroni over all.
 
@@ -87,16 +95,12 @@ class Fit:
         """
         from scipy.stats import t
 
-        rest = 1 - self.leverages
-        is_free = rest > _TINY
         if self.freedom < 2:
             return []
-        scaled = np.zeros_like(self.residuals)
-        scaled[is_free] = self.residuals[is_free] ** 2 / rest[is_free]
-        without = np.maximum(self.ssr - scaled, 0.0) / (self.freedom - 1)
-        with np.errstate(divide="ignore"):
-            studentised = np.sqrt(np.divide(scaled, without, where=scaled > 0, out=scaled * 0))
-        p_values = 2 * t.sf(studentised, self.freedom - 1) * len(scaled)
+        squares = self.scaled_residuals() ** 2
+        # The variance without the trial; a floor, since it may be all of the noise.
+        without = np.maximum(self.ssr - squares, _TINY * self.ssr) / (self.freedom - 1)
+        p_values = 2 * t.sf(np.sqrt(squares / without), self.freedom - 1) * len(squares)
         return [int(index) for index in np.flatnonzero(p_values < level)]
 
 

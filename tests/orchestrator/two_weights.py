@@ -7,7 +7,7 @@ from typing import Any
 
 from evals.scores import ScoreCard
 from orchestrator.record.folder import SweepFolder, TrialRecord
-from orchestrator.statistics.weight_grid import WeightTrial
+from orchestrator.statistics.weight_trials import WeightTrial
 from tests.orchestrator.sweeps import card, sweep_record, trial, write_sweep
 
 PLW, COMPLETION = "loss.prompt_loss_weight", "loss.role_weights.completion"

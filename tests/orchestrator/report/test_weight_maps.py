@@ -17,7 +17,7 @@ from orchestrator.final.setting import best_setting
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import report_json, write_report
 from orchestrator.report.weight_map_plot import draw_map, drawn_ratios, is_table
-from orchestrator.statistics.weight_grid import WeightTrial
+from orchestrator.statistics.weight_trials import WeightTrial
 from tests.orchestrator.report_page import Page
 from tests.orchestrator.sweeps import base_record, sweep_record, trial, write_hill
 from tests.orchestrator.two_weights import (
