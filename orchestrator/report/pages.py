@@ -3,12 +3,11 @@
 A view of the files in the sweep's folder: writing it again is always safe, also while trials run.
 """
 
-from collections import base64
+import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import Counter
 
 from evals.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
