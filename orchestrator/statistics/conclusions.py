@@ -365,6 +365,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdict(analysis: WeightAnalysis, adjusted: float, study: _Study) -> Verdict:
     pieces = confidence_set(analysis)
     difference, most = _differences(analysis)
+    most = max(most, analysis.observed_range or 0.0)
+    counts = _counts(study.trials, analysis.group, analysis.cell)
+    # Repeated weights that were too many to compare one by one.
+    is_tested = analysis.means is not None or counts["num_seeds"][1] < 2
     gain = corrected_gain(analysis)
     tried = np.unique(analysis.w_p)
     best = analysis.optimum
@@ -372,10 +376,10 @@ def _verdict(analysis: WeightAnalysis, adjusted: float, study: _Study) -> Verdic
     found = Verdict(
         group=analysis.group,
         cell=analysis.cell,
-        kind=_kind(analysis, pieces, adjusted, most, study.table.margin),
+        kind=_kind(analysis, pieces, adjusted, is_same=most < study.table.margin and is_tested),
         text="",
         has_effect=adjusted < LEVEL,
-        **_counts(study.trials, analysis.group, analysis.cell),
+        **counts,
         method=analysis.method,
         best_plw=_plw(best, study.trials),
         nearest_plw=_plw(nearest, study.trials),
@@ -439,11 +443,8 @@ def _lacks_noise(study: _Study, group: str) -> bool:
     return noise is not None and noise.pooled**0.5 <= _LEAST_SD * max(level, 1e-300)
 
 
-def _kind(
-    analysis: WeightAnalysis, pieces: Pieces, adjusted: float, most: float, margin: float
-) -> Kind:
-    observed = analysis.observed_range
-    if most < margin and (observed is None or observed <= margin):
+def _kind(analysis: WeightAnalysis, pieces: Pieces, adjusted: float, *, is_same: bool) -> Kind:
+    if is_same:
         return "no effect"
     at_low = pieces[0][0] <= analysis.w_p[0] + _TOUCHING
     at_high = pieces[-1][1] >= analysis.w_p[-1] - _TOUCHING

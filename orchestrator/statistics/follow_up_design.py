@@ -143,12 +143,15 @@ def _prospect(
     present = effects.present
     plw = np.concatenate([trials.plw[present], [run[0] for run in runs]])
     seed = [*(trials.seed[each] for each in present), *(str(run[1]) for run in runs)]
+    at = np.array([w_p_of(each) for each in plw])
     if analysis.method == "means":
-        tried, means = analysis.w_p, estimates.values
-        truth = np.interp([w_p_of(each) for each in plw], tried, means)
+        truth = np.interp(at, analysis.w_p, estimates.values)
+        ratio = estimates.f_ratio(np.eye(len(analysis.w_p)) - 1 / len(analysis.w_p))[0]
     else:
-        at = np.array([w_p_of(each) for each in plw])
         truth = estimates.values[0] * at + estimates.values[1] * at**2
+        ratio = estimates.f_ratio(np.eye(2))[0]
+    # Estimates vary by noise too: what is left of their squares without it.
+    truth = truth * max(0.0, 1 - 1 / max(ratio, 1e-300)) ** 0.5
     width = sum(high - low for low, high in confidence_set(analysis))
     return simulate_verdicts(
         plw=plw,

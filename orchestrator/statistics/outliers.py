@@ -1,7 +1,8 @@
 """Trials that lie farther from the others of their weight than noise explains.
 
 Source: Cook & Weisberg 1982, externally studentised residuals, with Bonferroni's correction over
-the trials of a group.
+the trials of a group. Their common variance would make outliers of the trials of a noisy weight, so
+an outlier must also be far from the others of its own weight.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from orchestrator.statistics.trial_points import Trials
 from orchestrator.statistics.weight_effects import Effects
 
 LEVEL = 0.01
+# Against the other trials of its own weight, of which there are few.
+_OWN_LEVEL = 0.1
 _MIN_DF = 2
 _LEAST_SHARE = 1e-6
 # Below this share of a deviation the others' spread is rounding: they agree to the last digit.
@@ -58,8 +61,26 @@ def find_outliers(effects: Effects, trials: Trials, group: str) -> list[Outlier]
     found = [
         _outlier(trials, group, int(effects.present[each]), deviation[each], p_values[each])
         for each in np.flatnonzero(is_tested & (p_values < LEVEL))
+        if _is_far_from_own(effects, int(each))
     ]
     return sorted(found, key=lambda one: -abs(one.deviation))
+
+
+def _is_far_from_own(effects: Effects, index: int) -> bool:
+    """Whether a trial is also far from the others of its weight, which may be a noisy one.
+
+    A t test of one against the rest, at a liberal level; true with fewer than two others.
+    """
+    own = effects.trial_setting == effects.trial_setting[index]
+    own[index] = False
+    others = effects.residual[own]
+    if len(others) < 2:
+        return True
+    error = float(others.std(ddof=1)) * (1 + 1 / len(others)) ** 0.5
+    distance = abs(float(effects.residual[index] - others.mean()))
+    if error <= _LEAST_ERROR * distance:
+        return True
+    return bool(2 * special.stdtr(len(others) - 1, -distance / error) < _OWN_LEVEL)
 
 
 def _outlier(trials: Trials, group: str, index: int, deviation: float, p_value: float) -> Outlier:
