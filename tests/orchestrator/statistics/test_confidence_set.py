@@ -41,15 +41,18 @@ def is_beaten_on_curve(curve: Estimates, start: float, places: Array) -> bool:
     """Whether the curve rises significantly from `start` to any of `places`."""
     ends = places[places != start]
     slope, curvature = ends - start, ends**2 - start**2
+    # (ends, T): what each trial adds to the rise.
+    added = np.outer(slope, curve.linear[0]) + np.outer(curvature, curve.linear[1])
+    noise = curve.noise
     parts = np.stack(
         [
-            slope**2 * part[0, 0] + 2 * slope * curvature * part[0, 1] + curvature**2 * part[1, 1]
-            for part in curve.parts
+            variance * (added[:, noise.group == number] ** 2).sum(axis=1)
+            for number, variance in enumerate(noise.variance)
         ],
         axis=-1,
     )
     rise = slope * curve.values[0] + curvature * curve.values[1]
-    return bool((rise > t_limit(parts, curve.df, curve.total_df, 0.975)).any())
+    return bool((rise > t_limit(parts, noise.df, noise.total_df, 0.975)).any())
 
 
 def is_in(pieces: Pieces, place: float) -> bool:

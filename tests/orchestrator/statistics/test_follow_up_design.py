@@ -104,7 +104,7 @@ def test_the_prospect_is_that_of_the_estimates_with_the_runs_added() -> None:
     assert 0.3 < prospect.names <= prospect.detects <= 1
     assert 0 <= prospect.plw_low <= found.lead.nearest_plw <= prospect.plw_high <= 1
     assert prospect_text(design).startswith(
-        f"If today's estimates are right, {prospect.names:.0%} of 100 simulated studies name a "
+        f"If the effect is as estimated, {prospect.names:.0%} of 100 simulated studies name a "
     )
     assert tuple(run.plw for run in design.runs) == PLWS
 
