@@ -198,7 +198,7 @@ def test_one_seed_is_said_to_measure_no_noise_and_nothing_is_marked(tmp_path: Pa
     rows = page.tables["weight-pairs-1"][1:]
     assert rows[0][5:] == ["+3.0, no interval", "-"]
     assert "not significantly worse" not in (sweep.plots / "two_weights.svg").read_text()
-    with pytest.raises(InputError, match="the sweep names no PLW best"):
+    with pytest.raises(InputError, match="the sweep names no best PLW"):
         best_setting(sweep, None, None)
 
 
@@ -207,7 +207,7 @@ def test_of_pairs_that_do_not_differ_none_is_recommended(tmp_path: Path) -> None
     said = report_json(sweep)["headline"]
     assert said.startswith("No difference between the 12 pairs of prompt and completion weight is")
     assert said.endswith("may be luck.")
-    with pytest.raises(InputError, match="the sweep names no PLW best: No difference between"):
+    with pytest.raises(InputError, match="the sweep names no best PLW: No difference between"):
         best_setting(sweep, None, None)
 
 
