@@ -30,7 +30,9 @@ def known_best(
         for number, each in enumerate(observations)
         for row in _rows(each, objective, point=str(number))
     ]
-    verdict = lead_verdict(Table(rows=rows, shares=False, higher_is_better=higher_is_better))
+    # Without a margin: a search for the best weight does not end because weights hardly differ.
+    table = Table(rows=rows, shares=False, higher_is_better=higher_is_better, margin=0.0)
+    verdict = lead_verdict(table)
     if not verdict.names_weight:
         return None
     low, high = w_p(verdict.pieces[0][0]), w_p(verdict.pieces[-1][1])
