@@ -104,7 +104,9 @@ def _draw_legend(axes: "Axes") -> None:
             fontsize=8,
             frameon=False,
             ncols=columns,
-            columnspacing=1.2,
+            columnspacing=1.0,
+            handlelength=1.6,
+            handletextpad=0.6,
             loc="upper left",
             borderaxespad=0,
             bbox_to_anchor=(-0.02, 0),
@@ -306,7 +308,7 @@ def _draw_untuned(axes: "Axes", panel: Panel) -> None:
         axes.axhline(untuned, label="untuned model", **line)
         return
     place = "above" if untuned > high else "below"
-    label = f"untuned: {panel.format(untuned)} ({place} the panel)"
+    label = f"untuned: {panel.format(untuned)} ({place} panel)"
     axes.plot([], [], label=label, **line)
 
 

@@ -30,7 +30,7 @@ def known_best(
         for number, each in enumerate(observations)
         for row in _rows(each, objective, point=str(number))
     ]
-    # Without a margin: a search ends where the best is known, however little it gains.
+    # Without a margin: a search for the best weight does not end because weights hardly differ.
     table = Table(rows=rows, shares=False, higher_is_better=higher_is_better, margin=0.0)
     verdict = lead_verdict(table)
     if not verdict.names_weight:

@@ -142,8 +142,8 @@ def test_an_outlier_is_named_with_the_answer_without_it() -> None:
     assert " points below what the other trials predict for multiple choice (p = " in of_scores
     assert ". Without it: best PLW is about 0.2" in of_scores
     # A loss that is too high is above what is predicted, although it counts as worse.
-    assert of_loss.startswith("Held-out loss, outlier: trial 19 (PLW 1, seed 1) is 0.2")
-    assert " nats per token above what the other trials predict for held-out completion" in of_loss
+    assert of_loss.startswith("Held-out loss, outlier: trial 19 (PLW 1, seed 1) is 0.293 ")
+    assert "nats per token above what the other trials predict for held-out completion" in of_loss
 
 
 def test_runs_that_diverged_or_failed_are_named_with_weight_and_seed() -> None:

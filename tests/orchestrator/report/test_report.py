@@ -126,7 +126,8 @@ def test_fit_and_lost_trials_are_given_at_the_answer_before_the_plots(tmp_path: 
     assert page.ids["headline"].startswith("Overall: best PLW is about 0.")
     assert "with 1 seed each, assuming a parabola in w_p." in page.ids["headline"]
     assert page.ids["conditions"].strip().split("\n") == [
-        "Too few weights are repeated to test the parabola, or whether noise is equal at all weights; a second seed of each would.",
+        "Too few weights are repeated to test the parabola, or whether noise is equal at all "
+        "weights; a second seed of each would.",
         "Diverged: trial 07s2 (PLW 0.7, seed 2); it has no scores, so the answer is that without "
         "it.",
     ]
@@ -149,11 +150,11 @@ def test_what_the_next_trials_would_show_is_told(tmp_path: Path) -> None:
     trials, cards = hill(bend=0.0, noise=0.3, seeds=2)
     page = page_of(write_sweep(tmp_path / "s", trials, cards))
     assert page.ids["headline"].startswith("Overall: cannot say: no difference between weights")
-    assert "% of 100 simulated studies name a best weight" in page.ids["prospect"]
+    assert " simulated studies name a best weight" in page.ids["prospect"]
 
 
 def test_means_are_said_to_be_within_seeds_once(hill_page: Page) -> None:
-    assert hill_page.html.count("less their seed's level") == 1
+    assert hill_page.html.count("what a seed does to all weights alike") == 1
 
 
 def test_a_group_that_was_not_measured_and_a_missing_untuned_model_are_caveats(
@@ -379,7 +380,8 @@ def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
         for seed in (0, 1)
     ]
     cards = {
-        t.id: card({ACCURACY: (0.5 + index / 100, 0.4, 0.7)}) for index, t in enumerate(trials)
+        t.id: card({ACCURACY: (0.5 + (7 * index) % 5 / 100, 0.4, 0.7)})
+        for index, t in enumerate(trials)
     }
     page = page_of(write_sweep(tmp_path / "s", trials, cards))
     assert page.tables["trials"][0][1] == "Other settings"

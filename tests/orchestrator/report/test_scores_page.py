@@ -103,7 +103,8 @@ def test_models_and_learning_rates_are_told_apart(tmp_path: Path) -> None:
     rates = [replace(row, learning_rate=rate) for rate in (1e-5, 1e-4) for row in hill()]
     page = page_of_rows(tmp_path, rates)
     assert page.tables["means"][1][1] == "learning_rate 0.0001"
-    assert ">fitted curve, all settings</text>" in svg_of(page.images[0])
+    # In two lines: no curve fits.
+    assert ">joined, all settings</text>" in svg_of(page.images[0])
 
 
 def test_names_that_look_like_markup_or_formulas_stay_text(tmp_path: Path) -> None:

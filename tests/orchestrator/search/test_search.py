@@ -228,8 +228,8 @@ def test_four_points_at_once_differ_and_may_end_in_any_order() -> None:
 
 
 def ended_early(method: str, num_seeds: int, within: float, effect: float = 1.0) -> Search:
-    """A search of up to 30 points, told losses with noise of sd 0.02 and levels of the seeds."""
-    search = make_search(config(method=method, points=30, stop_when_plw_within=within))
+    """A search of up to 14 points, told losses with noise of sd 0.02 and levels of the seeds."""
+    search = make_search(config(method=method, points=14, stop_when_plw_within=within))
     rng = random.Random(0)
     while point := search.ask():
         by_seed = {
