@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.spec.search_rules import grid_points
 from orchestrator.spec.sweep_spec import load_spec
+from orchestrator.spec.two_weights import ratio_of
 from trainers.config import TrainConfig
 from trainers.config_file import load_config
 
@@ -29,6 +30,17 @@ def test_the_demo_spec_has_two_lines_to_edit() -> None:
     lines = (ROOT / "examples" / "demo.yaml").read_text().splitlines()
     edits = [line.split("#")[0].strip() for line in lines if "# edit:" in line]
     assert edits == ["path: demo:smollm2-135m-instruct", "path: demo:python-docs-short"]
+
+
+def test_the_example_of_two_weights_has_pairs_of_equal_ratio_and_adam_that_ignores_a_factor() -> (
+    None
+):
+    spec = load_spec(ROOT / "examples" / "two-weights.yaml")
+    ratios = [ratio_of(*point.values()) for point in grid_points(spec.search)]
+    assert ratios == [0.0, 0.0, 0.2, 0.1, 0.4, 0.2]
+    assert spec.search.seeds == [0, 1, 2]
+    assert spec.loss.normalization == "completion"
+    assert (spec.optimizer.epsilon, spec.optimizer.max_grad_norm) == (1e-12, 0)
 
 
 CLUSTERS = ("cluster.yaml", "examples/clusters/gcp.yaml", "examples/clusters/on-premise.yaml")

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "transformers", "deepspeed", "ray", "mlflow", "datasets", "matplotlib", "scipy"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "deepspeed",
+    "ray",
+    "mlflow",
+    "datasets",
+    "matplotlib",
+    "scipy",
+    "statsmodels",
+    "pandas",
+}
 ROOT = Path(__file__).parents[1]
 # Each may import those before it; the modules beside the packages come first.
 ORDER = (

@@ -131,7 +131,11 @@ class RoleWeights(Section):
     template: Weight | None = Field(
         None, description="Weight of a token of the template; null takes loss.prompt_loss_weight."
     )
-    completion: Weight | None = Field(None, description="Weight of a completion token; null is 1.")
+    completion: Weight | None = Field(
+        None,
+        description="Weight of a completion token; null is 1. It can be searched together with "
+        "loss.prompt_loss_weight.",
+    )
 
 
 class LossConfig(Section):

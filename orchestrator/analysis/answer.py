@@ -14,6 +14,7 @@ from orchestrator.analysis.findings import Findings, LostTrial, Panel, TrialCoun
 from orchestrator.analysis.observed import other_settings
 from orchestrator.analysis.panels import answer_panels, benchmark_panels, mechanism_panels
 from orchestrator.analysis.regularisers import compare_regularisers
+from orchestrator.analysis.weight_maps import weight_maps
 from orchestrator.record.bases import BaseRecord, base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.statistics.aggregates import in_points
@@ -73,6 +74,7 @@ def analyse(
         plws=sorted({trial.prompt_loss_weight for trial in scored}),
         varied=_varied(scored, told),
         regularisers=compare_regularisers(panels[0], labels) if panels else [],
+        weight_maps=weight_maps(panels[0], scored, labels) if panels else [],
         not_recorded=not_recorded if scored else [],
         unused_scores=_unused(scored, cards),
         cost=cost_of(sweep, trials),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from evals.config import Group
 from orchestrator.statistics.conclusions import Answer, Verdict
 from orchestrator.statistics.weight_analysis import Method
+from orchestrator.statistics.weight_grid import WeightGrid
 
 ONE_DECIMAL_FROM = 2.0
 
@@ -150,6 +151,27 @@ class Compared(Finding):
     difference_high: float | None
 
 
+class WeightMap(Finding):
+    """Scores over prompt and completion weight, of trials that differ in nothing else but seeds.
+
+    `scores` says of what, such as `Overall`. `label` tells maps of several models, data sets or
+    other settings apart; it is empty for a single one. `trial_ids` are those of its trials.
+    """
+
+    label: str
+    scores: str
+    unit: str
+    higher_is_better: bool
+    grid: WeightGrid
+    sentences: list[str]
+    trial_ids: list[str]
+
+    @property
+    def names_best(self) -> bool:
+        """Whether the pair with the best mean may be recommended: some difference is shown."""
+        return any(test.is_shown for test in self.grid.tests)
+
+
 class Cost(Finding):
     """What the trials took in all, over all attempts; None where nothing says so.
 
@@ -192,6 +214,7 @@ class Findings(Finding):
 
     `scores` is the answer of the benchmarks and `losses` that of the held-out loss; None where
     there are none. `varied` are the settings other than PLW that differ between trials of a base,
+    `weight_maps` are there where prompt and completion weight varied together,
     `not_recorded` what the trials could have recorded of the mechanism and did not.
     `generation_ratio` is R_g, completion over prompt, where all trials have the same training data.
     """
@@ -203,6 +226,7 @@ class Findings(Finding):
     plws: list[float]
     varied: list[str]
     regularisers: list[Compared]
+    weight_maps: list[WeightMap]
     not_recorded: list[str]
     unused_scores: list[str]
     cost: Cost
@@ -218,6 +242,11 @@ class Findings(Finding):
     def lead(self) -> Answer | None:
         """The answer that counts: the benchmarks', or else that of the held-out loss."""
         return self.scores or self.losses
+
+    @property
+    def weight_map(self) -> WeightMap | None:
+        """The one map of prompt and completion weight; of several none speaks for the sweep."""
+        return self.weight_maps[0] if len(self.weight_maps) == 1 else None
 
     @property
     def is_about_plw(self) -> bool:

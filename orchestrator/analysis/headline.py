@@ -12,7 +12,10 @@ MAX_NAMED = 6
 
 
 def headline(findings: Findings) -> str:
-    """The answer: a verdict on PLW with what it rests on, then its gain or what to run next."""
+    """The answer: a verdict on PLW with what it rests on, then its gain or what to run next.
+
+    Where the completion weight varied too, the best pair of weights takes the verdict's place.
+    """
     return " ".join(filter(None, [_answer(findings), lacking_trials(findings)]))
 
 
@@ -76,9 +79,14 @@ def _answer(findings: Findings) -> str:
         return "No PLW can be recommended: no trial has scores yet."
     if not findings.is_about_plw:
         return _without_plw(findings)
+    pairs = findings.weight_map
+    if pairs is not None and pairs.grid.noise_sd is not None:
+        # With a best pair, also the others that may be the best.
+        return " ".join(pairs.sentences[: 2 if pairs.names_best else 1])
     counts = findings.trials
     is_partial = lead.lead.num_trials < counts.planned
-    return answer_headline(lead, planned=f" of {counts.planned}" if is_partial else "")
+    text = answer_headline(lead, planned=f" of {counts.planned}" if is_partial else "")
+    return text if pairs is None else f"{text} {pairs.sentences[0]}"
 
 
 def _without_plw(findings: Findings) -> str:

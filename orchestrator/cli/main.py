@@ -70,12 +70,13 @@ def main() -> None:
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--preset",
-    type=click.Choice(["demo", "grid", "bayes", "paper", "paper-regularisers"]),
+    type=click.Choice(["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]),
     default="demo",
     show_default=True,
     help="demo: four weights on data that is there; grid: five, three seeds each; bayes: weight "
     "and learning rate by TPE; paper: the study of arXiv 2401.13586; "
-    "paper-regularisers: its supplementary one.",
+    "paper-regularisers: its supplementary one; wit: prompt and completion weight, the grid of "
+    "arXiv 2507.07817.",
 )
 @click.option("--schema", "is_schema", is_flag=True, help="The JSON Schema of specs, for editors.")
 @click.option("--force", "is_forced", is_flag=True, help="Replace a file that is there.")

@@ -17,6 +17,7 @@ from orchestrator.cli.doctor import Finding
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.trials import score_columns
+from orchestrator.spec.two_weights import ratio_alone_warning
 from orchestrator.statistics.aggregates import is_aggregate, with_aggregates
 from orchestrator.watching.status import PIPED_WIDTH, format_duration, format_number
 from orchestrator.watching.typed import typed_log, typed_pages, typed_sweep
@@ -86,6 +87,9 @@ def print_plan(plan: "SweepPlan") -> None:
         of = f"{labels[base.key]}: " if labels[base.key] else ""
         for warning in (warning for data in base.data for warning in cut_data(data)):
             click.echo(f"warning: {of}{warning}")
+    same = ratio_alone_warning(trial.settings for trial in plan.trials)
+    if same:
+        click.echo(f"warning: {same}.")
 
 
 def _needs_by_zero_stage(plan: "SweepPlan") -> dict[str, str]:

@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.analysis.answer import read_findings
-from orchestrator.analysis.findings import Findings, Panel, Point
+from orchestrator.analysis.findings import Findings, Panel, Point, WeightMap
 from orchestrator.analysis.headline import headline
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.settings_file import read_settings
 from orchestrator.spec.sweep_spec import with_absolute_paths
+from orchestrator.spec.two_weights import weights_of
 from orchestrator.statistics.conclusions import Verdict
 from orchestrator.statistics.conclusions_markdown import verdict_title
 from orchestrator.statistics.messages import tried_label
@@ -44,7 +45,8 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
     """What to train the final model with, as the sweep in `folder` found it.
 
     The weight is that of the report's answer. The other settings are those of the trials at the
-    nearest tried weight, the best observed of them where several were searched.
+    nearest tried weight, the best observed of them where several were searched. Where the
+    completion weight varied too, both weights are those of the best pair of the report's map.
 
     Args:
         measure: name of the verdict to go by, such as a group, whether it can say which weight is
@@ -65,6 +67,8 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
                 fix="run the sweep to its end, or train from a config of your own",
             )
         )
+    if measure is None and plw is None and findings.weight_map is not None:
+        return _best_pair(folder, findings, findings.weight_map)
     verdict = findings.lead.lead if measure is None else _find(findings.verdicts, measure)
     if measure is None and plw is None and not _settles(findings, verdict):
         raise _unnamed(folder, findings)
@@ -83,6 +87,26 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
         measure=verdict.name,
         trial_ids=point.trial_ids,
         settings=trial.settings,
+    )
+
+
+def _best_pair(folder: SweepFolder, findings: Findings, pairs: WeightMap) -> BestSetting:
+    """The setting with the best pair of prompt and completion weight.
+
+    Raises:
+        InputError: no difference between pairs is shown.
+    """
+    if not pairs.names_best:
+        raise _unnamed(folder, findings)
+    records = [trial for trial in folder.read_trials() if trial.id in pairs.trial_ids]
+    best = [trial for trial in records if weights_of(trial.settings) == pairs.grid.best]
+    return BestSetting(
+        sweep=findings.sweep,
+        prompt_loss_weight=pairs.grid.best[0],
+        reason=pairs.sentences[0].rstrip("."),
+        measure=findings.panels[0].id,
+        trial_ids=[trial.id for trial in best],
+        settings=best[0].settings,
     )
 
 

@@ -17,6 +17,7 @@ from orchestrator.plan.sources import DataSource, ModelSource, Sources
 from orchestrator.record.bases import BaseRecord
 from orchestrator.record.folder import BaseUsage, SweepFolder, TrialRecord, check_records
 from orchestrator.spec.sweep_spec import SweepSpec, with_absolute_paths
+from orchestrator.spec.two_weights import fix_of_zero_weights
 from trainers.batches import num_steps
 from trainers.config import TrainConfig
 from trainers.errors import InputError, Problem
@@ -224,13 +225,13 @@ def trial_config(spec: SweepSpec, searched: Mapping[str, Any]) -> TrainConfig:
         return with_absolute_paths(TrainConfig.model_validate(settings))
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ")
-        is_grid = spec.search.method == "grid"
+        part = "exclude" if spec.search.method == "grid" else "constraints"
+        fix = f"rule it out by search.{part}, or change what is set outside search.space"
         raise InputError(
             Problem(
                 message=f"the trial {dict(searched)} is not valid: {rule}",
                 where="search.space",
-                fix=f"rule it out by search.{'exclude' if is_grid else 'constraints'}, or change "
-                "what is set outside search.space",
+                fix=fix_of_zero_weights(searched, spec.search.method) or fix,
             )
         ) from None
 

@@ -3,6 +3,7 @@
 A view of the files in the sweep's folder: writing it again is always safe, also while trials run.
 """
 
+import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ from orchestrator.report.trials import (
     trial_rows,
     untuned_rows,
 )
+from orchestrator.report.weight_map_plot import write_weight_maps
+from orchestrator.report.weight_map_tables import map_alt_text, pair_rows, test_rows
 from orchestrator.statistics.aggregates import with_aggregates
 from orchestrator.statistics.conclusions_markdown import LEGEND
 from trainers.files import write_text
@@ -51,7 +54,8 @@ def write_report(folder: SweepFolder) -> Path:
     """
     findings = read_findings(folder)
     plots = write_plots(findings.panels, folder.plots, over_plw=findings.is_about_plw)
-    context = _context(folder, findings, plots)
+    maps = write_weight_maps(findings.weight_maps, folder.plots)
+    context = _context(folder, findings, plots) | {"weight_maps": _maps(findings, maps)}
     for path in (folder.report_md, folder.report_html):
         template = templates().get_template(f"{path.name}.j2")
         write_text(path, template.render(context))
@@ -159,6 +163,22 @@ def _answer_context(findings: Findings, plots: Mapping[str, Path]) -> dict[str, 
         "mechanism_table": panel_table(mechanism, MAX_SETTINGS_TOLD),
         "benchmark_table": panel_table(benchmarks, MAX_SETTINGS_TOLD),
     }
+
+
+def _maps(findings: Findings, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Of each map of prompt and completion weight: picture, sentences and tables."""
+    return [
+        {
+            "title": f"{found.scores}{f', {found.label}' if found.label else ''}",
+            "file": path.with_suffix(".png").name,
+            "alt": map_alt_text(found),
+            "data": base64.b64encode(path.read_bytes()).decode(),
+            "sentences": found.sentences,
+            "tests": test_rows(found),
+            "pairs": pair_rows(found, MAX_SETTINGS_TOLD),
+        }
+        for found, path in zip(findings.weight_maps, paths, strict=True)
+    ]
 
 
 def _circumstances(

@@ -6,7 +6,7 @@ Figures are built without pyplot, which keeps global state and may look for a di
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Panel
 from orchestrator.report.panel_drawing import (
@@ -16,6 +16,9 @@ from orchestrator.report.panel_drawing import (
     draw_settings,
     legend_inches,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PNG_DPI = 150
 # Height of a legend that the panels have room for as they are.
@@ -70,25 +73,19 @@ def panel_svg(panel: Panel) -> bytes:
     from matplotlib import rc_context
 
     with rc_context(STYLE):
-        return _pictures([panel], ("svg",), over_plw=True)["svg"]
+        return _rendered(_figure([panel], over_plw=True), "svg")
 
 
 def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: bool) -> Path:
-    for kind, content in _pictures(panels, kinds, over_plw=over_plw).items():
-        _replace(stem.with_name(f"{stem.name}.{kind}"), content)
-    return stem.with_name(stem.name + ".svg")
+    return save_figure(_figure(panels, over_plw=over_plw), stem, kinds)
 
 
-def _pictures(panels: Sequence[Panel], kinds: Sequence[str], *, over_plw: bool) -> dict[str, bytes]:
-    """The panels in one figure, in each of the formats `kinds`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _figure(panels: Sequence[Panel], *, over_plw: bool) -> "Figure":
+    """The panels in one figure."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * columns, height * rows)
     draw = draw_panel if over_plw else draw_settings
     drawn = [figure.add_subplot(rows, columns, index + 1) for index in range(len(panels))]
     for axes, panel in zip(drawn, panels, strict=True):
@@ -96,14 +93,32 @@ def _pictures(panels: Sequence[Panel], kinds: Sequence[str], *, over_plw: bool) 
     # Legends take room below, and not from the axes.
     legend = max(legend_inches(axes) for axes in drawn)
     figure.set_size_inches(width * columns, (height + max(0.0, legend - LEGEND_INCLUDED)) * rows)
-    options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
-    found = {}
+    return figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, which is drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", stem: Path, kinds: Sequence[str] = ("svg", "png")) -> Path:
+    """Write the figure as `<stem>.<kind>`, each whole or not at all; returns the SVG's path."""
     for kind in kinds:
-        buffer = io.BytesIO()
-        # A label may be wider than the layout expects.
-        figure.savefig(buffer, format=kind, bbox_inches="tight", **options[kind])
-        found[kind] = buffer.getvalue()
-    return found
+        _replace(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind))
+    return stem.with_name(stem.name + ".svg")
+
+
+def _rendered(figure: "Figure", kind: str) -> bytes:
+    options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
+    buffer = io.BytesIO()
+    # A label may be wider than the layout expects.
+    figure.savefig(buffer, format=kind, bbox_inches="tight", **options[kind])
+    return buffer.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -108,6 +108,7 @@ def _findings(rows: Sequence[ScoreRow], found: Answer, name: str) -> Findings:
         sweep=name,
         scores=found if is_share else None,
         losses=None if is_share else found,
+        weight_maps=[],
         panels=panels if is_share else [_loss_panel(panel) for panel in panels],
         plws=sorted({row.plw for row in rows}),
         varied=[],

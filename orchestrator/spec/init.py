@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from orchestrator.new_file import write_new
 from orchestrator.spec.sweep_spec import SweepSpec
 
-Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers"]
+Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 PRESET_FOLDER = Path(__file__).parent / "presets"
 SCHEMA_NAME = "plw.schema.json"

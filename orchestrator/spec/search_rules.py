@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from orchestrator.spec.constraints import Constraint, read_constraint
 from orchestrator.spec.setting_fields import (
     CADENCE,
+    COMPLETION_WEIGHT,
     HELDOUT,
     PLW,
     broken_rule_of,
@@ -119,6 +120,9 @@ def _list_rules(
             yield Rule((*path, index), f"{label}: {rule}, got {shown(value)}", fix)
         if any(_is_same(value, one) for one in values[:index]):
             yield Rule((*path, index), f"{label} lists {value!r} twice", "drop one")
+    if dotted == COMPLETION_WEIGHT and None in values and any(value == 1 for value in values):
+        message = f"{label} lists null and 1, which are the same weight"
+        yield Rule((*path, values.index(None)), message, "drop null")
 
 
 def _range_rules(dotted: str, values: "Range", path: tuple[str, ...], label: str) -> Iterator[Rule]:

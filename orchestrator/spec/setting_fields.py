@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from trainers.config import Section, TrainConfig
 
 PLW = "loss.prompt_loss_weight"
+COMPLETION_WEIGHT = "loss.role_weights.completion"
 # What only decides how often something is written is no part of a trial's identity.
 CADENCE = (
     "checkpoint",

@@ -13,6 +13,7 @@ from orchestrator.spec.constraints import all_hold, read_constraint
 from orchestrator.spec.search_config import SearchConfig
 from orchestrator.spec.search_rules import Rule, corners, rule_error
 from orchestrator.spec.setting_fields import with_values
+from orchestrator.spec.two_weights import fix_of_zero_weights
 from trainers.config import MAX_COUNT, NonNegative, PathText, PositiveInt, Section, TrainConfig
 from trainers.config_file import apply_override, build_config, read_yaml
 
@@ -227,7 +228,9 @@ def _impossible(spec: SweepSpec) -> Iterator[Rule]:
         except ValidationError as error:
             rule = error.errors()[0]["msg"].removeprefix("Value error, ")
             message = f"search.space holds {corner}, which is not valid: {rule}"
-            yield Rule(("search", "space"), message, "change the space, or add a constraint")
+            fix = fix_of_zero_weights(corner, spec.search.method)
+            fix = fix or "change the space, or add a constraint"
+            yield Rule(("search", "space"), message, fix)
             return
 
 

@@ -28,6 +28,7 @@ from orchestrator.statistics.table import ScoreRow, check_rows, plw_of
 from orchestrator.statistics.trial_points import OVERALL, Cell, Trials, collect_trials
 from orchestrator.statistics.weight_analysis import Method, WeightAnalysis, analyse_weights
 from orchestrator.statistics.weight_effects import MIN_CURVE_DF, Effects, fit_effects
+from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 Kind = Literal["best", "tied", "rises", "falls", "no effect", "cannot say"]
@@ -162,6 +163,14 @@ class Table:
             InputError: rows that cannot be used.
         """
         check_rows(self.rows, shares=self.shares)
+        groups = {row.group for row in self.rows}
+        if OVERALL in groups and len(groups) > 1:
+            raise InputError(
+                Problem(
+                    message=f"group `{OVERALL}` is that of the mean of all groups",
+                    fix="leave its rows out, or give the group another name",
+                )
+            )
         if self.higher_is_better:
             return self
         rows = [
@@ -261,7 +270,9 @@ def _answer(
     lead = verdicts[0]
     design = None
     if lead.kind == "cannot say":
-        first = study.analyses[0] if study.analyses else None
+        # Where trials agree to the last digit there is no noise to simulate with.
+        is_known = lead.group in study.effects and not _lacks_noise(study, lead.group)
+        first = study.analyses[0] if study.analyses and is_known else None
         design = follow_up(trials, study.effects.get(lead.group), first)
     method = lead.method if lead.method is not None else "assumed curve"
     return Answer(
@@ -354,6 +365,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdict(analysis: WeightAnalysis, adjusted: float, study: _Study) -> Verdict:
     pieces = confidence_set(analysis)
     difference, most = _differences(analysis)
+    most = max(most, analysis.observed_range or 0.0)
+    counts = _counts(study.trials, analysis.group, analysis.cell)
+    # Repeated weights that were too many to compare one by one.
+    is_tested = analysis.means is not None or counts["num_seeds"][1] < 2
     gain = corrected_gain(analysis)
     tried = np.unique(analysis.w_p)
     best = analysis.optimum
@@ -361,10 +376,10 @@ def _verdict(analysis: WeightAnalysis, adjusted: float, study: _Study) -> Verdic
     found = Verdict(
         group=analysis.group,
         cell=analysis.cell,
-        kind=_kind(analysis, pieces, adjusted, most, study.table.margin),
+        kind=_kind(analysis, pieces, adjusted, is_same=most < study.table.margin and is_tested),
         text="",
         has_effect=adjusted < LEVEL,
-        **_counts(study.trials, analysis.group, analysis.cell),
+        **counts,
         method=analysis.method,
         best_plw=_plw(best, study.trials),
         nearest_plw=_plw(nearest, study.trials),
@@ -418,17 +433,18 @@ def _too_little(analysis: WeightAnalysis, study: _Study) -> str:
         return messages.few_text(effects.total_df)
     if effects.noise is None:
         return messages.few_text(0.0)
+    return messages.same_text() if _lacks_noise(study, group) else ""
+
+
+def _lacks_noise(study: _Study, group: str) -> bool:
+    """Whether a fitted group's trials agree to the last digit, apart from its effects."""
+    noise, trials = study.effects[group].noise, study.trials
     level = 1.0 if trials.is_share else float(np.nanmax(np.abs(trials.group_values(group))))
-    if effects.noise.pooled**0.5 <= _LEAST_SD * max(level, 1e-300):
-        return messages.same_text()
-    return ""
+    return noise is not None and noise.pooled**0.5 <= _LEAST_SD * max(level, 1e-300)
 
 
-def _kind(
-    analysis: WeightAnalysis, pieces: Pieces, adjusted: float, most: float, margin: float
-) -> Kind:
-    observed = analysis.observed_range
-    if most < margin and (observed is None or observed <= margin):
+def _kind(analysis: WeightAnalysis, pieces: Pieces, adjusted: float, *, is_same: bool) -> Kind:
+    if is_same:
         return "no effect"
     at_low = pieces[0][0] <= analysis.w_p[0] + _TOUCHING
     at_high = pieces[-1][1] >= analysis.w_p[-1] - _TOUCHING

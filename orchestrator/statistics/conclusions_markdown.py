@@ -69,7 +69,8 @@ def answer_conditions(answer: Answer) -> list[str]:
     sentences = [f"{condition[0].upper()}{condition[1:]}." if condition else ""]
     if rests_on_assumption(answer.lead):
         sentences = [
-            "No weight is repeated, so the parabola cannot be tested; a second seed would."
+            "Too few weights are repeated to test the parabola, or whether noise is equal at all "
+            "weights; a second seed of each would."
         ]
     return [sentence for sentence in (*sentences, outlier_sentence(answer)) if sentence]
 
@@ -176,10 +177,10 @@ def prospect_text(design: FollowUp) -> str:
     if prospect is None:
         return ""
     text = (
-        f"If today's estimates are right, {prospect.names:.0%} of {prospect.num_studies} simulated "
+        f"If the effect is as estimated, {prospect.names:.0%} of {prospect.num_studies} simulated "
         "studies name a best weight with them"
     )
-    if prospect.detects > 0 and prospect.width_ratio is not None:
+    if prospect.detects > 0 and prospect.width_ratio:
         text += f", and its interval is about {prospect.width_ratio:.0%} as wide as now"
     return f"{text}."
 

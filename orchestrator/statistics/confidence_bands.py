@@ -46,7 +46,7 @@ def draw_curve(analysis: WeightAnalysis, trials: Trials) -> DrawnCurve:
     assert estimates is not None
     rise, errors, df = estimates.contrasts(rows)
     half = t_quantile(df, 0.975) * errors
-    is_known = analysis.means is not None or estimates.total_df >= MIN_CURVE_DF - 0.5
+    is_known = analysis.means is not None or estimates.noise.total_df >= MIN_CURVE_DF - 0.5
     return DrawnCurve(
         group=analysis.group,
         cell=analysis.cell,

@@ -88,7 +88,7 @@ def _with_near_best(pieces: Pieces, analysis: WeightAnalysis) -> Pieces:
     best = int(np.argmax(analysis.pairs.values))
     rows = np.eye(len(analysis.w_p))[best] - np.eye(len(analysis.w_p))
     values, errors, _ = analysis.pairs.contrasts(rows)
-    near = analysis.w_p[values <= _NEAR_BEST * errors + 1e-12]
+    near = analysis.w_p[values <= _NEAR_BEST * errors]
     if len(pieces) == 1:
         return ((min(pieces[0][0], near.min()), max(pieces[0][1], near.max())),)
     alone = [(at, at) for at in near if not any(low <= at <= high for low, high in pieces)]

@@ -1,8 +1,8 @@
 """Linear estimates whose noise may differ between weights: contrasts, t and F tests.
 
 Every estimate here is linear in the trial values, and the noise of a trial has the variance of its
-noise group (its weight, where weights have several trials). The covariance of the estimates is then
-a sum of one part per group, each known with the group's own degrees of freedom. Student's t with
+noise group (its weight, where weights have several trials). The variance of a contrast is then a
+sum of one part per group, each known with the group's own degrees of freedom. Student's t with
 Satterthwaite's df tests a contrast; Brown and Forsythe's F*, with Box's df, tests several at once.
 With a single noise group both are the classical tests of least squares.
 
@@ -21,6 +21,8 @@ from scipy import special
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# Contrasts times trials that are held in memory at once.
+_MOST_AT_ONCE = 4_000_000
 # A few trials may agree by chance: no weight counts as less noisy than this share of the mean.
 _LEAST_VARIANCE = 0.1
 # A noise group with less of a df of its own takes the variance of all groups.
@@ -46,19 +48,14 @@ class Noise:
     pooled: float
     total_df: float
 
+    @cached_property
+    def members(self) -> Array:
+        """(T, K): 1 where a trial is of a noise group."""
+        return np.eye(len(self.variance))[self.group]
+
     def estimates(self, linear: Array, y: Array) -> "Estimates":
         """The estimates `linear` (P, T) @ y (T), with what is known of their noise."""
-        parts = np.zeros((len(self.variance), len(linear), len(linear)))
-        for number, variance in enumerate(self.variance):
-            own = linear[:, self.group == number]
-            parts[number] = variance * (own @ own.T)
-        return Estimates(
-            values=linear @ y,
-            parts=parts,
-            df=self.df,
-            total_df=self.total_df,
-            metric=linear @ linear.T,
-        )
+        return Estimates(values=linear @ y, linear=linear, noise=self)
 
     def shrunk(self, prior_df: float) -> "Noise":
         """Variances drawn towards the pooled one, as if that were known with `prior_df`.
@@ -108,70 +105,73 @@ def equal_noise(residual: Array, total_df: float) -> Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimates:
-    """Estimates with the covariance parts of each noise group.
-
-    Attributes:
-        values: (P).
-        parts: (K, P, P) covariance, a part for each noise group; the covariance is their sum.
-        df: (K) degrees of freedom of each group's variance.
-        total_df: residual degrees of freedom.
-        metric: (P, P) covariance under noise of variance 1 in every trial.
-    """
+    """Estimates (P) that are linear in the trial values (T): `linear` (P, T) times them."""
 
     values: Array
-    parts: Array
-    df: Array
-    total_df: float
-    metric: Array
+    linear: Array
+    noise: Noise
 
     @cached_property
     def covariance(self) -> Array:
         """(P, P)."""
-        return np.asarray(self.parts.sum(axis=0), dtype=np.float64)
+        variance = self.noise.variance[self.noise.group]
+        return np.asarray((self.linear * variance) @ self.linear.T)
 
     def contrasts(self, rows: Array) -> tuple[Array, Array, Array]:
         """Values (R), standard errors (R) and Satterthwaite's df (R) of contrasts (R, P)."""
-        parts = np.einsum("rp,kpq,rq->rk", rows, self.parts, rows, optimize=True)
-        variance = np.maximum(parts.sum(axis=1), 0.0)
-        spread = (parts**2 / self.df).sum(axis=1)
-        df = np.divide(
-            variance**2, spread, out=np.full(len(rows), self.total_df), where=spread > 1e-300
+        step = max(1, _MOST_AT_ONCE // max(self.linear.shape[1], 1))
+        parts = np.vstack(
+            [self._parts(rows[start : start + step]) for start in range(0, len(rows), step)]
         )
-        return rows @ self.values, np.sqrt(variance), np.clip(df, 1.0, max(self.total_df, 1.0))
+        variance = parts.sum(axis=1)
+        spread = (parts**2 / self.noise.df).sum(axis=1)
+        total = self.noise.total_df
+        df = np.divide(variance**2, spread, out=np.full(len(rows), total), where=spread > 0)
+        return rows @ self.values, np.sqrt(variance), np.clip(df, 1.0, max(total, 1.0))
+
+    def _parts(self, rows: Array) -> Array:
+        """(R, K): what each noise group adds to the variance of contrasts (R, P)."""
+        squares = (rows @ self.linear) ** 2
+        return np.asarray((squares @ self.noise.members) * self.noise.variance)
 
     def mapped(self, rows: Array) -> "Estimates":
         """The contrasts (R, P) as estimates of their own."""
-        return Estimates(
-            values=rows @ self.values,
-            parts=np.einsum("rp,kpq,sq->krs", rows, self.parts, rows, optimize=True),
-            df=self.df,
-            total_df=self.total_df,
-            metric=rows @ self.metric @ rows.T,
-        )
+        return Estimates(values=rows @ self.values, linear=rows @ self.linear, noise=self.noise)
+
+    def f_ratio(self, rows: Array) -> tuple[float, float, float]:
+        """F* of all contrasts (R, P) being 0 at once, with numerator and denominator df.
+
+        Its expectation is 1 where they are; (0, 1, 1) where nothing can be tested.
+        """
+        noise = self.noise
+        own = rows @ self.linear
+        values, vectors = np.linalg.eigh(own @ own.T)
+        is_kept = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
+        rank = int(is_kept.sum())
+        if rank == 0 or noise.total_df <= 0 or noise.pooled <= 0:
+            return 0.0, 1.0, 1.0
+        # Orthonormal under equal noise, so that the statistic then is the classical F.
+        turn = (vectors[:, is_kept] / np.sqrt(values[is_kept])).T
+        turned = turn @ own
+        traces = ((turned**2).sum(axis=0) @ noise.members) * noise.variance
+        trace = float(traces.sum())
+        squares = np.zeros(len(noise.variance))
+        for number in range(len(squares)):
+            part = turned[:, noise.group == number]
+            squares[number] = np.sum((part @ part.T) ** 2) * noise.variance[number] ** 2
+        covariance = (turned * noise.variance[noise.group]) @ turned.T
+        # The square of an estimated variance is too large by the factor 1 + 2 / df.
+        excess = 2 / (noise.df + 2)
+        upper = trace**2 - float(excess @ traces**2)
+        lower = float(np.sum(covariance**2)) - float(excess @ squares)
+        numerator_df = min(max(upper / lower, 1.0), rank) if lower > 0 else float(rank)
+        df = trace**2 / float((traces**2 / noise.df).sum())
+        effect = turn @ (rows @ self.values)
+        return float(effect @ effect) / trace, numerator_df, min(max(df, 1.0), noise.total_df)
 
     def f_test(self, rows: Array) -> float:
         """The p-value of all contrasts (R, P) being 0 at once; 1 where nothing can be tested."""
-        own = self.mapped(rows)
-        values, vectors = np.linalg.eigh(own.metric)
-        is_kept = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
-        rank = int(is_kept.sum())
-        if rank == 0 or self.total_df <= 0:
-            return 1.0
-        # Orthonormal under equal noise, so that the statistic then is the classical F.
-        turned = own.mapped((vectors[:, is_kept] / np.sqrt(values[is_kept])).T)
-        traces = np.trace(turned.parts, axis1=1, axis2=2)
-        trace = float(traces.sum())
-        if trace <= 0:
-            return 1.0
-        squares = np.einsum("kpq,kpq->k", turned.parts, turned.parts)
-        whole = float(np.sum(turned.covariance**2))
-        # The square of an estimated variance is too large by the factor 1 + 2 / df.
-        excess = 2 / (self.df + 2)
-        upper = trace**2 - float(excess @ traces**2)
-        lower = whole - float(excess @ squares)
-        numerator_df = min(max(upper / lower, 1.0), rank) if lower > 0 else rank
-        df = min(max(trace**2 / float((traces**2 / self.df).sum()), 1.0), self.total_df)
-        ratio = float(turned.values @ turned.values) / trace
+        ratio, numerator_df, df = self.f_ratio(rows)
         return float(special.fdtrc(numerator_df, df, ratio))
 
 

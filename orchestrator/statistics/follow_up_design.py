@@ -15,7 +15,7 @@ from orchestrator.statistics.confidence_set import confidence_set
 from orchestrator.statistics.simulated_verdict import Prospect, simulate_verdicts
 from orchestrator.statistics.trial_points import Cell, Trials
 from orchestrator.statistics.weight_analysis import WeightAnalysis
-from orchestrator.statistics.weight_effects import MIN_WEIGHTS, Effects
+from orchestrator.statistics.weight_effects import Effects
 from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
@@ -28,6 +28,8 @@ NUM_SPREAD = 5
 # Above this share of weights x seeds that is there, the rest is missing and not left out.
 _MOSTLY_COMPLETE = 0.5
 _NUM_STUDIES = 100
+# What two weights of one seed need for a paired test with two degrees of freedom.
+_SEEDS_OF_TWO = 2
 # More trials than these are not simulated: each study takes as long as an analysis.
 _MOST_SIMULATED = 500
 
@@ -71,7 +73,7 @@ def follow_up(trials: Trials, effects: Effects | None, analysis: WeightAnalysis 
     is_single = len(trials.cells) == 1
     if analysis is not None and effects is not None and effects.noise and is_single:
         prospect = _prospect(trials, effects, analysis, runs)
-    rates = sorted(rate for rate in trials.rates if rate is not None)
+    rates = sorted(rate for each in own if (rate := trials.rates[each]) is not None)
     return FollowUp(
         runs=tuple(
             NextRun(
@@ -91,18 +93,34 @@ def _chosen(
     plws: Sequence[float], seeds: Sequence[str], there: set[tuple[float, str]]
 ) -> tuple[list[tuple[float, int]], str]:
     """(PLW, seed) of the next trials, and why these."""
-    numbers = [int(seed) for seed in seeds if seed.lstrip("-").isdigit()]
+    numbers = [number for number in map(_seed_number, seeds) if number is not None]
     following = max(numbers, default=-1) + 1
-    if len(plws) < MIN_WEIGHTS - 1 or (len(plws) < MIN_WEIGHTS and len(seeds) < 2):
+    if len(plws) == 2 and len(seeds) == 1:
+        new = range(following, following + _SEEDS_OF_TWO)
+        return [(plw, seed) for seed in new for plw in plws], "more seeds of both weights"
+    if len(plws) < 2:
         used = numbers or [0]
         spread = [plw for plw in _spread(plws) if plw not in plws]
         return [(plw, used[0]) for plw in spread], "more weights with a seed in use"
     whole = [(plw, seed) for seed in seeds for plw in plws]
-    missing = [each for each in whole if each not in there and each[1].lstrip("-").isdigit()]
+    missing = [
+        (plw, number)
+        for plw, seed in whole
+        if (plw, seed) not in there and (number := _seed_number(seed)) is not None
+    ]
     if missing and len(missing) <= (1 - _MOSTLY_COMPLETE) * len(whole):
-        return [(plw, int(seed)) for plw, seed in missing], "what is missing of the seeds in use"
+        return missing, "what is missing of the seeds in use"
     chosen = plws if len(plws) <= MAX_WEIGHTS else _spread(plws)
     return [(plw, following) for plw in chosen], "one seed more at every weight"
+
+
+def _seed_number(seed: str) -> int | None:
+    """The number of a seed, also of one written as 2.0; None where it is a name."""
+    try:
+        value = float(seed)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
 
 
 def _spread(plws: Sequence[float]) -> list[float]:
@@ -125,12 +143,15 @@ def _prospect(
     present = effects.present
     plw = np.concatenate([trials.plw[present], [run[0] for run in runs]])
     seed = [*(trials.seed[each] for each in present), *(str(run[1]) for run in runs)]
+    at = np.array([w_p_of(each) for each in plw])
     if analysis.method == "means":
-        tried, means = analysis.w_p, estimates.values
-        truth = np.interp([w_p_of(each) for each in plw], tried, means)
+        truth = np.interp(at, analysis.w_p, estimates.values)
+        ratio = estimates.f_ratio(np.eye(len(analysis.w_p)) - 1 / len(analysis.w_p))[0]
     else:
-        at = np.array([w_p_of(each) for each in plw])
         truth = estimates.values[0] * at + estimates.values[1] * at**2
+        ratio = estimates.f_ratio(np.eye(2))[0]
+    # Estimates vary by noise too: what is left of their squares without it.
+    truth = truth * max(0.0, 1 - 1 / max(ratio, 1e-300)) ** 0.5
     width = sum(high - low for low, high in confidence_set(analysis))
     return simulate_verdicts(
         plw=plw,

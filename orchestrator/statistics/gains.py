@@ -52,13 +52,16 @@ def corrected_gain(analysis: WeightAnalysis, seed: int = 0) -> Gain:
     if best == reference:
         return Gain(reference_w_p=reference, w_p=best, value=0.0, naive=0.0, low=0.0, high=0.0)
     naive, half = _interval(analysis, reference, best)
+    value = _split_gain(analysis, reference, np.random.default_rng(seed))
     return Gain(
         reference_w_p=reference,
         w_p=best,
-        value=_split_gain(analysis, reference, np.random.default_rng(seed)),
+        value=value,
         naive=naive,
-        low=naive - half,
-        high=naive + half,
+        # The corrected value is of all weights that might have been chosen: near the reference it
+        # may lie outside the interval of the one that was.
+        low=min(naive - half, value),
+        high=max(naive + half, value),
     )
 
 

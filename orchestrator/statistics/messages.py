@@ -8,7 +8,7 @@ import numpy as np
 from orchestrator.statistics.table import ScoreRow, plw_of
 from orchestrator.statistics.trial_points import Trials
 from orchestrator.statistics.weight_analysis import FIT_LEVEL
-from orchestrator.statistics.weight_effects import MIN_CURVE_DF, MIN_WEIGHTS
+from orchestrator.statistics.weight_effects import MAX_SETTINGS, MIN_CURVE_DF, MIN_WEIGHTS
 
 if TYPE_CHECKING:
     from orchestrator.statistics.conclusions import Verdict
@@ -130,7 +130,9 @@ def _end_text(verdict: "Verdict", unit: str, w_p_range: tuple[float, float]) -> 
     beyond = f" the {extreme} tried;" if is_open else ""
     span = f"{amount(verdict.difference, unit)} over the range"
     if verdict.num_weights == 2:
-        return f"PLW {end} is better than the other weight, by {amount(verdict.difference, unit)}"
+        other = plw_text(w_p_range[0] if is_rising else w_p_range[1])
+        text = f"PLW {end} is better than {other}, by {amount(verdict.difference, unit)}"
+        return text if is_rising else f"{text} ({_difference_interval(verdict, unit)})"
     if verdict.method == "means":
         return f"best PLW is {end}, the {extreme} of the {verdict.num_weights} tried; {span}"
     verb = "rises towards" if is_rising else "falls from"
@@ -138,6 +140,15 @@ def _end_text(verdict: "Verdict", unit: str, w_p_range: tuple[float, float]) -> 
     is_alone = plw_label(start) == plw_label(stop)
     bound = "" if is_alone else f" (95% interval {pieces_text(verdict)})"
     return f"{verb} {end}:{beyond} best PLW is {end}{bound}; {span}"
+
+
+def _difference_interval(verdict: "Verdict", unit: str) -> str:
+    """Of two weights whose lower one is better, so that no gain over the lower one is shown."""
+    assert verdict.difference is not None
+    assert verdict.difference_high is not None
+    low = 2 * verdict.difference - verdict.difference_high
+    ends = f"{bare_amount(low, unit)} to {bare_amount(verdict.difference_high, unit)}"
+    return f"95% interval {ends}"
 
 
 def few_text(df: float) -> str:
@@ -172,7 +183,7 @@ def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     if num_weights < MIN_WEIGHTS:
         return (
             "cannot say: two weights need two degrees of freedom to estimate noise from, such as "
-            "three seeds of each"
+            "two seeds of each"
         )
     if num_cells > 1 and num_trials <= num_cells + 2:
         return (
@@ -197,11 +208,15 @@ def rests_on_assumption(verdict: "Verdict") -> bool:
 def condition_text(verdict: "Verdict") -> str:
     """What the verdict's optimum assumes, to be read with it; empty where nothing."""
     if rests_on_assumption(verdict):
-        return "assumes a parabola in w_p, which cannot be tested without repeated weights"
+        return (
+            "assumes a parabola in w_p and equal noise, which too few repeated weights cannot test"
+        )
     misfit = verdict.lack_of_fit_p_value
+    if verdict.kind == "no effect":
+        return ""
     if verdict.method == "means" and misfit is not None and misfit < FIT_LEVEL:
         return (
-            f"a parabola in w_p does not fit (p = {misfit:.2g}), so only tried weights are compared"
+            f"a parabola in w_p may not fit (p = {misfit:.2g}), so only tried weights are compared"
         )
     return ""
 
@@ -242,6 +257,12 @@ def notes_on(
     ]
     if min(own) < 2:
         notes.append("some weights have a single seed, so their own noise is not known")
+    num_settings = len(set(zip(trials.cell.tolist(), trials.plw.tolist(), strict=True)))
+    if num_settings > MAX_SETTINGS:
+        notes.append(
+            f"{num_settings} weights are too many to compare one by one (at most {MAX_SETTINGS}): "
+            "the verdict assumes a parabola in w_p and equal noise, also where weights are repeated"
+        )
     if interaction_p_value is not None and interaction_p_value < 0.05:
         notes.append(
             f"models or data sets differ in their curves (p = {interaction_p_value:.2g}): read "

@@ -124,7 +124,9 @@ def seeds_needed(
     num_claims: int = 1,
     num_studies: int = NUM_STUDIES,
 ) -> Power:
-    """The fewest seeds of each weight with which `target` of the studies name a weight.
+    """The fewest seeds of each weight, from 2, with which `target` of the studies name a weight.
+
+    One seed is never enough: without repeated weights the curve would be assumed.
 
     Raises:
         InputError: a number is out of its range, or no number of seeds up to 100 is enough.

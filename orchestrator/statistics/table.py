@@ -3,7 +3,6 @@
 Rows come from a sweep's records or from a CSV file of anyone's.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from trainers.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 
+# Larger losses are no measurements, and their squares overflow.
+LARGEST_SCORE = 1e50
 DEFAULT_GROUP = "scores"
 # The verdict on the mean of all groups has this name.
 _MEAN_OF_GROUPS = "overall"
@@ -199,11 +200,11 @@ def _score_problems(
     if shares:
         bad = [index for index, row in enumerate(rows) if not 0 <= row.score <= 1]
     else:
-        bad = [index for index, row in enumerate(rows) if not math.isfinite(row.score)]
+        bad = [index for index, row in enumerate(rows) if not abs(row.score) < LARGEST_SCORE]
     if not bad:
         return []
     values = [rows[index].score for index in bad]
-    rule = "score must be in [0, 1]" if shares else "score must be a finite number"
+    rule = "score must be in [0, 1]" if shares else f"score must be within {LARGEST_SCORE:g}"
     message = f"{rule}, got {values[0]:g}"
     if len(bad) > 1:
         message += f" ({len(bad)} of {len(rows)} scores, from {min(values):g} to {max(values):g})"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.statistics.estimates import Estimates
 from orchestrator.statistics.trial_points import Cell, Trials
 from orchestrator.statistics.weight_effects import MIN_WEIGHTS, Effects
+from orchestrator.transform import W_P_EXPONENT
 
 Array = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ Method = Literal["curve", "means", "assumed curve"]
 # A curve that misses by this much is not used to locate the optimum. Large on purpose: a test that
 # finds nothing is weak evidence of a parabola, and means are right for any curve.
 FIT_LEVEL = 0.2
+# The w_p of PLW 1e-4.
+_NEXT_TO_ZERO = 1e-4**W_P_EXPONENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,9 @@ class WeightAnalysis:
             return float(self.w_p[int(np.argmax(self.means.values))])
         assert self.curve is not None
         slope, curvature = self.curve.values
-        return quadratic_top(float(slope), float(curvature), self.low, self.high)
+        top = quadratic_top(float(slope), float(curvature), self.low, self.high)
+        # No report tells such a weight from 0, and no trainer either.
+        return 0.0 if self.low == 0.0 and top < _NEXT_TO_ZERO else top
 
     @property
     def observed_range(self) -> float | None:

@@ -28,7 +28,7 @@ MIN_WEIGHTS = 3
 MIN_MEANS_DF = 2
 MIN_CURVE_DF = 3
 # More settings than these are analysed by their curve alone.
-MAX_SETTINGS = 200
+MAX_SETTINGS = 300
 # Two weights are compared with variances drawn towards the common one, as by so many df.
 PRIOR_DF = 2.0
 # Blocks may not cost more of what is known of the weights.

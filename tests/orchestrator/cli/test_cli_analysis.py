@@ -12,7 +12,7 @@ from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.report_page import Page
 from tests.orchestrator.statistics.scores import rows_of
 
-GROUPS = {"multiple_choice": 3, "short_generation": 2}
+GROUPS = {"multiple_choice": (45.0, 50.0, 55.0), "short_generation": (45.0, 50.0)}
 
 
 def scores_file(
@@ -23,7 +23,7 @@ def scores_file(
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for row in rows_of(lambda at: -bend * (at - 0.65) ** 2, groups=GROUPS, trial_sd=0.05):
+        for row in rows_of(lambda at: -25 * bend * (at - 0.65) ** 2, groups=GROUPS, trial_sd=1.2):
             score = of_share(row.score)
             writer.writerow([row.benchmark, row.group, row.plw, row.seed, score])
     return path

@@ -115,7 +115,7 @@ def test_a_measure_settles_it_by_the_top_of_its_curve(demo_sweep: SweepFolder) -
 def test_of_two_weights_the_better_one_is_taken(tmp_path: Path) -> None:
     best = best_setting(write_sweep(tmp_path / "s", *hill((0.0, 0.25))), None, None)
     assert best.prompt_loss_weight == 0.25
-    assert best.reason.startswith("Overall: PLW 0.25 is better than the other weight, by ")
+    assert best.reason.startswith("Overall: PLW 0.25 is better than 0, by ")
 
 
 def test_of_one_weight_the_best_observed_is_taken_where_a_measure_is_named(tmp_path: Path) -> None:

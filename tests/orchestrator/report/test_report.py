@@ -126,7 +126,8 @@ def test_fit_and_lost_trials_are_given_at_the_answer_before_the_plots(tmp_path: 
     assert page.ids["headline"].startswith("Overall: best PLW is about 0.")
     assert "with 1 seed each, assuming a parabola in w_p." in page.ids["headline"]
     assert page.ids["conditions"].strip().split("\n") == [
-        "No weight is repeated, so the parabola cannot be tested; a second seed would.",
+        "Too few weights are repeated to test the parabola, or whether noise is equal at all "
+        "weights; a second seed of each would.",
         "Diverged: trial 07s2 (PLW 0.7, seed 2); it has no scores, so the answer is that without "
         "it.",
     ]

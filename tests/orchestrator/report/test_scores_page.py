@@ -14,11 +14,11 @@ from orchestrator.statistics.table import ScoreRow
 from tests.orchestrator.report_page import Page
 from tests.orchestrator.statistics.scores import rows_of
 
-GROUPS = {"multiple_choice": 2, "short_generation": 1}
+GROUPS = {"multiple_choice": (45.0, 50.0), "short_generation": (50.0,)}
 
 
 def hill(**same: str) -> list[ScoreRow]:
-    return rows_of(lambda at: -((at - 0.6) ** 2), groups=GROUPS, trial_sd=0.05, **same)
+    return rows_of(lambda at: -25 * (at - 0.6) ** 2, groups=GROUPS, trial_sd=1.2, **same)
 
 
 def page_of_rows(folder: Path, rows: Sequence[ScoreRow], *, shares: bool = True) -> Page:

@@ -106,6 +106,23 @@ def test_the_paper_s_other_regularisers_are_taken_one_at_a_time(tmp_path: Path) 
     assert spec.search.seeds == [0, 1, 2]
 
 
+def test_the_grid_of_the_weighted_loss_has_35_pairs_and_the_paper_s_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    plw("init", path, "--preset", "wit")
+    spec = load_spec(path)
+    steps = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    pairs = [tuple(point.values()) for point in grid_points(spec.search)]
+    # Section 4 of arXiv 2507.07817: 525 models of 15 combinations, 35 each.
+    assert pairs == [(prompt, own) for prompt in steps for own in steps if prompt or own]
+    assert len(pairs) == 35
+    assert spec.search.seeds == [0, 1, 2]
+    # Its section 3.2 and equation 2: the loss is divided by the count of tokens that count.
+    assert (spec.loss.normalization, spec.optimizer.max_grad_norm) == ("nonzero", 0)
+    assert (spec.optimizer.learning_rate, spec.optimizer.weight_decay) == (2e-5, 0.1)
+    assert (spec.schedule.epochs, spec.schedule.warmup_ratio) == (2, 0.01)
+    assert spec.batch.global_batch_size == 64
+
+
 def test_specs_name_the_schema_that_lies_beside_them(tmp_path: Path) -> None:
     line = "# yaml-language-server: $schema=plw.schema.json"
     schema, spec = tmp_path / "plw.schema.json", tmp_path / "sweep.yaml"

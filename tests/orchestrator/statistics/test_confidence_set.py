@@ -1,0 +1,255 @@
+"""The set of weights that may be the best, against brute force and on plain shapes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from orchestrator.statistics.confidence_set import Pieces, confidence_set, may_be_best
+from orchestrator.statistics.estimates import Estimates
+from tests.orchestrator.statistics.scores import (
+    PLWS,
+    SIX,
+    analysed,
+    grid,
+    rows_at,
+    rows_of,
+    w_p,
+)
+
+Array = NDArray[np.float64]
+NUM_PLACES = 1001
+
+
+def t_limit(parts: Array, df: Array, total_df: float, level: float) -> Array:
+    """The standard error times Student's quantile with Satterthwaite's df, written out.
+
+    `parts` (..., K): the variance from each noise group with `df` (K).
+    """
+    variance = parts.sum(axis=-1)
+    own = variance**2 / (parts**2 / df).sum(axis=-1)
+    limit = stats.t.ppf(level, np.clip(own, 1.0, total_df)) * np.sqrt(variance)
+    return np.asarray(limit, dtype=np.float64)
+
+
+def is_beaten_on_curve(curve: Estimates, start: float, places: Array) -> bool:
+    """Whether the curve rises significantly from `start` to any of `places`."""
+    ends = places[places != start]
+    slope, curvature = ends - start, ends**2 - start**2
+    # (ends, T): what each trial adds to the rise.
+    added = np.outer(slope, curve.linear[0]) + np.outer(curvature, curve.linear[1])
+    noise = curve.noise
+    parts = np.stack(
+        [
+            variance * (added[:, noise.group == number] ** 2).sum(axis=1)
+            for number, variance in enumerate(noise.variance)
+        ],
+        axis=-1,
+    )
+    rise = slope * curve.values[0] + curvature * curve.values[1]
+    return bool((rise > t_limit(parts, noise.df, noise.total_df, 0.975)).any())
+
+
+def is_in(pieces: Pieces, place: float) -> bool:
+    return any(low - 1e-9 <= place <= high + 1e-9 for low, high in pieces)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda at: -8 * (at - 0.6) ** 2,
+        lambda at: 2.0 * at,
+        lambda at: 6 * (at - 0.5) ** 2,
+        lambda at: 0.0,
+    ],
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_set_of_a_curve_is_that_of_a_direct_search_over_pairs(
+    curve: Callable[[float], float], seeds: int
+) -> None:
+    plws = PLWS if seeds > 1 else (*PLWS, 0.002, 0.8)
+    found = analysed(rows_of(curve, plws=plws, seeds=seeds, trial_sd=0.5, seed=2))
+    assert found.curve is not None
+    # The curve's own set, without tried weights that are near the best mean.
+    alone = replace(found, means=None, pairs=None)
+    pieces = confidence_set(alone)
+    places = np.linspace(found.low, found.high, NUM_PLACES)
+    checked = places[::40]
+    edges = np.array([each for piece in pieces for each in piece])
+    for place in checked:
+        if np.abs(edges - place).min() < 2e-3 or abs(place - found.optimum) < 1e-3:
+            continue
+        assert is_in(pieces, place) == (not is_beaten_on_curve(found.curve, place, places)), place
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 5])
+def test_the_set_of_means_is_that_of_a_direct_search_over_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = (
+        np.array([0.0, 1, 3, 3.5, 1, -1])[:, None]
+        + rng.standard_normal((6, 4)) * (np.array([1, 1, 1, 3, 1, 0.5])[:, None])
+    )
+    # Seeds of their own at every weight: no blocks, and each variance is by hand.
+    points = {
+        (plw, f"{plw}-{number}"): float(value)
+        for plw, own in zip(SIX, values, strict=True)
+        for number, value in enumerate(own)
+    }
+    found = analysed(rows_at(points))
+    variances = values.var(axis=1, ddof=1)
+    own = np.maximum(variances, 0.1 * variances.mean())
+    shrunk = (3 * own + 2 * variances.mean()) / 5 / 4
+    expected = []
+    for mine in range(6):
+        beaten = False
+        for other in range(6):
+            if other != mine:
+                parts = shrunk[[mine, other]]
+                limit = t_limit(parts, np.array([5.0, 5.0]), 18, 1 - 0.05 / 5)
+                beaten |= values[other].mean() - values[mine].mean() > limit
+        expected.append(not beaten)
+    assert found.pairs is not None
+    assert may_be_best(found.pairs).tolist() == expected
+    assert not all(expected)
+
+
+def pieces_of(curve: Callable[[float], float], **changes: object) -> tuple[str, Pieces]:
+    found = analysed(rows_of(curve, **changes))
+    return found.method, confidence_set(found)
+
+
+def test_a_hill_has_one_interval_around_its_top() -> None:
+    method, ((low, high),) = pieces_of(lambda at: -12 * (at - 0.6) ** 2, trial_sd=0.2, seed=1)
+    assert method == "curve"
+    assert 0.4 < low < 0.6 < high < 0.72
+
+
+def test_a_rise_has_its_upper_end() -> None:
+    method, ((low, high),) = pieces_of(lambda at: 4 * at, trial_sd=0.2, seed=1)
+    assert method == "curve"
+    assert 0.8 < low <= high == 1.0
+
+
+def test_a_valley_has_its_two_ends() -> None:
+    method, (first, second) = pieces_of(lambda at: 12 * (at - 0.5) ** 2, trial_sd=0.2, seed=1)
+    assert method == "curve"
+    assert first[0] == 0.0
+    assert first[1] < 0.1
+    assert second[0] > 0.9
+    assert second[1] == 1.0
+
+
+def test_a_flat_curve_has_the_whole_range() -> None:
+    assert pieces_of(lambda at: 0.0, trial_sd=0.5, seed=3)[1] == ((0.0, 1.0),)
+
+
+def test_a_fall_without_repeated_weights_has_its_lower_end() -> None:
+    plws = (*PLWS, 0.002, 0.02, 0.15, 0.35, 0.75)
+    method, ((low, high),) = pieces_of(lambda at: -4 * at, plws=plws, seeds=1, trial_sd=0.1)
+    assert method == "assumed curve"
+    assert low == 0.0
+    assert high < 0.2
+
+
+def test_a_rise_linear_in_plw_names_the_top_and_excludes_0() -> None:
+    """A valley's bottom in w_p: 0 is no better than the middle, and 1 is better than both."""
+    named = 0
+    for seed in range(20):
+        rows = rows_of(lambda at: 3 * at**3.3219, plws=SIX, trial_sd=0.5, seed=seed)
+        pieces = confidence_set(analysed(rows))
+        assert pieces[-1][1] == 1.0
+        named += pieces[0][0] > 0
+    assert named >= 19
+
+
+def test_an_end_is_excluded_only_where_another_weight_is_significantly_better() -> None:
+    level = grid([[0.0, 1, 2], [0.2, 0.9, 2.1], [-0.1, 1.2, 1.9], [0.1, 1, 2.2]],
+                 (0.0, 0.1, 0.5, 1.0))  # fmt: skip
+    assert is_in(confidence_set(analysed(rows_at(level))), 0.0)
+    assert is_in(confidence_set(analysed(rows_at(level))), 1.0)
+    worse = {key: value - 5 * (key[0] == 0.0) for key, value in level.items()}
+    assert confidence_set(analysed(rows_at(worse)))[0][0] > 0
+    assert is_in(confidence_set(analysed(rows_at(worse))), 1.0)
+
+
+def test_a_sharp_peak_is_one_tried_weight() -> None:
+    peak = {(plw, str(seed)): (6.0 if plw == 0.01 else 0.0) + 0.2 * seed + 0.1 * ((index * 7) % 5)
+            for index, plw in enumerate(SIX) for seed in range(3)}  # fmt: skip
+    peak = {key: value + 0.05 * np.sin(17 * index) for index, (key, value) in
+            enumerate(peak.items())}  # fmt: skip
+    found = analysed(rows_at(peak))
+    assert found.method == "means"
+    assert confidence_set(found) == ((w_p(0.01), w_p(0.01)),)
+
+
+@pytest.mark.parametrize(("noise", "is_kept"), [(0.1, False), (2.0, True)])
+def test_a_lower_mean_stays_where_its_own_noise_is_wide(noise: float, is_kept: bool) -> None:
+    steady = np.array([[-0.1, 0, 0.1, 0], [0, 0.1, -0.1, 0], [1, 1.1, 0.9, 1]])
+    own = 0.2 + noise * np.array([-1.0, 0, 1, 0])
+    points = {
+        (plw, f"{plw}-{number}"): float(value)
+        for plw, values in zip((0.0, 0.01, 0.1, 1.0), [*steady, own], strict=True)
+        for number, value in enumerate(values)
+    }
+    found = analysed(rows_at(points))
+    assert found.pairs is not None
+    assert may_be_best(found.pairs)[2:].tolist() == [True, is_kept]
+
+
+NOISE = st.lists(st.floats(-3, 3), min_size=18, max_size=18)
+
+
+@given(noise=NOISE, slope=st.floats(-5, 5), curvature=st.floats(-20, 20))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_the_set_is_ascending_within_the_range_and_contains_the_optimum(
+    noise: list[float], slope: float, curvature: float
+) -> None:
+    truth = [slope * w_p(plw) + curvature * w_p(plw) ** 2 for plw in SIX]
+    values = np.array(truth)[:, None] + np.reshape(noise, (6, 3))
+    found = analysed(rows_at(grid(values.tolist(), SIX)))
+    pieces = confidence_set(found)
+    assert pieces
+    ends = [each for piece in pieces for each in piece]
+    assert ends == sorted(ends)
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert ends[0] >= 0.0
+    assert ends[-1] <= 1.0
+    within_a_step = [low - 1e-3 <= found.optimum <= high + 1e-3 for low, high in pieces]
+    assert any(within_a_step)
+
+
+@given(noise=NOISE, shift=st.floats(-20, 20), of_seed=st.lists(st.floats(-5, 5), min_size=3,
+                                                               max_size=3))  # fmt: skip
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_what_all_weights_share_changes_nothing(
+    noise: list[float], shift: float, of_seed: list[float]
+) -> None:
+    values = np.reshape(noise, (6, 3)) + np.array([0.0, 1, 2, 3, 2, 1])[:, None]
+    first = analysed(rows_at(grid(values.tolist(), SIX)))
+    moved = values + shift + np.array(of_seed)
+    second = analysed(rows_at(grid(moved.tolist(), SIX)))
+    if min(abs((one.lack_of_fit or 0) - 0.2) for one in (first, second)) < 1e-6:
+        return
+    assert second.p_value == pytest.approx(first.p_value, rel=1e-6, abs=1e-12)
+    assert np.ravel(confidence_set(second)) == pytest.approx(
+        np.ravel(confidence_set(first)), abs=2.1e-3
+    )
+
+
+@given(noise=NOISE, factor=st.floats(0.1, 3))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_the_unit_of_scores_does_not_matter(noise: list[float], factor: float) -> None:
+    values = np.reshape(noise, (6, 3)) + np.array([0.0, 1, 2, 3, 2, 1])[:, None]
+    first = analysed(rows_at(grid(values.tolist(), SIX)))
+    second = analysed(rows_at(grid((values * factor).tolist(), SIX)))
+    if abs((first.lack_of_fit or 0) - 0.2) < 1e-6:
+        return
+    assert second.p_value == pytest.approx(first.p_value, rel=1e-6, abs=1e-12)
+    assert np.ravel(confidence_set(second)) == pytest.approx(
+        np.ravel(confidence_set(first)), abs=2.1e-3
+    )
