@@ -39,7 +39,7 @@ def test_tied_weights_are_an_interval_from_the_lowest_to_the_highest() -> None:
 def test_the_note_has_fit_and_lost_trials_below_the_headline() -> None:
     headline, fit, lost, table, legend, rest = answer_note(stepped()).split("\n\n")
     assert headline.startswith("Multiple choice: tied: ")
-    assert fit.startswith("A parabola in w_p does not fit (p = ")
+    assert fit.startswith("A parabola in w_p may not fit (p = ")
     assert lost == (
         "Diverged: trial 07s2 (PLW 0.7, seed 2); it has no scores, so the answer is that without "
         "it."
