@@ -125,7 +125,7 @@ def status_table(
 def notable(trials: Sequence[TrialStatus]) -> list[tuple[str, list[TrialStatus]]]:
     """Some trials of many, by what makes them notable; each stands once.
 
-    The best are those with the lowest held-out completion loss, the latest ended last.
+    `lowest loss` are those with the lowest held-out completion loss, the latest ended last.
     """
     ended = sorted(trials, key=lambda one: one.ended_at or "", reverse=True)
     scored = [one for one in trials if one.heldout_loss is not None]
@@ -136,7 +136,7 @@ def notable(trials: Sequence[TrialStatus]) -> list[tuple[str, list[TrialStatus]]
         ("running", [one for one in trials if one.state in RUNNING][:MAX_RUNNING]),
         ("waiting", [one for one in trials if one.state == "waiting"][:MAX_WAITING]),
         ("failed", [one for one in ended if one.state == "failed"][:MAX_FAILED]),
-        ("best", best),
+        ("lowest loss", best),
         ("latest", latest[:MAX_LATEST]),
     ]
     return [(title, members) for title, members in groups if members]

@@ -174,9 +174,9 @@ def test_each_notable_trial_stands_once(large: SweepFolder) -> None:
     reader = SweepReader(large)
     reader.refresh()
     groups = dict(notable(reader.statuses()))
-    assert list(groups) == ["running", "waiting", "failed", "best", "latest"]
+    assert list(groups) == ["running", "waiting", "failed", "lowest loss", "latest"]
     assert [len(members) for members in groups.values()] == [5, 4, 5, 5, 5]
-    assert groups["best"][0].id == f"{40:010x}"
+    assert groups["lowest loss"][0].id == f"{40:010x}"
     assert groups["latest"][0].id == f"{41:010x}"
     assert len({one.id for members in groups.values() for one in members}) == 24
     assert counts(reader.statuses())["interrupted"] == 0
