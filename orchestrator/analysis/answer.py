@@ -18,8 +18,9 @@ from orchestrator.analysis.weight_maps import weight_maps
 from orchestrator.record.bases import BaseRecord, base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.statistics.aggregates import in_points
-from orchestrator.statistics.conclusions import Answer, Table, answer_all
+from orchestrator.statistics.conclusions import Answer, answer_all
 from orchestrator.statistics.from_records import benchmark_rows, loss_rows, untuned_rows
+from orchestrator.statistics.study import Table
 from orchestrator.statistics.table import ScoreRow
 
 GROUPS: tuple[Group, ...] = get_args(Group)

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from evals.config import Group
-from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.verdict import Verdict
 from orchestrator.statistics.weight_analysis import Method
 from orchestrator.statistics.weight_grid import WeightGrid
 

@@ -9,10 +9,11 @@ from evals.scores import ScoreCard
 from orchestrator.analysis.findings import Best, Estimate, Line, Panel, Series
 from orchestrator.analysis.observed import TrialValue, points_of
 from orchestrator.record.folder import TrialRecord
-from orchestrator.statistics.conclusions import Answer, SeedLevel, Verdict
+from orchestrator.statistics.conclusions import Answer, SeedLevel
 from orchestrator.statistics.confidence_bands import DrawnCurve
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.trial_points import OVERALL
+from orchestrator.statistics.verdict import Verdict
 
 Cell = tuple[str, str, str]
 

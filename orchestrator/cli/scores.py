@@ -39,7 +39,8 @@ def report_scores(request: ScoresRequest) -> None:
     Raises:
         InputError: scores that cannot be used, or a file that cannot be written.
     """
-    from orchestrator.statistics.conclusions import MARGIN_POINTS, answer
+    from orchestrator.statistics.conclusions import answer
+    from orchestrator.statistics.study import MARGIN_POINTS
     from orchestrator.statistics.table import read_scores, scale_warning
 
     _check_outputs(request)

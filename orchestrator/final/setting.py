@@ -14,9 +14,9 @@ from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.settings_file import read_settings
 from orchestrator.spec.sweep_spec import with_absolute_paths
 from orchestrator.spec.two_weights import weights_of
-from orchestrator.statistics.conclusions import Verdict
 from orchestrator.statistics.conclusions_markdown import verdict_title
 from orchestrator.statistics.messages import tried_label
+from orchestrator.statistics.verdict import Verdict
 from orchestrator.transform import w_p
 from orchestrator.watching.lookup import open_sweep
 from trainers.config import TrainConfig

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.findings import Cost, Estimate, Findings, Panel, Point, Series
-from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer
 from orchestrator.statistics.conclusions_markdown import (
     front_place,
     gain_text,
@@ -13,6 +13,7 @@ from orchestrator.statistics.conclusions_markdown import (
     verdict_title,
 )
 from orchestrator.statistics.messages import condition_text
+from orchestrator.statistics.verdict import Verdict
 
 SMALL_P = 0.001
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.statistics.conclusions import Answer, Verdict
+from orchestrator.statistics.conclusions import Answer
 from orchestrator.statistics.follow_up_design import FollowUp
 from orchestrator.statistics.messages import (
     amount,
@@ -15,6 +15,7 @@ from orchestrator.statistics.messages import (
     tried_label,
 )
 from orchestrator.statistics.pareto import FrontPoint
+from orchestrator.statistics.verdict import Verdict
 
 _SURE = 0.95
 

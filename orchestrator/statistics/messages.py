@@ -11,8 +11,8 @@ from orchestrator.statistics.weight_analysis import FIT_LEVEL
 from orchestrator.statistics.weight_effects import MAX_SETTINGS, MIN_CURVE_DF, MIN_WEIGHTS
 
 if TYPE_CHECKING:
-    from orchestrator.statistics.conclusions import Verdict
     from orchestrator.statistics.outliers import Outlier
+    from orchestrator.statistics.verdict import Verdict
 
 _SMALLEST_PLW_SHOWN = 1e-4
 _MOST_NAMED = 4

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from orchestrator.statistics.conclusions import Answer, Table, answer, answer_all, holm
+from orchestrator.statistics.conclusions import Answer, answer, answer_all, holm
+from orchestrator.statistics.study import Table
 from orchestrator.statistics.table import ScoreRow
 from tests.orchestrator.statistics.scores import (
     PLWS,
