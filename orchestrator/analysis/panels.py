@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.findings import Estimate, Line, Panel, Series
 from orchestrator.analysis.observed import TrialValue, points_of
 from orchestrator.record.folder import TrialRecord

@@ -59,7 +59,7 @@ def _report_scores(path: Path, margin: float, output: Path | None, *, as_json: b
     from orchestrator.statistics.conclusions import answer
     from orchestrator.statistics.conclusions_markdown import answer_markdown
     from orchestrator.statistics.table import read_scores
-    from trainers.files import write_text
+    from trainers.foundation.files import write_text
 
     rows = read_scores(path)
     found = answer(rows, margin=margin)
@@ -169,7 +169,7 @@ def power(
 
 
 def _weights(text: str) -> list[float]:
-    from trainers.errors import InputError, Problem
+    from trainers.foundation.errors import InputError, Problem
 
     try:
         return sorted({float(part) for part in text.split(",") if part.strip()})

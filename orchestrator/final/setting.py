@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.findings import Findings, Panel, Point
 from orchestrator.analysis.headline import headline
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.settings_file import read_settings
 from orchestrator.spec.sweep_spec import with_absolute_paths
 from orchestrator.statistics.conclusions import Verdict
 from orchestrator.statistics.conclusions_markdown import verdict_title
-from orchestrator.transform import w_p
 from orchestrator.watching.lookup import open_sweep
 from trainers.config import TrainConfig
-from trainers.config_file import apply_override, build_config
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import apply_override, build_config
 
 
 class BestSetting(BaseModel):

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import caveats, overlap_caveats, score_caveats
 from orchestrator.analysis.findings import Findings, Panel
 from orchestrator.analysis.headline import headline
-from orchestrator.plain import flatten, redact, to_yaml
+from orchestrator.foundation.redaction import flatten, redact, to_yaml
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.report.answer import (
@@ -37,7 +37,7 @@ from orchestrator.report.trials import (
 )
 from orchestrator.statistics.aggregates import with_aggregates
 from orchestrator.statistics.conclusions_markdown import LEGEND
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Panel, Point, Series
-from orchestrator.transform import w_p
+from orchestrator.foundation.plw_scale import w_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.transform import W_P_EXPONENT
-from trainers.errors import InputError, Problem
+from orchestrator.foundation.plw_scale import W_P_EXPONENT
+from trainers.foundation.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 

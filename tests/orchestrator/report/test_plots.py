@@ -7,10 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis.answer import analyse
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
 from orchestrator.report.plots import draw_panel, tick_weights
-from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import card, hill, sweep_record, trial, write_demo
 
 ACCURACY = "multiple_choice_accuracy"

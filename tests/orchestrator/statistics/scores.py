@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.transform import w_p
 
 PLWS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.statistics.table import plw_of, read_scores
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 REFERENCE = Path(__file__).parent / "beta_glmm_simulated.csv"
 

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.statistics.conclusions import Answer, answer, holm, read_verdicts
 from orchestrator.statistics.table import ScoreRow
 from tests.orchestrator.statistics.scores import PLWS, rows_of
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 TWO_GROUPS = {"multiple_choice": 3, "short_generation": 2}
 
