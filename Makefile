@@ -63,11 +63,11 @@ $(BENCH): $(INSTALLED)
 		--constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-$(COMPILED): $(INSTALLED) trainers/compile_ops.py
+$(COMPILED): $(INSTALLED) trainers/engine/compile_ops.py
 	@echo "compiling DeepSpeed's CPU operation, about a minute the first time"
-	@$(BIN)/python -m trainers.compile_ops
+	@$(BIN)/python -m trainers.engine.compile_ops
 	@touch $@
 
-$(MODEL): $(INSTALLED) trainers/demo_model.py
-	@$(BIN)/python -m trainers.demo_model
+$(MODEL): $(INSTALLED) trainers/demo/model.py
+	@$(BIN)/python -m trainers.demo.model
 	@touch $@

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from benchmarks.program import Options, command_line, result_of, say, wide_console
-from evals.benchmarks import BENCHMARKS, check_data
 from evals.config import EvalConfig, Group
-from trainers.errors import InputError
+from evals.harness.paper_suite import BENCHMARKS, check_data
+from trainers.foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from evals.tasks import PlannedTask
+    from evals.harness.tasks import PlannedTask
 
 Side = Literal["ours", "lm_eval"]
 Scores = dict[str, float]
@@ -140,9 +140,9 @@ def run_job(job: Job, began: float) -> Taken:
     """Take the tasks of a job in this process; `began` is when it started, by time.time."""
     import torch
 
-    from evals.model import load_model, quiet
-    from evals.task_names import quiet_lm_eval
-    from evals.tasks import planned_tasks
+    from evals.engine.loading import load_model, quiet
+    from evals.harness.registry import quiet_lm_eval
+    from evals.harness.tasks import planned_tasks
 
     torch.set_num_threads(job.threads)
     planned = planned_tasks(EvalConfig.model_validate(job.evals))
@@ -172,8 +172,8 @@ def _take_ours(
     model: Any, planned: Sequence["PlannedTask"], folder: Path
 ) -> tuple[Scores, Outcomes]:
     """Task by task, as a scoring does, with the intervals of every score."""
-    from evals.answers import Answers
-    from evals.tasks import measure_task
+    from evals.harness.tasks import measure_task
+    from evals.results.response_log import Answers
 
     found = {
         task.name: measure_task(
@@ -205,8 +205,8 @@ def _take_theirs(
     """All tasks together, with lm-eval's own standard errors."""
     from lm_eval import evaluator
 
-    from evals.task_scores import score_name
-    from evals.tasks import load_task
+    from evals.harness.results import score_name
+    from evals.harness.tasks import load_task
 
     tasks = {task.name: load_task(task, folder) for task in planned}
     found = evaluator.evaluate(model, {"tasks": tasks}, limit=planned[0].limit, log_samples=True)
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         taken = run_job(Job(**json.loads(job_file.read_text())), began)
         result_file.write_text(json.dumps(asdict(taken)))
         return 0
-    from trainers.models import resolve_model_path
+    from trainers.models.loading import resolve_model_path
 
     try:
         for group in options.groups:

@@ -22,13 +22,13 @@ from ruamel.yaml import YAML
 
 from benchmarks.noop import METRICS, NoRanks, noop_spec
 from benchmarks.pretended_cluster import pretended_cluster
-from orchestrator.every import every
+from orchestrator.foundation.periodic import every
 from orchestrator.trials import sweep
 from orchestrator.trials.mailbox import Progress
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
 from orchestrator.trials.trial_driver import TrialDriver
-from trainers.files import read_json, write_json
+from trainers.foundation.files import read_json, write_json
 
 REPORT_EVERY_S = 5.0
 SAMPLE_EVERY_S = 5.0

@@ -15,13 +15,13 @@ import psutil
 from ruamel.yaml import YAML
 
 from benchmarks.program import run_python
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 from orchestrator.record.folder import SweepFolder
 from orchestrator.trials.mailbox import Progress, StopKind
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
 from orchestrator.trials.trial_driver import TrialDriver
-from trainers.files import write_json, write_text
+from trainers.foundation.files import write_json, write_text
 
 METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
            "tokens_per_second": 640.0, "loss": 2.0, "prompt_loss": 3.0}  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.program import Options, command_line, run_python, say
-from trainers.files import read_json, write_json
+from trainers.foundation.files import read_json, write_json
 
 
 def full_since(trials: Sequence[dict[str, float]], num_slots: int) -> float | None:
@@ -123,7 +123,7 @@ def _cpu_per_trial(samples: Sequence[dict[str, Any]], num_trials: int) -> dict[s
 def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run the sweep in a process of its own, in `folder`."""
     from tests.tiny_model import save_tiny_model
-    from tests.trainers.runs import write_data
+    from tests.trainers.tiny_runs import write_data
 
     save_tiny_model(folder / "model")
     write_data(folder / "data.jsonl", 40)

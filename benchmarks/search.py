@@ -33,11 +33,11 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 
 from benchmarks.program import Options, command_line, say, wide_console
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.points import Observation, Point, make_search
 from orchestrator.search.top import Array, search_top
 from orchestrator.spec.search_config import SearchConfig
 from orchestrator.spec.setting_fields import PLW
-from orchestrator.transform import w_p
 
 Method = Literal["random", "tpe", "gp"]
 METHODS: tuple[Method, ...] = ("tpe", "gp")

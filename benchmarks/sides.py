@@ -14,13 +14,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 
 from benchmarks.train import Job, Measured, Yardstick
-from trainers.batches import step_window
 from trainers.config import TrainConfig
-from trainers.data import encode_all, read_split
-from trainers.errors import InputError
-from trainers.models import load_tokenizer, resolve_model_path
-from trainers.results import StepMetrics
-from trainers.roles import Encoded, Role
+from trainers.data.batches import step_window
+from trainers.data.roles import Encoded, Role
+from trainers.data.tokenize import encode_all, read_split
+from trainers.foundation.errors import InputError
+from trainers.models.loading import load_tokenizer, resolve_model_path
+from trainers.runs.results import StepMetrics
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Wide enough to reach the peak, small enough for seconds.

@@ -25,7 +25,7 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from benchmarks.program import Options, command_line, run_python, say
-from trainers.files import read_json
+from trainers.foundation.files import read_json
 
 PLWS = (0, 0.01, 0.1, 0.242, 0.5, 1)
 
@@ -114,7 +114,7 @@ def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def noop_rows(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Sweeps of so many trials that do nothing."""
     from tests.tiny_model import save_tiny_model
-    from tests.trainers.runs import write_data
+    from tests.trainers.tiny_runs import write_data
 
     rows = []
     for count in counts:

@@ -31,9 +31,9 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.program import Options, command_line, result_of, say, wide_console
-from trainers.errors import InputError, Problem
-from trainers.examples import Example
-from trainers.records import read_examples
+from trainers.data.examples import Example
+from trainers.data.readers import read_examples
+from trainers.foundation.errors import InputError, Problem
 
 Data = Literal["short", "long"]
 # "defaults": our padded side against TRL with its own settings where they leave task and precision

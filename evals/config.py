@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from evals.config_base import EvalSection, PositiveInt, absolute
 from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMConfig
-from evals.section import EvalSection, PositiveInt, absolute
 
 Group = Literal["multiple_choice", "short_generation", "long_generation"]
 Metric = Literal["accuracy", "exact_match", "chrf"]

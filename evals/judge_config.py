@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from evals.section import EvalSection, PositiveInt, absolute
-from trainers.errors import InputError, Problem
+from evals.config_base import EvalSection, PositiveInt, absolute
+from trainers.foundation.errors import InputError, Problem
 
 StyleName = Literal["ranking", "verdict"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,12 +13,15 @@ import sacrebleu
 import torch
 import transformers
 
-from evals.batches import Progress
-from evals.benchmarks import check_data
 from evals.config import EvalConfig
-from evals.generate import measure_long_generation, measure_short_generation
-from evals.heldout import measure_heldout
-from evals.items import (
+from evals.config_base import EvalSection
+from evals.contamination.annotate import with_overlaps
+from evals.engine.batching import Progress
+from evals.engine.loading import LoadedModel, load_model, quiet
+from evals.harness.paper_suite import check_data
+from evals.harness.tasks import PlannedTask, measure_task, planned_tasks
+from evals.heldout.distractor_choice import measure_multiple_choice
+from evals.heldout.examples import (
     check_examples,
     check_training,
     choice_items,
@@ -26,20 +29,17 @@ from evals.items import (
     digest,
     scoring_identity,
 )
-from evals.judged import measure_judged
-from evals.judged_sets import digest_of
-from evals.judged_tasks import JudgedTask, check_judging, check_opponents, judged_tasks
-from evals.measure import Measured
-from evals.memorisation import measure_memorisation
-from evals.model import LoadedModel, load_model, quiet
-from evals.multiple_choice import measure_multiple_choice
-from evals.overlap_counts import with_overlaps
-from evals.parts import Part, PartFolder, Take, TakenPart, checkpoint_identity
-from evals.scores import ScoreCard
-from evals.section import EvalSection
-from evals.tasks import PlannedTask, measure_task, planned_tasks
-from trainers.examples import Example
-from trainers.files import check_output_folder, write_json, write_text
+from evals.heldout.loss import measure_heldout
+from evals.heldout.memorisation import measure_memorisation
+from evals.heldout.reference_match import measure_long_generation, measure_short_generation
+from evals.judge.evaluate import measure_judged
+from evals.judge.outputs_file import digest_of
+from evals.judge.suites import JudgedTask, check_judging, check_opponents, judged_tasks
+from evals.results.measurement import Measured
+from evals.results.result_store import Part, PartFolder, Take, TakenPart, checkpoint_identity
+from evals.results.scores import ScoreCard
+from trainers.data.examples import Example
+from trainers.foundation.files import check_output_folder, write_json, write_text
 
 OnProgress = Callable[[str, int, int], None]
 OnKept = Callable[[Sequence[str]], None]

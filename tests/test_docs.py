@@ -17,7 +17,7 @@ from tests.evals.judge_endpoint import Endpoint, serving
 from tests.orchestrator.plw import plw
 from tests.orchestrator.sweeps import card, trial, write_sweep
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import whole_settings, write_data
+from tests.trainers.tiny_runs import whole_settings, write_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

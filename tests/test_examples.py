@@ -11,7 +11,7 @@ from orchestrator.spec.search_rules import grid_points
 from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.spec.two_weights import ratio_of
 from trainers.config import TrainConfig
-from trainers.config_file import load_config
+from trainers.foundation.settings_file import load_config
 
 ROOT = Path(__file__).parents[1]
 

@@ -38,7 +38,7 @@ def imported_by(*modules: str) -> set[str]:
 
 def test_trainers_need_neither_ray_nor_the_other_packages() -> None:
     # DeepSpeed imports mlflow by itself, so that one cannot be told from here.
-    loaded = imported_by("trainers.sft", "trainers.__main__", "trainers.stats")
+    loaded = imported_by("trainers.sft", "trainers.__main__", "trainers.data.length_stats")
     assert loaded & {"ray", "orchestrator", "evals"} == set()
     assert {"torch", "deepspeed"} <= loaded
 
@@ -48,7 +48,9 @@ def test_evals_need_neither_deepspeed_nor_ray_nor_mlflow() -> None:
     assert loaded & {"ray", "mlflow", "deepspeed", "orchestrator"} == set()
 
 
-@pytest.mark.parametrize("module", ["orchestrator.cli.main", "trainers.results", "evals.scores"])
+@pytest.mark.parametrize(
+    "module", ["orchestrator.cli.main", "trainers.runs.results", "evals.results.scores"]
+)
 def test_the_command_line_starts_without_heavy_imports(module: str) -> None:
     assert imported_by(module) & HEAVY == set()
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trainers.ranks import join_ranks
+from trainers.engine.ranks import join_ranks
 
 
 def _rank_main(

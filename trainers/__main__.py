@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainers.config import TrainConfig
-from trainers.config_file import load_config
-from trainers.errors import InputError, TrainingError
-from trainers.results import StepMetrics
+from trainers.foundation.errors import InputError, TrainingError
+from trainers.foundation.settings_file import load_config
+from trainers.runs.results import StepMetrics
 
 
 def main() -> int:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainers.batches import count_targets
 from trainers.config import BatchConfig, DataConfig, LossConfig
-from trainers.data import encode_all
-from trainers.errors import TrainingError
-from trainers.examples import Example
-from trainers.roles import PROMPT_ROLES, Encoded, Role
+from trainers.data.batches import count_targets
+from trainers.data.examples import Example
+from trainers.data.roles import PROMPT_ROLES, Encoded, Role
+from trainers.data.tokenize import encode_all
+from trainers.engine.zero import ZeroEngine
+from trainers.foundation.errors import TrainingError
 from trainers.step import deal_batch, forward, mean
-from trainers.zero import ZeroEngine
 
 # Bounds the cost of a measurement to the forward passes of half a usual global batch of 128. The
 # examples stand in the order that data.seed has drawn, so the first ones are a random sample.

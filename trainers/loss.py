@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainers.config import LossConfig
-from trainers.errors import InputError, Problem
-from trainers.packing import hidden_states
-from trainers.roles import PROMPT_ROLES, Role
+from trainers.data.roles import PROMPT_ROLES, Role
+from trainers.foundation.errors import InputError, Problem
+from trainers.models.packed_attention import hidden_states
 
 # Bounds the logits of one chunk. Larger chunks were no faster on CPU (64 MiB is about 340
 # positions of a 49k vocabulary in float32).

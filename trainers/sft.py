@@ -13,8 +13,24 @@ from typing import NoReturn
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainers.batches import num_steps, step_window
-from trainers.checkpoint import (
+from trainers.config import TrainConfig
+from trainers.data.batches import num_steps, step_window
+from trainers.data.roles import Encoded
+from trainers.data.tokenized import EncodedExamples
+from trainers.data.training_data import read_inputs
+from trainers.engine.memory import advice
+from trainers.engine.ranks import Ranks, join_ranks
+from trainers.engine.zero import ZeroEngine
+from trainers.foundation.errors import InputError, Problem, TrainingError
+from trainers.foundation.files import read_json, write_json
+from trainers.foundation.object_store import ObjectStore
+from trainers.heldout import measure_heldout_loss
+from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
+from trainers.models.loading import load_model
+from trainers.models.lora import add_lora, merge_lora, save_adapter
+from trainers.models.packed_attention import use_packed_attention
+from trainers.models.prompt_format import write_trained_as
+from trainers.runs.checkpoint import (
     CHECKPOINTS,
     CheckpointWriter,
     check_disk,
@@ -24,29 +40,13 @@ from trainers.checkpoint import (
     load_weights,
     restore_engine,
 )
-from trainers.config import TrainConfig
-from trainers.diagnostics import distance, distance_by_layer, loss_rsd
-from trainers.encoded import EncodedExamples
-from trainers.errors import InputError, Problem, TrainingError
-from trainers.files import read_json, write_json
-from trainers.heldout import measure_heldout_loss
-from trainers.inputs import read_inputs
-from trainers.lora import add_lora, merge_lora, save_adapter
-from trainers.loss import MODEL_PREFIX, WeightedPromptLM, check_counted
-from trainers.memory import advice
-from trainers.metrics_file import MetricsFile, losses_of_every
-from trainers.models import load_model
-from trainers.object_store import ObjectStore
-from trainers.packing import use_packed_attention
-from trainers.ranks import Ranks, join_ranks
-from trainers.results import StepMetrics, TrainResult
-from trainers.roles import Encoded
+from trainers.runs.diagnostics import distance, distance_by_layer, loss_rsd
+from trainers.runs.metrics_file import MetricsFile, losses_of_every
+from trainers.runs.remote_run import fetch_run, store_result
+from trainers.runs.results import StepMetrics, TrainResult
+from trainers.runs.stop_signals import Interrupted, Stop, Stopped, agreed_stop, termination
 from trainers.schedule import learning_rate
 from trainers.step import BatchLoss, accumulate_gradient
-from trainers.stopping import Interrupted, Stop, Stopped, agreed_stop, termination
-from trainers.stored_run import fetch_run, store_result
-from trainers.trained_as import write_trained_as
-from trainers.zero import ZeroEngine
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.batches import collate, collate_packed, count_targets, deal, deal_packed
 from trainers.config import BatchConfig, LossConfig
+from trainers.data.batches import collate, collate_packed, count_targets, deal, deal_packed
+from trainers.data.roles import PROMPT_ROLES, Encoded, Role
+from trainers.engine.ranks import Ranks
+from trainers.engine.zero import ZeroEngine
 from trainers.loss import denominator, role_weights, token_weights
-from trainers.ranks import Ranks
-from trainers.roles import PROMPT_ROLES, Encoded, Role
-from trainers.zero import ZeroEngine
 
 
 @dataclass(frozen=True, kw_only=True)

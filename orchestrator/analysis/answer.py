@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from evals.config import Group
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.costs import cost_of
 from orchestrator.analysis.findings import Findings, LostTrial, Panel, TrialCounts
 from orchestrator.analysis.observed import other_settings

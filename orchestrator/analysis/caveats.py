@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 from orchestrator.analysis.answer import generation_ratio
 from orchestrator.analysis.cut_data import cut_data
 from orchestrator.analysis.findings import Findings

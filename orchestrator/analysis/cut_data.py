@@ -10,8 +10,8 @@ TOLERATED_SHARE = 0.05
 def cut_data(data: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each way in which the training data is not what was given.
 
-    `data` is that of a plan or a sweep's record, with `trainers.stats.DataStats` under `stats`;
-    counts that a record lacks say nothing.
+    `data` is that of a plan or a sweep's record, with `trainers.data.length_stats.DataStats` under
+    `stats`; counts that a record lacks say nothing.
     """
     stats = data.get("stats") or {}
     kept = stats.get("num_examples") or 0

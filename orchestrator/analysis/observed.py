@@ -8,8 +8,8 @@ from statistics import NormalDist
 from typing import Any
 
 from orchestrator.analysis.findings import Estimate, Point
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import TrialRecord
-from orchestrator.transform import w_p
 
 CONFIDENCE = 0.95
 _Z_95 = NormalDist().inv_cdf(0.975)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.findings import Best, Estimate, Line, Panel, Series
 from orchestrator.analysis.observed import TrialValue, points_of
 from orchestrator.record.folder import TrialRecord

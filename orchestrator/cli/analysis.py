@@ -194,7 +194,7 @@ def power(
 
 
 def _weights(text: str) -> list[float]:
-    from trainers.errors import InputError, Problem
+    from trainers.foundation.errors import InputError, Problem
 
     try:
         return sorted({float(part) for part in text.split(",") if part.strip()})

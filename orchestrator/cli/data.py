@@ -57,9 +57,9 @@ def stats(
     from orchestrator.cli.single import stats_of
     from orchestrator.data.advice import advise
     from orchestrator.data.advised_spec import write_advised_spec
-    from orchestrator.new_file import check_new
+    from orchestrator.foundation.safe_write import check_new
     from trainers.config import DataConfig
-    from trainers.config_file import build_config
+    from trainers.foundation.settings_file import build_config
 
     config = build_config(DataConfig, {"path": path, **settings}, source=Path("plw data stats"))
     if spec_path is not None:

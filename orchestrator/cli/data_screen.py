@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     # Types only: these import torch, which takes seconds.
     from orchestrator.data.advice import Advice
     from orchestrator.data.inversion import Inverted
-    from trainers.stats import DataStats, GenerationRatio
+    from trainers.data.length_stats import DataStats, GenerationRatio
 
 
 def print_stats(path: str, stats: "DataStats", advice: "Advice") -> None:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import psutil
 
-from orchestrator.packages import check_packages
-from trainers.errors import InputError
+from orchestrator.foundation.packages import check_packages
+from trainers.foundation.errors import InputError
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -87,7 +87,7 @@ def _compiler() -> Finding:
 
 def _deepspeed_op() -> Finding:
     """The one operation that DeepSpeed compiles on first use on a CPU."""
-    command = [sys.executable, "-m", "trainers.compile_ops"]
+    command = [sys.executable, "-m", "trainers.engine.compile_ops"]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     version = importlib.metadata.version("deepspeed")
     if found.returncode != 0:
@@ -109,9 +109,9 @@ def _ray() -> Finding:
 
 
 def _mlflow(folder: Path, tracking_uri: str | None) -> Finding:
-    from orchestrator.plain import redact
+    from orchestrator.foundation.redaction import redact
     from orchestrator.tracking.uri import check_reachable, choose_uri
-    from trainers.errors import InputError
+    from trainers.foundation.errors import InputError
 
     version = importlib.metadata.version("mlflow")
     # Any sweep in the folder: they all share the store beside them.

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.table import Table
 
-from evals.judge_compare import Comparison
-from evals.judge_validate import Agreement, Validation
+from evals.judge.agreement import Agreement, Validation
+from evals.judge.compare import Comparison
 from orchestrator.cli.screen import console
 from orchestrator.watching.status import format_number
 

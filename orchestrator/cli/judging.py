@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.judge_compare import Comparison, compare_outputs, write_judgements
+from evals.judge.agreement import Validation, read_human_pairs, read_verdicts, validate
+from evals.judge.annotate import judge_pairs
+from evals.judge.annotators import STYLES
+from evals.judge.compare import Comparison, compare_outputs, write_judgements
+from evals.judge.verdicts import Verdict
 from evals.judge_config import JudgeConfig, StyleName
-from evals.judge_pairs import Verdict
-from evals.judge_prompts import STYLES
-from evals.judge_run import judge_pairs
-from evals.judge_validate import Validation, read_human_pairs, read_verdicts, validate
-from trainers.config_file import build_config, read_yaml
-from trainers.errors import InputError, Problem
-from trainers.files import check_output_folder, write_json
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import check_output_folder, write_json
+from trainers.foundation.settings_file import build_config, read_yaml
 
 OnProgress = Callable[[int, int], None]
 
@@ -50,7 +50,7 @@ def compare_files(
     judge: Mapping[str, Any],
     on_progress: OnProgress,
 ) -> Comparison:
-    """`outputs` judged against `reference`; see `evals.judge_compare`.
+    """`outputs` judged against `reference`; see `evals.judge.compare`.
 
     Raises:
         InputError, TrainingError: as `compare_outputs`.

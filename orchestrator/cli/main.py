@@ -32,7 +32,7 @@ class Plw(click.Group):
     """Turns the errors that a user can mend into plain lines and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from trainers.errors import InputError, TrainingError
+        from trainers.foundation.errors import InputError, TrainingError
 
         try:
             return super().invoke(ctx)
@@ -52,7 +52,7 @@ def main() -> None:
 
     Start with `plw doctor`, then `plw init`, `plw plan SPEC` and `plw sweep SPEC`.
     """
-    from orchestrator.packages import check_packages
+    from orchestrator.foundation.packages import check_packages
 
     check_packages()
     # Neither a hub's progress bars, nor a line for each time that it is asked again, nor a

@@ -95,7 +95,7 @@ def evaluate(
     from orchestrator.cli.screen import print_scores
 
     if rescore:
-        from evals.rescore import rescore as score_again
+        from evals.harness.rescore import rescore as score_again
 
         output_dir = Path(model)
         card = score_again(output_dir)

@@ -37,7 +37,7 @@ def spec_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from orchestrator.spec.located import with_lines
         from orchestrator.spec.sweep_spec import load_spec
-        from trainers.errors import InputError
+        from trainers.foundation.errors import InputError
 
         overrides: list[str] = []
         if output_dir is not None:

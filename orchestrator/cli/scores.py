@@ -71,7 +71,7 @@ def _deliver(
     request: ScoresRequest, rows: Sequence["ScoreRow"], found: "Answer", margin: float
 ) -> None:
     from orchestrator.statistics.conclusions_markdown import answer_markdown
-    from trainers.files import write_text
+    from trainers.foundation.files import write_text
 
     if request.html is not None:
         from orchestrator.report.scores_page import write_scores_page
@@ -98,8 +98,8 @@ def _loss_margin(rows: Sequence["ScoreRow"]) -> float:
 
 def _check_outputs(request: ScoresRequest) -> None:
     """Refuse files that cannot be written before the work is done."""
-    from trainers.errors import InputError, Problem
-    from trainers.files import check_output_folder
+    from trainers.foundation.errors import InputError, Problem
+    from trainers.foundation.files import check_output_folder
 
     given = {"--output": request.markdown, "--html": request.html}
     for option, path in given.items():

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import overlap_caveats
 from orchestrator.analysis.cut_data import cut_data

@@ -7,20 +7,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from evals.benchmarks import check_data
 from evals.config import EvalConfig
-from evals.scores import ScoreCard
+from evals.harness.paper_suite import check_data
+from evals.results.scores import ScoreCard
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
 from trainers.config import DataConfig, ModelConfig
-from trainers.config_file import build_config, read_yaml
-from trainers.data import Split, encode_all, read_split
-from trainers.errors import InputError, Problem
-from trainers.examples import Example
-from trainers.files import sha256_of
-from trainers.models import load_tokenizer, resolve_model_path
-from trainers.records import read_examples
-from trainers.stats import DataStats, data_stats
-from trainers.trained_as import TrainedAs, read_trained_as
+from trainers.data.examples import Example
+from trainers.data.length_stats import DataStats, data_stats
+from trainers.data.readers import read_examples
+from trainers.data.tokenize import Split, encode_all, read_split
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import sha256_of
+from trainers.foundation.settings_file import build_config, read_yaml
+from trainers.models.loading import load_tokenizer, resolve_model_path
+from trainers.models.prompt_format import TrainedAs, read_trained_as
 
 # Measures on held-out examples, which a run without examples leaves out.
 _NO_EXAMPLES = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))

@@ -13,8 +13,8 @@ from typing import Any
 from orchestrator.cli.signals import interrupt_on_terminate
 from orchestrator.cluster.shipment import SPEC_FILE, unpack_spec
 from orchestrator.watching.typed import RUNS_VARIABLE
-from trainers.config_file import read_yaml
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import read_yaml
 
 # Stands before what a laptop calls a sweep: its name, or its folder on the cluster.
 SWEEP_NAMED = "plw-sweep:"

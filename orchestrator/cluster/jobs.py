@@ -16,9 +16,9 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.watching.typed import TARGET_VARIABLE, target_of
-from trainers.errors import InputError, Problem, TrainingError
+from trainers.foundation.errors import InputError, Problem, TrainingError
 
 if TYPE_CHECKING:
     # Types only: it imports Ray.

@@ -14,9 +14,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from orchestrator.packages import code_digest, package_files
-from trainers.errors import InputError, Problem
-from trainers.files import sha256_of
+from orchestrator.foundation.packages import code_digest, package_files
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import sha256_of
 
 SPEC_FILE = "sweep.yaml"
 INPUTS = "inputs"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.tunnel import read_cluster
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
 from orchestrator.trials.placement import Cluster, shapes_of_config, slots
-from trainers.config_file import read_yaml
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import read_yaml
 
 if TYPE_CHECKING:
     # Types only: it imports Ray.

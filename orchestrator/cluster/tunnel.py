@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from trainers.config_file import read_yaml
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import read_yaml
 
 DASHBOARD_PORT = 8265
 MLFLOW_PORT = 5000

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.transform import W_P_EXPONENT
-from trainers.stats import DataStats
+from orchestrator.foundation.plw_scale import W_P_EXPONENT
+from trainers.data.length_stats import DataStats
 
 # Source: arXiv 2401.13586, fit for short completions: -4.284 (w_p - 0.652)^2 + 0.781.
 PAPER_BEST_W_P = 0.652

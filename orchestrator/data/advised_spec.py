@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from evals.config import EvalConfig, MultipleChoiceConfig
-from evals.items import choice_items
+from evals.heldout.examples import choice_items
 from orchestrator.data.advice import Advice
-from orchestrator.new_file import check_new, write_new
+from orchestrator.foundation.safe_write import check_new, write_new
 from trainers.config import DataConfig
-from trainers.data import read_split
-from trainers.errors import InputError
-from trainers.examples import Example
-from trainers.stats import DataStats
+from trainers.data.examples import Example
+from trainers.data.length_stats import DataStats
+from trainers.data.tokenize import read_split
+from trainers.foundation.errors import InputError
 
 _MAX_HELDOUT = 256
 _HELDOUT_SHARE = 5  # one example of so many is held out where there are few

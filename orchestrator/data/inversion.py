@@ -13,13 +13,13 @@ import jinja2
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.new_file import check_new, write_new
+from orchestrator.foundation.safe_write import check_new, write_new
 from trainers.config import ModelConfig
-from trainers.errors import InputError, Problem
-from trainers.examples import Example, pair
-from trainers.models import load_tokenizer
-from trainers.records import read_examples
-from trainers.rendering import compile_template, depends_on_texts, describe_error
+from trainers.data.examples import Example, pair
+from trainers.data.readers import read_examples
+from trainers.data.template_spans import compile_template, depends_on_texts, describe_error
+from trainers.foundation.errors import InputError, Problem
+from trainers.models.loading import load_tokenizer
 
 DEFAULT_TEMPLATE = """\
 Here is a text that somebody wrote because an instruction asked for it\

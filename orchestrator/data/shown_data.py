@@ -7,10 +7,10 @@ from typing import Any
 from orchestrator.data.token_view import ExampleView, view_examples
 from orchestrator.spec.settings_file import SettingsFile, read_settings
 from trainers.config import DataConfig, LossConfig, ModelConfig
-from trainers.config_file import build_config
-from trainers.errors import InputError, Problem
-from trainers.models import load_tokenizer
-from trainers.records import read_examples
+from trainers.data.readers import read_examples
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import build_config
+from trainers.models.loading import load_tokenizer
 
 _DEMO_MODEL = "demo:smollm2-135m-instruct"
 

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from trainers.config import DataConfig, LossConfig
-from trainers.examples import Example
+from trainers.data.examples import Example
+from trainers.data.roles import Encoded, Role, Template
 from trainers.loss import role_weights
-from trainers.roles import Encoded, Role, Template
 
 # A character of UTF-8 has at most four bytes, so at most as many tokens.
 _MAX_TOKENS_OF_CHARACTER = 4

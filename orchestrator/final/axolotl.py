@@ -14,7 +14,7 @@ from orchestrator.final.frameworks import (
     trainer_settings,
 )
 from orchestrator.final.tokens import labelled_lines
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 # axolotl 0.18: train_on_inputs, roles_to_train and a turn's `train` or `weight` make labels of
 # -100 or not; a weight other than 0 counts as 1.

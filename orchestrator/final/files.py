@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from orchestrator.final.frameworks import Export, Framework
-from orchestrator.new_file import check_new, write_new
-from trainers.errors import InputError
+from orchestrator.foundation.safe_write import check_new, write_new
+from trainers.foundation.errors import InputError
 
 _DEFAULT_NAMES: dict[Framework, str] = {
     "trl": "train_trl.py",

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from orchestrator.final.setting import BestSetting
-from orchestrator.plain import to_yaml
+from orchestrator.foundation.redaction import to_yaml
 from trainers.config import TrainConfig
-from trainers.errors import InputError, Problem
-from trainers.files import check_output_folder, read_json, write_json, write_text
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import check_output_folder, read_json, write_json, write_text
 
 
 def write_final(folder: Path, best: BestSetting, config: TrainConfig) -> Path:

@@ -10,16 +10,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.plain import to_yaml
-from trainers.batches import num_steps
+from orchestrator.foundation.redaction import to_yaml
 from trainers.config import TrainConfig
-from trainers.data import encode_all, read_split
-from trainers.encoded import EncodedExamples
-from trainers.errors import InputError, Problem
-from trainers.examples import Example
+from trainers.data.batches import num_steps
+from trainers.data.examples import Example
+from trainers.data.roles import PROMPT_ROLES, Role
+from trainers.data.tokenize import encode_all, read_split
+from trainers.data.tokenized import EncodedExamples
+from trainers.foundation.errors import InputError, Problem
 from trainers.loss import denominator, role_weights
-from trainers.models import load_tokenizer, resolve_model_path
-from trainers.roles import PROMPT_ROLES, Role
+from trainers.models.loading import load_tokenizer, resolve_model_path
 
 Framework = Literal["trl", "axolotl", "ms-swift"]
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)

@@ -14,8 +14,8 @@ from orchestrator.final.frameworks import (
     settings_yaml,
     trainer_settings,
 )
-from trainers.errors import InputError, Problem
-from trainers.roles import PROMPT_ROLES, Role, Template, starts_with_bos
+from trainers.data.roles import PROMPT_ROLES, Role, Template, starts_with_bos
+from trainers.foundation.errors import InputError, Problem
 
 _NAME = "prompt_loss_weight"
 # ms-swift 4.5: `loss_scale` names a class by which each part of a text gets a weight. A response

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.findings import Findings, Panel, Point, WeightMap
 from orchestrator.analysis.headline import headline
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.settings_file import read_settings
@@ -17,11 +18,10 @@ from orchestrator.spec.two_weights import weights_of
 from orchestrator.statistics.conclusions_markdown import verdict_title
 from orchestrator.statistics.messages import tried_label
 from orchestrator.statistics.verdict import Verdict
-from orchestrator.transform import w_p
 from orchestrator.watching.lookup import open_sweep
 from trainers.config import TrainConfig
-from trainers.config_file import apply_override, build_config
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import apply_override, build_config
 
 
 class BestSetting(BaseModel):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from orchestrator.final.frameworks import Source
-from trainers.roles import Role
+from trainers.data.roles import Role
 
 _IGNORED = -100
 

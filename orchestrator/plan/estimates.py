@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import ResourceConfig
 from trainers.config import DeepSpeedConfig, TrainConfig
-from trainers.memory import GIB, state_bytes
+from trainers.engine.memory import GIB, state_bytes
 
 # The share of the matrix-product peak that training reached on two CPU cores: SmolLM2-135M in
 # float32 at about 80 tokens/s with 265 GFLOP/s.

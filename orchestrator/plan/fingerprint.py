@@ -9,9 +9,9 @@ from typing import Any
 
 from orchestrator.spec.setting_fields import CADENCE
 from trainers.config import ModelConfig
-from trainers.examples import Example
-from trainers.files import sha256_of
-from trainers.models import resolve_model_path
+from trainers.data.examples import Example
+from trainers.foundation.files import sha256_of
+from trainers.models.loading import resolve_model_path
 
 
 def fingerprint_trial(settings: Mapping[str, Any], model: str, data: str) -> str:

@@ -15,7 +15,7 @@ from orchestrator.record.folder import SweepFolder, TrialRecord, check_records
 from orchestrator.search.points import Observation, point_key
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.statistics.aggregates import with_aggregates
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.benchmarks import check_data
-from evals.items import scoring_identity, write_examples
-from evals.scores import ScoreCard
+from evals.harness.paper_suite import check_data
+from evals.heldout.examples import scoring_identity, write_examples
+from evals.results.scores import ScoreCard
 from orchestrator.plan.estimates import guessed_speed, measured_speeds, memory_gib
 from orchestrator.plan.fingerprint import fingerprint_base, fingerprint_trial
 from orchestrator.plan.sources import DataSource, ModelSource, Sources
@@ -18,10 +18,10 @@ from orchestrator.record.bases import BaseRecord
 from orchestrator.record.folder import BaseUsage, SweepFolder, TrialRecord, check_records
 from orchestrator.spec.sweep_spec import SweepSpec, with_absolute_paths
 from orchestrator.spec.two_weights import fix_of_zero_weights
-from trainers.batches import num_steps
 from trainers.config import TrainConfig
-from trainers.errors import InputError, Problem
-from trainers.examples import Example
+from trainers.data.batches import num_steps
+from trainers.data.examples import Example
+from trainers.foundation.errors import InputError, Problem
 
 # `pending` is trained and scored, `scores` is only scored anew; `done` and `stopped`, early in an
 # earlier run, are skipped.

@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
 from evals.config import EvalConfig
-from evals.items import check_examples, digest
+from evals.heldout.examples import check_examples, digest
 from orchestrator.plan.fingerprint import fingerprint_examples, fingerprint_model
 from trainers.config import DataConfig, ModelConfig
-from trainers.data import Split, encode_all, read_split
-from trainers.errors import InputError, Problem
-from trainers.examples import Example
-from trainers.models import check_model, load_tokenizer, resolve_model_path
-from trainers.stats import DataStats, data_stats
+from trainers.data.examples import Example
+from trainers.data.length_stats import DataStats, data_stats
+from trainers.data.tokenize import Split, encode_all, read_split
+from trainers.foundation.errors import InputError, Problem
+from trainers.models.loading import check_model, load_tokenizer, resolve_model_path
 
 
 @dataclass(frozen=True, kw_only=True)

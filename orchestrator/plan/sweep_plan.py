@@ -14,7 +14,7 @@ from orchestrator.search.points import make_search
 from orchestrator.spec.search_rules import first_points, grid_points
 from orchestrator.spec.sweep_spec import SweepSpec
 from trainers.config import TrainConfig
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 _MAX_LISTED = 20  # problems
 

@@ -30,10 +30,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.record.bases import BaseRecord
-from trainers.errors import InputError, Problem
-from trainers.files import read_json, write_json
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import read_json, write_json
 
 # A waiting trial has its turn but no place yet, as its `note` says. An interrupted trial goes on
 # when its sweep is run again; a stopped one was ended early, on purpose.

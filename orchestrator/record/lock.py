@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from orchestrator.record.folder import SweepFolder
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 # A look at the lock, as `is_running` takes, holds it for a moment.
 LOCK_TIMEOUT_S = 1.0

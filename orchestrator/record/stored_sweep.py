@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.every import every
+from orchestrator.foundation.periodic import every
 from orchestrator.record.folder import SweepFolder
 from orchestrator.record.reader import Version, file_version
-from trainers.errors import InputError, Problem
-from trainers.object_store import ObjectStore, StorageError
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.object_store import ObjectStore, StorageError
 
 INPUTS = "inputs"
 # A trial's files, by who writes them; models and checkpoints move by themselves.

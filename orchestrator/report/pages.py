@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.answer import read_findings
 from orchestrator.analysis.caveats import caveats, overlap_caveats, score_caveats
 from orchestrator.analysis.findings import Findings
 from orchestrator.analysis.headline import conditions, headline
-from orchestrator.plain import flatten, redact, to_yaml
+from orchestrator.foundation.redaction import flatten, redact, to_yaml
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.report.answer import (
@@ -44,7 +44,7 @@ from orchestrator.report.weight_map_plot import write_weight_maps
 from orchestrator.report.weight_map_tables import map_alt_text, pair_rows, test_rows
 from orchestrator.statistics.aggregates import with_aggregates
 from orchestrator.statistics.conclusions_markdown import LEGEND
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 
 def write_report(folder: SweepFolder) -> Path:

@@ -9,9 +9,9 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.statistics.messages import plw_label, tried_label
 from orchestrator.statistics.weight_analysis import Method
-from orchestrator.transform import w_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from orchestrator.report.rendering import MAX_SETTINGS_TOLD, pictures, templates
 from orchestrator.statistics.conclusions import Answer
 from orchestrator.statistics.conclusions_markdown import LEGEND, answer_conditions, headline
 from orchestrator.statistics.table import ScoreRow
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 _PLW = "loss.prompt_loss_weight"
 _RATE = "learning_rate"

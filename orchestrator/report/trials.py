@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 from orchestrator.analysis.answer import GROUPS
 from orchestrator.analysis.findings import format_value
 from orchestrator.analysis.observed import other_settings
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import TrialRecord
 from orchestrator.statistics.aggregates import aggregate_name
 

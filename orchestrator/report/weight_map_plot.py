@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from orchestrator.analysis.findings import WeightMap
 from orchestrator.analysis.weight_sentences import amount_text, pair_text
+from orchestrator.foundation.plw_scale import W_P_EXPONENT, w_p
 from orchestrator.report.panel_drawing import GREY, tick_weights
 from orchestrator.report.plots import STYLE, new_figure, save_figure
 from orchestrator.statistics.weight_grid import GridCell
-from orchestrator.transform import W_P_EXPONENT, w_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.points import Observation
 from orchestrator.spec.setting_fields import PLW
 from orchestrator.statistics.conclusions import lead_verdict
 from orchestrator.statistics.study import Table
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.verdict import Verdict
-from orchestrator.transform import w_p
 
 LEARNING_RATE = "optimizer.learning_rate"
 

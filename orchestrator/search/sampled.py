@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.narrow import narrowing_w_p
 from orchestrator.search.points import Observation, Point, point_key
 from orchestrator.search.space import Space
@@ -18,7 +19,6 @@ from orchestrator.spec.constraints import all_hold, read_constraint
 from orchestrator.spec.search_config import Range, SearchConfig
 from orchestrator.spec.search_rules import OBJECTIVES, first_points, holds_values
 from orchestrator.spec.setting_fields import PLW
-from orchestrator.transform import w_p
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

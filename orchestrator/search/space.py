@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.foundation.plw_scale import W_P_EXPONENT, w_p
 from orchestrator.spec.search_config import Range
 from orchestrator.spec.search_rules import is_in
 from orchestrator.spec.setting_fields import PLW, number_kind
-from orchestrator.transform import W_P_EXPONENT, w_p
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

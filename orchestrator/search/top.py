@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.transform import W_P_EXPONENT
+from orchestrator.foundation.plw_scale import W_P_EXPONENT
 
 # Standard deviation of the weight that a point has by its distance from the top, in w_p. Chosen by
 # regret over six designs of twelve points (docs/design-log.md).

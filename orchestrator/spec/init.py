@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from orchestrator.new_file import write_new
+from orchestrator.foundation.safe_write import write_new
 from orchestrator.spec.sweep_spec import SweepSpec
 
 Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers.config_file import apply_override, line_of, line_of_named, read_yaml
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import apply_override, line_of, line_of_named, read_yaml
 
 _DOTTED = r"\w+(?:\.\w+)+"
 

@@ -19,7 +19,7 @@ from orchestrator.spec.setting_fields import (
     number_kind,
     setting_fields,
 )
-from trainers.config_file import mend, shown
+from trainers.foundation.settings_file import mend, shown
 
 if TYPE_CHECKING:
     from orchestrator.spec.search_config import Range, SearchConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 from orchestrator.spec.setting_fields import PLW
 from orchestrator.spec.sweep_spec import load_spec, with_absolute_paths
 from trainers.config import TrainConfig
-from trainers.config_file import load_config, read_yaml
+from trainers.foundation.settings_file import load_config, read_yaml
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from orchestrator.spec.search_rules import Rule, corners, rule_error
 from orchestrator.spec.setting_fields import with_values
 from orchestrator.spec.two_weights import fix_of_zero_weights
 from trainers.config import MAX_COUNT, NonNegative, PathText, PositiveInt, Section, TrainConfig
-from trainers.config_file import apply_override, build_config, read_yaml
+from trainers.foundation.settings_file import apply_override, build_config, read_yaml
 
 # What a spec need not give beside the values that are searched for it.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))

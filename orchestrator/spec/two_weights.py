@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from orchestrator.plain import flatten
+from orchestrator.foundation.redaction import flatten
 from orchestrator.spec.setting_fields import CADENCE, COMPLETION_WEIGHT, PLW
 
 # Ratios are told apart by nine digits: 0.1 / 0.3 and 0.3 / 0.9 differ in the last bit of a float.

@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import NamedTuple, get_args
 
 from evals.config import Group
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 RELATIVE = "aggregate_relative"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from orchestrator.statistics.csv_text import CsvText
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 # What people call a column, by the name it has here.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import w_p as w_p_of
 from orchestrator.statistics.confidence_set import confidence_set
 from orchestrator.statistics.simulated_verdict import Prospect, simulate_verdicts
 from orchestrator.statistics.trial_points import Cell, Trials
 from orchestrator.statistics.weight_analysis import WeightAnalysis
 from orchestrator.statistics.weight_effects import Effects
-from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from evals.scores import Score, ScoreCard
-from orchestrator.plain import flatten
+from evals.results.scores import Score, ScoreCard
+from orchestrator.foundation.redaction import flatten
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import CADENCE

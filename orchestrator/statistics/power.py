@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import w_p as w_p_of
 from orchestrator.statistics.published_curve import PUBLISHED_BEST_W_P
 from orchestrator.statistics.simulated_verdict import Prospect, simulate_verdicts
-from orchestrator.transform import w_p as w_p_of
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 

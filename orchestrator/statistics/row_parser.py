@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.foundation.plw_scale import W_P_EXPONENT, w_p
 from orchestrator.statistics.columns import NUMBERS
 from orchestrator.statistics.csv_text import CsvText
-from orchestrator.transform import W_P_EXPONENT, w_p
-from trainers.errors import Problem
+from trainers.foundation.errors import Problem
 
 # Weights that agree in so many significant digits are one weight: 0.1 and 0.1000000001.
 _WEIGHT_DIGITS = 6

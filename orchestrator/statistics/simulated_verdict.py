@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import w_p as w_p_of
 from orchestrator.statistics.confidence_set import confidence_set
 from orchestrator.statistics.table import plw_of
 from orchestrator.statistics.trial_points import Trials
 from orchestrator.statistics.weight_analysis import analyse_weights
 from orchestrator.statistics.weight_effects import fit_effects
-from orchestrator.transform import w_p as w_p_of
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from orchestrator.statistics.table import ScoreRow, check_rows
 from orchestrator.statistics.trial_points import OVERALL, Trials, collect_trials
 from orchestrator.statistics.weight_analysis import WeightAnalysis, analyse_weights
 from orchestrator.statistics.weight_effects import Effects, fit_effects
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 MARGIN_POINTS = 1.0
 # Noise below this is rounding: trials agree to the last digit. In points, or in relation to losses.

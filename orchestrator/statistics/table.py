@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import W_P_EXPONENT
 from orchestrator.statistics.columns import find_columns, is_known
 from orchestrator.statistics.csv_text import read_csv_text
 from orchestrator.statistics.row_parser import RowParser
-from orchestrator.transform import W_P_EXPONENT
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 

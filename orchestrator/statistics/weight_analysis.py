@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import W_P_EXPONENT
 from orchestrator.statistics.estimates import Estimates
 from orchestrator.statistics.trial_points import Cell, Trials
 from orchestrator.statistics.weight_effects import MIN_WEIGHTS, Effects
-from orchestrator.transform import W_P_EXPONENT
 
 Array = NDArray[np.float64]
 

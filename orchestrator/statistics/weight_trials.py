@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.statistics.weight_models import Fit
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 Pair = tuple[float, float]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plain import flatten, redact
+from orchestrator.foundation.redaction import flatten, redact
 from orchestrator.tracking.files import param_text
 
 if TYPE_CHECKING:

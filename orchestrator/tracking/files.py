@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from evals.scores import ScoreCard
-from orchestrator.plain import redact
+from evals.results.scores import ScoreCard
+from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.record.reader import Version
 from orchestrator.statistics.aggregates import with_aggregates
-from trainers.files import read_json, write_json
+from trainers.foundation.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder, TrackingRecord
 from orchestrator.tracking.files import RunState, milliseconds
 from orchestrator.tracking.uri import artifact_root, is_web
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 if TYPE_CHECKING:
     # Types only: at run time orchestrator.tracking.client alone imports mlflow.

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder
 from orchestrator.record.lock import is_running, only_sweep_in
 from orchestrator.tracking.tracker import FinalStatus, Tracker
 from orchestrator.tracking.uri import choose_uri
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

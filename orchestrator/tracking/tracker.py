@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.analysis.answer import read_findings
-from orchestrator.plain import redact, to_yaml
+from orchestrator.foundation.redaction import redact, to_yaml
 from orchestrator.record.bases import base_labels
 from orchestrator.record.folder import SweepFolder, TrackingRecord, TrialRecord
 from orchestrator.record.reader import Version, trial_versions
@@ -54,8 +54,8 @@ from orchestrator.tracking.uri import (
     sqlite_path,
     ui_command,
 )
-from trainers.errors import InputError, Problem
-from trainers.files import sha256_of
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

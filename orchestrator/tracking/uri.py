@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.plain import redact
-from trainers.errors import InputError, Problem
+from orchestrator.foundation.redaction import redact
+from trainers.foundation.errors import InputError, Problem
 
 SQLITE_PREFIX = "sqlite:///"
 SQLITE_MAGIC = b"SQLite format 3\x00"

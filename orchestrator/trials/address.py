@@ -2,7 +2,7 @@
 
 import socket
 
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 CONNECT_TIMEOUT_S = 5.0
 

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from typing import Protocol, Self, TextIO
 
-from orchestrator.every import every
+from orchestrator.foundation.periodic import every
 from orchestrator.record.folder import SweepFolder
 from orchestrator.record.reader import SweepReader
 from orchestrator.watching.watch import Screen

@@ -7,10 +7,10 @@ import time
 import uuid
 from pathlib import Path
 
-from orchestrator.packages import check_packages, code_digest
+from orchestrator.foundation.packages import check_packages, code_digest
 from orchestrator.record.stored_sweep import check_store
-from trainers.errors import InputError, Problem
-from trainers.files import check_output_folder
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import check_output_folder
 
 # Set for the processes that Ray starts for a sweep on a cluster; on one machine nothing can differ.
 DIGEST_VARIABLE = "PLW_CODE_DIGEST"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.spec.sweep_spec import ResourceConfig
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 # Nodes that have some of it take the drivers of trials, and no other node does: the head of a
 # cluster whose workers come and go.

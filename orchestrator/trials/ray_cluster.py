@@ -10,11 +10,11 @@ from typing import Any
 import ray
 from ray._private.state import state as ray_state
 
-from orchestrator.packages import code_digest
+from orchestrator.foundation.packages import code_digest
 from orchestrator.trials.address import no_cluster
 from orchestrator.trials.nodes import DIGEST_VARIABLE
 from orchestrator.trials.placement import MANY, Cluster, NodeShape, shapes_of_config
-from trainers.config_file import read_yaml
+from trainers.foundation.settings_file import read_yaml
 
 LOCAL_STARTS = 3
 HOSTS_TIMEOUT_S = 300.0

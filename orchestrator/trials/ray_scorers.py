@@ -10,13 +10,13 @@ from typing import Any
 import ray
 from ray import ObjectRef
 
-from orchestrator.packages import check_packages
+from orchestrator.foundation.packages import check_packages
 from orchestrator.record.stored_sweep import StoredSweep
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trials.placement import Cluster, cpus_per_scorer, gpus_per_scorer
 from orchestrator.trials.run_trial import failure_kind, reason_of, score
 from orchestrator.trials.scoring_queue import ScoringEnd, ScoringTask
-from trainers.object_store import StorageError
+from trainers.foundation.object_store import StorageError
 
 # An idle one holds what a trial, or another sweep, may wait for; it starts again in seconds.
 IDLE_S = 60.0

@@ -17,13 +17,13 @@ from evals.config import EvalConfig
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.trials.quiet import output_to
 from trainers.config import DataConfig, TrainConfig
-from trainers.errors import InputError, TrainingError
-from trainers.files import read_json
-from trainers.results import StepMetrics, TrainResult
+from trainers.foundation.errors import InputError, TrainingError
+from trainers.foundation.files import read_json
+from trainers.runs.results import StepMetrics, TrainResult
 
 if TYPE_CHECKING:
-    from trainers.examples import Example
-    from trainers.object_store import ObjectStore
+    from trainers.data.examples import Example
+    from trainers.foundation.object_store import ObjectStore
 
 # A `trial` is trained and then scored, for `training` it is only trained, and for `scoring` only
 # scored; a `base` is scored untuned.
@@ -57,8 +57,8 @@ def train_rank(
 
         torch.set_num_threads(num_threads)
         from orchestrator.trials.system_metrics import system_metrics_in
+        from trainers.runs.stop_signals import Interrupted, Stopped
         from trainers.sft import train
-        from trainers.stopping import Interrupted, Stopped
 
         config = TrainConfig.model_validate(settings)
         if on_step is not None:
@@ -123,9 +123,9 @@ def score(
     config = EvalConfig.model_validate(evals)
     with output_to(out_dir / "log.txt"):
         _log_to_stderr()
-        from evals.items import load_examples
+        from evals.heldout.examples import load_examples
         from evals.run import score_model
-        from trainers.models import resolve_model_path
+        from trainers.models.loading import resolve_model_path
 
         train = TrainConfig.model_validate(settings)
         score_model(
@@ -148,7 +148,7 @@ def _training_examples(data: DataConfig, evals: EvalConfig) -> "list[Example] | 
     Raises:
         InputError: it cannot be read, but memorisation is to be measured on it.
     """
-    from trainers.data import read_split
+    from trainers.data.tokenize import read_split
 
     try:
         return read_split(data).train

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from evals.judged_tasks import check_judging
-from orchestrator.plain import redact
+from evals.judge.suites import check_judging
+from orchestrator.foundation.redaction import redact
 from orchestrator.plan.planner import pending_record, prepare_base, refreshed_record
 from orchestrator.plan.sweep_plan import Prepared, SweepPlan, make_plan
 from orchestrator.record.folder import SweepFolder, SweepRecord
@@ -37,8 +37,8 @@ from orchestrator.trials.placement import (
 )
 from orchestrator.trials.run_trial import interrupted, now
 from orchestrator.trials.trial_queue import TrialQueue
-from trainers.errors import InputError, Problem
-from trainers.files import check_output_folder, write_text
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
     # Types only: these import mlflow and Ray, which take seconds.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.every import every
+from orchestrator.foundation.periodic import every
 from orchestrator.tracking.client import SystemMonitors
 
 SAMPLE_EVERY_S = 10.0

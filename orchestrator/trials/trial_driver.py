@@ -26,7 +26,7 @@ from orchestrator.trials.run_trial import (
     train_result,
     trained,
 )
-from trainers.object_store import StorageError
+from trainers.foundation.object_store import StorageError
 
 POLL_S = 1.0
 # A step may take long, and so may a checkpoint of a large model.

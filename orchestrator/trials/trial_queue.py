@@ -25,7 +25,7 @@ from orchestrator.trials.run_trial import (
     trained,
 )
 from orchestrator.trials.scoring_queue import Scorers, ScoringQueue, ScoringTask
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 # States in which a trial will not go on by itself.
 ENDED = ("done", "failed", "stopped", "interrupted")

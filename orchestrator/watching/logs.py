@@ -10,7 +10,7 @@ from typing import BinaryIO
 from orchestrator.record.folder import RUNNING, SweepFolder
 from orchestrator.record.lock import is_running
 from orchestrator.watching.lookup import find_trial
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 POLL_S = 0.3
 CHUNK_BYTES = 65536

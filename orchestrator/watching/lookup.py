@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.record.folder import SweepFolder, check_records, check_sweep_record
 from orchestrator.tracking.uri import check_port, is_web, ui_command
 from orchestrator.watching.typed import typed_missing
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 MAX_IDS_NAMED = 20
 

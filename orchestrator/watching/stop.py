@@ -3,7 +3,7 @@
 from orchestrator.record.folder import RUNNING, SweepFolder
 from orchestrator.record.lock import is_running
 from orchestrator.watching.typed import typed_again
-from trainers.errors import InputError, Problem
+from trainers.foundation.errors import InputError, Problem
 
 
 def ask_to_stop(folder: SweepFolder, trial_id: str | None) -> str:

@@ -7,7 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder
 
 # What the laptop's command line said of the cluster: `--cluster FILE` or `--address URL`.

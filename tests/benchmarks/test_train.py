@@ -15,8 +15,8 @@ from benchmarks.train import (
     row,
     write_examples,
 )
-from trainers.errors import InputError
-from trainers.examples import pair
+from trainers.data.examples import pair
+from trainers.foundation.errors import InputError
 
 # A step is 100 tokens and 6e9 FLOP on a machine that could do 60e9 in a second.
 YARDSTICK = Yardstick(

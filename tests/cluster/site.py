@@ -42,7 +42,7 @@ class OnPremise:
     def __init__(self, site: Site) -> None:
         self.site = site
         # Once here instead of on each host at first use; another environment's would not do.
-        subprocess.run([sys.executable, "-m", "trainers.compile_ops"], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "trainers.engine.compile_ops"], cwd=ROOT, check=True)
         self.head, *self.workers = (site.add(name) for name in ("head", "worker-1", "worker-2"))
         for host in (self.head, *self.workers):
             install_compiled_operation(host)

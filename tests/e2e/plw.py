@@ -17,7 +17,7 @@ import psutil
 from ruamel.yaml import YAML
 
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 
 PAUSE = threading.Event()
 DEMO_SPEC = Path(__file__).parents[2] / "examples" / "demo.yaml"

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.e2e.plw import Workplace, make_workplace, poll
-from trainers.files import sha256_of
+from trainers.foundation.files import sha256_of
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evals.model import LoadedModel, load_model, quiet
-from trainers.examples import Example, pair
-from trainers.roles import Role, Template
+from evals.engine.loading import LoadedModel, load_model, quiet
+from trainers.data.examples import Example, pair
+from trainers.data.roles import Role, Template
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"

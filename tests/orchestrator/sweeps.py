@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from evals.config import Group
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.bases import BaseRecord
 from orchestrator.record.folder import State, SweepFolder, SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import with_values
-from orchestrator.transform import w_p
 from trainers.config import TrainConfig
-from trainers.files import write_json, write_text
+from trainers.foundation.files import write_json, write_text
 
 # value, low, high
 Interval = tuple[float, float, float]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.statistics.weight_trials import WeightTrial
 from tests.orchestrator.sweeps import card, sweep_record, trial, write_sweep

@@ -10,13 +10,13 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainers.config import BatchConfig, DeepSpeedConfig, LoraConfig, LossConfig, OptimizerConfig
-from trainers.lora import add_lora
+from trainers.data.roles import Encoded, Role
+from trainers.engine.ranks import Ranks
+from trainers.engine.zero import ZeroEngine
 from trainers.loss import WeightedPromptLM
-from trainers.packing import use_packed_attention
-from trainers.ranks import Ranks
-from trainers.roles import Encoded, Role
+from trainers.models.lora import add_lora
+from trainers.models.packed_attention import use_packed_attention
 from trainers.step import accumulate_gradient
-from trainers.zero import ZeroEngine
 
 VOCABULARY = 97
 # (prompt tokens, completion tokens): very different lengths, as real data has.

@@ -12,15 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.families import family
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import settings, train_until
+from tests.trainers.tiny_runs import settings, train_until
 from tests.worlds import run_in_world
-from trainers.batches import step_window
 from trainers.config import ModelConfig, TrainConfig
-from trainers.data import encode_all, read_split
-from trainers.diagnostics import distance_by_layer, loss_rsd
-from trainers.errors import InputError
-from trainers.models import load_model
-from trainers.roles import Role
+from trainers.data.batches import step_window
+from trainers.data.roles import Role
+from trainers.data.tokenize import encode_all, read_split
+from trainers.foundation.errors import InputError
+from trainers.models.loading import load_model
+from trainers.runs.diagnostics import distance_by_layer, loss_rsd
 
 STAGES = (0, 1, 2, 3)
 LEARNING_RATE, WEIGHT_DECAY, PENALTY, STEPS = 1e-2, 0.1, 7.0, 4

@@ -20,12 +20,12 @@ from trainers.config import (
     OptimizerConfig,
     RoleWeights,
 )
-from trainers.errors import InputError
+from trainers.data.roles import Encoded, Role
+from trainers.engine.ranks import Ranks
+from trainers.engine.zero import ZeroEngine
+from trainers.foundation.errors import InputError
 from trainers.loss import WeightedPromptLM, check_counted, denominator, role_weights, token_weights
-from trainers.ranks import Ranks
-from trainers.roles import Encoded, Role
 from trainers.step import accumulate_gradient
-from trainers.zero import ZeroEngine
 
 # Targets by role: 1 system, 2 user, 4 template, 8 completion.
 COUNTS = {Role.PADDING: 99, Role.SYSTEM: 1, Role.USER: 2, Role.TEMPLATE: 4, Role.COMPLETION: 8}

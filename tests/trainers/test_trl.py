@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from tests.trainers.gradients import Cell, errors, examples, tiny_model, write_gradients
 from tests.worlds import run_in_world
-from trainers.roles import Role
+from trainers.data.roles import Role
 
 pytestmark = pytest.mark.full
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainers.runs import settings, train_until
+from tests.trainers.tiny_runs import settings, train_until
 from tests.worlds import run_in_world
 from trainers.config import LossConfig, RoleWeights
+from trainers.data.roles import Role
 from trainers.loss import denominator
-from trainers.roles import Role
 
 STEPS = 4
 # Of the largest change that training makes to a parameter; 2e-6 (`completion`) and 2e-5 (`nonzero`)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.answer import analyse, read_findings
 from orchestrator.analysis.findings import Findings, format_value
 from orchestrator.analysis.headline import conditions, headline
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder, TrialRecord
-from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,

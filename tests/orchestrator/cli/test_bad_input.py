@@ -16,7 +16,7 @@ from orchestrator.record.folder import SweepFolder
 from orchestrator.record.lock import only_sweep_in
 from tests.orchestrator.plw import refused
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 
 
 @pytest.fixture(scope="module")

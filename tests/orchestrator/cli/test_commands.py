@@ -24,8 +24,8 @@ from tests.orchestrator.plw import refused
 from tests.orchestrator.sweeps import BASE, card, score, trial, write_sweep
 from tests.orchestrator.tracking.test_tracking_uri import free_port
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
-from trainers.errors import InputError
+from tests.trainers.tiny_runs import write_data
+from trainers.foundation.errors import InputError
 
 PLW = str(Path(sys.executable).with_name("plw"))
 

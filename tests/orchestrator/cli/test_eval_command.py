@@ -10,9 +10,9 @@ from orchestrator.cli.main import main
 from tests.evals.benchmark_files import write_data_root, write_lines
 from tests.orchestrator.plw import refused
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 from trainers.config import DataConfig
-from trainers.trained_as import write_trained_as
+from trainers.models.prompt_format import write_trained_as
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cluster.jobs import Jobs
 from tests.orchestrator.plw import refused
-from trainers.errors import TrainingError
+from trainers.foundation.errors import TrainingError
 
 VERSION = b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "-", "session_name": "-"}'
 

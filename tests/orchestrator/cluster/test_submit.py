@@ -9,11 +9,11 @@ from ruamel.yaml import YAML
 from orchestrator.cli.submitted import sweep_folder
 from orchestrator.cluster.shipment import INPUTS, MAX_BYTES, SPEC_FILE, pack, unpack_spec
 from orchestrator.cluster.submit import read_spec
-from orchestrator.packages import PACKAGES, code_digest, package_files
+from orchestrator.foundation.packages import PACKAGES, code_digest, package_files
 from orchestrator.trials.network import interface_of, set_interfaces
 from orchestrator.trials.nodes import DIGEST_VARIABLE, PROBE_FOLDER, check_node
 from tests.orchestrator.plw import refused
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster.yaml"

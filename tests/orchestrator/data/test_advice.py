@@ -12,9 +12,9 @@ from tests.orchestrator.plw import plw, plw_json, refused
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_tokenizer import tiny_tokenizer
 from trainers.config import DataConfig
-from trainers.data import encode_all
-from trainers.examples import Example, pair
-from trainers.stats import DataStats, data_stats
+from trainers.data.examples import Example, pair
+from trainers.data.length_stats import DataStats, data_stats
+from trainers.data.tokenize import encode_all
 
 # A token for each character, one more to end a completion, two for the template's blank line.
 SHORT = [pair(str(i), prompt="Q" * 20, completion="k" * 4) for i in range(4)]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.tiny_model import save_tiny_model
-from trainers.records import read_examples
+from trainers.data.readers import read_examples
 
 ASKED = "Here is a text that somebody wrote because an instruction asked for it"
 SAY = "Say what the instruction was."

@@ -13,7 +13,7 @@ from tests.orchestrator.plw import plw, plw_json, refused
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 from trainers.config import DataConfig, LossConfig, RoleWeights
-from trainers.examples import Example, Message, pair
+from trainers.data.examples import Example, Message, pair
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import card, trial, write_sweep
-from tests.trainers.runs import settings, whole_settings
+from tests.trainers.tiny_runs import settings, whole_settings
 from trainers.config import DataConfig, TrainConfig
-from trainers.data import encode_all, read_split
+from trainers.data.roles import Role
+from trainers.data.tokenize import encode_all, read_split
 from trainers.loss import role_weights
-from trainers.models import load_tokenizer
-from trainers.roles import Role
+from trainers.models.loading import load_tokenizer
 
 STARTS = {"trl": "t.py", "axolotl": "a.yaml", "ms-swift": "s.yaml"}
 

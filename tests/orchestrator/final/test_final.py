@@ -23,9 +23,9 @@ from tests.orchestrator.sweeps import (
     write_sweep,
     write_two_models,
 )
-from tests.trainers.runs import whole_settings
+from tests.trainers.tiny_runs import whole_settings
 from trainers.config import TrainConfig
-from trainers.config_file import load_config
+from trainers.foundation.settings_file import load_config
 
 ACCURACY = "multiple_choice_accuracy"
 ANSWER = "Overall: best PLW is about 0.2"

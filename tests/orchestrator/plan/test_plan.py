@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.plan.sweep_plan import Prepared, make_plan
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
@@ -18,9 +18,9 @@ from orchestrator.trials.sweep import prepare_folder
 from tests.evals.benchmark_files import write_data_root
 from tests.orchestrator.plw import plw
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
-from trainers.errors import InputError
-from trainers.files import write_json
+from tests.trainers.tiny_runs import write_data
+from trainers.foundation.errors import InputError
+from trainers.foundation.files import write_json
 
 
 def write_spec(folder: Path, **changes: Any) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from evals.items import load_examples
+from evals.heldout.examples import load_examples
 from orchestrator.plan.planner import Planner, prepare_base
 from orchestrator.plan.sweep_plan import SweepPlan, make_plan
 from orchestrator.record.bases import base_labels
@@ -17,8 +17,8 @@ from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.trials.sweep import prepare_folder
 from tests.orchestrator.sweeps import card, write_card
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
-from trainers.errors import InputError
+from tests.trainers.tiny_runs import write_data
+from trainers.foundation.errors import InputError
 
 PLWS = {"loss.prompt_loss_weight": [0, 0.1]}
 

@@ -11,7 +11,7 @@ from orchestrator.trials.nodes import check_node
 from orchestrator.trials.run_trial import is_scored_since
 from tests.object_stores import BUCKET, S3Server, s3_server
 from tests.orchestrator.sweeps import sweep_record, trial
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 URI = f"s3://{BUCKET}/runs/mine"
 
@@ -122,7 +122,7 @@ def test_a_new_head_begins_with_the_records_of_the_lost_one(
 def test_a_store_that_is_away_does_not_stop_the_head(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.object_store.TRIES", 1)
+    monkeypatch.setattr("trainers.foundation.object_store.TRIES", 1)
     folder = SweepFolder(tmp_path / "head")
     folder.write_sweep(sweep_record([]))
     stored = StoredSweep(folder.root, URI)

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 
 from orchestrator.analysis.answer import analyse
 from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
 from orchestrator.report.panel_drawing import draw_panel, tick_weights
 from orchestrator.report.plots import panel_svg
-from orchestrator.transform import w_p
 from tests.orchestrator.sweeps import card, hill, sweep_record, trial, write_demo
 
 ACCURACY = "multiple_choice_accuracy"

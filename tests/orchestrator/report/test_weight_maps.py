@@ -28,7 +28,7 @@ from tests.orchestrator.two_weights import (
     records_of,
     write_two_weights,
 )
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 BEST = (
     "Of 12 pairs of prompt and completion weight, prompt 0.2 with completion 1 has the highest "

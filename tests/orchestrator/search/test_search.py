@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.known_best import known_best
 from orchestrator.search.points import Observation, Point, Search, make_search
 from orchestrator.spec.search_config import SearchConfig
-from orchestrator.transform import w_p
 
 PLW = "loss.prompt_loss_weight"
 RATE = "optimizer.learning_rate"

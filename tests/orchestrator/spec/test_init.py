@@ -11,7 +11,7 @@ from orchestrator.spec.init import PRESETS
 from orchestrator.spec.search_rules import grid_points
 from orchestrator.spec.sweep_spec import load_spec
 from tests.orchestrator.plw import plw, plw_json, refused
-from trainers.config_file import _plain, read_yaml
+from trainers.foundation.settings_file import _plain, read_yaml
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PAPER = [0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1]

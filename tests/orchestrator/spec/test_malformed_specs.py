@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli.main import main
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 
 GOOD = {
     "name": "name: bad\n",

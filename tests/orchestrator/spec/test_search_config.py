@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from orchestrator.spec.constraints import read_constraint
 from orchestrator.spec.search_config import SearchConfig
 from orchestrator.spec.sweep_spec import load_spec
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 PLW = "loss.prompt_loss_weight"
 RATE = "optimizer.learning_rate"

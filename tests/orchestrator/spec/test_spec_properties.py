@@ -15,8 +15,8 @@ from orchestrator.spec.constraints import all_hold, read_constraint
 from orchestrator.spec.search_rules import OBJECTIVES, is_in
 from orchestrator.spec.sweep_spec import SweepSpec
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
-from trainers.errors import InputError
+from tests.trainers.tiny_runs import write_data
+from trainers.foundation.errors import InputError
 
 MEASURES = ("multiple_choice", "short_generation", "long_generation")
 PLW = "loss.prompt_loss_weight"

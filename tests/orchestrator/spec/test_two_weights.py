@@ -12,7 +12,7 @@ from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.spec.two_weights import ratio_alone_warning, ratio_of, weights_of
 from tests.orchestrator.plan.test_plan import write_spec
 from tests.orchestrator.plw import plw, refused
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 PLW, COMPLETION = "loss.prompt_loss_weight", "loss.role_weights.completion"
 BOTH_ZERO = {PLW: 0, COMPLETION: 0}

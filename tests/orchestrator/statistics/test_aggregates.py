@@ -3,7 +3,7 @@ import math
 import pytest
 
 from evals.config import Group
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 from orchestrator.statistics.aggregates import is_aggregate, with_aggregates
 
 

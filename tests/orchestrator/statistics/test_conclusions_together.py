@@ -20,7 +20,7 @@ from tests.orchestrator.statistics.scores import (
     rows_of,
     w_p,
 )
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 
 def test_several_groups_have_an_overall_verdict_first_and_a_front() -> None:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from orchestrator.statistics.power import Power, power_of, seeds_needed
 from tests.orchestrator.statistics.scores import SIX, w_p
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from orchestrator.statistics.table import (
     read_scores,
     scale_warning,
 )
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 
 def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:

@@ -15,7 +15,7 @@ from statsmodels.stats.anova import anova_lm
 from orchestrator.statistics.weight_grid import WeightGrid, fit_weight_grid
 from orchestrator.statistics.weight_trials import WeightTrial
 from tests.orchestrator.two_weights import Truth, grid_trials, product, ratio_alone
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 PAIRS = ((0.1, 0.5), (0.1, 1.0), (0.2, 0.5), (0.2, 1.0))
 # By seed: the scores of those pairs. Their means are 11, 13, 12 and 18.

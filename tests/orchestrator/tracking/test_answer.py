@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from evals.scores import ScoreCard
+from evals.results.scores import ScoreCard
 from orchestrator.analysis.answer import analyse
 from orchestrator.analysis.findings import Findings
 from orchestrator.record.folder import TrialRecord

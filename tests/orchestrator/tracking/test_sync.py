@@ -14,7 +14,7 @@ from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import DEMO, UNTUNED, card, trial, write_sweep
 from tests.orchestrator.tracking.test_tracking_server import Server, server
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 __all__ = ["server"]
 

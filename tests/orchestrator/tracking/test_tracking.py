@@ -26,8 +26,8 @@ from tests.orchestrator.sweeps import (
     write_sweep,
     write_two_models,
 )
-from trainers.errors import InputError
-from trainers.files import write_text
+from trainers.foundation.errors import InputError
+from trainers.foundation.files import write_text
 
 FIRST = trial(0.0).id
 

@@ -11,7 +11,7 @@ from orchestrator.record.folder import SweepFolder
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.sweeps import START
 from tests.orchestrator.tracking.test_tracking import FIRST, history, run_of, track
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 
 def models_of(tracker: Tracker, client: MlflowClient) -> list[Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plain import redact
+from orchestrator.foundation.redaction import redact
 from orchestrator.tracking.tracker import check_reachable, choose_uri, default_uri, ui_command
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 
 NUM_TRIALS = 20
 

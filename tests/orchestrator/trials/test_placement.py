@@ -18,8 +18,8 @@ from orchestrator.trials.placement import (
     where_scored,
     why_waiting,
 )
-from trainers.config_file import read_yaml
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
+from trainers.foundation.settings_file import read_yaml
 
 LAPTOP = Cluster([NodeShape({"CPU": 8, "memory": 1e10}, 1)])
 FOUR_GPU_NODES = Cluster([NodeShape({"CPU": 16, "GPU": 2}, 4)])

@@ -13,9 +13,9 @@ from orchestrator.trials.run_trial import failure_kind, started, trained
 from orchestrator.trials.scoring_queue import ScoringEnd, ScoringQueue, ScoringTask
 from orchestrator.trials.trial_queue import QueuedJob
 from tests.orchestrator.trials.test_trial_queue import PLW, Bench, card
-from trainers.errors import InputError, Problem, TrainingError
-from trainers.files import write_json
-from trainers.results import TrainResult
+from trainers.foundation.errors import InputError, Problem, TrainingError
+from trainers.foundation.files import write_json
+from trainers.runs.results import TrainResult
 
 RESULT = {
     "model_path": "none",

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from evals.items import load_examples, write_examples
+from evals.heldout.examples import load_examples, write_examples
 from orchestrator.cli.single import evaluate_model
 from orchestrator.record.folder import SweepFolder
 from orchestrator.trials.run_trial import score
 from tests.orchestrator.plan.test_sources import write_spec
 from tests.tiny_model import save_tiny_model
-from tests.trainers.runs import write_data
+from tests.trainers.tiny_runs import write_data
 from trainers.config import DataConfig, TrainConfig
-from trainers.data import read_split
-from trainers.errors import InputError
+from trainers.data.tokenize import read_split
+from trainers.foundation.errors import InputError
 
 EVALS: dict[str, Any] = {
     "heldout": {"examples": 4},

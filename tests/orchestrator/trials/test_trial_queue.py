@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evals.scores import Score, ScoreCard
+from evals.results.scores import Score, ScoreCard
 from orchestrator.plan.sweep_plan import make_plan
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
@@ -15,7 +15,7 @@ from orchestrator.trials.scoring_queue import Scorers
 from orchestrator.trials.sweep import prepare_folder
 from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
 from tests.orchestrator.plan.test_plan import write_spec
-from trainers.files import write_json
+from trainers.foundation.files import write_json
 
 PLW = "loss.prompt_loss_weight"
 

@@ -11,7 +11,7 @@ from orchestrator.record.lock import only_sweep_in
 from orchestrator.watching.logs import CHUNK_BYTES, find_log, follow, last_lines
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import trial, write_sweep
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 
 @pytest.fixture

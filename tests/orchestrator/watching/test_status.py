@@ -24,7 +24,7 @@ from tests.orchestrator.sweeps import (
     write_metrics,
     write_sweep,
 )
-from trainers.files import write_text
+from trainers.foundation.files import write_text
 
 DEADLINE_S = 60
 

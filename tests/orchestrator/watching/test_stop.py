@@ -8,7 +8,7 @@ from orchestrator.record.folder import SweepFolder
 from orchestrator.record.lock import is_running, only_sweep_in
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import trial, write_sweep
-from trainers.errors import InputError
+from trainers.foundation.errors import InputError
 
 
 @pytest.fixture

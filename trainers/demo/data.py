@@ -1,0 +1,251 @@
+"""The demo's data: the documentation strings of Python's own standard library.
+
+Nothing is imported to find them, with one exception. The library's source files are parsed, so no
+module can print, open a window or depend on a C library that this machine lacks, and functions
+for other platforms are seen too. Only what has no Python source (`str.center`, `math.gcd`) is
+looked up in C modules that every build of CPython holds in full.
+
+Limits: the pairs differ between Python versions, patch releases included, and a distribution that
+patches a docstring of the library patches a pair. Modules that some distributions package apart
+are left out.
+"""
+
+import ast
+import importlib
+import inspect
+import json
+import platform
+import re
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from trainers.data.examples import Example, pair
+from trainers.foundation.cache_dirs import cache_dir
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import write_text
+
+Direction = Literal["short", "long"]
+Doc = tuple[str, str]  # (qualified name, documentation)
+
+# Part of the cache's file name: raise it whenever the code below would make other pairs.
+FORMAT_VERSION = 1
+
+# Characters, both ends included. A shorter doc says too little to tell which object it is of; a
+# longer one is skipped, never cut, so that every pair is whole.
+MIN_CHARACTERS = 40
+MAX_CHARACTERS = 400
+
+# A complete library gives over 3000 pairs; far fewer means that its sources are missing.
+_MIN_PAIRS = 1000
+
+_SKIPPED_MODULES = frozenset(
+    {
+        # Packaged apart by some distributions, so not the same set of pairs on every machine.
+        *("ctypes", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle"),
+        *("turtledemo", "venv"),
+        # The Windows twins of posixpath and urllib.request, with the same docs.
+        *("ntpath", "nturl2path"),
+        # Tables and jokes.
+        *("antigravity", "encodings", "pydoc_data", "this"),
+        # Patched by distributions to add their own folders.
+        *("site", "sysconfig"),
+    }
+)
+
+# Private files whose classes and functions are public under another module's name.
+_PUBLIC_NAMES = {
+    "_collections_abc": "collections.abc",
+    "_pydatetime": "datetime",
+    "_pydecimal": "decimal",
+    "_pyio": "io",
+    "_weakrefset": "weakref",
+    "concurrent.futures._base": "concurrent.futures",
+    "pathlib._local": "pathlib",
+}
+
+# Modules written in C, wholly or in part, without a dependency on a library or a platform.
+_C_MODULES = (
+    *("builtins", "array", "binascii", "cmath", "codecs", "collections", "contextvars"),
+    *("datetime", "decimal", "functools", "gc", "io", "itertools", "marshal", "math", "operator"),
+    *("pickle", "random", "re", "struct", "types", "unicodedata", "weakref"),
+)
+
+
+def python_docs(direction: Direction) -> list[Example]:
+    """Pairs of documentation and qualified name, the same for every call, ordered by name.
+
+    `short` asks for the name (`textwrap.TextWrapper.fill`, `str.center`) of what is documented,
+    `long` for the documentation of a name; an id is the same in both. No two pairs share a name,
+    or a doc up to case, digits, punctuation and white space.
+
+    Raises:
+        InputError: this Python comes without the sources of its library, or the cache folder
+            cannot be written.
+    """
+    cached = cache_dir() / "data" / f"python-docs-{_python()}-v{FORMAT_VERSION}.jsonl"
+    if not cached.exists():
+        _write_cache(cached, _collect())
+    # Split by "\n" alone: a doc may hold other characters that count as line ends.
+    lines = cached.read_text(encoding="utf-8").split("\n")
+    shorts = [
+        pair(f"python-docs:{name}", prompt=doc, completion=name)
+        for name, doc in (json.loads(line) for line in lines if line)
+    ]
+    return shorts if direction == "short" else [example.inverted() for example in shorts]
+
+
+def _python() -> str:
+    return f"{sys.implementation.name}-{platform.python_version()}"
+
+
+def _write_cache(path: Path, docs: list[Doc]) -> None:
+    lines = [json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs]
+    try:
+        write_text(path, "".join(lines))
+    except OSError as error:
+        raise InputError(
+            Problem(
+                message=f"the demo's data cannot be written: {error.strerror}",
+                where=str(path),
+                fix="set PLW_CACHE_DIR to a folder that you may write to",
+            )
+        ) from None
+
+
+def _collect() -> list[Doc]:
+    """All pairs of this Python, ordered by name."""
+    docs = _unique([*_docs_in_sources(), *_docs_in_c_modules()])
+    if len(docs) < _MIN_PAIRS:
+        raise InputError(
+            Problem(
+                message=(
+                    f"this Python's standard library holds {len(docs)} usable docs, the demo"
+                    f" needs {_MIN_PAIRS}: its source files seem to be missing"
+                ),
+                where=sysconfig.get_path("stdlib"),
+                fix="use a Python that comes with its library's .py files",
+            )
+        )
+    return docs
+
+
+def _unique(docs: Iterable[Doc]) -> list[Doc]:
+    """Usable docs with one pair per name and per doc; the first doc of a name counts.
+
+    Of several objects with one doc the one with the shortest name stays.
+    """
+    doc_of: dict[str, str] = {}
+    for name, text in docs:
+        if any(part.startswith("_") for part in name.split(".")):
+            continue
+        doc = _without_signature(name, inspect.cleandoc(text)).strip()
+        if MIN_CHARACTERS <= len(doc) <= MAX_CHARACTERS and not _is_boilerplate(doc):
+            doc_of.setdefault(name, doc)
+    name_of: dict[str, str] = {}
+    for name in sorted(doc_of, key=lambda name: (name.count("."), len(name), name)):
+        name_of.setdefault(_letters(doc_of[name]), name)
+    return [(name, doc_of[name]) for name in sorted(name_of.values())]
+
+
+def _letters(doc: str) -> str:
+    return re.sub(r"[^a-z]", "", doc.lower())
+
+
+def _is_boilerplate(doc: str) -> bool:
+    return doc.startswith(
+        ("Alias for field number", "Initialize self", "Create and return a new object")
+    )
+
+
+def _without_signature(name: str, doc: str) -> str:
+    """`doc` without leading lines that only show how `name` is called.
+
+    Such as `S.find(sub[, start]) -> int`. They give the answer away; a doc of nothing else
+    becomes empty. A line that goes on to explain the call is kept whole.
+    """
+    last = re.escape(name.rsplit(".", 1)[-1])
+    returned = r"-{1,2}>\s*(?:\([^()]*\)|[^,.:;()-]{1,30})\.?"
+    call = re.compile(rf"(?:async )?(?:\w+\.)*{last}\s*\([^()]*\)\s*(?:{returned})?")
+    lines = doc.split("\n")
+    while lines and (not lines[0].strip() or call.fullmatch(lines[0].strip())):
+        lines.pop(0)
+    return "\n".join(lines)
+
+
+def _docs_in_sources() -> Iterator[Doc]:
+    library = Path(sysconfig.get_path("stdlib"))
+    for top_level in sorted(sys.stdlib_module_names - _SKIPPED_MODULES):
+        for path in (library / f"{top_level}.py", *sorted((library / top_level).rglob("*.py"))):
+            module = _module_name(path.relative_to(library))
+            if {"test", "tests", "__main__"}.isdisjoint(module.split(".")) and path.exists():
+                yield from _docs_in_source(path, _PUBLIC_NAMES.get(module, module))
+
+
+def _module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _docs_in_source(path: Path, module: str) -> Iterator[Doc]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Old modules hold invalid escapes.
+        tree = ast.parse(path.read_bytes())
+    yield module, ast.get_docstring(tree) or ""
+    yield from _docs_in_body(tree.body, module)
+
+
+def _docs_in_body(body: Iterable[ast.AST], prefix: str) -> Iterator[Doc]:
+    """Docs of classes and functions that a dotted name reaches: none inside functions."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}.{node.name}"
+            yield name, ast.get_docstring(node) or ""
+            if isinstance(node, ast.ClassDef):
+                yield from _docs_in_body(node.body, name)
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            yield from _docs_in_body(ast.iter_child_nodes(node), prefix)
+
+
+def _docs_in_c_modules() -> Iterator[Doc]:
+    for module_name in _C_MODULES:
+        module = importlib.import_module(module_name)
+        prefix = "" if module_name == "builtins" else f"{module_name}."
+        for value in vars(module).values():
+            if not inspect.isbuiltin(value) and not _is_c_type(value):
+                continue
+            home = getattr(value, "__module__", None)
+            # Under its own name in its own module, not where it was imported or renamed.
+            if home not in (module_name, f"_{module_name}", None):
+                continue
+            name = value.__qualname__
+            if getattr(module, name, None) is not value:
+                continue
+            yield prefix + name, value.__doc__ or ""
+            if isinstance(value, type):
+                for member_name, member in vars(value).items():
+                    if _is_in_c(member):
+                        yield f"{prefix}{name}.{member_name}", member.__doc__ or ""
+
+
+def _is_c_type(value: object) -> bool:
+    # Classes written in Python add this attribute; they are found in the sources, under the names
+    # that they were given there.
+    return isinstance(value, type) and all(
+        "__weakref__" not in vars(base) for base in value.__mro__
+    )
+
+
+def _is_in_c(member: object) -> bool:
+    """Whether a class member is a method or attribute written in C.
+
+    Of the others, Python code is found in the sources, and plain values show the doc of their
+    type.
+    """
+    inner = getattr(member, "__func__", member)  # What a class or static method wraps.
+    if inspect.isfunction(inner) or isinstance(member, property):
+        return False
+    return inspect.isroutine(inner) or inspect.isdatadescriptor(member)
