@@ -25,7 +25,8 @@ from rich.table import Table
 
 from benchmarks.program import Options, command_line, result_of, say, wide_console
 from evals.config import EvalConfig, Group
-from evals.harness.paper_suite import BENCHMARKS, check_data
+from evals.harness.paper_suite import BENCHMARKS
+from evals.harness.preflight import check_data
 from trainers.foundation.errors import InputError
 
 if TYPE_CHECKING:

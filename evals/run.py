@@ -1,7 +1,6 @@
 """Score one checkpoint: load it once, take every configured measure, write what came out."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,17 +17,10 @@ from evals.config_base import EvalSection
 from evals.contamination.annotate import with_overlaps
 from evals.engine.batching import Progress
 from evals.engine.loading import LoadedModel, load_model, quiet
-from evals.harness.paper_suite import check_data
+from evals.harness.preflight import check_data
 from evals.harness.tasks import PlannedTask, measure_task, planned_tasks
 from evals.heldout.distractor_choice import measure_multiple_choice
-from evals.heldout.examples import (
-    check_examples,
-    check_training,
-    choice_items,
-    choose,
-    digest,
-    scoring_identity,
-)
+from evals.heldout.examples import check_examples, check_training, choice_items, choose, digest
 from evals.heldout.loss import measure_heldout
 from evals.heldout.memorisation import measure_memorisation
 from evals.heldout.reference_match import measure_long_generation, measure_short_generation
@@ -36,10 +28,18 @@ from evals.judge.evaluate import measure_judged
 from evals.judge.outputs_file import digest_of
 from evals.judge.suites import JudgedTask, check_judging, check_opponents, judged_tasks
 from evals.results.measurement import Measured
-from evals.results.result_store import Part, PartFolder, Take, TakenPart, checkpoint_identity
+from evals.results.result_store import (
+    Part,
+    PartFolder,
+    Take,
+    TakenPart,
+    checkpoint_identity,
+    write_samples,
+)
 from evals.results.scores import ScoreCard
+from evals.scoring_identity import scoring_identity
 from trainers.data.examples import Example
-from trainers.foundation.files import check_output_folder, write_json, write_text
+from trainers.foundation.files import check_output_folder, write_json
 
 OnProgress = Callable[[str, int, int], None]
 OnKept = Callable[[Sequence[str]], None]
@@ -105,37 +105,6 @@ def score_model(
     card = write_samples(out_dir, taken, model_path=model_path, signature=signature, start=start)
     write_json(scores_path, card.model_dump(mode="json"))
     return card
-
-
-def write_samples(
-    out_dir: Path,
-    taken: Sequence[TakenPart],
-    *,
-    model_path: str | Path,
-    signature: dict[str, Any],
-    start: float,
-) -> ScoreCard:
-    """Put every sample into `out_dir/samples.jsonl`, in one step; returns all scores together.
-
-    Its seconds are those since `start` (of time.monotonic) and those of parts kept from before.
-    """
-    lines = [
-        json.dumps(sample, ensure_ascii=False, allow_nan=False)
-        for part in taken
-        for sample in part.measured.samples
-    ]
-    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
-    signature = dict(signature)
-    for part in taken:
-        for key, value in part.measured.signature.items():
-            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
-    return ScoreCard(
-        model_path=str(model_path),
-        scores=[score for part in taken for score in part.measured.scores],
-        secondary=[score for part in taken for score in part.measured.secondary],
-        signature=signature,
-        seconds=time.monotonic() - start + sum(part.seconds for part in taken if part.is_kept),
-    )
 
 
 def _take(

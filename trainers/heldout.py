@@ -5,20 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from trainers.config import BatchConfig, DataConfig, LossConfig
+from trainers.config import BatchConfig, LossConfig
 from trainers.data.batches import count_targets
-from trainers.data.examples import Example
 from trainers.data.roles import PROMPT_ROLES, Encoded, Role
-from trainers.data.tokenize import encode_all
 from trainers.engine.zero import ZeroEngine
 from trainers.foundation.errors import TrainingError
 from trainers.step import deal_batch, forward, mean
-
-# Bounds the cost of a measurement to the forward passes of half a usual global batch of 128. The
-# examples stand in the order that data.seed has drawn, so the first ones are a random sample.
-MAX_EXAMPLES = 64
 
 _ALL_TOKENS = LossConfig(prompt_loss_weight=1.0)
 
@@ -29,18 +22,6 @@ class HeldoutLoss:
 
     completion_loss: float | None
     prompt_loss: float | None
-
-
-def encode_heldout(
-    heldout: Sequence[Example], config: DataConfig, tokenizer: PreTrainedTokenizerBase
-) -> list[Encoded]:
-    """The held-out examples to measure on, encoded as they are for the scores of a model.
-
-    So neither what is done to long training examples nor which of their turns count matters.
-    """
-    as_scored = config.model_copy(update={"too_long": "truncate", "completion_turns": "last"})
-    # The training examples have been logged; these are not worth a line of their own.
-    return list(encode_all(heldout[:MAX_EXAMPLES], as_scored, tokenizer, is_first=False))
 
 
 def measure_heldout_loss(

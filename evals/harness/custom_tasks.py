@@ -9,27 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from evals.config import BenchmarkConfig
-from evals.harness.paper_suite import Row, check_rows
+from evals.harness.paper_suite import Row
 from evals.results.intervals import corpus_metric
 
-
-def check_items(own: BenchmarkConfig) -> int:
-    """How many items the file of a benchmark holds.
-
-    Raises:
-        InputError: it cannot be read, is empty, or has lines that are no items of its kind.
-    """
-    is_choice = own.kind == "multiple_choice"
-    form = '"choices": ["...", "..."], "label": 0' if is_choice else '"target": "..."'
-    return check_rows(
-        Path(own.path),
-        _choice_fault if is_choice else _target_fault,
-        f'a line of kind {own.kind} is {{"prompt": "...", {form}}}',
-    )
+# This module's first name. Settings of scores hold it, and those of old scores must still match.
+_RECORDED_MODULE = "evals.own_benchmarks"
 
 
 def task_definition(own: BenchmarkConfig) -> dict[str, Any]:
     """A benchmark as the content of a task file of lm-eval."""
+    return _definition(own, module=__name__)
+
+
+def recorded_definition(own: BenchmarkConfig) -> dict[str, Any]:
+    """The definition as a score's settings hold it: without paths, functions by their first name.
+
+    It decides whether an earlier score is used again, so it does not change when code moves.
+    """
+    definition = _definition(own, module=_RECORDED_MODULE)
+    return {key: value for key, value in definition.items() if key != "dataset_kwargs"}
+
+
+def _definition(own: BenchmarkConfig, *, module: str) -> dict[str, Any]:
     definition: dict[str, Any] = {
         "task": own.name,
         "dataset_path": "json",
@@ -50,11 +51,11 @@ def task_definition(own: BenchmarkConfig) -> dict[str, Any]:
             ],
         }
     is_corpus = own.kind in ("bleu", "chrf")
-    aggregation = Function(f"evals.harness.custom_tasks.corpus_{own.kind}") if is_corpus else "mean"
+    aggregation = Function(f"{module}.corpus_{own.kind}") if is_corpus else "mean"
     return definition | {
         "output_type": "generate_until",
-        "doc_to_target": Function("evals.harness.custom_tasks.first_target"),
-        "process_results": Function(f"evals.harness.custom_tasks.{own.kind}"),
+        "doc_to_target": Function(f"{module}.first_target"),
+        "process_results": Function(f"{module}.{own.kind}"),
         "generation_kwargs": {
             "until": own.stop,
             "max_gen_toks": own.max_new_tokens,
@@ -124,32 +125,3 @@ def targets_of(doc: Row) -> list[str]:
     """All right outputs of an item."""
     target = doc["target"]
     return [target] if isinstance(target, str) else list(target)
-
-
-def _choice_fault(row: Row) -> str | None:
-    choices, label = row.get("choices"), row.get("label")
-    if not isinstance(row.get("prompt"), str):
-        return f"prompt must be a text, got {row.get('prompt')!r}"
-    if (
-        not isinstance(choices, list)
-        or len(choices) < 2
-        or not all(isinstance(choice, str) and choice.strip() for choice in choices)
-    ):
-        return f"choices must be a list of at least two texts, got {choices!r}"
-    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
-        return f"label must be in [0, {len(choices) - 1}], got {label!r}"
-    return None
-
-
-def _target_fault(row: Row) -> str | None:
-    target = row.get("target")
-    targets = [target] if isinstance(target, str) else target
-    if not isinstance(row.get("prompt"), str):
-        return f"prompt must be a text, got {row.get('prompt')!r}"
-    if (
-        not isinstance(targets, list)
-        or not targets
-        or not all(isinstance(one, str) and one.strip() for one in targets)
-    ):
-        return f"target must be a text or a list of texts, got {target!r}"
-    return None

@@ -7,7 +7,6 @@ Source: arXiv 2401.13586, section 4, for which benchmarks there are. Its BLEURT 
 does not load with transformers 5: the BLEU accuracy of the same lm-eval task stands in for it.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ from trainers.foundation.errors import InputError, Problem
 
 Split = Literal["train", "validation", "test"]
 Row = dict[str, Any]
-MAX_SHOWN_PROBLEMS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,31 +208,6 @@ def expanded(tasks: Sequence[TaskConfig]) -> list[TaskConfig]:
     return list(found.values())
 
 
-def check_data(config: EvalConfig) -> None:
-    """Return if there are such tasks, and local files of theirs and of one's own hold items.
-
-    Raises:
-        InputError: they do not; the name, or file and line, of all problems, the first few of each
-            file.
-    """
-    from evals.harness.custom_tasks import check_items
-    from evals.harness.registry import check_names
-
-    problems: list[Problem] = []
-    checks: list[Callable[[], object]] = [
-        partial(check_names, config),
-        *(partial(_check_task, task, config) for task in expanded(config.tasks)),
-        *(partial(check_items, own) for own in config.benchmarks),
-    ]
-    for check in checks:
-        try:
-            check()
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-
-
 def data_files(config: EvalConfig) -> list[Path]:
     """The local files that the configured benchmarks are read from."""
     files = [Path(own.path) for own in config.benchmarks]
@@ -249,62 +222,3 @@ def data_files(config: EvalConfig) -> list[Path]:
 def group_of(own: BenchmarkConfig) -> Group:
     """Where the score of a benchmark of one's own counts."""
     return own.group or ("multiple_choice" if own.kind == "multiple_choice" else "short_generation")
-
-
-def check_rows(path: Path, fault_of: Callable[[Row], str | None], fix: str) -> int:
-    """How many items a JSONL file holds.
-
-    Raises:
-        InputError: it cannot be read, is empty, or has lines that are no items by `fault_of`.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            Problem(message=f"cannot read the items: {reason}", where=str(path), fix=fix)
-        ) from None
-    problems: list[Problem] = []
-    num_items = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        num_items += 1
-        fault = _fault(line, fault_of)
-        if fault is not None:
-            problems.append(Problem(message=fault, where=f"{path}:{number}", fix=fix))
-    if num_items == 0:
-        problems.append(Problem(message="no items in the file", where=str(path), fix=fix))
-    if len(problems) > MAX_SHOWN_PROBLEMS:
-        more = len(problems) - MAX_SHOWN_PROBLEMS
-        rest = Problem(message=f"{more} more lines are at fault", where=str(path))
-        problems = [*problems[:MAX_SHOWN_PROBLEMS], rest]
-    if problems:
-        raise InputError(problems)
-    return num_items
-
-
-def _fault(line: str, fault_of: Callable[[Row], str | None]) -> str | None:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return f"is not JSON: {error}"
-    if "\\u" in line and not _is_unicode(row):
-        return r"holds half of a surrogate pair, such as \ud83d alone, which is no character"
-    return fault_of(row) if isinstance(row, dict) else "must be an object"
-
-
-def _is_unicode(row: Any) -> bool:
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_task(task: TaskConfig, config: EvalConfig) -> None:
-    benchmark = BENCHMARKS.get(task.name)
-    if benchmark is None or config.data_root is None:
-        return
-    path = benchmark.data_file(Path(config.data_root))
-    check_rows(path, benchmark.fault_of, "see docs/benchmarks.md for what an item looks like")

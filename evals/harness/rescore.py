@@ -10,9 +10,15 @@ from transformers import AutoTokenizer
 from evals.config import JUDGED, EvalConfig
 from evals.contamination.annotate import with_known_overlaps
 from evals.harness.tasks import PlannedTask, evaluate, planned_tasks
-from evals.results.result_store import KeptPart, Part, PartFolder, TakenPart, read_part
+from evals.results.result_store import (
+    KeptPart,
+    Part,
+    PartFolder,
+    TakenPart,
+    read_part,
+    write_samples,
+)
 from evals.results.scores import ScoreCard
-from evals.run import write_samples
 from trainers.data.roles import Template
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import read_json, write_json

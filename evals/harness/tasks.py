@@ -12,7 +12,7 @@ from typing import Any
 from evals.config import BenchmarkConfig, EvalConfig, Group, TaskConfig, TaskTemplate
 from evals.engine.batching import Progress
 from evals.engine.loading import LoadedModel
-from evals.harness.custom_tasks import Function, task_definition
+from evals.harness.custom_tasks import Function, recorded_definition, task_definition
 from evals.harness.paper_suite import BENCHMARKS, Benchmark, expanded, group_of
 from evals.harness.registry import all_tasks, quiet_lm_eval, unknown_task
 from evals.harness.results import task_measured
@@ -256,17 +256,18 @@ def _of_lm_eval(name: str, task: TaskConfig, config: EvalConfig) -> PlannedTask:
 
 
 def _of_user(own: BenchmarkConfig, config: EvalConfig) -> PlannedTask:
-    definition = task_definition(own)
-    described = {key: value for key, value in definition.items() if key != "dataset_kwargs"}
     return _planned(
         own.name,
         config,
-        definition=definition,
+        definition=task_definition(own),
         num_fewshot=own.num_fewshot,
         limit=own.limit,
         group=group_of(own),
         main_metric="acc_norm" if own.kind == "multiple_choice" else own.kind,
-        described={"files": [sha256_of(Path(own.path))], "definition": described},
+        described={
+            "files": [sha256_of(Path(own.path))],
+            "definition": recorded_definition(own),
+        },
     )
 
 

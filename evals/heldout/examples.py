@@ -14,13 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.config import EvalConfig, MultipleChoiceConfig
-from evals.harness.paper_suite import data_files
 from trainers.data.examples import Example, Message, MessageRole
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.files import sha256_of, write_text
-
-# Raised whenever the same model and items may score otherwise than before.
-SCORING_VERSION = 1
+from trainers.foundation.files import write_text
 
 
 class _MessageLine(BaseModel):
@@ -202,32 +198,6 @@ def digest(examples: Sequence[Example]) -> str:
     """The SHA-256 over ids and texts of `examples` in their order, in hexadecimal."""
     content = "".join(example_line(example) + "\n" for example in examples)
     return hashlib.sha256(content.encode("utf-8")).hexdigest()
-
-
-def scoring_identity(
-    examples: Sequence[Example], config: EvalConfig, *, template: str, max_length: int
-) -> dict[str, Any]:
-    """What scores depend on besides model and machine, known before a model is loaded.
-
-    A model's own chat template counts as part of the model.
-    """
-    is_file = Path(template).is_file()
-    return {
-        "version": SCORING_VERSION,
-        "measures": config.described(),
-        "seed": config.seed,
-        "template": template,
-        "template_sha256": sha256_of(Path(template)) if is_file else None,
-        "max_length": max_length,
-        "items_sha256": digest(examples),
-        "num_examples": len(examples),
-        **_files_identity(config),
-    }
-
-
-def _files_identity(config: EvalConfig) -> dict[str, Any]:
-    files = data_files(config)
-    return {"benchmark_files": [sha256_of(file) for file in files]} if files else {}
 
 
 _LINE_FORM = 'a line is {"id": ..., "messages": [{"role": ..., "content": ...}, ...]}'

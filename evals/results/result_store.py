@@ -8,7 +8,7 @@ A scoring that was killed and is run again takes only the measures that are not 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from evals.engine.batching import Progress
 from evals.results.measurement import Measured, Sample
 from evals.results.response_log import Answers
-from evals.results.scores import Score
+from evals.results.scores import Score, ScoreCard
 from trainers.foundation.files import write_text
 
 # What decides how a model answers: its weights, its settings and its tokenizer.
@@ -140,6 +140,37 @@ class PartFolder:
         # As it will be read: JSON knows no tuples.
         as_read: dict[str, Any] = json.loads(json.dumps(identity))
         return as_read
+
+
+def write_samples(
+    out_dir: Path,
+    taken: Sequence[TakenPart],
+    *,
+    model_path: str | Path,
+    signature: dict[str, Any],
+    start: float,
+) -> ScoreCard:
+    """Put every sample into `out_dir/samples.jsonl`, in one step; returns all scores together.
+
+    Its seconds are those since `start` (of time.monotonic) and those of parts kept from before.
+    """
+    lines = [
+        json.dumps(sample, ensure_ascii=False, allow_nan=False)
+        for part in taken
+        for sample in part.measured.samples
+    ]
+    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
+    signature = dict(signature)
+    for part in taken:
+        for key, value in part.measured.signature.items():
+            signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
+    return ScoreCard(
+        model_path=str(model_path),
+        scores=[score for part in taken for score in part.measured.scores],
+        secondary=[score for part in taken for score in part.measured.secondary],
+        signature=signature,
+        seconds=time.monotonic() - start + sum(part.seconds for part in taken if part.is_kept),
+    )
 
 
 def read_part(path: Path) -> KeptPart | None:

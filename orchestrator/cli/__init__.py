@@ -1,1 +1,1 @@
-"""`plw`: its commands, and what they print."""
+"""`plw`: its commands and their output. No other package may import from here."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from evals.config import EvalConfig
-from evals.harness.paper_suite import check_data
+from evals.harness.preflight import check_data
 from evals.results.scores import ScoreCard
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
 from trainers.config import DataConfig, ModelConfig

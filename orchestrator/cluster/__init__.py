@@ -1,1 +1,1 @@
-"""Sweeps on a cluster, from a laptop."""
+"""Sweeps submitted from a laptop to a cluster. Only the command line may import from here."""

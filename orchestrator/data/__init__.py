@@ -1,1 +1,4 @@
-"""Data before it is trained on: shown, turned round, and what is known of its best PLW."""
+"""Data before training: shown, inverted, and what is known of its best PLW.
+
+Only the command line may import from here.
+"""

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.harness.paper_suite import check_data
-from evals.heldout.examples import scoring_identity, write_examples
+from evals.harness.preflight import check_data
+from evals.heldout.examples import write_examples
 from evals.results.scores import ScoreCard
+from evals.scoring_identity import scoring_identity
 from orchestrator.plan.estimates import guessed_speed, measured_speeds, memory_gib
 from orchestrator.plan.fingerprint import fingerprint_base, fingerprint_trial
 from orchestrator.plan.sources import DataSource, ModelSource, Sources

@@ -1,1 +1,4 @@
-"""The record of a sweep on disk: what each later stage reads, and nothing else."""
+"""The record of a sweep on disk, which all later stages read.
+
+Every package after spec may import from here.
+"""

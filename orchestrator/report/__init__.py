@@ -1,1 +1,4 @@
-"""What was found, on a page and in plots."""
+"""The report: one HTML page, its plots and its tables.
+
+tracking, trials and the command line may import from here.
+"""

@@ -1,1 +1,4 @@
-"""MLflow as a view of the record."""
+"""MLflow as a view of the record. Only `client` imports mlflow at run time.
+
+trials, watching and the command line may import from here.
+"""

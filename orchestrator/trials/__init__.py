@@ -1,1 +1,4 @@
-"""Runs trials on Ray: which one next, on what, and their jobs on warm ranks."""
+"""Trials on Ray: which one is next, where it runs, and its jobs on warm ranks.
+
+The command line may import `sweep`, cluster may import `placement`; the rest is internal.
+"""

@@ -16,8 +16,7 @@ from tests.trainers.tiny_runs import settings, train_cut_and_whole, train_until
 from tests.worlds import run_in_world
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.examples import pair
-from trainers.data.tokenize import read_split
-from trainers.heldout import encode_heldout
+from trainers.data.tokenize import encode_heldout, read_split
 from trainers.runs.metrics_file import losses_of_every
 
 CASES: dict[str, dict[str, Any]] = {

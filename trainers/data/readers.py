@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainers.data.examples import Example, Message, MessageRole
+from trainers.data.examples import Example, Message, MessageRole, pair
 from trainers.demo.data import python_docs
 from trainers.foundation.errors import InputError, Problem
 
@@ -15,10 +15,6 @@ ACCEPTED_FORMS = (
     "a record needs instruction and output (and may have input), prompt and completion (or"
     " response), messages, or conversations"
 )
-_DEMOS: dict[str, Callable[[], list[Example]]] = {
-    "demo:python-docs-short": lambda: python_docs("short"),
-    "demo:python-docs-long": lambda: python_docs("long"),
-}
 # The names of ShareGPT beside those of the OpenAI format, which nearly all chat data has.
 _ROLE_OF: dict[str, MessageRole] = {
     **{"system": "system", "user": "user", "assistant": "assistant"},
@@ -85,6 +81,20 @@ def _read_demo(path: str) -> list[Example]:
             )
         )
     return _DEMOS[path]()
+
+
+def _python_docs() -> list[Example]:
+    """A documentation string as prompt, the name (`str.center`) of what it documents as completion.
+
+    The long set is the inverse, under the same ids.
+    """
+    return [pair(f"python-docs:{name}", prompt=doc, completion=name) for name, doc in python_docs()]
+
+
+_DEMOS: dict[str, Callable[[], list[Example]]] = {
+    "demo:python-docs-short": _python_docs,
+    "demo:python-docs-long": lambda: [example.inverted() for example in _python_docs()],
+}
 
 
 def _is_file(path: str) -> bool:

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 # Examples tokenised at once: enough for the tokenizer's threads, few enough to hold as lists.
 _CHUNK = 1000
 
+# Bounds the cost of a measurement to the forward passes of half a usual global batch of 128. The
+# examples stand in the order that data.seed has drawn, so the first ones are a random sample.
+MAX_HELDOUT_EXAMPLES = 64
+
 
 @dataclass(frozen=True)
 class Split:
@@ -68,6 +72,18 @@ def encode_all(
     if is_first:
         log.info("%s", encoded.counts.sentence(config.max_length))
     return encoded
+
+
+def encode_heldout(
+    heldout: Sequence[Example], config: DataConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[Encoded]:
+    """The held-out examples to measure on, encoded as they are for the scores of a model.
+
+    So neither what is done to long training examples nor which of their turns count matters.
+    """
+    as_scored = config.model_copy(update={"too_long": "truncate", "completion_turns": "last"})
+    # The training examples have been logged; these are not worth a line of their own.
+    return list(encode_all(heldout[:MAX_HELDOUT_EXAMPLES], as_scored, tokenizer, is_first=False))
 
 
 def _encode(examples: Sequence[Example], config: DataConfig, template: Template) -> EncodedExamples:

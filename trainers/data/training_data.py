@@ -14,9 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trainers.config import DataConfig, ModelConfig
 from trainers.data.roles import Encoded
-from trainers.data.tokenize import encode_all, read_split
+from trainers.data.tokenize import encode_all, encode_heldout, read_split
 from trainers.data.tokenized import EncodedExamples
-from trainers.heldout import encode_heldout
 from trainers.models.loading import load_tokenizer, resolve_model_path
 
 log = logging.getLogger(__name__)

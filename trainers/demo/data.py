@@ -21,14 +21,11 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
-from trainers.data.examples import Example, pair
 from trainers.foundation.cache_dirs import cache_dir
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import write_text
 
-Direction = Literal["short", "long"]
 Doc = tuple[str, str]  # (qualified name, documentation)
 
 # Part of the cache's file name: raise it whenever the code below would make other pairs.
@@ -75,12 +72,10 @@ _C_MODULES = (
 )
 
 
-def python_docs(direction: Direction) -> list[Example]:
-    """Pairs of documentation and qualified name, the same for every call, ordered by name.
+def python_docs() -> list[Doc]:
+    """Names and their documentation, the same for every call, ordered by name.
 
-    `short` asks for the name (`textwrap.TextWrapper.fill`, `str.center`) of what is documented,
-    `long` for the documentation of a name; an id is the same in both. No two pairs share a name,
-    or a doc up to case, digits, punctuation and white space.
+    No two share a name, or a doc up to case, digits, punctuation and white space.
 
     Raises:
         InputError: this Python comes without the sources of its library, or the cache folder
@@ -91,11 +86,7 @@ def python_docs(direction: Direction) -> list[Example]:
         _write_cache(cached, _collect())
     # Split by "\n" alone: a doc may hold other characters that count as line ends.
     lines = cached.read_text(encoding="utf-8").split("\n")
-    shorts = [
-        pair(f"python-docs:{name}", prompt=doc, completion=name)
-        for name, doc in (json.loads(line) for line in lines if line)
-    ]
-    return shorts if direction == "short" else [example.inverted() for example in shorts]
+    return [(name, doc) for name, doc in (json.loads(line) for line in lines if line)]
 
 
 def _python() -> str:

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from evals.config import BenchmarkConfig, EvalConfig, TaskConfig
-from evals.harness.paper_suite import BENCHMARKS, check_data, expanded
+from evals.harness.paper_suite import BENCHMARKS, expanded
+from evals.harness.preflight import check_data
 from tests.evals.benchmark_files import FILES, write_data_root, write_lines
 from trainers.foundation.errors import InputError
 

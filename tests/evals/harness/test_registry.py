@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals.config import EvalConfig
-from evals.harness.paper_suite import check_data
+from evals.harness.preflight import check_data
 from evals.harness.registry import unknown_task
 from trainers.foundation.errors import InputError
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from evals.config import EvalConfig
-from evals.heldout.examples import scoring_identity
 from evals.judge.suites import check_judging
 from evals.judge_config import (
     AlpacaEvalConfig,
@@ -18,6 +17,7 @@ from evals.judge_config import (
 )
 from evals.results.scores import ScoreCard
 from evals.run import score_model
+from evals.scoring_identity import scoring_identity
 from tests.evals.judge_endpoint import Endpoint, serving
 from trainers.data.examples import Example
 from trainers.foundation.errors import InputError

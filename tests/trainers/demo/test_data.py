@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def shorts(cache: Path) -> list[Example]:
-    return python_docs("short")
+    return read_examples("demo:python-docs-short")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,6 @@ def test_long_is_short_the_other_way_round(shorts: list[Example], cache: Path) -
     assert [(e.id, e.completion, e.prompt) for e in longs] == [
         (e.id, e.prompt, e.completion) for e in shorts
     ]
-    assert read_examples("demo:python-docs-short") == shorts
     assert {e.id for e in shorts if e.id != f"python-docs:{e.completion}"} == set()
 
 
@@ -119,7 +118,7 @@ def test_heldout_pairs_share_no_object_and_no_doc_with_the_training_pairs(
 
 def test_the_pairs_are_the_same_in_a_bare_process(tmp_path: Path, shorts: list[Example]) -> None:
     code = (
-        "import sys; from trainers.demo.data import python_docs; python_docs('short');"
+        "import sys; from trainers.demo.data import python_docs; python_docs();"
         " print(sorted({'asyncio', 'idlelib', 'tkinter', 'this', 'turtle'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -146,7 +145,7 @@ def test_the_next_call_reads_the_cache(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / cached.name).write_text('["a.b", "Does a thing."]\n', encoding="utf-8")
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path))
-    assert [(e.prompt, e.completion) for e in python_docs("long")] == [("a.b", "Does a thing.")]
+    assert python_docs() == [("a.b", "Does a thing.")]
 
 
 def test_a_cache_folder_that_cannot_be_written_is_named(
@@ -155,7 +154,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(InputError) as caught:
-        python_docs("short")
+        python_docs()
     assert str(caught.value).endswith(
         ": the demo's data cannot be written: Not a directory; set PLW_CACHE_DIR to a folder that"
         " you may write to"
