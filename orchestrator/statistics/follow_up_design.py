@@ -25,6 +25,8 @@ LADDER = (0.0, 0.0005, 0.002, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 # A search's trials share few seeds; a whole seed of more weights than these is no next step.
 MAX_WEIGHTS = 12
 NUM_SPREAD = 5
+# Of more cells, as a search over other settings makes, one is followed up.
+MAX_CELLS = 4
 # Above this share of weights x seeds that is there, the rest is missing and not left out.
 _MOSTLY_COMPLETE = 0.5
 _NUM_STUDIES = 100
@@ -62,31 +64,38 @@ class FollowUp:
 
 
 def follow_up(trials: Trials, effects: Effects | None, analysis: WeightAnalysis | None) -> FollowUp:
-    """What to run next."""
-    cell = int(np.bincount(trials.cell).argmax())
+    """What to run next: in each cell, or of many cells in the one with most trials."""
+    sizes = np.bincount(trials.cell)
+    cells = list(range(len(sizes))) if len(sizes) <= MAX_CELLS else [int(sizes.argmax())]
+    found: list[NextRun] = []
+    for cell in cells:
+        runs, reason = _of_cell(trials, cell)
+        found += runs
+    prospect = None
+    is_single = len(trials.cells) == 1
+    if analysis is not None and effects is not None and effects.noise and is_single:
+        prospect = _prospect(trials, effects, analysis, [(run.plw, run.seed) for run in found])
+    return FollowUp(runs=tuple(found), reason=reason, prospect=prospect)
+
+
+def _of_cell(trials: Trials, cell: int) -> tuple[list[NextRun], str]:
+    """The next trials of one cell, and why these."""
     own = np.flatnonzero(trials.cell == cell)
     plws = sorted({float(trials.plw[each]) for each in own})
     seeds = list(dict.fromkeys(trials.seed[each] for each in own))
     there = {(float(trials.plw[each]), trials.seed[each]) for each in own}
     runs, reason = _chosen(plws, seeds, there)
-    prospect = None
-    is_single = len(trials.cells) == 1
-    if analysis is not None and effects is not None and effects.noise and is_single:
-        prospect = _prospect(trials, effects, analysis, runs)
     rates = sorted(rate for each in own if (rate := trials.rates[each]) is not None)
-    return FollowUp(
-        runs=tuple(
-            NextRun(
-                plw=plw,
-                seed=seed,
-                cell=trials.cells[cell],
-                learning_rate=rates[len(rates) // 2] if rates else None,
-            )
-            for plw, seed in runs
-        ),
-        reason=reason,
-        prospect=prospect,
-    )
+    found = [
+        NextRun(
+            plw=plw,
+            seed=seed,
+            cell=trials.cells[cell],
+            learning_rate=rates[len(rates) // 2] if rates else None,
+        )
+        for plw, seed in runs
+    ]
+    return found, reason
 
 
 def _chosen(

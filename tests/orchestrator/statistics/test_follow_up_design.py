@@ -76,14 +76,25 @@ def test_a_search_of_many_weights_gets_few_of_them_again() -> None:
     assert {0.0, 1.0} <= {plw for plw, _ in runs}
 
 
-def test_the_runs_are_of_the_cell_with_most_trials_at_the_middle_learning_rate() -> None:
+def test_the_runs_are_of_every_cell_at_its_middle_learning_rate() -> None:
     rows = quickly(rows_of(flat, plws=SIX, model="small"))
     few = quickly(rows_of(flat, plws=SIX, seeds=1, model="large"))
     rates = (1e-5, 3e-5, 1e-4)
     rows = [replace(row, learning_rate=rates[int(row.seed)]) for row in [*rows, *few]]
     design = design_of(rows)
-    assert {run.cell for run in design.runs} == {("small", "", "")}
-    assert {run.learning_rate for run in design.runs} == {3e-5}
+    assert {(run.cell[0], run.seed, run.learning_rate) for run in design.runs} == {
+        ("large", 1, 1e-5),
+        ("small", 3, 3e-5),
+    }
+
+
+def test_of_many_cells_the_one_with_most_trials_is_followed_up() -> None:
+    rows = [
+        row
+        for model in "abcde"
+        for row in quickly(rows_of(flat, plws=SIX, seeds=3 if model == "c" else 1, model=model))
+    ]
+    assert {run.cell for run in design_of(rows).runs} == {("c", "", "")}
 
 
 def test_a_clear_answer_needs_no_more_runs() -> None:
