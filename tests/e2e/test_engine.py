@@ -76,7 +76,9 @@ class TestBayesianSearch:
         }
         for trial in workplace.trials():
             folder = workplace.sweep / "trials" / trial["id"]
-            assert (folder / "model").exists() == (trial["state"] == "done")
+            # On a busy machine a seed may end its training just before its point is given up.
+            is_trained = trial["state"] == "done" or (folder / "train.json").exists()
+            assert (folder / "model").exists() == is_trained
             assert not (folder / "checkpoints").exists()
             if trial["attempts"]:
                 expected = "FINISHED" if trial["state"] == "done" else "KILLED"
