@@ -1,5 +1,5 @@
-# `make demo` and `make test` do all of their own set-up and repeat it only when its inputs change.
-# PYTHON picks the interpreter of the virtual environment; it must be 3.11 or newer.
+# `make demo` and `make test` run all set-up steps, and repeat them only when their inputs change.
+# PYTHON is the interpreter of the virtual environment, 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,24 +9,28 @@ MODEL := $(VENV)/.demo-model
 BENCH := $(VENV)/.bench
 BENCH_ARGS ?=
 CLUSTER_TESTS ?= cluster
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-fast test-full test-cluster lint format clean
+.PHONY: help setup demo bench test test-all test-fast test-full test-cluster lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(INSTALLED) $(COMPILED) $(MODEL)  ## Virtual environment, packages, compiled op, model
+setup: $(INSTALLED) $(COMPILED) $(MODEL)  ## Create the virtual environment, compile the CPU operation, get the model
 
-demo: setup  ## Sweep four prompt loss weights on a real model and write the report
+demo: setup  ## Sweep three prompt loss weights with three seeds on a real model; report which is best
 	plw sweep examples/demo.yaml
 
-bench: setup $(BENCH)  ## This trainer beside TRL's, one table of ratios (BENCH_ARGS=--help)
+bench: setup $(BENCH)  ## Compare with TRL's SFTTrainer: speed and memory (BENCH_ARGS=--help)
 	@python -m benchmarks.train $(BENCH_ARGS)
 
-test: setup lint  ## Lint, fast tests and end-to-end tests
-	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full and not cluster"
+test: setup lint  ## Lint, fast tests and the most important end-to-end tests
+	$(PYTEST) -m "(not slow or smoke) and not full and not cluster"
+
+test-all: test  ## All tests that CI runs, but for the cluster's
+	$(PYTEST) -m "slow and not smoke and not full and not cluster"
 
 test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 	pytest
@@ -34,11 +38,11 @@ test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 test-full: setup $(BENCH)  ## Every cell of every matrix
 	pytest -m ""
 
-# Where hosts cannot be made, it says why and is content.
-test-cluster: setup  ## An on-premise cluster of namespaces, with faults (Linux, root)
+# Succeeds with a message where the machine cannot create network namespaces.
+test-cluster: setup  ## Cluster of network namespaces, with faults (Linux, root)
 	@python -m tests.cluster || exit 0; pytest -m "$(CLUSTER_TESTS)" -v tests/cluster
 
-lint: $(INSTALLED)  ## ruff and mypy --strict
+lint: $(INSTALLED)  ## Run ruff and mypy --strict
 	ruff check .
 	ruff format --check .
 	mypy
@@ -47,7 +51,7 @@ format: $(INSTALLED)  ## Format the code
 	ruff check --fix .
 	ruff format .
 
-clean:  ## Remove the virtual environment (the cache of models stays)
+clean:  ## Remove the virtual environment (keeps the model cache)
 	rm -rf $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -64,7 +68,7 @@ $(BENCH): $(INSTALLED)
 	@touch $@
 
 $(COMPILED): $(INSTALLED) trainers/engine/compile_ops.py
-	@echo "compiling DeepSpeed's CPU operation, about a minute the first time"
+	@echo "compiling DeepSpeed's CPU operation (about a minute the first time)"
 	@$(BIN)/python -m trainers.engine.compile_ops
 	@touch $@
 

@@ -1,1 +1,1 @@
-"""This trainer beside what a user would pick instead. Not part of the installed package."""
+"""Benchmarks against alternatives, and simulations. Not part of the installed package."""

@@ -1,20 +1,20 @@
-"""Is the analysis right? Simulated studies with known truth, through `plw report --scores`.
+"""Error rates of the analysis in simulated studies, measured through `plw report --scores`.
 
-For each cell (a truth and a design) N studies are simulated by `benchmarks.studies`, which shares
-no code with the analysis. Each is written as a CSV file and read back as the JSON of
-`plw report --scores FILE --json`. All columns are about the `overall` verdict, unless stated:
+For each cell (a truth and a design) `benchmarks.studies`, which shares no code with the analysis,
+simulates N studies. Each is written as a CSV file; the verdicts come from the JSON of
+`plw report --scores FILE --json`. Columns, about the `overall` verdict unless stated otherwise:
 
 claims            share of studies that claim an effect; any_claims: in any verdict
 named             share that name a weight
-coverage          share whose confidence set holds a best weight: of all weights between the lowest
-                  and the highest tried one (coverage_continuum), or of the tried ones
+coverage          share whose confidence set contains a best weight: of all weights between the
+                  lowest and the highest tried one (coverage_continuum), or of the tried ones
                   (coverage_tried)
-regret_over_1     share of named studies whose weight is more than 1 point below the best one
-gain_reported     mean reported gain, and gain_true: what the reported weights truly gain
-gain_coverage     share of reported gains whose interval holds the true one; gain_missing: studies
-                  that report no gain
+regret_over_1     share of naming studies whose weight is more than 1 point below the best one
+gain_reported     mean reported gain; gain_true: mean true gain of the reported weights
+gain_coverage     share of reported gains whose interval contains the true one; gain_missing: number
+                  of studies that report no gain
 wrong_no_effect   share that say "no effect" although tried weights differ by more than 1 point
-failed            limits that the cell breaks; they are in `benchmarks.cells`
+failed            limits of `benchmarks.cells` that the cell breaks
 """
 
 import argparse
@@ -35,11 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cells import CELLS, CLAIMING, Cell, broken_limits
-from benchmarks.program import Options, command_line, say, wide_console
+from benchmarks.program import Options, command_line, log_progress, wide_console
 from benchmarks.studies import simulate, write_csv
 from benchmarks.truths import Interval, Truth, position
 
-# Of a PLW's place on the axis from 0 to 1: a best weight that is this near to the set is in it.
+# A best weight this close to the set counts as inside, on the w_p axis from 0 to 1.
 TOLERANCE = 1e-3
 MAX_REGRET = 1.0
 MARGIN = 1.0
@@ -48,9 +48,10 @@ KINDS = ("best", "rises", "falls", "tied", "no effect", "cannot say")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one study's report says, next to the truth; gains and regret in points.
+    """One study's report compared with the truth; gains and regret in points.
 
-    None: no weight or no gain was reported. `error` is what a failed report printed.
+    Gains and regret are None if no weight or no gain was reported. `error` is the output of a
+    failed report.
     """
 
     kind: str = ""
@@ -66,7 +67,7 @@ class Outcome:
 
 
 def report_of(scores: Path) -> dict[str, Any]:
-    """The JSON that `plw report --scores SCORES --json` prints.
+    """Return the JSON of `plw report --scores SCORES --json`.
 
     Raises:
         RuntimeError: the command failed.
@@ -82,7 +83,7 @@ def report_of(scores: Path) -> dict[str, Any]:
 
 
 def outcome_of(cell: Cell, number: int) -> Outcome:
-    """Simulate study `number` of a cell, have it reported and judge the report."""
+    """Simulate study `number` of a cell, run the report and compare it with the truth."""
     study = simulate(cell.truth, cell.design, number)
     with tempfile.TemporaryDirectory(prefix="plw-bench-") as folder:
         scores = Path(folder, "scores.csv")
@@ -91,11 +92,11 @@ def outcome_of(cell: Cell, number: int) -> Outcome:
             verdicts = report_of(scores)["verdicts"]
         except RuntimeError as error:
             return Outcome(error=str(error))
-    return judged(verdicts, study.truth)
+    return outcome_of_report(verdicts, study.truth)
 
 
-def judged(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Outcome:
-    """The overall verdict of a report compared with the truth.
+def outcome_of_report(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Outcome:
+    """Compare the overall verdict of a report with the truth.
 
     Raises:
         StopIteration: there is no overall verdict.
@@ -109,8 +110,8 @@ def judged(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Outcome:
     return Outcome(
         kind=kind,
         any_claim=any(one["kind"] in CLAIMING for one in verdicts),
-        covers_continuum=meet(pieces, truth.best_continuum),
-        covers_tried=meet(pieces, [(plw, plw) for plw in truth.best_tried]),
+        covers_continuum=contains_best(pieces, truth.best_continuum),
+        covers_tried=contains_best(pieces, [(plw, plw) for plw in truth.best_tried]),
         regret=None if best is None else truth.best_value - truth.overall(best),
         gain=None if gain_true is None else gain,
         gain_true=gain_true,
@@ -120,8 +121,8 @@ def judged(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Outcome:
     )
 
 
-def meet(pieces: Sequence[Interval], best: Sequence[Interval]) -> bool:
-    """Whether a piece of the set (PLW) holds a best weight, up to `TOLERANCE`."""
+def contains_best(pieces: Sequence[Interval], best: Sequence[Interval]) -> bool:
+    """Return whether the set (PLW intervals) contains a best weight, up to `TOLERANCE`."""
     return any(
         position(low) - TOLERANCE <= position(end) and position(start) <= position(high) + TOLERANCE
         for low, high in pieces
@@ -130,7 +131,7 @@ def meet(pieces: Sequence[Interval], best: Sequence[Interval]) -> bool:
 
 
 def row_of(cell: Cell, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The row of a cell; a share or mean of no study is None."""
+    """Return the row of a cell; shares and means over no studies are None."""
     read = [one for one in outcomes if not one.error]
     named = [one for one in read if one.kind in CLAIMING and one.regret is not None]
     gains = [one for one in read if one.gain is not None]
@@ -161,7 +162,7 @@ def _share(values: Sequence[float]) -> float | None:
 
 
 def measure(cells: Sequence[Cell], num_studies: int, num_jobs: int) -> list[dict[str, Any]]:
-    """A row for each cell, from `num_studies` studies each, by `num_jobs` processes."""
+    """Return a row for each cell, from `num_studies` studies each, in `num_jobs` processes."""
     work = [(cell, number) for cell in cells for number in range(num_studies)]
     rows = []
     outcomes = _outcomes(work, num_jobs)
@@ -169,10 +170,10 @@ def measure(cells: Sequence[Cell], num_studies: int, num_jobs: int) -> list[dict
         of_cell = [next(outcomes) for _ in range(num_studies)]
         errors = [one.error for one in of_cell if one.error]
         if errors:
-            say(f"{len(errors)} reports failed, the first with: {errors[0]}")
+            log_progress(f"{len(errors)} reports failed, the first with: {errors[0]}")
         rows.append(row_of(cell, of_cell))
         failed = ", ".join(rows[-1]["failed"]) or "nothing"
-        say(f"{each}/{len(cells)} {cell.truth}, {cell.design.name}: failed {failed}")
+        log_progress(f"{each}/{len(cells)} {cell.truth}, {cell.design.name}: failed {failed}")
     return rows
 
 
@@ -180,7 +181,7 @@ def _outcomes(work: Sequence[tuple[Cell, int]], num_jobs: int) -> Iterator[Outco
     if num_jobs == 1:
         yield from (outcome_of(*one) for one in work)
         return
-    # Spawned, because a fork of a process with BLAS threads may hang.
+    # Spawned, because a forked process with BLAS threads may hang.
     with multiprocessing.get_context("spawn").Pool(num_jobs) as pool:
         yield from pool.imap(_outcome_of_pair, work, chunksize=5)
 
@@ -204,7 +205,7 @@ SHOWN = {
 
 
 def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """The table for people."""
+    """Print the rows as a table."""
     table = Table(title=f"{rows[0]['studies']} studies per cell", title_justify="left",
                   box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     for name in ("truth", "design"):
@@ -223,17 +224,17 @@ def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--studies": (int, 200, "studies of each cell"),
         "--jobs": (int, 2, "processes"),
-        "--truths": (str, "", "names of truths, with commas; all if empty"),
+        "--truths": (str, "", "names of truths, separated by commas; all if empty"),
     }
     return command_line("benchmarks.analysis", __doc__, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     options = parser().parse_args(arguments)
     known = {cell.truth for cell in CELLS}
     wanted = set(filter(None, options.truths.split(","))) or known
@@ -247,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     cells = [cell for cell in CELLS if cell.truth in wanted]
     rows = measure(cells, options.studies, options.jobs)
-    say(f"{len(cells)} cells in {time.monotonic() - began:.0f} s")
+    log_progress(f"{len(cells)} cells in {time.monotonic() - began:.0f} s")
     if options.json:
         print(json.dumps(rows, indent=2))
     else:

@@ -1,7 +1,7 @@
-"""The cells of `benchmarks.analysis`: which truths are simulated with which designs, and limits.
+"""Define the cells of `benchmarks.analysis`: truth, design, and limits of the errors.
 
-A limit is a share of studies. The shares are those of 200 studies with the Monte-Carlo error of a
-correct analysis at nominal 5%: at most 17 false claims, at least 183 intervals that cover.
+A limit is a share of studies. It is the nominal 5% plus the Monte-Carlo error of 200 studies: at
+most 17 false claims, at least 183 intervals that contain the truth.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.studies import LARGE_FLAT, LOW_GROUP, PAPER_PLWS, SEVEN_GROUPS, Design
 from benchmarks.truths import SHAPES
 
-# Kinds of verdicts that claim an effect; each of them names a weight.
+# Kinds of verdicts that claim an effect; each names a weight.
 CLAIMING = ("best", "rises", "falls", "tied")
 
 MAX_FALSE_CLAIMS = 17 / 200
@@ -26,10 +26,10 @@ RISES_NAMED = 160 / 200
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A truth (a name of `SHAPES`) with a design.
+    """A truth (a name in `SHAPES`) combined with a design.
 
-    `min_named` is the least share of studies that name a weight; `has_limits` is False where
-    figures are only reported.
+    `min_named` is the smallest allowed share of studies that name a weight. `has_limits` is False
+    for a cell that is only reported.
     """
 
     truth: str
@@ -75,7 +75,7 @@ CELLS = (
 
 
 def broken_limits(cell: Cell, row: Mapping[str, Any]) -> list[str]:
-    """Names of the limits that a row of the benchmark breaks; a figure of no study breaks none."""
+    """Return the names of the limits that a row breaks; a value over no studies breaks none."""
     if not cell.has_limits:
         return []
     return [
@@ -96,7 +96,7 @@ def broken_limits(cell: Cell, row: Mapping[str, Any]) -> list[str]:
 
 
 def _is_flat(cell: Cell) -> bool:
-    """Whether there is no overall effect, so that each overall claim is false."""
+    """Return whether the truth has no overall effect, so that every overall claim is false."""
     return cell.truth == "none" or abs(sum(SHAPES[cell.truth].factors)) < 1e-9
 
 

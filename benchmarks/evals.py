@@ -1,11 +1,10 @@
-"""Time and scores of our benchmarks against lm-eval's own model class on the same task files.
+"""Compare time and scores of our inference engine with lm-eval's HFLM on the same task files.
 
     python -m benchmarks.evals --data-root DATA [--limit 100] [--json]
 
-Each side runs in a process of its own, all tasks of a group in one run. What counts is the time
-from the model being loaded to the scores and their standard errors; importing and loading are shown
-apart. lm-eval's side is what `lm-eval run --model hf` does behind its options,
-`evaluator.evaluate` with an `HFLM`.
+Each side runs in a separate process, all tasks of a group in one run. The time is measured from the
+loaded model to the scores and their standard errors; imports and loading are reported separately.
+lm-eval's side is `evaluator.evaluate` with an `HFLM`, as `lm-eval run --model hf` calls it.
 """
 
 import argparse
@@ -23,25 +22,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
-from benchmarks.program import Options, command_line, result_of, say, wide_console
+from benchmarks.program import Options, command_line, log_progress, run_job_process, wide_console
 from evals.config import EvalConfig, Group
 from evals.harness.paper_suite import BENCHMARKS
-from evals.harness.preflight import check_data
+from evals.harness.preflight import check_benchmarks
 from trainers.foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from evals.harness.tasks import PlannedTask
+    from evals.harness.planning import PlannedTask
 
 Side = Literal["ours", "lm_eval"]
 Scores = dict[str, float]
 Outcomes = dict[str, list[list[Any]]]
 GROUPS: tuple[Group, ...] = ("multiple_choice", "short_generation")
-_NO_EXAMPLES = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))
+_NO_EXAMPLES = dict.fromkeys(("heldout", "heldout_choice", "heldout_exact_match", "heldout_chrf"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one child process is to do; `evals` is an `EvalConfig` as JSON."""
+    """The job of one child process; `evals` is an `EvalConfig` as JSON."""
 
     side: Side
     model: str
@@ -51,10 +50,10 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What one side took and came to.
+class SideResult:
+    """Time and results of one side.
 
-    `scores` are by metric; `answers` by task, item and request, log-likelihoods or texts.
+    `scores` are by metric. `answers` are log-likelihoods or texts by task, item and request.
     """
 
     startup_s: float
@@ -64,8 +63,8 @@ class Taken:
     answers: Outcomes
 
 
-def row(group: Group, ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, Any]:
-    """One line of the table: medians over the rounds, ratios taken within each round."""
+def row(group: Group, ours: Sequence[SideResult], theirs: Sequence[SideResult]) -> dict[str, Any]:
+    """Return a row of the table: medians over the rounds, ratios within each round."""
     ratios = [a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True)]
     cpu_ratios = [a.cpu_s / b.cpu_s for a, b in zip(ours, theirs, strict=True)]
     likelihood, num_texts, num_other = differences(ours[0].answers, theirs[0].answers)
@@ -90,7 +89,7 @@ def row(group: Group, ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[st
 
 
 def differences(ours: Outcomes, theirs: Outcomes) -> tuple[float, int, int]:
-    """The largest difference of a log-likelihood, how many texts there are, how many differ."""
+    """Return the largest log-likelihood difference and the numbers of texts and unequal texts."""
     largest, num_texts, num_other = 0.0, 0, 0
     for name, items in theirs.items():
         for item, own in zip(items, ours[name], strict=True):
@@ -104,7 +103,7 @@ def differences(ours: Outcomes, theirs: Outcomes) -> tuple[float, int, int]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is watched over time, with the rows that it comes from."""
+    """Return the results to track over time, with their rows."""
     of_group = {row["group"]: row for row in rows}
     choice, generation = (of_group.get(group) for group in GROUPS)
     return {
@@ -116,7 +115,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The rows for people, ours : lm-eval's."""
+    """Format the rows as a table; cells contain ours : lm-eval's."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("group")
     for name in ("time ratio", "from-to", "CPU ratio", "seconds", "start-up", "score diff",
@@ -137,17 +136,22 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return shown
 
 
-def run_job(job: Job, began: float) -> Taken:
-    """Take the tasks of a job in this process; `began` is when it started, by time.time."""
+def run_job(job: Job, began: float) -> SideResult:
+    """Run the tasks of a job in this process; `began` is its start time (`time.time()`)."""
     import torch
 
-    from evals.engine.loading import load_model, quiet
-    from evals.harness.registry import quiet_lm_eval
-    from evals.harness.tasks import planned_tasks
+    from evals.engine.loading import load_model
+    from evals.harness.planning import plan_tasks
+    from evals.harness.registry import suppress_lm_eval_output
+    from trainers.models.transformers_output import suppress_transformers_output
 
     torch.set_num_threads(job.threads)
-    planned = planned_tasks(EvalConfig.model_validate(job.evals))
-    with quiet(job.threads), quiet_lm_eval(), tempfile.TemporaryDirectory() as folder:
+    planned = plan_tasks(EvalConfig.model_validate(job.evals))
+    with (
+        suppress_transformers_output(),
+        suppress_lm_eval_output(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         model: Any
         if job.side == "ours":
             model = load_model(job.model, template="plain", max_length=512)
@@ -163,25 +167,27 @@ def run_job(job: Job, began: float) -> Taken:
             )
         startup_s = time.time() - began
         start, cpu = time.monotonic(), _cpu_seconds()
-        take = _take_ours if job.side == "ours" else _take_theirs
-        scores, answers = take(model, planned, Path(folder))
+        evaluate = _evaluate_ours if job.side == "ours" else _evaluate_lm_eval
+        scores, answers = evaluate(model, planned, Path(folder))
         seconds, cpu_s = time.monotonic() - start, _cpu_seconds() - cpu
-    return Taken(startup_s=startup_s, seconds=seconds, cpu_s=cpu_s, scores=scores, answers=answers)
+    return SideResult(
+        startup_s=startup_s, seconds=seconds, cpu_s=cpu_s, scores=scores, answers=answers
+    )
 
 
-def _take_ours(
+def _evaluate_ours(
     model: Any, planned: Sequence["PlannedTask"], folder: Path
 ) -> tuple[Scores, Outcomes]:
-    """Task by task, as a scoring does, with the intervals of every score."""
-    from evals.harness.tasks import measure_task
-    from evals.results.response_log import Answers
+    """Evaluate task by task, like `evals.run`, with the interval of every score."""
+    from evals.harness.tasks import evaluate_task
+    from evals.results.response_log import ResponseLog
 
     found = {
-        task.name: measure_task(
+        task.name: evaluate_task(
             model,
             task,
             batch_size=None,
-            answers=Answers(None, {}),
+            responses=ResponseLog(None, {}),
             definitions=folder,
             on_progress=lambda done, total: None,
         )
@@ -200,16 +206,18 @@ def _take_ours(
     )
 
 
-def _take_theirs(
+def _evaluate_lm_eval(
     model: Any, planned: Sequence["PlannedTask"], folder: Path
 ) -> tuple[Scores, Outcomes]:
-    """All tasks together, with lm-eval's own standard errors."""
+    """Evaluate all tasks in one call, with lm-eval's standard errors."""
     from lm_eval import evaluator
 
+    from evals.harness.loading import load_tasks
     from evals.harness.results import score_name
-    from evals.harness.tasks import load_task
 
-    tasks = {task.name: load_task(task, folder) for task in planned}
+    tasks = {
+        name: loaded for task in planned for name, loaded in load_tasks(task, folder).tasks.items()
+    }
     found = evaluator.evaluate(model, {"tasks": tasks}, limit=planned[0].limit, log_samples=True)
     return (
         {
@@ -226,27 +234,27 @@ def _take_theirs(
 
 
 class Bench:
-    """Runs the children, one after the other, and says on stderr how far it is."""
+    """Runs the child processes one after another and prints progress to stderr."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each group."""
+        """Return a row for each group."""
         rows = []
         for group in self.options.groups:
-            taken: dict[Side, list[Taken]] = {"ours": [], "lm_eval": []}
+            taken: dict[Side, list[SideResult]] = {"ours": [], "lm_eval": []}
             for number in range(self.options.rounds):
-                # Who goes first alternates, against a machine that gets slower or faster.
+                # Alternate the order to cancel drift of the machine's speed.
                 sides: tuple[Side, Side] = ("ours", "lm_eval")
                 for side in sides if number % 2 == 0 else sides[::-1]:
                     run = self._run(group, side)
                     taken[side].append(run)
-                    say(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
+                    log_progress(f"{group} {side}, round {number + 1}: {run.seconds:.1f} s")
             rows.append(row(group, taken["ours"], taken["lm_eval"]))
         return rows
 
-    def _run(self, group: Group, side: Side) -> Taken:
+    def _run(self, group: Group, side: Side) -> SideResult:
         options = self.options
         job = Job(
             side=side,
@@ -256,11 +264,11 @@ class Bench:
             batch_size=options.batch_size,
         )
         command = ["-m", "benchmarks.evals", "--child"]
-        return Taken(**result_of(command, asdict(job), threads=options.threads))
+        return SideResult(**run_job_process(command, asdict(job), threads=options.threads))
 
 
 def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
-    """The benchmarks of a group."""
+    """Return the configuration of a group's benchmarks."""
     chosen = [b.name for b in BENCHMARKS.values() if b.group == group]
     is_choice = group == "multiple_choice"
     return EvalConfig.model_validate(
@@ -274,15 +282,15 @@ def config_of(group: Group, options: argparse.Namespace) -> EvalConfig:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "folder, hub name or demo:..."),
         "--data-root": (str, None, "folder of local files, as evals.data_root"),
         "--limit": (int, 100, "items of each benchmark"),
-        "--generation-limit": (int, None, "items of each generating benchmark; None: as --limit"),
-        "--rounds": (int, 1, "turns of each side"),
+        "--generation-limit": (int, None, "items of each generation benchmark; None: as --limit"),
+        "--rounds": (int, 1, "runs of each side"),
         "--threads": (int, os.cpu_count(), "threads of each side"),
-        "--batch-size": (int, 16, "lm-eval's; ours finds its own"),
+        "--batch-size": (int, 16, "lm-eval's batch size; ours chooses its own"),
     }
     shown = command_line("benchmarks.evals", __doc__, options)
     shown.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
@@ -291,7 +299,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     began = time.time()
     options = parser().parse_args(arguments)
     if options.child:
@@ -303,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         for group in options.groups:
-            check_data(config_of(group, options))
+            check_benchmarks(config_of(group, options))
         options.model = resolve_model_path(options.model)
         rows = Bench(options).rows()
     except InputError as error:

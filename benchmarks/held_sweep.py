@@ -1,8 +1,9 @@
-"""A sweep whose trials only hold their GPUs: `python -m benchmarks.held_sweep JOB RESULT`.
+"""Sweep whose trials only hold GPUs: `python -m benchmarks.held_sweep JOB RESULT`.
 
-Search, queue, Tune, drivers, records, MLflow and the report are those of any sweep. In the place of
-a worker group, each trial's driver holds a placement group of as many GPUs for about as long as JOB
-says, and reports. Writes when each trial held its GPUs, and what the head's processes took.
+Search, queue, Tune, drivers, records, MLflow and the report are those of a normal sweep. Each
+trial's driver holds a placement group instead of a worker group. The placement group has the same
+GPUs and is held for about the time given in JOB. RESULT contains the times at which each trial held
+its GPUs, and the memory and CPU time of the head's processes.
 """
 
 import hashlib
@@ -21,25 +22,25 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ruamel.yaml import YAML
 
 from benchmarks.noop import METRICS, NoRanks, noop_spec
-from benchmarks.pretended_cluster import pretended_cluster
-from orchestrator.foundation.periodic import every
+from benchmarks.simulated_cluster import simulated_cluster
+from orchestrator.foundation.periodic import run_periodically
 from orchestrator.trials import sweep
-from orchestrator.trials.mailbox import Progress
+from orchestrator.trials.job_channel import Progress
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
-from orchestrator.trials.trial_driver import TrialDriver
+from orchestrator.trials.trial_driver import Ranks, TrialDriver
 from trainers.foundation.files import read_json, write_json
 
 REPORT_EVERY_S = 5.0
 SAMPLE_EVERY_S = 5.0
-# Trials of one length would all end at once.
+# Relative spread of the trials' durations. Trials of equal duration would all end at once.
 SPREAD = 0.2
 HELD = "held.json"
 JOB = "job.json"
 
 
 class HeldGpus(NoRanks):
-    """In the place of workers: their placement group, without processes in it."""
+    """Replaces the worker group by a placement group without processes."""
 
     def __init__(self, settings: RankSettings, seconds: float) -> None:
         super().__init__(settings)
@@ -49,10 +50,10 @@ class HeldGpus(NoRanks):
         self._group: PlacementGroup | None = None
         self._job: dict[str, Any] = {}
 
-    def give(
+    def submit(
         self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
     ) -> None:
-        """Ask for the GPUs of a trial; a base, which is scored untuned, needs none."""
+        """Request the GPUs of a trial; the scoring of an untuned baseline needs none."""
         self._job = {"kind": kind, "key": key, "base": base, "settings": settings,
                      "model_path": model_path}  # fmt: skip
         self._attempts = 0
@@ -61,7 +62,7 @@ class HeldGpus(NoRanks):
             self._group = placement_group([self._bundle] * self._num_bundles)
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:
-        """The trial's progress: its GPUs are there, they are held, it is done."""
+        """Return the trial's progress: waiting for its GPUs, holding them, or done."""
         if self._group is None:
             return self._finish()
         if self._attempts == 0:
@@ -90,29 +91,32 @@ class HeldGpus(NoRanks):
             file.write(json.dumps(line) + "\n")
 
     def _finish(self) -> Progress:
-        super().give(**self._job)
+        super().submit(**self._job)
         return Progress(outcome="done", attempts=1)
 
 
 class HoldingDriver(TrialDriver):
-    """A driver whose trials hold GPUs."""
+    """Trial driver whose trials only hold GPUs."""
 
-    def _make_ranks(self) -> Any:
+    def _make_ranks(self) -> Ranks:
         seconds = read_json(Path(self._settings.root).parents[1] / JOB)["seconds"]
         return HeldGpus(self._settings, seconds)
 
 
 def held_s(trial_id: str, seconds: float) -> float:
-    """How long a trial holds its GPUs: `seconds` on average, always the same for one trial."""
+    """Return the time in seconds for which a trial holds its GPUs.
+
+    It is derived from the trial's id; the mean over trials is `seconds`.
+    """
     place = int(hashlib.sha256(trial_id.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
     return seconds * (1 - SPREAD + 2 * SPREAD * place)
 
 
 class HeadSamples:
-    """What the processes of the head take, each time it is looked at: memory and CPU time.
+    """Samples of the memory and CPU time of the head's processes.
 
-    `ray` are Ray's own, `sweep` is the process that runs the sweep, `drivers` are the trials'. What
-    processes share, such as libraries, is counted once (Linux's proportional set size).
+    `ray` are Ray's processes, `sweep` is the process that runs the sweep, `drivers` are the trials'
+    drivers. Shared memory, such as libraries, is counted once (Linux's proportional set size).
     """
 
     def __init__(self, head_pids: set[int]) -> None:
@@ -120,7 +124,7 @@ class HeadSamples:
         self.taken: list[dict[str, Any]] = []
 
     def take(self) -> None:
-        """Look at the processes as they are."""
+        """Add a sample of the processes."""
         self.taken.append(self._sample())
 
     def _sample(self) -> dict[str, Any]:
@@ -140,7 +144,7 @@ class HeadSamples:
         return {"time": time.time(), "memory_mb": parts, "cpu_s": cpu, "load": os.getloadavg()[0]}
 
     def _part(self, process: psutil.Process) -> str | None:
-        """What of the head a process belongs to; None for a pretended node's."""
+        """Return the part of the head that a process belongs to; None on a simulated node."""
         if process.pid == os.getpid():
             return "sweep"
         ancestors = {process.pid, *(one.pid for one in process.parents())}
@@ -151,7 +155,7 @@ class HeadSamples:
 
 
 def spec_of(job: dict[str, Any]) -> dict[str, Any]:
-    """A grid of more trials than fit, and a budget of time."""
+    """Return a spec with more trials than can finish within its time budget."""
     num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
     shortest_s = job["seconds"] * (1 - SPREAD)
     num_trials = int(num_slots * (job["minutes"] * 60 / shortest_s + 2))
@@ -164,22 +168,22 @@ def spec_of(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(job: dict[str, Any], result: Path) -> None:
-    """Run the sweep in the working directory, which must hold model/, data.jsonl and job.json."""
+    """Run the sweep in the working directory, which must contain model/, data.jsonl, job.json."""
     from orchestrator.spec.sweep_spec import load_spec
 
     path = Path("scale.yaml")
     with path.open("w") as file:
         YAML().dump(spec_of(job), file)
     with ExitStack() as stack:
-        # It would start a process on each pretended node.
+        # check_nodes would start a process on each simulated node.
         stack.enter_context(patch("orchestrator.trials.sweep.check_nodes"))
-        cluster = stack.enter_context(pretended_cluster(job["nodes"], job["gpus_per_node"]))
+        cluster = stack.enter_context(simulated_cluster(job["nodes"], job["gpus_per_node"]))
         head = {info.process.pid for kind in cluster.head_node.all_processes.values()
                 for info in kind}  # fmt: skip
         spec = load_spec(path)
-        prepared = sweep.check(spec, address=cluster.address)
+        prepared = sweep.check_sweep(spec, address=cluster.address)
         samples = HeadSamples(head)
-        with every(SAMPLE_EVERY_S, samples.take, name="samples"):
+        with run_periodically(SAMPLE_EVERY_S, samples.take, name="samples"):
             began = time.time()
             outcome = sweep.run_sweep(
                 spec, prepared, path, address=cluster.address, is_silent=True, driver=HoldingDriver

@@ -1,7 +1,7 @@
-"""A sweep whose trials do nothing, as a process: `python -m benchmarks.noop RESULT NUM_TRIALS`.
+"""Sweep whose trials do nothing: `python -m benchmarks.noop RESULT NUM_TRIALS`.
 
-Everything of a sweep is there but the workers: search, queue, Tune, records, MLflow, the follower,
-the report. Writes seconds and memory as JSON.
+It includes every part of a sweep except the workers: search, queue, Tune, records, MLflow, the
+monitor and the report. It writes seconds and memory as JSON.
 """
 
 import json
@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 from benchmarks.program import run_python
 from evals.results.scores import Score, ScoreCard
 from orchestrator.record.folder import SweepFolder
-from orchestrator.trials.mailbox import Progress, StopKind
+from orchestrator.trials.job_channel import Progress, StopKind
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
-from orchestrator.trials.trial_driver import TrialDriver
+from orchestrator.trials.trial_driver import Ranks, TrialDriver
 from trainers.foundation.files import write_json, write_text
 
 METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
@@ -31,16 +31,16 @@ RESULT = {"model_path": "none", "steps": 1, "num_tokens": 64, "seconds": 0.0,
 
 
 class NoRanks:
-    """In the place of workers: every job is done as soon as it is given."""
+    """Replaces the worker group; every job is done immediately."""
 
     def __init__(self, settings: RankSettings) -> None:
         self._folder = SweepFolder(Path(settings.root))
 
-    def give(
+    def submit(
         self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
     ) -> None:
-        """Write what a job leaves behind."""
-        place = self._folder.base(key) if kind == "base" else self._folder.trial(key)
+        """Write the files of a finished job."""
+        place = self._folder.baseline(key) if kind == "base" else self._folder.trial(key)
         if kind == "trial":
             write_text(place / "metrics.jsonl", json.dumps(METRICS) + "\n")
             write_json(place / "train.json", {"config": settings, "result": RESULT})
@@ -51,32 +51,32 @@ class NoRanks:
         write_json(place / "scores.json", card.model_dump(mode="json"))
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:
-        """The end."""
+        """Return the progress of a finished job."""
         return Progress(outcome="done", attempts=1)
 
     def stop(self, kind: StopKind) -> None:
-        """Nothing runs."""
+        """Do nothing: no job runs."""
 
     def close(self, *, wait: bool = True, timeout_s: float = 10) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
 
 class NoopDriver(TrialDriver):
-    """A driver whose trials take no time of their own."""
+    """Trial driver whose trials take no time."""
 
     def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
         super().setup(config, ranks)
         with Path(ranks.root, "drivers.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
 
-    def _make_ranks(self) -> Any:
+    def _make_ranks(self) -> Ranks:
         return NoRanks(self._settings)
 
 
 def noop_spec(
     name: str, num_trials: int, *, resources: dict[str, Any], **search: Any
 ) -> dict[str, Any]:
-    """A grid of so many weights over model/ and data.jsonl in the working directory."""
+    """Return a grid of `num_trials` weights; model/ and data.jsonl are in the working directory."""
     weights = [index / num_trials for index in range(num_trials)]
     return {
         "name": name,
@@ -87,24 +87,25 @@ def noop_spec(
         "deepspeed": {"zero_stage": 1, "precision": "float32"},
         "search": {"space": {"loss.prompt_loss_weight": weights}, **search},
         "resources": resources,
-        "evals": {"multiple_choice": None, "short_generation": None, "long_generation": None},
+        "evals": {"heldout_choice": None, "heldout_exact_match": None, "heldout_chrf": None},
     }  # fmt: skip
 
 
 def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
-    """Run the sweep in the working directory, which must hold model/ and data.jsonl.
+    """Run the sweep in the working directory, which must contain model/ and data.jsonl.
 
-    `num_slots` trials run at once; None takes as many as there are cores.
+    Args:
+        num_slots: number of trials that run at once; None for one per core.
     """
     from orchestrator.spec.sweep_spec import load_spec
-    from orchestrator.trials.sweep import check, run_sweep
+    from orchestrator.trials.sweep import check_sweep, run_sweep
 
     spec = noop_spec("noop", num_trials, resources={"max_concurrent_trials": num_slots})
     path = Path("noop.yaml")
     with path.open("w") as file:
         YAML().dump(spec, file)
     loaded = load_spec(path)
-    prepared = check(loaded, address=None)
+    prepared = check_sweep(loaded, address=None)
     started = time.time()
     outcome = run_sweep(loaded, prepared, path, address=None, is_silent=True, driver=NoopDriver)
     ended = time.time()
@@ -115,8 +116,8 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
         {
             "trials": num_trials,
             "seconds": ended - started,
-            # From the first trial's end to the sweep's, when MLflow and the report have all of
-            # them: Ray's own start is paid once.
+            # Time from the end of the first trial to the end of the sweep, when MLflow and the
+            # report are complete. It excludes Ray's start.
             "noop_s_per_trial": (ended - ends[0]) / (num_trials - 1),
             "trials_alone_s_per_trial": (ends[-1] - ends[0]) / (num_trials - 1),
             "driver_processes": len(Path("runs/noop/drivers.txt").read_text().splitlines()),

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common as programs: command line, lines of progress, children."""
+"""Shared parts of the benchmark programs: command line, progress lines, child processes."""
 
 import argparse
 import json
@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
-# By flag: type, default and what it says.
+# By flag: type, default and help text.
 Options = Mapping[str, tuple[type, Any, str]]
 ROOT = Path(__file__).parents[1]
 
 
 def command_line(module: str, description: str | None, options: Options) -> argparse.ArgumentParser:
-    """The command line of `python -m module`, to which it may add what is more than a value."""
+    """Return the parser of `python -m module`; the caller may add further options."""
     shown = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
@@ -32,30 +32,30 @@ def command_line(module: str, description: str | None, options: Options) -> argp
 
 
 def wide_console(min_width: int) -> Console:
-    """A console on which a table is not folded to fewer columns, where it could not be read."""
+    """Return a console of at least `min_width` columns, so that tables do not wrap."""
     console = Console()
     console.width = max(console.width, min_width)
     return console
 
 
-def say(line: str) -> None:
-    """A line of progress, kept out of the result."""
+def log_progress(line: str) -> None:
+    """Print a progress line to stderr."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
 
 
 def run_python(
     arguments: Sequence[str], *, folder: Path | None = None, threads: int | None = None
 ) -> None:
-    """Run Python with `arguments` to its end, in `folder` and with `threads`, if given.
+    """Run Python with `arguments` and wait for it, in `folder` and with `threads` if given.
 
     Raises:
-        SystemExit: it failed; what it wrote has been said.
+        SystemExit: the program failed; its output has been printed to stderr.
     """
     paths = [str(ROOT), os.environ.get("PYTHONPATH")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    # A file and no pipe, whose end would wait for what the program leaves running.
+    # Use a file, because a pipe stays open while processes started by the program still run.
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.run(
             [sys.executable, *arguments],
@@ -67,17 +67,18 @@ def run_python(
         )
         if child.returncode != 0:
             output.seek(0)
-            say(output.read())
+            log_progress(output.read())
             raise SystemExit(child.returncode)
 
 
-def result_of(arguments: Sequence[str], job: Mapping[str, Any], *, threads: int) -> Any:
-    """What a Python program makes of `job`, both as JSON, alone in a process with `threads`.
+def run_job_process(arguments: Sequence[str], job: Mapping[str, Any], *, threads: int) -> Any:
+    """Run a Python program on `job` in a separate process; return its result.
 
-    The program gets two more arguments: the file of the job, and the one to write the result to.
+    The program gets two more arguments: the paths of the job file and of the result file, both
+    JSON.
 
     Raises:
-        SystemExit: it failed; what it wrote has been said.
+        SystemExit: the program failed; its output has been printed to stderr.
     """
     with tempfile.TemporaryDirectory(prefix="plw-bench-") as folder:
         job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")

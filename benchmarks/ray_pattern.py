@@ -1,7 +1,8 @@
-"""Trials by Ray's documented Tune and Train pattern: `python -m benchmarks.ray_pattern JOB`.
+"""Ray's documented pattern for Tune with Train: `python -m benchmarks.ray_pattern JOB`.
 
-A Tune function builds a `TorchTrainer` for each trial, whose workers run this project's own
-fine-tune: only the orchestration differs.
+A Tune function builds a `TorchTrainer` for each trial. Its workers run this project's fine-tune, so
+only the orchestration differs.
+
 Source: docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 
 def train_rank(config: dict[str, Any]) -> None:
-    """What a worker does."""
+    """Train in one worker."""
     import ray.train
     import torch
 
@@ -27,7 +28,7 @@ def train_rank(config: dict[str, Any]) -> None:
 
 
 def drive(config: dict[str, Any]) -> None:
-    """What Tune runs for each trial."""
+    """Run one trial in Tune."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback

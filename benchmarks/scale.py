@@ -1,11 +1,10 @@
-"""A sweep on a large cluster that is pretended: how busy its slots are, and what the head takes.
+"""Sweep on a large simulated cluster: utilization of its slots, and resources of the head.
 
-64 nodes of 8 GPUs by default, each a raylet of its own on this machine (benchmarks/pretended_
-cluster.py). Each trial is one light actor, its driver, that holds a placement group of 16 GPUs for
-about 30 s and reports; everything else is a sweep as any other. docs/scale.md has the numbers, and
-what follows from them for 10,000 GPUs.
+By default 64 nodes of 8 GPUs, each a raylet on this machine (benchmarks/simulated_cluster.py). Each
+trial is a single light actor, its driver. It holds a placement group of 16 GPUs for about 30 s and
+reports; the rest is a normal sweep. docs/scale.md has the results and a projection to 10,000 GPUs.
 
-Times count from when all slots were first busy to when the last trial began.
+The measured period starts when all slots are first busy and ends at the start of the last trial.
 """
 
 import argparse
@@ -21,12 +20,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.program import Options, command_line, run_python, say
+from benchmarks.program import Options, command_line, log_progress, run_python
 from trainers.foundation.files import read_json, write_json
 
 
 def full_since(trials: Sequence[dict[str, float]], num_slots: int) -> float | None:
-    """When `num_slots` trials first held their GPUs at once; None if they never did."""
+    """Return the first time at which `num_slots` trials held their GPUs at once; None if never."""
     changes = sorted(
         [(trial["held"], 1) for trial in trials] + [(trial["released"], -1) for trial in trials]
     )
@@ -41,7 +40,7 @@ def full_since(trials: Sequence[dict[str, float]], num_slots: int) -> float | No
 def busy_share(
     trials: Sequence[dict[str, float]], num_slots: int, since: float, until: float
 ) -> float:
-    """The share of the slots' time from `since` to `until` in which a trial held its GPUs."""
+    """Return the share of slot time from `since` to `until` in which trials held their GPUs."""
     held_s = sum(
         max(0.0, min(trial["released"], until) - max(trial["held"], since)) for trial in trials
     )
@@ -49,7 +48,7 @@ def busy_share(
 
 
 def turnarounds(trials: Sequence[dict[str, float]]) -> list[float]:
-    """Seconds from the end of each trial to when the next one of its driver held its GPUs."""
+    """Return the seconds from each trial's end until the next trial of its driver holds GPUs."""
     of_driver: dict[float, list[dict[str, float]]] = {}
     for trial in sorted(trials, key=lambda trial: trial["held"]):
         of_driver.setdefault(trial["driver"], []).append(trial)
@@ -61,14 +60,17 @@ def turnarounds(trials: Sequence[dict[str, float]]) -> list[float]:
 
 
 def growth_mb(samples: Sequence[dict[str, Any]], since: float, until: float) -> float | None:
-    """How much more memory the head took in the last fifth of the time than in the first."""
+    """Return the growth of the head's memory from the first fifth of the period to the last."""
     sizes = [sum(one["memory_mb"].values()) for one in samples if since <= one["time"] <= until]
     fifth = len(sizes) // 5
     return fmean(sizes[-fifth:]) - fmean(sizes[:fifth]) if fifth else None
 
 
 def summary(measured: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a run; those that want full slots are None where they never were full."""
+    """Return the results of a run.
+
+    Results that require full slots are None if the slots were never full.
+    """
     job, trials, samples = measured["job"], measured["trials"], measured["samples"]
     num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
     found: dict[str, Any] = {
@@ -121,7 +123,7 @@ def _cpu_per_trial(samples: Sequence[dict[str, Any]], num_trials: int) -> dict[s
 
 
 def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run the sweep in a process of its own, in `folder`."""
+    """Run the sweep in a separate process, in `folder`."""
     from tests.tiny_model import save_tiny_model
     from tests.trainers.tiny_runs import write_data
 
@@ -133,26 +135,26 @@ def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--nodes": (int, 64, "nodes"),
         "--gpus-per-node": (int, 8, "GPUs of each"),
         "--gpus-per-trial": (int, 16, "GPUs that a trial holds"),
-        "--seconds": (float, 30, "for which it holds them"),
-        "--minutes": (float, 15, "after which no further trial begins"),
+        "--seconds": (float, 30, "seconds for which it holds them"),
+        "--minutes": (float, 15, "minutes after which no further trial starts"),
     }
     return command_line("benchmarks.scale", __doc__, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     options = vars(parser().parse_args(arguments))
     is_json = options.pop("json")
     if options["nodes"] * options["gpus_per_node"] < options["gpus_per_trial"]:
-        print("not one trial fits: raise --nodes or lower --gpus-per-trial", file=sys.stderr)
+        print("no trial fits: raise --nodes or lower --gpus-per-trial", file=sys.stderr)
         return 2
-    say(f"{options['nodes']} nodes for {options['minutes']:g} minutes, and some to start and end")
-    # Libraries print as they are imported, and only the result goes to standard output.
+    log_progress(f"{options['nodes']} nodes for {options['minutes']:g} minutes, plus start and end")
+    # Libraries print during import; only the result is printed to standard output.
     with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="plw-scale-") as name:
         found = summary(measure(options, Path(name)))
     if is_json:

@@ -1,18 +1,19 @@
-"""Bayesian search over PLW beside random draws and the published grid: regret and hypervolume.
+"""Compare Bayesian search over PLW with random draws and the published grid: regret, hypervolume.
 
-Curves of the published kind, a quadratic in w_p = PLW^0.30103 on the logit scale,
+The curves are of the published kind, quadratic in w_p = PLW^0.30103 on the logit scale,
 
     score(w_p) = sigmoid(0.781 - 4.284 (w_p - best)^2),    best ~ U(0.2, 0.9),
 
-with normal noise on the score (Source: the fit for short completions in arXiv 2401.13586). Every
-search has the same trials, four at a time, which end in a random order; trial i of a seed has the
-same noise under every search. One rule (`orchestrator.search.top`) makes the final recommendation
-of all of them. Regret is the noise-free score at the best w_p minus that at the recommended one.
+and scores have normal noise (Source: the fit for short completions in arXiv 2401.13586). Every
+search has the same number of trials, four at a time, which end in a random order; trial i of a seed
+has the same noise in every search. One rule (`orchestrator.search.local_quadratic`) makes the final
+recommendation of all searches. Regret is the noise-free score at the best w_p minus that at the
+recommended one.
 
-The grid is the published one of ten points, and two of them again to have as many trials. Two
-conflicting objectives are two such curves with a best each; their hypervolume is that of the
-noise-free scores of the tried points, above --reference in both. p is of a one-sided Wilcoxon
-signed-rank test over the seeds; `p_value` is the larger one of those against random and grid.
+The grid has the ten published points, and two of them twice, to match the number of trials. Two
+conflicting objectives are two such curves with different optima; their hypervolume is that of the
+noise-free scores of the tried points, above --reference in both. p is from a one-sided Wilcoxon
+signed-rank test over the seeds; `p_value` is the larger of those against random and grid.
 """
 
 import argparse
@@ -32,10 +33,11 @@ from rich import box
 from rich.table import Table
 from scipy.stats import wilcoxon
 
-from benchmarks.program import Options, command_line, say, wide_console
+from benchmarks.program import Options, command_line, log_progress, wide_console
 from orchestrator.foundation.plw_scale import w_p
-from orchestrator.search.points import Observation, Point, make_search
-from orchestrator.search.top import Array, search_top
+from orchestrator.search.local_quadratic import Array, estimate_optimum
+from orchestrator.search.methods import make_search
+from orchestrator.search.points import Observation, Point
 from orchestrator.spec.search_config import SearchConfig
 from orchestrator.spec.setting_fields import PLW
 
@@ -44,13 +46,13 @@ METHODS: tuple[Method, ...] = ("tpe", "gp")
 CURVATURE = -4.284
 TOP_LOGIT = 0.781
 PUBLISHED_GRID = (0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1)
-# One is enough for a regret and two for a front; which scores they are called changes nothing.
-OBJECTIVES = ["multiple_choice_accuracy", "short_generation_exact_match"]
+# The regret uses one objective and the hypervolume both; the names have no effect.
+OBJECTIVES = ["heldout.choice", "heldout.exact_match"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all searches of a table have in common."""
+    """Settings shared by all searches of a table."""
 
     trials: int
     concurrency: int
@@ -59,29 +61,29 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """One seed's curves: where each is best, and the noise of each trial on each."""
+    """The curves of one seed: their optima, and the noise of each trial on each curve."""
 
     seed: int
     best: tuple[float, ...]
     noise: Array
 
     def scores(self, at_w_p: float) -> tuple[float, ...]:
-        """The noise-free scores."""
+        """Return the noise-free scores."""
         return tuple(score(at_w_p, best) for best in self.best)
 
     def observed(self, number: int, at_w_p: float) -> tuple[float, ...]:
-        """The scores as trial `number` measures them."""
+        """Return the noisy scores of trial `number`."""
         pairs = zip(self.scores(at_w_p), self.noise[number], strict=True)
         return tuple(float(value + noise) for value, noise in pairs)
 
 
 def score(at_w_p: float, best: float) -> float:
-    """The noise-free score, in (0, 1)."""
+    """Return the noise-free score, in (0, 1)."""
     return float(1 / (1 + np.exp(-(TOP_LOGIT + CURVATURE * (at_w_p - best) ** 2))))
 
 
 def make_task(seed: int, noise_sd: float, num_objectives: int, trials: int) -> Task:
-    """The curves and the noise of a seed; the curves do not depend on the noise."""
+    """Return the curves and the noise of a seed; the curves do not depend on `noise_sd`."""
     rng = np.random.default_rng(seed)
     best = tuple(float(one) for one in rng.uniform(0.2, 0.9, num_objectives))
     return Task(seed, best, noise_sd * rng.standard_normal((trials, num_objectives)))
@@ -90,7 +92,7 @@ def make_task(seed: int, noise_sd: float, num_objectives: int, trials: int) -> T
 def run_search(
     task: Task, method: Method, setting: Setting
 ) -> list[tuple[float, tuple[float, ...]]]:
-    """w_p and observed scores of each trial, in the order in which they ended."""
+    """Return w_p and observed scores of each trial, in the order in which trials end."""
     config = SearchConfig.model_validate(
         {
             "method": method,
@@ -117,22 +119,25 @@ def run_search(
 
 
 def run_grid(task: Task, setting: Setting) -> list[tuple[float, tuple[float, ...]]]:
-    """The same for the published grid, with drawn points of it again up to the trials."""
+    """Return w_p and observed scores for the published grid.
+
+    Randomly drawn points are repeated to reach `trials`.
+    """
     again = random.Random(task.seed).sample(PUBLISHED_GRID, setting.trials - len(PUBLISHED_GRID))
     tried = [w_p(weight) for weight in (*PUBLISHED_GRID, *again)]
     return [(at_w_p, task.observed(number, at_w_p)) for number, at_w_p in enumerate(tried)]
 
 
 def regret_of(task: Task, trials: Sequence[tuple[float, tuple[float, ...]]]) -> float:
-    """What is lost by taking the recommended w_p instead of the best one."""
-    found = search_top([at for at, _ in trials], [values[0] for _, values in trials], True)
-    return task.scores(task.best[0])[0] - task.scores(found.w_p)[0]
+    """Return the noise-free score at the best w_p minus the one at the recommended w_p."""
+    found = estimate_optimum([at for at, _ in trials], [values[0] for _, values in trials], True)
+    return task.scores(task.best[0])[0] - task.scores(found)[0]
 
 
 def hypervolume_of(
     task: Task, trials: Sequence[tuple[float, tuple[float, ...]]], reference: float
 ) -> float:
-    """The area that the noise-free scores of the tried points dominate above the reference."""
+    """Return the area above `reference` dominated by the tried points' noise-free scores."""
     from optuna._hypervolume import compute_hypervolume
 
     losses = -np.array([task.scores(at_w_p) for at_w_p, _ in trials])
@@ -142,7 +147,7 @@ def hypervolume_of(
 
 
 def regrets(seed: int, noise_sd: float, setting: Setting) -> dict[str, float]:
-    """The regret of every search on one seed."""
+    """Return the regret of each search for one seed."""
     task = make_task(seed, noise_sd, 1, setting.trials)
     found = {"grid": regret_of(task, run_grid(task, setting))}
     for method in ("random", *METHODS):
@@ -151,7 +156,7 @@ def regrets(seed: int, noise_sd: float, setting: Setting) -> dict[str, float]:
 
 
 def hypervolumes(seed: int, noise_sd: float, setting: Setting) -> dict[str, float]:
-    """The hypervolume of every search on one seed of two objectives."""
+    """Return the hypervolume of each search for one seed with two objectives."""
     task = make_task(seed, noise_sd, 2, setting.trials)
     return {
         method: hypervolume_of(task, run_search(task, method, setting), setting.reference)
@@ -164,7 +169,7 @@ def rows(
     regret: Sequence[dict[str, float]],
     hypervolume: Sequence[dict[str, float]],
 ) -> list[dict[str, Any]]:
-    """A row for each method from what every seed gave."""
+    """Return a row for each method from the results of all seeds."""
     return [
         {
             "method": method,
@@ -185,7 +190,7 @@ def rows(
 
 
 def smaller_p(found: Sequence[dict[str, float]], one: str, other: str) -> float:
-    """How likely `one` would be so much below `other` if there were no difference."""
+    """Return the one-sided p-value for `one` being smaller than `other` (Wilcoxon signed-rank)."""
     differences = [each[one] - each[other] for each in found]
     if not any(differences):
         return 1.0
@@ -197,7 +202,7 @@ def _mean(found: Sequence[dict[str, float]], name: str) -> float:
 
 
 def table(shown: Sequence[dict[str, Any]], title: str) -> Table:
-    """The rows for people; regrets in units of 1e-4 of the score."""
+    """Format the rows as a table; regrets are in units of 1e-4 of the score."""
     printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "noise sd"):
         printed.add_column(name)
@@ -222,17 +227,17 @@ def measure(
     seeds: range,
     jobs: int,
 ) -> list[dict[str, float]]:
-    """What every seed gives, in their order."""
+    """Return the results of all seeds, in order."""
     began = time.monotonic()
-    # Fresh processes: optuna, Ray and torch keep threads that a fork would leave behind.
+    # Processes are spawned, because threads of optuna, Ray and torch do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         found = pool.map(partial(what, noise_sd=noise_sd, setting=setting), seeds, chunksize=1)
-    say(f"{what.__name__}, noise sd {noise_sd:g}: {time.monotonic() - began:.0f} s")
+    log_progress(f"{what.__name__}, noise sd {noise_sd:g}: {time.monotonic() - began:.0f} s")
     return found
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--seeds": (int, 100, "curves of each noise"),
         "--first-seed": (int, 0, "the first of them"),
@@ -248,12 +253,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     options = parser().parse_args(arguments)
     if options.trials < len(PUBLISHED_GRID):
         print(f"--trials must be at least {len(PUBLISHED_GRID)}", file=sys.stderr)
         return 2
-    # One thread a process: the matrices are small, and the processes share the cores.
+    # One thread per process: the matrices are small, and the processes share the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     setting = Setting(
         trials=options.trials, concurrency=options.concurrency, reference=options.reference

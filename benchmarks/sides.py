@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sides JOB RESULT`: one side of `benchmarks.train`, alone in its process."""
+"""Run one side of `benchmarks.train`: `python -m benchmarks.sides JOB RESULT`."""
 
 import json
 import math
@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 
-from benchmarks.train import Job, Measured, Yardstick
+from benchmarks.train import Job, MatmulReference, Measured
 from trainers.config import TrainConfig
-from trainers.data.batches import step_window
-from trainers.data.roles import Encoded, Role
-from trainers.data.tokenize import encode_all, read_split
+from trainers.data.batches import global_batch_indices
+from trainers.data.roles import COMPLETION_ROLES, EncodedExample
+from trainers.data.tokenize import encode_examples, read_split
 from trainers.foundation.errors import InputError
 from trainers.models.loading import load_tokenizer, resolve_model_path
 from trainers.runs.results import StepMetrics
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# Wide enough to reach the peak, small enough for seconds.
+# Matrix size: large enough to reach the peak, small enough to take seconds.
 MATMUL_SIZE = {"cpu": 4096, "cuda": 8192}
 MATMUL_TRIES = 5
 
 
 class StepLog:
-    """Collects what is measured, at the end of each step."""
+    """Collects time, loss and peak memory at the end of each step."""
 
     def __init__(self) -> None:
         self.step_ends_s: list[float] = []
@@ -52,12 +52,12 @@ class StepLog:
 
 
 def peak_memory_bytes() -> int:
-    """The most this process has held so far: of the GPU, or resident where there is none."""
+    """Return this process's peak memory: GPU memory, or resident memory without a GPU."""
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
-        # ru_maxrss would count the process that started this one.
+        # ru_maxrss includes the parent process's peak.
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -78,21 +78,23 @@ def run_ours(config: TrainConfig) -> Measured:
 
 
 def run_trl(config: TrainConfig, *, packing: bool, defaults: bool) -> Measured:
-    """Fine-tune with TRL on the same token ids, labelled by the same completion tokens.
+    """Fine-tune with TRL on the same token ids, with labels on the same completion tokens.
 
-    An epoch is one step: TRL's loss is the sum over all of the accumulation's micro-batches,
-    divided by their number of labels, and a last window that is not full is a step.
+    Each epoch is one step. TRL sums the loss over all micro-batches of the accumulation window and
+    divides by their number of labels. An incomplete last window is also a step.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     tokenizer, examples = read_data(config)
-    window = step_window(0, len(examples), config.batch.global_batch_size, config.seed)
+    window = global_batch_indices(0, len(examples), config.batch.global_batch_size, config.seed)
     dataset = Dataset.from_list(
         [
             {
                 "input_ids": [int(token) for token in examples[index].input_ids],
-                "completion_mask": [int(role == Role.COMPLETION) for role in examples[index].roles],
+                "completion_mask": [
+                    int(role in COMPLETION_ROLES) for role in examples[index].roles
+                ],
             }
             for index in window
         ]
@@ -100,8 +102,8 @@ def run_trl(config: TrainConfig, *, packing: bool, defaults: bool) -> Measured:
     assert config.schedule.steps is not None
     task = {
         "completion_only_loss": True,
-        # TRL's bfloat16 is autocast over float32 weights; ours keeps a float32 copy of them. Its
-        # own default, True, refuses to run on a CPU.
+        # TRL's bfloat16 is autocast over float32 weights; our side keeps a float32 copy of the
+        # weights. TRL's default, True, does not run on a CPU.
         "bf16": config.deepspeed.precision == "bfloat16",
         "num_train_epochs": config.schedule.steps,
         "logging_steps": 1,
@@ -127,7 +129,7 @@ def run_trl(config: TrainConfig, *, packing: bool, defaults: bool) -> Measured:
             args=SFTConfig(
                 output_dir=folder,
                 per_device_train_batch_size=micro_batch_size,
-                # Enough for the whole data set, which packing may make fewer rows of.
+                # Enough micro-batches for the whole data set, which has fewer rows after packing.
                 gradient_accumulation_steps=math.ceil(len(examples) / micro_batch_size),
                 **task,
             ),
@@ -140,7 +142,7 @@ def run_trl(config: TrainConfig, *, packing: bool, defaults: bool) -> Measured:
 
 
 def _same_settings(config: TrainConfig, *, packing: bool) -> dict[str, Any]:
-    """`config` in the words of TRL's `SFTConfig`."""
+    """Convert `config` to arguments of TRL's `SFTConfig`."""
     return {
         "packing": packing,
         "max_length": config.data.max_length,
@@ -157,8 +159,11 @@ def _same_settings(config: TrainConfig, *, packing: bool) -> dict[str, Any]:
     }
 
 
-def measure_yardstick(config: TrainConfig) -> Yardstick:
-    """The machine's matrix product, and the useful work of a step (see `benchmarks.train`)."""
+def measure_reference(config: TrainConfig) -> MatmulReference:
+    """Measure the speed of a matrix product, and count the useful FLOP of a step.
+
+    `benchmarks.train` defines the useful FLOP.
+    """
     _, examples = read_data(config)
     with torch.device("meta"):
         path = resolve_model_path(config.model.path)
@@ -168,7 +173,7 @@ def measure_yardstick(config: TrainConfig) -> Yardstick:
     tokens = sum(len(example.input_ids) for example in examples)
     completion = sum(example.num_completion_tokens for example in examples)
     head = model.get_output_embeddings().weight.numel()
-    return Yardstick(
+    return MatmulReference(
         matmul_flops_per_s=matmul_flops_per_s(getattr(torch, config.deepspeed.precision)),
         flops_per_step=6.0 * (parameters * tokens + head * completion),
         tokens_per_step=tokens,
@@ -177,7 +182,7 @@ def measure_yardstick(config: TrainConfig) -> Yardstick:
 
 
 def matmul_flops_per_s(dtype: torch.dtype) -> float:
-    """The best of a few products of two large square matrices."""
+    """Return the FLOP per second of the fastest of several products of large square matrices."""
     size = MATMUL_SIZE[DEVICE]
     left = torch.randn(size, size, device=DEVICE).to(dtype)
     right = torch.randn(size, size, device=DEVICE).to(dtype)
@@ -192,23 +197,23 @@ def matmul_flops_per_s(dtype: torch.dtype) -> float:
     return 2.0 * size**3 / seconds
 
 
-def read_data(config: TrainConfig) -> tuple[PreTrainedTokenizerBase, list[Encoded]]:
-    """The tokenizer and the very examples that `trainers.sft.train` makes of `config`."""
+def read_data(config: TrainConfig) -> tuple[PreTrainedTokenizerBase, list[EncodedExample]]:
+    """Return the tokenizer and the examples that `trainers.sft.train` uses for `config`."""
     tokenizer = load_tokenizer(config.model)
-    return tokenizer, list(encode_all(read_split(config.data).train, config.data, tokenizer))
+    return tokenizer, list(encode_examples(read_split(config.data).train, config.data, tokenizer))
 
 
 def main() -> int:
     job_file, result_file = map(Path, sys.argv[1:])
     job = Job(**json.loads(job_file.read_text()))
     torch.set_num_threads(job.threads)
-    result: Measured | Yardstick
+    result: Measured | MatmulReference
     try:
         config = TrainConfig.model_validate(job.config)
         if job.side == "ours":
             result = run_ours(config)
-        elif job.side == "yardstick":
-            result = measure_yardstick(config)
+        elif job.side == "reference":
+            result = measure_reference(config)
         else:
             defaults = job.side == "trl_defaults"
             result = run_trl(config, packing=job.packing, defaults=defaults)

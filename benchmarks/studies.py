@@ -1,12 +1,12 @@
-"""Simulated studies with known truth: scores of thirteen benchmarks, as rows of a CSV file.
+"""Simulate studies with known truth: scores of thirteen benchmarks, as rows of a CSV file.
 
-This file imports nothing of the project but `benchmarks.truths`, and shares neither code nor
-assumptions with the analysis. A score is a binomial share (or a mean with normal error) around
+This file imports only `benchmarks.truths` from the project, and shares neither code nor assumptions
+with the analysis. A score is a binomial share (or a mean with normal error) around
 
-    expected score + noise of the trial + noise of its group + its own noise + effect of the seed
+    expected score + noise of the trial + noise of the group + noise of the score + seed effect
 
-all added in points, and smaller where a benchmark is near 0 or 100. `Design.noise_sd` is the sd of
-a trial's overall mean within seeds, items included; `measured_sd` measures it.
+The terms are added in points and are smaller for benchmarks near 0 or 100. `Design.noise_sd` is the
+sd of a trial's overall mean within seeds, including items; `measured_sd` measures it.
 """
 
 import csv
@@ -28,19 +28,19 @@ PLWS = (0.0, 0.01, 0.05, 0.242, 0.5, 1.0)
 PAPER_PLWS = (0.0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1.0)
 COLUMNS = ("benchmark", "group", "plw", "seed", "trial", "score", "num_items", "standard_error")
 
-# Parts of the noise and of the seeds' effects, before they are scaled: shared by all scores of a
-# trial, shared by those of a group, and of each score.
+# Unscaled sizes of the three parts of the noise and of the seed effects: the part shared by all
+# scores of a trial, the part shared by a group's scores, and the part of each score.
 PARTS = (1.0, 0.8, 0.8)
-# Expected scores stay this far from 0 and 1, so that noise does not have to be cut off.
+# Minimum distance of expected scores from 0 and 1, so that noise is not clipped.
 MIN_SCORE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One benchmark: shares in [0, 1] for `level` and `chance`.
+    """One benchmark; `level` and `chance` are shares in [0, 1].
 
-    `error` is what a row states beside the score: "items" (num_items), "se" (standard_error) or ""
-    (neither).
+    `error` is the uncertainty that a row states: "items" (num_items), "se" (standard_error) or ""
+    (none).
     """
 
     name: str
@@ -55,7 +55,7 @@ class Benchmark:
 def _group(
     name: str, error: str, rows: Iterable[tuple[float, float, int]], *, large: int = 0
 ) -> list[Benchmark]:
-    """Benchmarks of (level, chance, items), whose first has no effect and `large` items, if any."""
+    """Return benchmarks from (level, chance, items); with `large`, the first is large and flat."""
     return [
         Benchmark(name=f"{name}_{each}", group=name, level=level, chance=chance,
                   num_items=large if large and each == 0 else num_items, error=error,
@@ -76,7 +76,7 @@ LOW_TEXTS = ((0.20, 0.002, 1500), (0.14, 0.002, 1500), (0.10, 0.002, 1500), (0.0
 def _three_groups(
     texts: Iterable[tuple[float, float, int]] = TEXTS, *, items: int = 0, large: int = 0
 ) -> tuple[Benchmark, ...]:
-    """Five, three and five benchmarks, with `items` items each if given (and stated)."""
+    """Return groups of five, three and five benchmarks; `items`, if given, is stated for each."""
     unstated = "items" if items else ""
     parts = (
         ("knowledge", "items", KNOWLEDGE),
@@ -108,7 +108,7 @@ SEVEN_GROUPS = _seven_groups()
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """Which trials a study has and how noisy they are; sds and the span are in points."""
+    """The trials of a study and their noise; sds and the span are in points."""
 
     name: str
     plws: tuple[float, ...] = PLWS
@@ -117,17 +117,17 @@ class Design:
     span: float = 3.0
     noise_sd: float = 0.5
     seed_sd: float = 0.5
-    # Times the noise of the other weights, by weight.
+    # By weight: noise relative to that of the other weights.
     noise_factors: Mapping[float, float] = field(default_factory=dict)
     # Share of scores that are missing.
     missing: float = 0.0
-    # Noise beside the items' as Student's t with 3 degrees of freedom, at the same sd.
+    # All noise except that of items is Student's t with 3 degrees of freedom, at the same sd.
     has_heavy_tails: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One score (share in [0, 1]) as it stands in the CSV file; None is left out."""
+    """One score (share in [0, 1]), a row of the CSV file; None is an empty cell."""
 
     benchmark: str
     group: str
@@ -141,14 +141,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Simulated scores and the truth behind them."""
+    """Simulated scores and their true expectations."""
 
     rows: tuple[Row, ...]
     truth: Truth
 
 
 def simulate(truth: str, design: Design, number: int) -> Study:
-    """Study `number` of a truth (a name of `SHAPES`) with a design; the same each time."""
+    """Return study `number` of a truth (a name in `SHAPES`) and a design; deterministic."""
     names = [zlib.crc32(name.encode()) for name in (truth, design.name)]
     rng = np.random.default_rng([*names, number])
     shape = SHAPES[truth]
@@ -163,7 +163,7 @@ def simulate(truth: str, design: Design, number: int) -> Study:
 
 
 def group_means(benchmarks: Sequence[Benchmark], shares: Sequence[float]) -> dict[str, float]:
-    """Points of each group, its benchmarks weighted equally."""
+    """Return the points of each group: the unweighted mean of its benchmarks."""
     values: dict[str, list[float]] = {}
     for benchmark, share in zip(benchmarks, shares, strict=True):
         values.setdefault(benchmark.group, []).append(100 * share)
@@ -196,7 +196,7 @@ def _scored(
     rng: np.random.Generator, design: Design, probabilities: Array, plw: float, seed: int
 ) -> Iterable[Row]:
     for benchmark, probability in zip(design.benchmarks, probabilities, strict=True):
-        # At least half an item, because a stated standard error of 0 would claim certainty.
+        # Use at least half an item, because a standard error of 0 would claim certainty.
         spread = max(probability * (1 - probability), 0.5 / benchmark.num_items)
         error = math.sqrt(spread / benchmark.num_items)
         if benchmark.error == "se":
@@ -218,9 +218,9 @@ def _scored(
 
 
 def effect_parts(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> Array:
-    """How much of its group's rise each benchmark has: unlike parts with a mean of 1 in a group.
+    """Return each benchmark's rise relative to its group's rise; the mean in a group is 1.
 
-    They are smaller near 0 and 100, and 0 for benchmarks without an effect.
+    The factors are smaller near 0 and 100, and 0 for benchmarks without an effect.
     """
     drawn = sensitivities(benchmarks) * rng.uniform(0.7, 1.3, len(benchmarks))
     drawn *= [float(each.has_effect) for each in benchmarks]
@@ -233,10 +233,10 @@ def effect_parts(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> A
 def expected_scores(
     truth: Truth, benchmarks: Sequence[Benchmark], parts: Array, plw: float
 ) -> Array:
-    """Expected share of each benchmark at `plw`, had no weight diverged.
+    """Return the expected share of each benchmark at `plw`, ignoring divergence.
 
     Raises:
-        ValueError: one is so near 0 or 1 that noise would be cut off.
+        ValueError: a score is so close to 0 or 1 that noise would be clipped.
     """
     expected = np.array([
         each.level + part * truth.rise(each.group, plw) / 100
@@ -248,12 +248,12 @@ def expected_scores(
 
 
 def sensitivities(benchmarks: Sequence[Benchmark]) -> Array:
-    """How much a benchmark moves beside one at 50%, as a logistic curve does: 4p(1 - p)."""
+    """Return the slope of a logistic curve at each level, relative to 50%: 4p(1 - p)."""
     return np.array([4 * each.level * (1 - each.level) for each in benchmarks])
 
 
 def _noise(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> Array:
-    """Unscaled noise of the scores of one trial (or of one seed)."""
+    """Return the unscaled noise of the scores of one trial (or of one seed)."""
     groups = sorted({each.group for each in benchmarks})
     of_groups = dict(zip(groups, rng.normal(size=len(groups)), strict=True))
     shared, by_group, own = PARTS
@@ -264,13 +264,13 @@ def _noise(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> Array:
 
 
 def _weights(benchmarks: Sequence[Benchmark]) -> Array:
-    """Weight of each benchmark in the overall mean."""
+    """Return each benchmark's weight in the overall mean."""
     groups = [each.group for each in benchmarks]
     return np.array([1 / len(set(groups)) / groups.count(group) for group in groups])
 
 
 def unit_sd(benchmarks: Sequence[Benchmark]) -> float:
-    """The sd of the overall mean of unscaled noise."""
+    """Return the sd of the overall mean of unscaled noise."""
     loads = _weights(benchmarks) * sensitivities(benchmarks)
     groups = np.array([each.group for each in benchmarks])
     of_groups = sum(float(loads[groups == group].sum()) ** 2 for group in set(groups.tolist()))
@@ -280,16 +280,16 @@ def unit_sd(benchmarks: Sequence[Benchmark]) -> float:
 
 
 def item_sd(benchmarks: Sequence[Benchmark]) -> float:
-    """The sd in points that items alone give the overall mean."""
+    """Return the sd of the overall mean that is caused by items, in points."""
     variances = [each.level * (1 - each.level) / each.num_items for each in benchmarks]
     return 100 * math.sqrt(float((_weights(benchmarks) ** 2 * variances).sum()))
 
 
 def noise_scale(benchmarks: Sequence[Benchmark], sd: float) -> float:
-    """What unscaled noise is multiplied by, so that with the items it has an sd of `sd` points.
+    """Return the scale of unscaled noise that gives, together with items, an sd of `sd` points.
 
     Raises:
-        ValueError: the items alone give more.
+        ValueError: the sd of the items alone exceeds `sd`.
     """
     left = sd**2 - item_sd(benchmarks) ** 2
     if left < 0:
@@ -298,11 +298,11 @@ def noise_scale(benchmarks: Sequence[Benchmark], sd: float) -> float:
 
 
 def overall_means(rows: Iterable[Row]) -> dict[tuple[float, int], float]:
-    """Points of each trial by (plw, seed): mean over groups of the mean over benchmarks."""
+    """Return the points of each trial by (plw, seed): the mean over groups of benchmark means."""
     scores: dict[tuple[float, int], dict[str, list[float]]] = {}
     for row in rows:
-        of_trial = scores.setdefault((row.plw, row.seed), {})
-        of_trial.setdefault(row.group, []).append(100 * row.score)
+        trial_store = scores.setdefault((row.plw, row.seed), {})
+        trial_store.setdefault(row.group, []).append(100 * row.score)
     return {
         trial: math.fsum(math.fsum(values) / len(values) for values in groups.values())
         / len(groups)
@@ -311,9 +311,10 @@ def overall_means(rows: Iterable[Row]) -> dict[tuple[float, int], float]:
 
 
 def measured_sd(design: Design, num_studies: int, *, plw: float | None = None) -> float:
-    """The sd of a trial's overall mean within seeds, measured in simulated studies of no effect.
+    """Measure the sd of a trial's overall mean within seeds, in simulated studies without effect.
 
-    `plw` restricts it to one weight, compared with the mean of the others of its seed.
+    `plw` restricts the measurement to one weight, compared with the mean of the other weights of
+    its seed.
     """
     squares, freedom = 0.0, 0.0
     for number in range(num_studies):
@@ -326,7 +327,7 @@ def measured_sd(design: Design, num_studies: int, *, plw: float | None = None) -
             else:
                 at = design.plws.index(plw)
                 others = np.delete(values, at)
-                # The mean of the others is noisy itself.
+                # Subtract the variance of the mean of the others.
                 squares += float(
                     (values[at] - others.mean()) ** 2 - others.var(ddof=1) / len(others)
                 )
@@ -335,7 +336,7 @@ def measured_sd(design: Design, num_studies: int, *, plw: float | None = None) -
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write the rows as a CSV file with a header; what is None stays empty."""
+    """Write the rows as a CSV file with a header; None is an empty cell."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

@@ -1,13 +1,13 @@
-"""What a trial costs beyond its training: this orchestrator beside Ray's documented pattern.
+"""Overhead of a trial beyond training and scoring, compared with Ray's documented pattern.
 
-Both run the same fine-tunes, one after another on the same workers, in turns of this one run. Ray's
-pattern is a Tune function that builds a `TorchTrainer` for each trial; here Tune's actors and the
-trainer's workers stay warm. A trial's overhead is the time from the end of the trial before it to
-its own end, less what it trained and, here, scored; so imports, the start of workers, the loading
-of the model and its export count, and the first trial of each side does not.
+Both sides run the same fine-tunes, one after another on the same number of workers, in alternating
+rounds. Ray's pattern is a Tune function that builds a `TorchTrainer` for each trial. Our side keeps
+Tune's actors and the trainer's workers warm. A trial's overhead is the time from the end of the
+previous trial to its own end, minus training and, on our side, scoring. It includes imports, the
+start of workers, and loading and export of the model. The first trial of each side is excluded.
 
-With `--noop` trials that do nothing go through all of it but the workers: search, queue, Tune,
-records, MLflow and the screen's thread.
+With `--noop`, trials do nothing and use every part of a sweep except the workers: search, queue,
+Tune, records, MLflow and the display thread.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from benchmarks.program import Options, command_line, run_python, say
+from benchmarks.program import Options, command_line, log_progress, run_python
 from trainers.foundation.files import read_json
 
 PLWS = (0, 0.01, 0.1, 0.242, 0.5, 1)
 
 
 def spec_of(arguments: argparse.Namespace, num_trials: int) -> dict[str, Any]:
-    """A sweep of short trials that are scored on a single example."""
+    """Return a spec of short trials that are scored on a single example."""
     return {
         "name": "overhead",
         "model": {"path": arguments.model},
@@ -41,14 +41,14 @@ def spec_of(arguments: argparse.Namespace, num_trials: int) -> dict[str, Any]:
         "batch": {"global_batch_size": 2 * arguments.workers, "micro_batch_size": 2},
         "deepspeed": {"zero_stage": 1, "precision": "float32"},
         "search": {"space": {"loss.prompt_loss_weight": list(PLWS[:num_trials])}},
-        "evals": {"heldout": {"examples": 1}, "multiple_choice": None, "short_generation": None,
-                  "long_generation": None},
+        "evals": {"heldout": {"examples": 1}, "heldout_choice": None, "heldout_exact_match": None,
+                  "heldout_chrf": None},
         "resources": {"workers_per_trial": arguments.workers, "max_concurrent_trials": 1},
     }  # fmt: skip
 
 
 def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
-    """Seconds of each trial after the first, through `plw sweep`."""
+    """Return the overhead in seconds of each trial after the first, with `plw sweep`."""
     path = folder / "overhead.yaml"
     with path.open("w") as file:
         YAML().dump(spec_of(arguments, arguments.trials), file)
@@ -64,7 +64,7 @@ def our_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
 
 
 def ray_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
-    """Seconds of each trial after the first, through Ray's documented pattern."""
+    """Return the overhead in seconds of each trial after the first, with Ray's pattern."""
     from orchestrator.plan.planner import trial_config
     from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -82,7 +82,7 @@ def ray_overheads(arguments: argparse.Namespace, folder: Path) -> list[float]:
 
 
 def overheads(ends: Sequence[float], work: Sequence[float]) -> list[float]:
-    """What lies between the ends of trials beyond their work, in seconds."""
+    """Return the time between consecutive ends of trials minus their work, in seconds."""
     return [
         after - before - seconds
         for (before, after), seconds in zip(pairwise(ends), work[1:], strict=True)
@@ -90,7 +90,7 @@ def overheads(ends: Sequence[float], work: Sequence[float]) -> list[float]:
 
 
 def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both sides in turns, each in a fresh folder and process."""
+    """Measure both sides in alternating rounds, each in a new folder and process."""
     ours: list[float] = []
     pattern: list[float] = []
     for turn in range(arguments.rounds):
@@ -101,7 +101,9 @@ def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             place = folder / f"{name}{turn}"
             place.mkdir()
             found.extend(measure(arguments, place))
-            say(f"{name}, round {turn + 1}: {', '.join(f'{s:.1f}' for s in found)} s beyond work")
+            log_progress(
+                f"{name}, round {turn + 1}: {', '.join(f'{s:.1f}' for s in found)} s of overhead"
+            )
     return {
         "overhead_s": fmean(ours),
         "ray_pattern_overhead_s": fmean(pattern),
@@ -112,7 +114,7 @@ def overhead_row(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def noop_rows(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Sweeps of so many trials that do nothing."""
+    """Run a sweep of no-op trials for each of `counts`."""
     from tests.tiny_model import save_tiny_model
     from tests.trainers.tiny_runs import write_data
 
@@ -124,33 +126,35 @@ def noop_rows(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
         write_data(place / "data.jsonl", 40)
         run_python(["-m", "benchmarks.noop", "result.json", str(count)], folder=place)
         rows.append(read_json(place / "result.json"))
-        say(f"{count} trials that do nothing: {rows[-1]['noop_s_per_trial']:.3f} s each")
+        log_progress(f"{count} trials that do nothing: {rows[-1]['noop_s_per_trial']:.3f} s each")
     return rows
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "as model.path"),
         "--data": (str, "demo:python-docs-short", "as data.path"),
-        "--workers": (int, 2, "of each trial"),
-        "--steps": (int, 2, "of each trial"),
-        "--rounds": (int, 1, "turns of each side"),
+        "--workers": (int, 2, "workers of each trial"),
+        "--steps": (int, 2, "steps of each trial"),
+        "--rounds": (int, 1, "runs of each side"),
     }
     shown = command_line("benchmarks.sweep", __doc__, options)
-    shown.add_argument("--trials", type=int, default=4, choices=range(2, 7), help="of each side")
+    shown.add_argument(
+        "--trials", type=int, default=4, choices=range(2, 7), help="trials of each side"
+    )
     shown.add_argument(
         "--noop",
         type=int,
         nargs="*",
         metavar="TRIALS",
-        help="instead: trials that do nothing, 100 and 1000 unless given",
+        help="run no-op trials instead (default numbers: 100 and 1000)",
     )
     return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     options = parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="plw-bench-") as name:
         folder = Path(name)

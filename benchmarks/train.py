@@ -1,17 +1,16 @@
-"""This trainer beside TRL's `SFTTrainer`: tokens per second, peak memory, share of matmul peak.
+"""Compare with TRL's `SFTTrainer`: tokens per second, peak memory, share of matmul peak.
 
-Both sides fine-tune the same model on the same token ids with a loss on the completion alone. Every
-step is one pass over all of `--examples`, so neither the order of examples nor how a side packs
-them can change a step, and the per-step losses have to agree. The sides take turns, each in a fresh
-process; imports, loading, tokenisation and a first step are not timed. A token of data counts
-once, padding never.
+Both sides fine-tune the same model on the same token ids with a loss on completion tokens only.
+Every step covers all of `--examples`, so neither their order nor packing can change a step, and the
+per-step losses must agree. The sides alternate, each in a new process; imports, loading,
+tokenisation and the first step are not timed. Each data token counts once; padding does not count.
 
     share of matmul peak = useful FLOP per second / FLOP per second of one large matrix product
     useful FLOP of a step = 6 (non-embedding parameters) (tokens)
                           + 6 (hidden size) (vocabulary) (completion tokens)
 
-Both in `--precision` on the same threads. Six is two for a multiplication and an addition, times
-three for the forward pass and the two products of the backward pass; attention scores are left out.
+Both use `--precision` and the same threads. Six is two (multiplication and addition) times three
+(the forward pass and two products in the backward pass); attention scores are not counted.
 """
 
 import argparse
@@ -30,14 +29,14 @@ from typing import Any, Literal, get_args
 from rich import box
 from rich.table import Table
 
-from benchmarks.program import Options, command_line, result_of, say, wide_console
+from benchmarks.program import Options, command_line, log_progress, run_job_process, wide_console
 from trainers.data.examples import Example
 from trainers.data.readers import read_examples
 from trainers.foundation.errors import InputError, Problem
 
 Data = Literal["short", "long"]
-# "defaults": our padded side against TRL with its own settings where they leave task and precision
-# alone: gradient checkpointing, micro-batches of 8, the learning rate's linear decay.
+# "defaults": our padded side against TRL with its default settings, except task and precision.
+# These are gradient checkpointing, micro-batches of 8, and linear decay of the learning rate.
 Comparison = Literal["padded", "packed", "defaults"]
 Side = Literal["ours", "trl", "trl_defaults"]
 LOSS_TOLERANCE = 1e-3  # relative, of each step's loss
@@ -45,9 +44,9 @@ LOSS_TOLERANCE = 1e-3  # relative, of each step's loss
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one child process is to do; `config` is a `TrainConfig` as JSON."""
+    """The job of one child process; `config` is a `TrainConfig` as JSON."""
 
-    side: Side | Literal["yardstick"]
+    side: Side | Literal["reference"]
     packing: bool
     threads: int
     config: dict[str, Any]
@@ -55,21 +54,21 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One fine-tune: when each step ended, in seconds, its loss, and the peak of the process."""
+    """One fine-tune: end time (s) and loss of each step, and peak memory of the process."""
 
     step_ends_s: list[float]
     losses: list[float]
     peak_memory_bytes: int
 
     def tokens_per_s(self, tokens_per_step: int) -> float:
-        """Throughput of all steps but the first."""
+        """Return the tokens per second over all steps except the first."""
         seconds = self.step_ends_s[-1] - self.step_ends_s[0]
         return tokens_per_step * (len(self.step_ends_s) - 1) / seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick:
-    """What a step of the data set is worth, and what the machine could do."""
+class MatmulReference:
+    """The useful FLOP of a step, and the speed of a matrix product on this machine."""
 
     matmul_flops_per_s: float
     flops_per_step: float
@@ -82,11 +81,11 @@ def row(
     comparison: Comparison,
     ours: Sequence[Measured],
     trl: Sequence[Measured],
-    y: Yardstick,
+    y: MatmulReference,
 ) -> dict[str, Any]:
-    """One line of the table: medians over the rounds, ratios taken within each round.
+    """Return a row of the table: medians over the rounds, ratios within each round.
 
-    A ratio is ours over TRL's, so more is better for tokens per second, less for memory.
+    A ratio is ours over TRL's: higher is better for tokens per second, lower for memory.
     """
     our_speeds = [run.tokens_per_s(y.tokens_per_step) for run in ours]
     trl_speeds = [run.tokens_per_s(y.tokens_per_step) for run in trl]
@@ -115,13 +114,13 @@ def row(
 
 
 def loss_difference(ours: Measured, trl: Measured) -> float:
-    """The largest relative difference of a step's loss."""
+    """Return the largest relative difference between the losses of a step."""
     pairs = zip(ours.losses, trl.losses, strict=True)
     return max(abs(a - b) / abs(b) for a, b in pairs)
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The rows for people, ours : TRL's; losses that differ beyond the tolerance are flagged."""
+    """Format the rows as a table; cells contain ours : TRL's, and unequal losses are flagged."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("data")
     shown.add_column("TRL")
@@ -143,8 +142,8 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return shown
 
 
-def oriented(examples: Sequence[Example], data: Data) -> list[Example]:
-    """The pairs with the shorter side as completion for `short`, as prompt for `long`."""
+def orient(examples: Sequence[Example], data: Data) -> list[Example]:
+    """Return the pairs with the shorter text as completion (`short`) or as prompt (`long`)."""
     prompt = sum(len(example.prompt) for example in examples)
     completion = sum(len(example.completion) for example in examples)
     if (completion < prompt) == (data == "short"):
@@ -153,10 +152,10 @@ def oriented(examples: Sequence[Example], data: Data) -> list[Example]:
 
 
 def write_examples(path: str, data: Data, count: int, folder: Path) -> Path:
-    """`count` examples drawn from `path`, and one more, because a fine-tune holds one out."""
-    examples = oriented(read_examples(path), data)
+    """Write `count` examples drawn from `path`, plus one held-out example."""
+    examples = orient(read_examples(path), data)
     if len(examples) <= count:
-        fix = f"give --examples {len(examples) - 1} or less"
+        fix = f"set --examples to at most {len(examples) - 1}"
         raise InputError(Problem(message=f"holds {len(examples)} examples", where=path, fix=fix))
     written = folder / f"{data}.jsonl"
     drawn = random.Random(0).sample(examples, count + 1)
@@ -166,7 +165,7 @@ def write_examples(path: str, data: Data, count: int, folder: Path) -> Path:
 
 
 class Bench:
-    """Runs the children, one after the other, and says on stderr how far it is."""
+    """Runs the child processes one after another and prints progress to stderr."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
@@ -176,30 +175,30 @@ class Bench:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each data set and comparison."""
+        """Return a row for each data set and comparison."""
         rows: list[dict[str, Any]] = []
         for data in get_args(Data):
-            yardsticks: list[Yardstick] = []
+            references: list[MatmulReference] = []
             done: dict[tuple[Side, bool], list[Measured]] = {}
             for number in range(self.options.rounds):
-                yardsticks.append(Yardstick(**self._run(data, "yardstick", packing=False)))
+                references.append(MatmulReference(**self._run(data, "reference", packing=False)))
                 turns = self._turns()
-                # Who goes first alternates too, against a machine that gets slower or faster.
+                # Alternate the order to cancel drift of the machine's speed.
                 for side, packing in turns if number % 2 == 0 else reversed(turns):
                     run = Measured(**self._run(data, side, packing=packing))
                     done.setdefault((side, packing), []).append(run)
-                    speed = run.tokens_per_s(yardsticks[0].tokens_per_step)
-                    say(
+                    speed = run.tokens_per_s(references[0].tokens_per_step)
+                    log_progress(
                         f"{data} {'packed' if packing else 'padded'} {side}, round {number + 1}"
                         f" of {self.options.rounds}: {speed:.1f} tokens/s,"
                         f" {run.peak_memory_bytes / 1e9:.2f} GB"
                     )
-            # The best of all rounds: whatever else the machine does can only make it slower.
-            yardstick = max(yardsticks, key=lambda one: one.matmul_flops_per_s)
+            # Use the fastest round, because other load can only slow the measurement down.
+            reference = max(references, key=lambda one: one.matmul_flops_per_s)
             for comparison in self.options.against:
                 is_packed = comparison == "packed"
                 trl = done["trl_defaults" if comparison == "defaults" else "trl", is_packed]
-                rows.append(row(data, comparison, done["ours", is_packed], trl, yardstick))
+                rows.append(row(data, comparison, done["ours", is_packed], trl, reference))
         return rows
 
     def _turns(self) -> list[tuple[Side, bool]]:
@@ -210,14 +209,14 @@ class Bench:
             turns.append((other, comparison == "packed"))
         return list(dict.fromkeys(turns))
 
-    def _run(self, data: Data, side: Side | Literal["yardstick"], *, packing: bool) -> Any:
-        """What the child for `side` measured."""
+    def _run(self, data: Data, side: Side | Literal["reference"], *, packing: bool) -> Any:
+        """Run the child process of `side` and return its measurements."""
         options = self.options
         batch = {
             "global_batch_size": options.examples,
             "micro_batch_size": options.micro_batch_size,
         }
-        # Ours knows `batch.packing`; TRL is told by the job.
+        # Our side reads `batch.packing`; TRL's side reads the job.
         if side == "ours":
             batch["packing"] = packing
             if options.max_tokens is not None:
@@ -231,7 +230,7 @@ class Bench:
                 "heldout_examples": 1,
             },
             "loss": {"prompt_loss_weight": 0.0},
-            # Constant, because then both sides mean the same by it.
+            # Constant, because the two trainers implement other schedules differently.
             "schedule": {"kind": "constant", "warmup_ratio": 0.0, "steps": options.steps + 1},
             "batch": batch,
             "deepspeed": {
@@ -240,23 +239,23 @@ class Bench:
             },
         }
         job = Job(side=side, packing=packing, threads=options.threads, config=config)
-        return result_of(["-m", "benchmarks.sides"], asdict(job), threads=options.threads)
+        return run_job_process(["-m", "benchmarks.sides"], asdict(job), threads=options.threads)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "as model.path of a config"),
-        "--short": (str, "demo:python-docs-short", "as data.path; prompt and completion change"
-                    " places where that is what makes completions the shorter side"),
-        "--long": (str, "demo:python-docs-long", "likewise, for completions as the longer side"),
+        "--short": (str, "demo:python-docs-short", "as data.path; pairs are inverted if"
+                    " completions are the longer side"),
+        "--long": (str, "demo:python-docs-long", "the same, for completions as the longer side"),
         "--template": (str, "chat", "as data.template"),
-        "--examples": (int, 16, "drawn from each data set; all of them make up each step"),
-        "--micro-batch-size": (int, 4, "examples of a forward pass, packed rows for TRL's packing"),
+        "--examples": (int, 16, "examples drawn from each data set; a step uses all of them"),
+        "--micro-batch-size": (int, 4, "examples per forward pass; packed rows with TRL's packing"),
         "--max-tokens": (int, None, "as batch.max_tokens, for our sides"),
         "--max-length": (int, 512, "tokens of an example and of TRL's packed row"),
-        "--steps": (int, 2, "timed steps, after one that is not"),
-        "--rounds": (int, 3, "turns of each side"),
+        "--steps": (int, 2, "timed steps, after one untimed step"),
+        "--rounds": (int, 3, "runs of each side"),
         "--threads": (int, os.cpu_count(), "threads of each side"),
     }  # fmt: skip
     shown = command_line("benchmarks.train", __doc__, options)
@@ -268,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Run the benchmark, print the results, and return the exit code."""
     options = parser().parse_args(arguments)
     if importlib.util.find_spec("trl") is None:
         print(

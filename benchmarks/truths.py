@@ -1,11 +1,11 @@
-"""The true curves of the simulated studies: expected points over the prompt loss weight (PLW).
+"""Define the true curves of simulated studies: expected points over the prompt loss weight (PLW).
 
-This file imports nothing of the project, so that no error of the analysis can be in its truth too.
-Points are scores in percent, from 0 to 100. A group's curve is the expected mean of its benchmarks,
-the overall curve is the mean of the groups. Both are exact: no curve passes through another scale.
+This file imports nothing from the project, so an error of the analysis cannot be in the truth too.
+Points are scores in percent, from 0 to 100. A group's curve is the expected mean of its benchmarks;
+the overall curve is the mean of the groups. Both are exact: no curve is converted between scales.
 
-A `Shape` says what a truth looks like. `Shape.draw` makes a `Truth` of it for one study: it draws
-what varies between studies and scales the curve to the tried weights.
+`Shape.draw` returns the `Truth` of one study: it draws the random parts of the shape and scales the
+curve to the tried weights.
 """
 
 import math
@@ -17,20 +17,20 @@ import numpy as np
 Curve = Callable[[float], float]
 Interval = tuple[float, float]
 
-# Shapes are drawn over plw ** EXPONENT, under which 0.01 becomes 0.25, 0.1 becomes 0.5.
+# Shapes are defined over plw ** EXPONENT, which maps 0.01 to 0.25 and 0.1 to 0.5.
 # Source: arXiv 2401.13586, section 4 (w_p).
 EXPONENT = 0.30103
-# The smallest weight that counts as "above 0" where every weight above 0 is best.
+# The smallest weight that counts as above 0, for shapes in which every weight above 0 is best.
 ABOVE_ZERO = 1e-6
 
 
 def position(plw: float) -> float:
-    """Where `plw` (0 to 1) lies on the axis of the shapes, from 0 to 1."""
+    """Return the position of `plw` on the axis of the shapes; both are from 0 to 1."""
     return 0.0 if plw == 0 else float(plw**EXPONENT)
 
 
 def plw_at(place: float) -> float:
-    """The inverse of `position`."""
+    """Return the PLW at a position; the inverse of `position`."""
     return 0.0 if place <= 0 else float(place ** (1 / EXPONENT))
 
 
@@ -38,10 +38,10 @@ def plw_at(place: float) -> float:
 class Truth:
     """The exact expectations of one study, in points (0 to 100).
 
-    `levels` and `rises` have the same groups. `diverged` is the weight whose trials are all at
-    `chance` (overall points), or None. `best_continuum` holds the best weights between the lowest
-    and the highest tried weight, as PLW intervals; a diverged weight is a single point that no
-    interval is about.
+    `levels` and `rises` have the same groups. `diverged` is the weight whose trials all score at
+    chance level, or None; `chance` contains this level in points, by group. `best_continuum`
+    contains the best weights between the lowest and the highest tried weight, as PLW intervals,
+    ignoring the diverged weight.
     """
 
     name: str
@@ -53,35 +53,35 @@ class Truth:
     chance: Mapping[str, float] | None = None
 
     def rise(self, group: str, plw: float) -> float:
-        """Points that `group` has at `plw` above its level, without regard to divergence."""
+        """Return the expected points of `group` at `plw` minus its level, ignoring divergence."""
         return self.rises[group](plw)
 
     def group(self, group: str, plw: float) -> float:
-        """Expected mean of the group's benchmarks at `plw`."""
+        """Return the expected mean of the group's benchmarks at `plw`."""
         if self.chance is not None and plw == self.diverged:
             return self.chance[group]
         return self.levels[group] + self.rises[group](plw)
 
     def overall(self, plw: float) -> float:
-        """Expected mean of the groups at `plw`."""
+        """Return the expected mean of the groups at `plw`."""
         return math.fsum(self.group(group, plw) for group in self.levels) / len(self.levels)
 
     @property
     def span(self) -> float:
-        """Points between the best and the worst tried weight."""
+        """Return the difference in points between the best and the worst tried weight."""
         values = [self.overall(plw) for plw in self.tried]
         return max(values) - min(values)
 
     @property
     def best_tried(self) -> tuple[float, ...]:
-        """The tried weights with the highest expectation."""
+        """Return the tried weights with the highest expectation."""
         values = {plw: self.overall(plw) for plw in self.tried}
         top = max(values.values())
         return tuple(plw for plw, value in values.items() if value > top - 1e-9)
 
     @property
     def best_value(self) -> float:
-        """The highest expectation between the lowest and the highest tried weight."""
+        """Return the highest expectation between the lowest and the highest tried weight."""
         ends = [plw for interval in self.best_continuum for plw in interval]
         return max(self.overall(plw) for plw in (*ends, *self.best_tried))
 
@@ -93,18 +93,18 @@ EVERYWHERE: tuple[Interval, ...] = ((0.0, 1.0),)
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a truth looks like; `draw` makes one for a study.
+    """The form of a truth; `draw` returns the truth of one study.
 
-    `curve` draws a curve in any unit. `factors` are the parts of the groups in the overall curve
-    and are repeated for further groups; their mean is 1, or 0 where groups cancel. In the latter
-    case a group of factor 1 spans the given points.
+    `curve` draws a curve in any unit. `factors` multiply the overall curve, one factor per group,
+    and are repeated for further groups. Their mean is 1, or 0 if groups cancel. If groups cancel, a
+    group with factor 1 spans the given points.
     """
 
     name: str
     about: str
     curve: Callable[[np.random.Generator], Drawn]
     factors: tuple[float, ...] = (1.0,)
-    # All seeds of one weight are at chance, or one trial of the study is.
+    # All seeds of one weight are at chance level, or one trial of the study is.
     one_weight_diverges: bool = False
     one_trial_at_chance: bool = False
 
@@ -117,9 +117,9 @@ class Shape:
         chance: Mapping[str, float],
         span: float,
     ) -> Truth:
-        """A truth whose overall curve spans `span` points over the `tried` weights.
+        """Return a truth whose overall curve spans `span` points over the `tried` weights.
 
-        The middle of the span lies at the groups' `levels` (points).
+        The groups' `levels` (points) are at the middle of the span.
         """
         curve, best = self.curve(rng)
         values = [curve(plw) for plw in tried]
@@ -149,7 +149,7 @@ def _scaled(curve: Curve, middle: float, scale: float) -> Curve:
 
 
 def _clipped(best: Sequence[Interval], low: float, high: float) -> tuple[Interval, ...]:
-    """The best weights between `low` and `high`; all curves but the flat one have one top."""
+    """Return the best weights of a curve with one maximum, clipped to [low, high]."""
     return tuple((min(max(start, low), high), min(max(end, low), high)) for start, end in best)
 
 
@@ -201,7 +201,7 @@ def _fixed(drawn: Drawn) -> Callable[[np.random.Generator], Drawn]:
     return lambda _: drawn
 
 
-# Groups that rise by unlike amounts, with a mean of 1.
+# Factors of groups that rise by different amounts; their mean is 1.
 UNEQUAL = (1.2, 1.0, 0.8)
 
 SHAPES = {

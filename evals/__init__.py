@@ -1,6 +1,6 @@
-"""Scores of one checkpoint: held-out losses by role, benchmarks and judged comparisons.
+"""Score one checkpoint: held-out losses by role, benchmarks and judged comparisons.
 
-`run.score_model(...)` takes every measure of a `config.EvalConfig` and returns a `ScoreCard`.
-Nothing here imports orchestrator, ray, mlflow or deepspeed. tests/test_layers.py holds the order
-in which the packages may import each other.
+`run.score_model(...)` runs every evaluation of a `config.EvalConfig` and returns a `ScoreCard`.
+evals imports neither orchestrator nor ray, mlflow or deepspeed. tests/test_layers.py declares the
+order in which its packages may import each other.
 """

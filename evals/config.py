@@ -1,226 +1,313 @@
-"""Which benchmarks to run and how large they are."""
+"""Settings of the evaluations of a model."""
 
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from evals.config_base import EvalSection, PositiveInt, absolute
-from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMConfig
+from evals.config_base import EvalSettings, PositiveInt, absolute_path
+from evals.engine_config import Engine, VllmConfig
+from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMPromptsConfig
 
-Group = Literal["multiple_choice", "short_generation", "long_generation"]
-Metric = Literal["accuracy", "exact_match", "chrf"]
+PaperGroup = Literal["multiple_choice", "short_generation", "long_generation"]
+# The last one has our own measures on held-out examples, which are no published benchmarks.
+Group = Literal["multiple_choice", "short_generation", "long_generation", "heldout"]
 BenchmarkKind = Literal["multiple_choice", "exact_match", "chrf", "bleu", "rouge_l"]
 TaskTemplate = Literal["none", "checkpoint"]
-MEASURES = ("heldout", "multiple_choice", "short_generation", "long_generation", "memorisation")
-# Those of the paper's benchmarks that a judge decides.
-JUDGED = ("alpaca_eval", "pandalm")
+HELDOUT_EVALUATIONS = (
+    "heldout",
+    "heldout_choice",
+    "heldout_exact_match",
+    "heldout_chrf",
+    "memorisation",
+)
+# The paper's benchmarks that a judge scores.
+JUDGED_BENCHMARKS = ("alpaca_eval", "pandalm_prompts")
+
+# These have no effect without a task or a custom benchmark.
+_TASK_SETTINGS = (
+    "tasks",
+    "benchmarks",
+    "data_root",
+    "include_path",
+    "allow_code_execution",
+    "limit",
+    "task_template",
+    "system_instruction",
+    "think_end_token",
+)
 
 Count = Annotated[int, Field(ge=0)]
-MAX_SEED = 2**32 - 1  # As for training: the largest that NumPy takes.
-# Held-out examples of a batch whose size is left to us; benchmarks go by tokens instead.
+HeldoutSize = Annotated[PositiveInt, Field(description="Held-out examples, sampled with the seed.")]
+MaxNewTokens = Annotated[PositiveInt, Field(description="Maximum tokens of an output.")]
+ItemLimit = Annotated[
+    PositiveInt | None,
+    Field(description="Score at most this many items, from the first; null: evals.limit."),
+]
+MAX_SEED = 2**32 - 1  # NumPy's maximum, as for training.
+# Number of held-out examples per batch for `auto` where their tokens are only read. For benchmarks,
+# the number of tokens limits a batch; for outputs, the engine.
 AUTO_BATCH_SIZE = 16
 
 
-class HeldoutConfig(EvalSection):
+class HeldoutConfig(EvalSettings):
     """Mean loss of completion tokens and of prompt tokens on held-out examples."""
 
-    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
+    examples: HeldoutSize = 64
 
 
-class MultipleChoiceConfig(EvalSection):
-    """The true completion among drawn ones, picked by length-normalised log-likelihood."""
+class DistractorChoiceConfig(EvalSettings):
+    """`heldout.choice`: the true completion against sampled ones, by log-likelihood per byte."""
 
-    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
+    examples: HeldoutSize = 64
     choices: int = Field(
-        default=4, ge=2, le=26, description="The true completion and others that are drawn."
+        default=4, ge=2, le=26, description="The true completion plus sampled distractors."
     )
 
 
-class GenerationConfig(EvalSection):
-    """Greedy completions of held-out prompts, compared with the true ones."""
+class GenerationConfig(EvalSettings):
+    """Greedy outputs for held-out prompts, compared with the true completions."""
 
-    examples: PositiveInt = Field(default=64, description="Held-out examples, drawn by the seed.")
-    max_new_tokens: PositiveInt = Field(default=32, description="Tokens of an output at most.")
+    examples: HeldoutSize = 64
+    max_new_tokens: MaxNewTokens = 32
     invert: bool = Field(
-        default=False, description="Swap the two sides of each pair: generate the prompt."
+        default=False,
+        description="Swap prompt and completion of each example: generate the prompt.",
     )
 
 
-class MemorisationConfig(EvalSection):
-    """Greedy completions of training prompts, and of as many held-out ones: an explanation."""
+class MemorisationConfig(EvalSettings):
+    """Greedy outputs for training prompts and as many held-out prompts; an explanatory metric."""
 
-    examples: PositiveInt = Field(default=32, description="Prompts of each kind.")
-    max_new_tokens: PositiveInt = Field(default=64, description="Tokens of an output at most.")
+    examples: PositiveInt = Field(
+        default=32, description="Training prompts, and as many held-out prompts."
+    )
+    max_new_tokens: MaxNewTokens = 64
 
 
-class TaskConfig(EvalSection):
-    """A benchmark with lm-eval's prompts and metrics. A name alone stands for one, too."""
+class TaskConfig(EvalSettings):
+    """A benchmark with lm-eval's prompts and metrics. A name alone is accepted, too."""
 
     name: str = Field(
         min_length=1,
-        description="A task or group of lm-eval, or a group of the paper's: multiple_choice, "
+        description="Task or group of lm-eval, or a group of the paper: multiple_choice, "
         "short_generation.",
     )
     num_fewshot: Count | None = Field(
-        default=None, description="Solved examples in the prompt; null takes the task's own number."
+        default=None, description="Few-shot examples in the prompt; null: the task's default."
     )
-    limit: PositiveInt | None = Field(
-        default=None, description="Score the first so many items; null takes evals.limit."
+    limit: ItemLimit = None
+    metric: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Metric of the main score; null: acc_norm, acc or exact_match, whichever the "
+        "task has first, or the first aggregate of a group.",
+    )
+    filter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Filter of the outputs for the main score, such as flexible-extract of gsm8k; "
+        "null: the task's first.",
     )
 
 
-class BenchmarkConfig(EvalSection):
-    """A benchmark of one's own: a JSONL file with `prompt`, and `choices` and `label`, or `target`.
+class BenchmarkConfig(EvalSettings):
+    """A custom benchmark: JSONL with `prompt`, and either `choices` and `label`, or `target`."""
 
-    `kind` says how outputs are scored.
-    """
-
-    name: str = Field(min_length=1, description="What its score is called.")
-    path: str = Field(min_length=1, description="The JSONL file, one item a line.")
+    name: str = Field(min_length=1, description="Name of the score.")
+    path: str = Field(min_length=1, description="JSONL file, one item per line.")
     kind: BenchmarkKind = Field(description="How outputs are scored.")
     group: Group | None = Field(
         default=None,
-        description="Where its score counts; null: multiple_choice for that kind, else "
+        description="Group of the score; null: multiple_choice for that kind, else "
         "short_generation.",
     )
-    num_fewshot: Count = Field(default=0, description="Other items of the file shown solved.")
-    limit: PositiveInt | None = Field(
-        default=None, description="Score the first so many items; null takes evals.limit."
-    )
-    max_new_tokens: PositiveInt = Field(default=64, description="Tokens of an output at most.")
-    stop: list[str] = Field(default=["\n\n"], description="Texts that end an output.")
+    num_fewshot: Count = Field(default=0, description="Few-shot examples from the same file.")
+    limit: ItemLimit = None
+    max_new_tokens: MaxNewTokens = 64
+    stop: list[str] = Field(default=["\n\n"], description="Stop strings, which end an output.")
 
 
-def _task_of_name(value: Any) -> Any:
+def _task_from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class EvalConfig(EvalSection):
-    """What each trained model, and the untuned one, is scored on. null leaves a measure out."""
+class EvalConfig(EvalSettings):
+    """Evaluations of each trained model and of the untuned model; null skips one."""
 
     heldout: HeldoutConfig | None = HeldoutConfig()
-    multiple_choice: MultipleChoiceConfig | None = MultipleChoiceConfig()
-    short_generation: GenerationConfig | None = GenerationConfig()
-    long_generation: GenerationConfig | None = GenerationConfig(
+    heldout_choice: DistractorChoiceConfig | None = DistractorChoiceConfig()
+    heldout_exact_match: GenerationConfig | None = GenerationConfig()
+    heldout_chrf: GenerationConfig | None = GenerationConfig(
         examples=16, max_new_tokens=64, invert=True
     )
     memorisation: MemorisationConfig | None = None
     tasks: list[
         Annotated[
-            TaskConfig, BeforeValidator(_task_of_name, json_schema_input_type=str | TaskConfig)
+            TaskConfig, BeforeValidator(_task_from_name, json_schema_input_type=str | TaskConfig)
         ]
     ] = Field(default=[], description="Benchmarks of lm-eval, by name.")
-    benchmarks: list[BenchmarkConfig] = Field(default=[], description="Benchmarks of one's own.")
+    benchmarks: list[BenchmarkConfig] = Field(default=[], description="Custom benchmarks.")
     alpaca_eval: AlpacaEvalConfig | None = None
-    pandalm: PandaLMConfig | None = None
+    pandalm_prompts: PandaLMPromptsConfig | None = None
     judged: list[JudgedSetConfig] = Field(
-        default=[], description="Sets of prompts and outputs of one's own, for the judge."
+        default=[], description="Custom sets of prompts and reference outputs, scored by the judge."
     )
     judge: JudgeConfig | None = Field(
-        default=None, description="Who judges alpaca_eval, pandalm and judged."
+        default=None, description="The judge of alpaca_eval, pandalm_prompts and judged."
     )
     data_root: str | None = Field(
         default=None,
-        description="Folder with local files for the paper's benchmarks; null takes the hub's.",
+        description="Folder with local files of the paper's benchmarks; null: the hub.",
+    )
+    include_path: str | None = Field(
+        default=None,
+        description="Folder with your own task and group files of lm-eval; null: lm-eval's only.",
+    )
+    allow_code_execution: bool = Field(
+        default=False,
+        description="Run the code that a model writes, as humaneval and mbpp require. Only in a "
+        "sandbox (docs/security.md).",
     )
     limit: PositiveInt | None = Field(
-        default=None, description="Score the first so many items of each benchmark; null all."
+        default=None,
+        description="Score at most this many items of each benchmark, from the first; null: all.",
     )
     task_template: TaskTemplate = Field(
         default="none",
-        description="Prompts of tasks and benchmarks as they are, or in the template that the "
-        "checkpoint was trained with.",
+        description="Prompts of tasks and benchmarks unchanged (none), or in the template of the "
+        "checkpoint's training.",
+    )
+    system_instruction: str | None = Field(
+        default=None,
+        min_length=1,
+        description="System message of the prompts of tasks and benchmarks; without a template, "
+        "text before each prompt.",
+    )
+    think_end_token: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Text that ends a model's thinking, such as </think>: outputs of tasks and "
+        "benchmarks are scored from there. Give generation enough tokens for the thinking.",
     )
     batch_size: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="Examples scored at once; auto finds a size by itself."
+        default="auto", description="Examples per batch; auto chooses the size."
     )
+    engine: Engine = Field(
+        default="auto",
+        description="How outputs are generated: in padded batches, in continuous batches, or by a "
+        "vLLM server; auto: continuous on a GPU, if they can run the model.",
+    )
+    vllm: VllmConfig = VllmConfig()
     seed: int = Field(
         default=0,
         ge=0,
         le=MAX_SEED,
-        description="Seed of item choice, distractors, few-shot examples and bootstrap.",
+        description="Seed of sampled items, distractors, few-shot examples and bootstrap.",
     )
 
     @property
-    def examples_at_once(self) -> int:
-        """The batch size of measures on held-out examples."""
+    def heldout_batch_size(self) -> int:
+        """Return the batch size of evaluations that read the tokens of held-out examples."""
         return AUTO_BATCH_SIZE if self.batch_size == "auto" else self.batch_size
 
     @property
-    def takes_examples(self) -> bool:
-        """Whether any measure is on held-out examples."""
-        return any(getattr(self, name) is not None for name in MEASURES)
+    def generation_batch_size(self) -> int | None:
+        """Return the maximum number of outputs at the same time; None: the engine chooses."""
+        return None if self.batch_size == "auto" else self.batch_size
 
     @property
-    def takes_judge(self) -> bool:
-        """Whether any measure is decided by a judge."""
-        return bool(self.alpaca_eval or self.pandalm or self.judged)
+    def uses_heldout_examples(self) -> bool:
+        """Return whether any evaluation needs held-out examples."""
+        return any(getattr(self, name) is not None for name in HELDOUT_EVALUATIONS)
 
-    def described(self) -> dict[str, Any]:
-        """The measures, ready for JSON; what concerns benchmarks only where there are any."""
-        judged = {*JUDGED, "judged"}
-        described = self.model_dump(mode="json", exclude={"seed", "batch_size", "judge", *judged})
+    @property
+    def uses_judge(self) -> bool:
+        """Return whether any evaluation needs the judge."""
+        return bool(self.alpaca_eval or self.pandalm_prompts or self.judged)
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Return the settings that scores depend on, JSON-serialisable.
+
+        Sections without an evaluation are omitted, so that they do not change the identity of
+        earlier scores.
+        """
+        judged_fields = {*JUDGED_BENCHMARKS, "judged"}
+        settings = self.model_dump(
+            mode="json", exclude={"seed", "batch_size", "engine", "vllm", "judge", *judged_fields}
+        )
         if self.memorisation is None:
-            # Models that were scored before there was such a measure are scored as asked.
-            del described["memorisation"]
-        asked = self.model_dump(mode="json", include=judged, exclude_none=True)
-        if self.takes_judge and self.judge is not None:
-            described |= {name: section for name, section in asked.items() if section}
-            described["judge"] = self.judge.scoring_settings()
+            # Scores from before this evaluation existed remain valid.
+            del settings["memorisation"]
+        if self.uses_judge and self.judge is not None:
+            judged = self.model_dump(mode="json", include=judged_fields, exclude_none=True)
+            settings |= {name: section for name, section in judged.items() if section}
+            if self.alpaca_eval is not None:
+                # Earlier releases judged AlpacaEval's prompts with another judge prompt.
+                settings["alpaca_eval"] = {**judged["alpaca_eval"], "style": "alpaca_eval"}
+            settings["judge"] = self.judge.scoring_settings()
         if not self.tasks and not self.benchmarks:
-            for name in ("tasks", "benchmarks", "data_root", "limit", "task_template"):
-                del described[name]
-        return described
+            for name in _TASK_SETTINGS:
+                del settings[name]
+        return settings
 
     def with_absolute_paths(self) -> Self:
-        """The same, for a process that runs in another folder."""
+        """Return a copy with absolute paths, for a process with another working directory."""
         changes: dict[str, Any] = {
-            "data_root": self.data_root and absolute(self.data_root),
+            "data_root": self.data_root and absolute_path(self.data_root),
+            "include_path": self.include_path and absolute_path(self.include_path),
+            "vllm": self.vllm.with_absolute_paths(),
             "benchmarks": [
-                own.model_copy(update={"path": absolute(own.path)}) for own in self.benchmarks
+                benchmark.model_copy(update={"path": absolute_path(benchmark.path)})
+                for benchmark in self.benchmarks
             ],
         }
-        for name in (*JUDGED, "judge"):
-            section = getattr(self, name)
-            changes[name] = section and section.with_absolute_paths()
-        changes["judged"] = [own.with_absolute_paths() for own in self.judged]
+        for name in (*JUDGED_BENCHMARKS, "judge"):
+            settings = getattr(self, name)
+            changes[name] = settings and settings.with_absolute_paths()
+        changes["judged"] = [judged.with_absolute_paths() for judged in self.judged]
         return self.model_copy(update=changes)
 
     @model_validator(mode="before")
     @classmethod
-    def _judged_by_name(cls, content: Any) -> Any:
-        """alpaca_eval, pandalm or long_generation for both among the tasks stand for the sections
-        of those names, with their defaults.
+    def _expand_judged_tasks(cls, content: Any) -> Any:
+        """Move judged benchmarks from `tasks` to their own sections, with their defaults.
+
+        long_generation in `tasks` means both alpaca_eval and pandalm_prompts.
         """
         tasks = content.get("tasks") if isinstance(content, dict) else None
         if not isinstance(tasks, list):
             return content
-        named = [task.get("name") if isinstance(task, dict) else task for task in tasks]
-        meant: dict[Any, tuple[str, ...]] = {name: (name,) for name in JUDGED}
-        meant["long_generation"] = JUDGED
-        rest = [task for task, name in zip(tasks, named, strict=True) if name not in meant]
+        names = [task.get("name") if isinstance(task, dict) else task for task in tasks]
+        section_names: dict[Any, tuple[str, ...]] = {name: (name,) for name in JUDGED_BENCHMARKS}
+        section_names["long_generation"] = JUDGED_BENCHMARKS
+        others = [
+            task for task, name in zip(tasks, names, strict=True) if name not in section_names
+        ]
         sections: dict[str, Any] = {}
-        for task, name in zip(tasks, named, strict=True):
+        for task, name in zip(tasks, names, strict=True):
             limit = task.get("limit") if isinstance(task, dict) else None
-            for section in meant.get(name, ()):
+            for section in section_names.get(name, ()):
                 default = {} if limit is None else {"examples": limit}
                 sections[section] = content.get(section) or default
-        return {**content, **sections, "tasks": rest}
+        return {**content, **sections, "tasks": others}
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not (self.takes_examples or self.tasks or self.benchmarks or self.takes_judge):
-            raise ValueError("evals must keep at least one measure")
-        if self.takes_judge and self.judge is None:
-            raise ValueError("evals.judge must say who judges alpaca_eval, pandalm and judged")
-        own_names = [*(b.name for b in self.benchmarks), *(j.name for j in self.judged)]
-        names = Counter([*(t.name for t in self.tasks), *own_names])
-        twice = [name for name, count in names.items() if count > 1]
-        taken = [name for name in own_names if name in (*MEASURES, *JUDGED)]
-        if twice or taken:
+    def _check_evaluations(self) -> Self:
+        if not (self.uses_heldout_examples or self.tasks or self.benchmarks or self.uses_judge):
+            raise ValueError("evals must configure at least one evaluation")
+        if self.uses_judge and self.judge is None:
+            raise ValueError("evals.judge must be set for alpaca_eval, pandalm_prompts and judged")
+        custom_names = [*(b.name for b in self.benchmarks), *(j.name for j in self.judged)]
+        counts = Counter([*(task.name for task in self.tasks), *custom_names])
+        duplicates = [name for name, count in counts.items() if count > 1]
+        reserved = [
+            name for name in custom_names if name in (*HELDOUT_EVALUATIONS, *JUDGED_BENCHMARKS)
+        ]
+        if duplicates or reserved:
             raise ValueError(
-                f"each of evals.tasks, benchmarks and judged needs a name of its own, got "
-                f"{(twice or taken)[0]} {'twice' if twice else 'which is a measure'}"
+                "names in evals.tasks, benchmarks and judged must be unique and not those of"
+                f" built-in evaluations, got {(duplicates or reserved)[0]}"
+                f"{' twice' if duplicates else ''}"
             )
         return self

@@ -1,4 +1,4 @@
-"""What the groups of evaluation settings are made of."""
+"""The base class and field types of evaluation settings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class EvalSection(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
+class EvalSettings(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
-def absolute(path: str) -> str:
-    """`path` as it is called from any folder."""
+def absolute_path(path: str) -> str:
+    """Return `path` as an absolute path, with `~` expanded."""
     return str(Path(path).expanduser().absolute())

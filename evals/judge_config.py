@@ -1,4 +1,4 @@
-"""Who judges pairs of outputs, how it is asked, and what asking may cost."""
+"""Settings of the judge and of the tasks that it scores."""
 
 import os
 from pathlib import Path
@@ -7,121 +7,135 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from evals.config_base import EvalSection, PositiveInt, absolute
+from evals.config_base import EvalSettings, PositiveInt, absolute_path
 from trainers.foundation.errors import InputError, Problem
 
-StyleName = Literal["ranking", "verdict"]
+StyleName = Literal["alpaca_eval", "ranking", "verdict"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class JudgeConfig(EvalSection):
-    """The judge: an OpenAI-compatible endpoint, or a model that is served here meanwhile.
+class JudgeConfig(EvalSettings):
+    """The judge: an OpenAI-compatible endpoint, or a model that is served locally.
 
-    Only `base_url`, `model`, `local_model`, `name`, `temperature`, `max_tokens` and `seed` can
-    change a verdict; the rest is about time and money.
+    Only `base_url`, `model`, `local_model`, `name`, `temperature`, `max_tokens`, `seed` and
+    `structured_output` can change a verdict; the others concern time and money.
     """
 
     base_url: str | None = Field(
-        default=None, description="URL of an OpenAI-compatible API, up to and with its /v1."
+        default=None, description="URL of an OpenAI-compatible API, including its /v1."
     )
-    model: str | None = Field(default=None, description="The judge's name at that endpoint.")
+    model: str | None = Field(default=None, description="Name of the judge at that endpoint.")
     local_model: str | None = Field(
         default=None,
-        description="Model folder or hub name to serve on this machine, instead of base_url.",
+        description="Model folder or hub name, or NAME@COMMIT, to serve on this machine instead of "
+        "base_url. The commit of a hub model is part of the judge's identity.",
     )
     name: str | None = Field(
         default=None,
-        description="What the judge is called in cache and signature instead of its URL and model.",
+        description="Name of the judge in cache and signature, instead of its URL and model.",
     )
     api_key_env: str | None = Field(
         default="OPENAI_API_KEY",
         description="Environment variable that holds the key; null for an endpoint without one.",
     )
     both_orders: bool = Field(
-        default=True, description="Ask about each pair twice, either output first once."
+        default=True, description="Judge each pair twice, with either output first once."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        default=0.0, description="null leaves it to the endpoint."
+        default=0.0, description="Sampling temperature; null for the endpoint's default."
     )
-    max_tokens: PositiveInt = Field(default=256, description="Tokens of a reply.")
+    max_tokens: PositiveInt = Field(default=256, description="Maximum tokens of a reply.")
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="What the endpoint calls max_tokens."
+        default="max_tokens", description="Name of max_tokens in requests to the endpoint."
     )
     seed: Annotated[int, Field(ge=0)] | None = Field(
-        default=0, description="Sent with each request; null leaves it out."
+        default=0, description="Sent with each request; null to leave it out."
+    )
+    structured_output: bool = Field(
+        default=False,
+        description="Request replies that follow a JSON schema, if the endpoint supports it.",
     )
     concurrency: PositiveInt = Field(
-        default=8, description="Requests at once; a local model is asked one by one."
+        default=8, description="Concurrent requests; a local model answers them in one batch."
     )
     requests_per_minute: PositiveInt | None = Field(
-        default=None, description="Requests are spaced to stay below it, retries included."
+        default=None, description="Rate limit, evenly spaced, including retries."
     )
-    timeout_s: Seconds = Field(default=120.0, description="For one request, from start to end.")
+    timeout_s: Seconds = Field(default=120.0, description="Deadline of one whole request.")
     retries: int = Field(
-        default=8, ge=0, description="Further tries where no whole reply comes, for each question."
+        default=8, ge=0, description="Retries of a request that gets no complete reply."
     )
     backoff_s: Seconds = Field(
         default=0.5, description="Wait before the first retry; it doubles, with jitter, up to 60 s."
     )
-    reasks: int = Field(
-        default=8, ge=0, description="Further tries where a reply holds no verdict."
+    parse_retries: int = Field(
+        default=8, ge=0, description="Retries of a request whose reply holds no verdict."
     )
     max_unparsable_share: Share = Field(
-        default=0.05, description="Share of questions without a verdict above which judging fails."
+        default=0.05, description="Share of requests without a verdict above which the run fails."
     )
     price_per_million_input_tokens: Price = Field(
-        default=0.0, description="Of prompt tokens, in any currency."
+        default=0.0, description="Price of prompt tokens, in any currency."
     )
     price_per_million_output_tokens: Price = Field(
-        default=0.0, description="Of reply tokens, in the same."
+        default=0.0, description="Price of reply tokens, in the same currency."
     )
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Money for one judging, in the currency of the prices."
+        default=None, description="Maximum cost of one run, in the currency of the prices."
     )
     cache_dir: str | None = Field(
-        default=None, description="Where replies are kept; default: the user's cache folder."
+        default=None, description="Folder of cached replies; default: the user's cache folder."
     )
     start_timeout_s: Seconds = Field(
-        default=600.0, description="For a local model to load and answer."
+        default=600.0, description="Deadline for a local model to load and answer."
     )
 
     @model_validator(mode="after")
-    def _one_judge(self) -> Self:
+    def _check_one_judge(self) -> Self:
         if (self.base_url is None) == (self.local_model is None):
-            raise ValueError("a judge needs base_url and model, or local_model; give one of them")
+            raise ValueError("a judge needs base_url and model, or local_model; set one of them")
         if self.base_url is not None:
             if not self.model:
-                raise ValueError("model must name the judge at base_url; add it")
+                raise ValueError("model must name the judge at base_url; set it")
             _check_url(self.base_url)
         if self.local_model is not None and self.model is not None:
-            raise ValueError("model names a judge at base_url; drop it beside local_model")
+            raise ValueError(
+                "model is the name of a judge at base_url; remove it next to local_model"
+            )
         prices = (self.price_per_million_input_tokens, self.price_per_million_output_tokens)
         if self.budget is not None and not any(prices):
-            raise ValueError("budget needs a price per million input or output tokens; add them")
+            raise ValueError("budget needs a price per million input or output tokens; set one")
         return self
 
     def with_absolute_paths(self) -> Self:
-        """The same, for a process that runs in another folder."""
+        """Return a copy with absolute paths, for a process with another working directory."""
         local, cache = self.local_model, self.cache_dir
         if local is not None and Path(local).expanduser().is_dir():
-            local = absolute(local)
+            local = absolute_path(local)
         return self.model_copy(
-            update={"local_model": local, "cache_dir": cache and absolute(cache)}
+            update={"local_model": local, "cache_dir": cache and absolute_path(cache)}
         )
 
     def scoring_settings(self) -> dict[str, Any]:
-        """What of these settings can change a verdict, ready for JSON."""
-        who = ("name",) if self.name is not None else ("base_url", "model", "local_model")
+        """Return the settings that can change a verdict, as JSON values."""
+        identity = ("name",) if self.name is not None else ("base_url", "model", "local_model")
         return {
-            **{field: getattr(self, field) for field in who},
+            **{field: getattr(self, field) for field in identity},
             "both_orders": self.both_orders,
-            **self.request_settings(),
+            **self.reply_settings(),
         }
 
+    def reply_settings(self) -> dict[str, Any]:
+        """Return the settings in the cache key of a reply and in the signature of scores."""
+        # The key is added only if true, so that replies cached before this setting existed are
+        # found.
+        structured = {"structured_output": True} if self.structured_output else {}
+        return {**self.request_settings(), **structured}
+
     def request_settings(self) -> dict[str, Any]:
-        """The fields of a request besides the model and its messages."""
+        """Return the fields of every request except model, messages and response_format."""
         fields: dict[str, Any] = {self.token_limit_field: self.max_tokens}
         if self.temperature is not None:
             fields["temperature"] = self.temperature
@@ -129,22 +143,30 @@ class JudgeConfig(EvalSection):
             fields["seed"] = self.seed
         return fields
 
+    def price(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the price of a request with these token counts."""
+        return (
+            input_tokens * self.price_per_million_input_tokens
+            + output_tokens * self.price_per_million_output_tokens
+        ) / 1_000_000
+
 
 UNTUNED = "untuned"
 
 
-class JudgedConfig(EvalSection):
-    """How the outputs of a judged measure are made."""
+class JudgedConfig(EvalSettings):
+    """Generation of the outputs that are judged."""
 
     examples: PositiveInt | None = Field(
-        default=None, description="Prompts, drawn by the seed; null: evals.limit, or all of them."
+        default=None,
+        description="Number of prompts, drawn with the seed; null: evals.limit, or all.",
     )
-    max_new_tokens: PositiveInt = Field(default=512, description="Tokens of an output at most.")
+    max_new_tokens: PositiveInt = Field(default=512, description="Maximum tokens of an output.")
 
     def with_absolute_paths(self) -> Self:
-        """The same, for a process that runs in another folder."""
+        """Return a copy with absolute paths, for a process with another working directory."""
         paths = {
-            name: absolute(value)
+            name: absolute_path(value)
             for name in ("reference", "prompts", "opponent", "path")
             if (value := getattr(self, name, None)) is not None and value != UNTUNED
         }
@@ -156,49 +178,62 @@ class AlpacaEvalConfig(JudgedConfig):
 
     reference: str | None = Field(
         default=None,
-        description="JSON of instruction and output; null: "
+        description="JSON file of instruction and output; null: "
         "alpaca_eval/text_davinci_003_outputs.json in evals.data_root.",
     )
 
 
-class PandaLMConfig(JudgedConfig):
-    """PandaLM's 170 prompts: the model's outputs against an opponent's."""
+class PandaLMPromptsConfig(JudgedConfig):
+    """PandaLM's 170 prompts, with our judge prompt: the model's outputs against an opponent's."""
 
     prompts: str | None = Field(
         default=None,
-        description="JSON of instruction and input; null: pandalm/testset-inference-v1.json in "
-        "evals.data_root.",
+        description="JSON file of instruction and input; null: "
+        "pandalm/testset-inference-v1.json in evals.data_root.",
     )
-    opponent: str = Field(
-        default=UNTUNED,
-        description="Whose outputs: a JSON file of instruction, input and output, a model folder,"
-        " or untuned for the model that the trained one began as.",
+    opponent: str | None = Field(
+        default=None,
+        description="A JSON file of instruction, input and output, a model folder, such as the"
+        " model of the trial with PLW 0, or untuned: the model before training, against which every"
+        " tuned model wins. null: pandalm/plw_0_outputs.json in evals.data_root.",
     )
 
 
 class JudgedSetConfig(JudgedConfig):
-    """A set of one's own: the model's outputs against those in the file."""
+    """A custom set: the model's outputs against those in a file."""
 
-    name: str = Field(min_length=1, description="What its scores are called.")
-    path: str = Field(description="JSON or JSONL of instruction, input (or none) and output.")
+    name: str = Field(min_length=1, description="Name of the set; a prefix of its scores' names.")
+    path: str = Field(
+        description="JSON or JSONL file of instruction, input (optional) and output, or the "
+        "questions of MT-Bench or Arena-Hard."
+    )
+    reference: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of the opponent's outputs, matched by question_id, uid or prompt; null: "
+        "those in path.",
+    )
     style: StyleName = Field(
         default="ranking",
-        description="ranking: two models in a list with ranks; verdict: 1, 2 or Tie.",
+        description="Prompt of the judge. alpaca_eval: AlpacaEval 1's; ranking, verdict: ours, for "
+        "replies with both ranks, or with 1, 2 or Tie.",
     )
 
 
-def api_key(config: JudgeConfig) -> str | None:
-    """The key from the environment; None for a judge that needs none. Never written anywhere.
+def read_api_key(config: JudgeConfig) -> str | None:
+    """Return the key from the environment; None for a judge without a key.
+
+    The key is never written or printed.
 
     Raises:
-        InputError: it is not set, or cannot be a key.
+        InputError: the variable is not set, or its value cannot be a key.
     """
     name = config.api_key_env
     if name is None or config.local_model is not None:
         return None
     key = os.environ.get(name, "").strip()
     if not key or not key.isascii() or not key.isprintable():
-        fault = "holds a character that no key has" if key else "is not set"
+        fault = "contains a character that is invalid in a key" if key else "is not set"
         raise InputError(
             Problem(
                 message=f"the judge needs a key, and the environment variable {name} {fault}",
@@ -216,7 +251,7 @@ def _check_url(url: str) -> None:
             "base_url must be a URL such as https://api.openai.com/v1; begin it with https://"
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        # It would be written to signatures and logs.
+        # The URL is written to signatures and logs.
         raise ValueError(
             "base_url must hold no user, password or query; put the key into the environment"
             " variable that api_key_env names"

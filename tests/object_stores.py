@@ -1,4 +1,4 @@
-"""An object store for tests: moto's S3 over HTTP, which fails as a test wants it to."""
+"""A fake object store: moto's S3 over HTTP, with injected faults."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -26,12 +26,12 @@ _DENIED = (
     b"<Message>Access Denied</Message></Error>"
 )
 
-# Says what becomes of a request by its method and path: None lets it pass.
+# Maps a request's method and path to a fault; None answers it normally.
 Fault = Callable[[str, str], str | None]
 
 
 class S3Server:
-    """S3 at `uri`. `fault` may answer `busy` (503), `denied` (403) or `late` (after 2 s)."""
+    """S3 at `uri`. `fault` returns `busy` (503), `denied` (403), `late` (after 2 s) or None."""
 
     def __init__(self) -> None:
         self.fault: Fault = lambda method, path: None
@@ -39,7 +39,7 @@ class S3Server:
         self.requests: list[tuple[str, str]] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._released = threading.Event()
-        self._server = make_server("127.0.0.1", 0, self._answer, True, request_handler=_Silent)
+        self._server = make_server("127.0.0.1", 0, self._answer, True, request_handler=Silent)
         self.uri = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -51,11 +51,11 @@ class S3Server:
         self._thread.join()
 
     def client(self) -> Any:
-        """Of AWS's own library."""
+        """Return a boto3 client of this store."""
         return boto3.client("s3", endpoint_url=self.uri)
 
     def names(self) -> list[str]:
-        """All objects of the bucket."""
+        """Return the names of all objects in the bucket."""
         listed = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [one["Key"] for page in listed for one in page.get("Contents", [])]
 
@@ -66,7 +66,7 @@ class S3Server:
         if kind is not None:
             self.faults += 1
         if kind in ("busy", "denied"):
-            # What is left unread would be taken for the next request.
+            # Unread bytes would be parsed as the next request.
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             status = "503 Slow Down" if kind == "busy" else "403 Forbidden"
             start(status, [("Content-Type", "application/xml"), ("Connection", "close")])
@@ -77,21 +77,21 @@ class S3Server:
         return answer
 
 
-class _Silent(WSGIRequestHandler):
+class Silent(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A store with an empty bucket, found by this process and its children by their environment."""
+    """Serve an empty bucket; this process and its children find it through the environment."""
     server = S3Server()
     with patch.dict("os.environ", {**ACCOUNT, "AWS_ENDPOINT_URL": server.uri}):
         try:
             server.client().create_bucket(Bucket=BUCKET)
             yield server
         finally:
-            # Moto keeps its buckets for as long as its process lives.
+            # Moto's buckets live as long as its process.
             server.fault = lambda method, path: None
             for name in server.names():
                 server.client().delete_object(Bucket=BUCKET, Key=name)

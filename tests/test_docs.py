@@ -1,10 +1,13 @@
-"""Every `plw` command of the README and the docs: it can be typed, and it does what it should."""
+"""The README, CONTRIBUTING.md and docs/: their `plw` commands run, the paths they name exist."""
 
+import ast
 import json
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -16,21 +19,33 @@ from tests.evals.benchmark_files import write_data_root
 from tests.evals.judge_endpoint import Endpoint, serving
 from tests.orchestrator.plw import plw
 from tests.orchestrator.sweeps import card, trial, write_sweep
+from tests.test_layers import MODULES, ORDER
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import whole_settings, write_data
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-# A cloud, a paid endpoint, a model of a hub, or its data.
-OUTSIDE = re.compile(r"--cluster|https://|--local-model|--tasks (?!.*--data-root)")
-# These commands are run by the tests of what they show; the others of a page below.
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
+        *(ROOT / "docs").glob("*.md"),
+    ]
+)
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+MAPS = (ROOT / "CONTRIBUTING.md", ARCHITECTURE)
+# Commands that need a cloud, a paid endpoint, or a hub's model or data.
+NEEDS_NETWORK = re.compile(r"--cluster|https://|--local-model|--tasks (?!.*--data-root)")
+# Pages whose commands are run here. Those of other pages are run by the tests of their features.
 RUN_PAGES = ("benchmarks.md", "data.md", "judge.md")
 WEIGHTS = (0.0, 0.01, 0.1, 0.5, 1.0)
-ACCURACY = "multiple_choice_accuracy"
+ACCURACY = "quiz.acc"
+DEPENDENCIES = (
+    *("deepspeed", "lm_eval", "mlflow", "optuna", "peft", "ray.train", "ray.tune"),
+    *("ray.job_submission", "sacrebleu"),
+)
 
 
 def commands_of(page: Path) -> list[str]:
-    """The commands in the code blocks of a page, whole, without prompt and comment."""
+    """Return the `plw` commands in a page's code blocks, without prompt and comment."""
     blocks = re.findall(
         r"^ *```(?:console)?\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE
     )
@@ -42,32 +57,144 @@ def commands_of(page: Path) -> list[str]:
     return [line.split(" #")[0].strip() for line in lines if line.startswith("plw ")]
 
 
-ALL = [(page, command) for page in PAGES for command in commands_of(page)]
+COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
 
 
-def test_there_are_commands_to_look_at() -> None:
-    assert len(ALL) > 40
-    assert {page.name for page, _ in ALL} >= {"README.md", "clusters.md", *RUN_PAGES}
+def test_pages_contain_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert {page.name for page, _ in COMMANDS} >= {"README.md", "clusters.md", *RUN_PAGES}
 
 
-@pytest.mark.parametrize("command", sorted({command for _, command in ALL}))
-def test_a_command_is_one_that_plw_has(command: str) -> None:
-    # What may be left out stands in brackets.
+@pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS}))
+def test_plw_has_the_command_and_its_options(command: str) -> None:
+    # Brackets mark optional arguments.
     words = shlex.split(re.sub(r"[\[\]]", "", command))[1:]
     found: click.Command = main
     context = click.Context(main)
     while isinstance(found, click.Group):
+        if found.invoke_without_command and (not words or words[0].startswith("-")):
+            break
         assert words, f"{command} names no command"
-        below = found.get_command(context, words[0])
-        assert below is not None, f"there is no {words[0]} in {command}"
-        found, words = below, words[1:]
-    # Raises for an option that the command does not have.
+        subcommand = found.get_command(context, words[0])
+        assert subcommand is not None, f"{command}: plw has no command {words[0]}"
+        found, words = subcommand, words[1:]
+    # Raises for an unknown option.
     found.make_parser(click.Context(found)).parse_args(words)
 
 
+# A path below one of the repository's folders.
+PATH = re.compile(
+    r"`((?:trainers|evals|orchestrator|benchmarks|tests|docs|examples|\.ci)/[\w./-]*)`"
+)
+# `name` in `path`, also `name` of `class` in `path` and several names in one path.
+NAMED = re.compile(r"((?:`\w+`(?:, | and | or )?)+)(?: of `\w+`)? in `([\w./-]+\.py)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_named_in_a_page_exist(page: Path) -> None:
+    paths = set(PATH.findall(page.read_text()))
+    assert len(paths) > 30 or page not in MAPS
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", MAPS, ids=lambda page: page.name)
+def test_names_are_defined_in_the_files_that_a_page_names(page: Path) -> None:
+    pairs = [
+        (name, path)
+        for names, path in NAMED.findall(page.read_text())
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert len(pairs) > 10
+    assert [
+        f"{name} in {path}" for name, path in pairs if name not in defined_in(ROOT / path)
+    ] == []
+
+
+@pytest.mark.parametrize("page", MAPS, ids=lambda page: page.name)
+def test_constants_and_classes_that_a_page_names_exist(page: Path) -> None:
+    sources = [
+        path for top in (*ORDER, "benchmarks", "tests") for path in ROOT.glob(f"{top}/**/*.py")
+    ]
+    defined = set().union(*map(defined_in, sources))
+    # Constants such as A_NAME, classes such as SomeName, both also with a leading underscore.
+    names = set(re.findall(r"`(_?[A-Z]+_[A-Z_]+|_?(?:[A-Z][a-z]+){2,})`", page.read_text()))
+    assert len(names) >= 3
+    assert names - defined == set()
+
+
+def defined_in(path: Path) -> set[str]:
+    """Return the functions, classes, fields and constants of a module, none if it is missing."""
+    if not path.exists():
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_architecture_lists_the_packages_in_import_order(package: str) -> None:
+    section = ARCHITECTURE.read_text().split(f"### {package}/")[1].split("\n#")[0]
+    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)] == [
+        *ORDER[package]
+    ]
+
+
+@pytest.mark.parametrize("dependency", DEPENDENCIES)
+def test_architecture_names_the_modules_that_import_a_dependency(dependency: str) -> None:
+    [row] = [
+        line
+        for line in ARCHITECTURE.read_text().splitlines()
+        if line.startswith(f"| `{dependency}` |")
+    ]
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in MODULES.values()
+        if any(
+            name == dependency or name.startswith(f"{dependency}.")
+            for name in imports_at_run_time(path)
+        )
+    }
+    assert set(re.findall(r"`([\w/]+\.py)`", row)) == importing
+
+
+def imports_at_run_time(path: Path) -> set[str]:
+    """Return the modules that a file imports, without those for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_dependencies_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    table = (ROOT / "docs" / "dependencies.md").read_text()
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")][1:]
+    listed = [
+        name.split("[")[0].strip()
+        for cell in first_cells
+        for name in re.sub(r"\[.*?\]", "", cell).split(",")
+    ]
+    assert set(listed) == {re.split(r"[\[>=]", requirement)[0] for requirement in required}
+
+
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the pages suppose to be there, under the names that they use."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with every file that the pages' commands read, under the names that they use."""
     folder = tmp_path_factory.mktemp("docs")
     save_tiny_model(folder / "CHECKPOINT")
     write_data_root(folder / "data")
@@ -95,23 +222,25 @@ def _write_pandalm(folder: Path) -> None:
         for n, of_pair in enumerate(labels)
     ]
     (folder / "testset-v1.json").write_text(json.dumps(pairs))
-    said = [
+    judgements = [
         {"idx": n, "gpt_result": verdict} for n, verdict in enumerate(["1", "2", "2", "2", "Tie"])
     ]
-    (folder / "gpt-3.5-turbo-testset-v1.json").write_text(json.dumps(said))
+    (folder / "gpt-3.5-turbo-testset-v1.json").write_text(json.dumps(judgements))
 
 
 def _write_sweep(folder: Path) -> None:
-    """runs/my, of which PLW 0.1 is best beyond doubt, and my.yaml with the same settings."""
+    """Write runs/my, in which PLW 0.1 is clearly best, and my.yaml with the same settings."""
     trials, cards = [], {}
-    # Up to 0.4 points that belong to neither weight nor seed.
+    # Residuals of up to 0.4 points, by weight and seed.
     noise = [[0, 2, -2], [1, -2, 1], [-1, 0, 1], [2, -1, -1], [-2, 1, 1]]
-    for weight, own in zip(WEIGHTS, noise, strict=True):
+    for weight, residuals in zip(WEIGHTS, noise, strict=True):
         for seed in (0, 1, 2):
             one = trial(weight, seed=seed).model_copy(
                 update={"settings": whole_settings(folder, weight) | {"seed": seed}}
             )
-            value = 0.8 - 0.6 * (weight**0.30103 - 0.5) ** 2 + 0.002 * seed + 0.002 * own[seed]
+            value = (
+                0.8 - 0.6 * (weight**0.30103 - 0.5) ** 2 + 0.002 * seed + 0.002 * residuals[seed]
+            )
             trials.append(one)
             cards[one.id] = card({ACCURACY: (value, value - 0.03, value + 0.03)})
     write_sweep(folder / "runs" / "my", trials, cards)
@@ -123,24 +252,25 @@ def _write_sweep(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param(command, id=command.removeprefix("plw ")[:60])
-        for page, command in ALL
-        if page.name in RUN_PAGES and not OUTSIDE.search(command)
+        for page, command in COMMANDS
+        if page.name in RUN_PAGES and not NEEDS_NETWORK.search(command)
     ],
 )
-def test_a_command_of_the_docs_does_its_work(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, command: str
+def test_a_documented_command_runs(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.chdir(workplace)
-    # Each final model is trained anew: another choice is not written over one that is there.
-    shutil.rmtree(workplace / "runs" / "my" / "final", ignore_errors=True)
-    shutil.rmtree(workplace / "scores", ignore_errors=True)
+    monkeypatch.chdir(workspace)
+    # `plw train --best` refuses to replace another choice, so each command starts without one.
+    shutil.rmtree(workspace / "runs" / "my" / "final", ignore_errors=True)
+    shutil.rmtree(workspace / "scores", ignore_errors=True)
     if "short.jsonl" in command and "invert" not in command:
-        write_data(workplace / "short.jsonl")
+        write_data(workspace / "short.jsonl")
     elif "short.jsonl" in command:
-        (workplace / "short.jsonl").unlink(missing_ok=True)
+        (workspace / "short.jsonl").unlink(missing_ok=True)
     result = plw(*shlex.split(command)[1:])
     assert result.output

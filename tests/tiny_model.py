@@ -13,7 +13,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Every byte is a token, so any text has a known length."""
+    """Return a tokenizer with one token per byte, so that any text has a known length."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": 0, "<eos>": 1, **{c: i + 2 for i, c in enumerate(alphabet)}}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -25,7 +25,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_tiny_model(folder: Path, *, dropout: float = 0.0) -> Path:
-    """Write a two-layer model and its tokenizer to `folder`, the same ones every time."""
+    """Write a two-layer model and its tokenizer to `folder`; the weights are always the same."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(3)
     model = LlamaForCausalLM(

@@ -1,4 +1,4 @@
-"""Real process groups for tests: gloo ranks as processes of this machine."""
+"""Real process groups for tests: gloo ranks as local processes."""
 
 import tempfile
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def _rank_main(
 def run_in_world(world_size: int, function: Callable[..., Any], *arguments: Any) -> None:
     """Run `function` in `world_size` processes that form a gloo group.
 
-    The function writes what it found to files; an exception in any rank is raised here. A world
-    of one is this process, as it is for warm ranks: a fresh one would only import for seconds.
+    The function writes its results to files; an exception in any rank is raised here. A world of
+    one runs in this process, which saves seconds of imports.
     """
     if world_size == 1:
         num_threads = torch.get_num_threads()

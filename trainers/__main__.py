@@ -1,4 +1,4 @@
-"""`python -m trainers CONFIG` and `torchrun --nproc-per-node N -m trainers CONFIG`."""
+"""Command line for one fine-tune: `python -m trainers CONFIG`, or `torchrun ... -m trainers`."""
 
 import argparse
 import logging
@@ -14,8 +14,8 @@ from trainers.runs.results import StepMetrics
 
 
 def main() -> int:
-    """Run one fine-tune from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
+    """Run one fine-tune from the command line and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trainers", description="Fine-tune a model.")
     parser.add_argument("config", type=Path)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
@@ -31,18 +31,18 @@ def main() -> int:
 
 
 def run(config_path: Path, output_dir: Path, overrides: Sequence[str]) -> int:
-    """Train as the file says and print a line for each step.
+    """Train with the settings in a file and print a line for each logged step.
 
     Raises:
-        InputError, TrainingError: as `trainers.sft.train`.
+        InputError, TrainingError: see `trainers.sft.train`.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = load_config(TrainConfig, config_path, overrides)
     from trainers.sft import train
 
-    is_first = os.environ.get("RANK", "0") == "0"
-    result = train(config, output_dir, on_step=_print_step if is_first else None)
-    if is_first:
+    is_main = os.environ.get("RANK", "0") == "0"
+    result = train(config, output_dir, on_step=_print_step if is_main else None)
+    if is_main:
         print(f"{result.steps} steps, {result.num_tokens} tokens; model: {result.model_path}")
     return 0
 

@@ -1,62 +1,35 @@
-"""The settings of one fine-tune: frozen, checked when built, the same in YAML, JSON and Python.
+"""Settings of one fine-tune: frozen, validated when built, and the same in YAML, JSON and Python.
 
-Every field has one line that says what it is, its unit and what its special values mean; the
-sweep spec reuses these sections, so a setting has the same dotted path everywhere.
+The description of each field gives its meaning, unit and special values. The sweep spec contains
+the same sections, so a setting has the same dotted path everywhere.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-NormalizationMode = Literal["weights", "nonzero", "completion", "tokens"]
+from trainers.config_base import (
+    MAX_COUNT,
+    MAX_EPOCHS,
+    NonNegative,
+    PathText,
+    Positive,
+    PositiveInt,
+    Seed,
+    StrictSettings,
+)
+from trainers.data_config import DataConfig
+from trainers.foundation.renamed_settings import with_current_names
+
+NormalizationMode = Literal["weights", "nonzero", "completion", "tokens", "examples"]
+DataWeights = Literal["multiply", "replace"]
 Precision = Literal["float32", "bfloat16"]
-CompletionTurns = Literal["last", "all"]
-TooLong = Literal["truncate", "drop", "error"]
-ScheduleKind = Literal["cosine", "linear", "constant"]
-
-# The largest numbers: what follows from them, such as tokens of a run, must stay a finite float,
-# and NumPy, which draws for Optuna, takes no larger seeds.
-MAX_COUNT = 10**12
-MAX_EPOCHS = 10**6
-MAX_SEED = 2**32 - 1
-
-PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-MAX_PATH_PART_BYTES = 255
 
 
-def _possible_path(text: str) -> str:
-    """`text`, if a file could be called so: what asks for others crashes or looks for none."""
-    if "\0" in text:
-        raise ValueError("must not hold a zero byte")
-    if any(len(part.encode()) > MAX_PATH_PART_BYTES for part in text.split("/")):
-        raise ValueError(f"no part of a path may be longer than {MAX_PATH_PART_BYTES} bytes")
-    try:
-        Path(text).expanduser()
-    except RuntimeError:
-        user = text.partition("/")[0]
-        raise ValueError(
-            f"must not begin with {user}, which is no user's home folder here"
-        ) from None
-    return text
-
-
-PathText = Annotated[str, AfterValidator(_possible_path)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
-
-    # Strict, so that `true` is not a weight of 1 and "20" not a number of steps.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
-
-
-class ModelConfig(Section):
+class ModelConfig(StrictSettings):
     path: PathText = Field(
         min_length=1,
         description="Local folder, hub name, or demo:smollm2-135m-instruct.",
@@ -67,69 +40,37 @@ class ModelConfig(Section):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
-        description="Set every dropout probability that the model family has; null keeps its own.",
+        description="Set every dropout probability of the model; null keeps those of its config.",
     )
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    trust_remote_code: bool = Field(
+        False, description="Run code from the model's folder or hub repository."
+    )
 
 
-class DataConfig(Section):
-    path: PathText = Field(
-        min_length=1,
-        description=(
-            "JSONL, JSON or Parquet file, hub name, demo:python-docs-short or "
-            "demo:python-docs-long."
-        ),
-    )
-    split: str = Field("train", description="Split of a hub data set.")
-    template: PathText = Field(
-        "chat",
-        min_length=1,
-        description=(
-            "chat (the model's own), alpaca, plain, or the path of a Jinja file that renders "
-            "`prompt`, `instruction`, `input` and `messages` up to where the completion starts."
-        ),
-    )
-    completion_turns: CompletionTurns = Field(
-        "last",
-        description=(
-            "Assistant turns of a chat that are completion: the last, with earlier ones part of "
-            "the prompt, or all, each with its end-of-turn token."
-        ),
-    )
-    max_length: Annotated[int, Field(ge=8, le=MAX_COUNT)] = Field(
-        512, description="Tokens per example, its end-of-sequence token included."
-    )
-    too_long: TooLong = Field(
-        "truncate",
-        description=(
-            "What happens to a longer example: its prompt is cut from the left and its completion "
-            "kept as far as it fits, it is left out, or it is an error."
-        ),
-    )
-    heldout_examples: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
-        256,
-        description=(
-            "Examples kept out of training, drawn by data.seed; 0, to train on all, is for a final "
-            "model that is not scored."
-        ),
-    )
-    train_examples: PositiveInt | None = Field(
-        None, description="Use only this many of the training examples; null uses all."
-    )
-    seed: Seed = Field(0, description="Seed of the held-out split, the same for all trials.")
-
-
-class RoleWeights(Section):
-    """Loss weights of single roles, where they differ from the usual two."""
+class RoleWeights(StrictSettings):
+    """Loss weights of single roles that override the defaults."""
 
     system: Weight | None = Field(
-        None, description="Weight of a system turn's token; null takes loss.prompt_loss_weight."
+        None, description="Weight of a token of a system turn; null uses loss.prompt_loss_weight."
     )
     user: Weight | None = Field(
-        None, description="Weight of a user turn's token; null takes loss.prompt_loss_weight."
+        None, description="Weight of a token of a user turn; null uses loss.prompt_loss_weight."
+    )
+    tool: Weight | None = Field(
+        None, description="Weight of a token of a tool result; null uses loss.prompt_loss_weight."
+    )
+    history: Weight | None = Field(
+        None,
+        description="Weight of a token of an earlier answer, where data.completion_turns is last;"
+        " null uses loss.prompt_loss_weight.",
     )
     template: Weight | None = Field(
-        None, description="Weight of a token of the template; null takes loss.prompt_loss_weight."
+        None, description="Weight of a template token; null uses loss.prompt_loss_weight."
+    )
+    thinking: Weight | None = Field(
+        None,
+        description="Weight of a token of the thinking before an answer; null uses the"
+        " completion's weight.",
     )
     completion: Weight | None = Field(
         None,
@@ -138,39 +79,56 @@ class RoleWeights(Section):
     )
 
 
-class LossConfig(Section):
+class LossConfig(StrictSettings):
     prompt_loss_weight: Weight = Field(
-        0.0, description="Weight of a prompt token beside 1 for a completion token."
+        0.0, description="Weight of a prompt token; a completion token has weight 1."
     )
     role_weights: RoleWeights = Field(
-        RoleWeights(), description="Weights of single roles that replace the usual ones."
+        RoleWeights(), description="Weights of single roles that override the defaults."
+    )
+    data_weights: DataWeights = Field(
+        "multiply",
+        description=(
+            "Weights of turns, parts and tokens in the data multiply or replace the weight of the "
+            "token's role."
+        ),
     )
     normalization: NormalizationMode = Field(
-        "weights", description="What the weighted sum over the global batch is divided by."
+        "weights",
+        description=(
+            "Divisor of the weighted sum over the global batch: the sum of weights, the number of "
+            "tokens with a weight above 0 (nonzero), of such completion tokens, or of all tokens; "
+            "examples averages the examples' means, weighted by sample weight."
+        ),
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of each target's probability that is spread over the vocabulary."
     )
 
     @model_validator(mode="after")
-    def _something_counts(self) -> Self:
+    def _check_nonzero_weight(self) -> Self:
         roles = self.role_weights
-        prompt = (roles.system, roles.user, roles.template)
+        prompt = (roles.system, roles.user, roles.tool, roles.history, roles.template)
         prompt_counts = any(self.prompt_loss_weight if w is None else w for w in prompt)
-        if roles.completion == 0 and not prompt_counts:
+        if roles.completion == 0 and not roles.thinking and not prompt_counts:
             raise ValueError(
-                "a token of some role must count: loss.role_weights.completion is 0, and so is"
-                " the weight of system, user and template tokens; set one of them above 0"
+                "the weight of at least one role must be above 0, but loss.role_weights.completion"
+                ", that of thinking and those of all prompt roles are 0"
             )
         return self
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(StrictSettings):
     learning_rate: Positive = Field(2e-5, description="Peak learning rate of AdamW.")
     weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
-    distance_penalty: NonNegative = Field(
+    decay_norms_and_biases: bool = Field(
+        False, description="Apply weight_decay also to vectors (norms) and biases."
+    )
+    l2_sp: NonNegative = Field(
         0.0,
-        description="Decoupled decay towards the pre-trained weights, as weight_decay is to zero.",
+        # Source: arXiv 1802.01483 (Li et al. 2018), L2-SP. Our version is decoupled from the
+        # gradient, like AdamW's weight decay.
+        description="Decoupled decay towards the pre-trained weights (L2-SP, arXiv 1802.01483).",
     )
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="AdamW's decay of the mean of gradients."
@@ -178,28 +136,57 @@ class OptimizerConfig(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="AdamW's decay of the mean of squared gradients."
     )
-    epsilon: Positive = Field(1e-8, description="Added to AdamW's divisor.")
-    max_grad_norm: NonNegative = Field(1.0, description="Global gradient norm limit; 0 is off.")
+    epsilon: Positive = Field(1e-8, description="Added to AdamW's denominator.")
+    max_grad_norm: NonNegative = Field(
+        1.0, description="Limit of the global gradient norm; 0 disables clipping."
+    )
 
 
-class ScheduleConfig(Section):
-    kind: ScheduleKind = Field("cosine", description="Shape of the decay after the warm-up.")
+class ScheduleConfig(StrictSettings):
+    kind: ScheduleKind = Field(
+        "cosine",
+        # Source: arXiv 2404.06395, warmup-stable-decay.
+        description="Shape of the decay after the warm-up; wsd: constant, then linear.",
+    )
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03, description="Share of the steps over which the learning rate rises from 0."
     )
-    epochs: Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)] | None = Field(
-        None, description="Passes over the data; or give steps."
+    warmup_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = Field(
+        None, description="Steps of the warm-up, in place of warmup_ratio; null uses warmup_ratio."
     )
-    steps: PositiveInt | None = Field(None, description="Optimizer steps; or give epochs.")
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Kind wsd only: share of the steps that decay; null is 0.1."
+    )
+    min_learning_rate_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Learning rate at the end of the decay, as a share of the peak."
+    )
+    epochs: Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)] | None = Field(
+        None, description="Passes over the data; alternative to steps."
+    )
+    steps: PositiveInt | None = Field(None, description="Optimizer steps; alternative to epochs.")
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _check_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of schedule.epochs and schedule.steps")
+            raise ValueError("set exactly one of schedule.epochs and schedule.steps")
+        return self
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if self.decay_ratio is not None and self.kind != "wsd":
+            raise ValueError(
+                f"schedule.decay_ratio needs schedule.kind wsd, got {self.kind}; remove it, or set "
+                "schedule.kind to wsd"
+            )
+        if self.min_learning_rate_ratio > 0 and self.kind == "constant":
+            raise ValueError(
+                "schedule.min_learning_rate_ratio needs a decay, but schedule.kind is constant; "
+                "remove it, or set schedule.kind to cosine, linear or wsd"
+            )
         return self
 
 
-class BatchConfig(Section):
+class BatchConfig(StrictSettings):
     global_batch_size: PositiveInt = Field(
         128, description="Examples per optimizer step, over all ranks and micro-batches."
     )
@@ -207,23 +194,23 @@ class BatchConfig(Section):
     packing: bool = Field(
         False,
         description=(
-            "Put examples back to back instead of padding them, as many as batch.max_tokens holds "
-            "or else batch.micro_batch_size x data.max_length tokens; none sees another, so loss "
-            "and gradient stay the same."
+            "Concatenate examples instead of padding them, up to batch.max_tokens or else "
+            "batch.micro_batch_size x data.max_length tokens. Examples do not attend to each "
+            "other, so loss and gradient stay the same."
         ),
     )
     max_tokens: PositiveInt | None = Field(
         None,
         description=(
-            "Most tokens of one forward pass of one rank, padding included, to bound its memory; "
-            "null sets no other bound than batch.micro_batch_size."
+            "Maximum tokens of one forward pass of one rank, including padding, to limit its "
+            "memory; null limits it only by batch.micro_batch_size."
         ),
     )
 
 
-# What we set for the loss, the schedule and the checkpoints to be what they say, as paths into
-# DeepSpeed's configuration; and what would scale the gradient behind our back.
-_OWN_DEEPSPEED_KEYS = (
+# Paths in DeepSpeed's configuration that the user must not set. Either our settings determine them
+# (loss, schedule, checkpoints), or they would scale the gradient.
+_RESERVED_DEEPSPEED_KEYS = (
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
     "gradient_accumulation_steps",
@@ -244,31 +231,32 @@ _OWN_DEEPSPEED_KEYS = (
 )
 
 
-class DeepSpeedConfig(Section):
+class DeepSpeedConfig(StrictSettings):
     zero_stage: Literal[0, 1, 2, 3] = Field(
-        2, description="What ZeRO partitions over ranks; 0, nothing, is for float32."
+        2, description="ZeRO stage: what is partitioned over ranks; 0 (nothing) requires float32."
     )
-    precision: Precision = Field("bfloat16", description="Type of weights and activations.")
+    precision: Precision = Field("bfloat16", description="Data type of weights and activations.")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass to save memory."
     )
     offload_optimizer: bool = Field(
-        False, description="Keep AdamW's states in CPU memory and step there; ZeRO 1 to 3."
+        False,
+        description="Keep AdamW's states in CPU memory and step there; needs ZeRO 1 to 3.",
     )
     offload_parameters: bool = Field(
-        False, description="Keep parameters in CPU memory while no layer needs them; ZeRO 3."
+        False, description="Keep parameters in CPU memory while no layer needs them; needs ZeRO 3."
     )
     override: dict[str, Any] = Field(
         default_factory=dict,
-        description="Merged into DeepSpeed's own configuration, but for what is set here already.",
+        description="Merged into DeepSpeed's config; must not set what other settings determine.",
     )
 
     @model_validator(mode="after")
-    def _stage_of_the_rest(self) -> Self:
+    def _check_stage(self) -> Self:
         if self.zero_stage == 0 and self.precision == "bfloat16":
             raise ValueError(
-                "deepspeed.zero_stage 0 trains in float32 only; take stage 1 for bfloat16, which "
-                "on one rank is the same and on several keeps less"
+                "deepspeed.zero_stage 0 supports only float32; use stage 1 for bfloat16, which is "
+                "the same on one rank and needs less memory on several"
             )
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("deepspeed.offload_optimizer needs deepspeed.zero_stage 1, 2 or 3")
@@ -277,12 +265,12 @@ class DeepSpeedConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _override_of_others(self) -> Self:
-        taken = [path for path in _OWN_DEEPSPEED_KEYS if _has_path(self.override, path)]
-        if taken:
+    def _check_override(self) -> Self:
+        reserved = [path for path in _RESERVED_DEEPSPEED_KEYS if _has_path(self.override, path)]
+        if reserved:
             raise ValueError(
-                f"deepspeed.override must not set {', '.join(taken)}: it follows from the other "
-                "settings, such as batch, optimizer, schedule and deepspeed.zero_stage"
+                f"deepspeed.override must not set {', '.join(reserved)}: other settings determine "
+                "it, such as batch, optimizer, schedule and deepspeed.zero_stage"
             )
         return self
 
@@ -295,28 +283,61 @@ def _has_path(tree: Any, path: str) -> bool:
     return True
 
 
-class LoraConfig(Section):
+class LoraConfig(StrictSettings):
     rank: PositiveInt = Field(16, description="Rank of each layer's two low-rank factors.")
-    alpha: Positive = Field(32.0, description="The update is scaled by alpha over rank.")
+    alpha: Positive = Field(32.0, description="The update is scaled by alpha / rank.")
+    rslora: bool = Field(
+        False,
+        # Source: arXiv 2312.03732, rank-stabilized LoRA.
+        description="Scale the update by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Dropout before the first factor."
     )
     target_modules: list[str] | None = Field(
         None,
         min_length=1,
-        description="Last parts of the layers' names; null takes all linear ones but the head.",
+        description="Last components of layer names; null selects all linear layers but the head.",
+    )
+    modules_to_save: list[str] = Field(
+        [],
+        description="Last components of names of modules whose own weights are trained too, such as"
+        " embed_tokens or lm_head; they are saved with the adapter.",
     )
 
+    quantization: Literal["nf4"] | None = Field(
+        None,
+        description="Keep the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs the extra "
+        "qlora, and ZeRO 0 to 2.",
+    )
 
-class CheckpointConfig(Section):
+    @model_validator(mode="after")
+    def _check_modules(self) -> Self:
+        both = sorted(set(self.modules_to_save) & set(self.target_modules or ()))
+        if both:
+            raise ValueError(
+                f"lora.target_modules and lora.modules_to_save both contain {', '.join(both)}; a "
+                "module is either adapted or trained: remove it from one of them"
+            )
+        return self
+
+
+class CheckpointConfig(StrictSettings):
     every_steps: PositiveInt | None = Field(
-        None, description="Steps between checkpoints; null writes the last one only."
+        None, description="Steps between checkpoints; null: by time only."
     )
-    keep: PositiveInt = Field(1, description="Checkpoints kept; older ones are deleted.")
+    every_minutes: Positive | None = Field(
+        15.0,
+        description="Minutes between checkpoints, which is the most that a lost node or a crash "
+        "costs; null: by steps only.",
+    )
+    keep: PositiveInt = Field(
+        1, description="Number of checkpoints to keep; older ones are deleted."
+    )
 
 
-class TrainConfig(Section):
-    """One fine-tune. `plw train` reads it from YAML; a sweep makes one for each trial."""
+class TrainConfig(StrictSettings):
+    """Settings of one fine-tune, from `plw train`'s YAML file or from a sweep's trial."""
 
     model: ModelConfig
     data: DataConfig
@@ -326,52 +347,83 @@ class TrainConfig(Section):
     batch: BatchConfig = BatchConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig | None = Field(
-        None, description="Train low-rank updates of frozen layers; null trains all weights."
+        None, description="Train LoRA factors of frozen layers; null trains all weights."
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every_steps: PositiveInt = Field(1, description="Steps between logged metrics.")
     log_distance_every_steps: PositiveInt | None = Field(
         None,
         description=(
-            "Steps between logged distances from the pre-trained weights, for which a copy of "
-            "them is kept in memory; null measures it once, at the end."
+            "Steps between logged distances from the pre-trained weights, which needs a copy of "
+            "each rank's share in memory; null measures none during training."
+        ),
+    )
+    log_final_distance: bool = Field(
+        True,
+        description=(
+            "Measure the distance from the pre-trained weights at the end, which reads them again."
         ),
     )
     log_heldout_every_steps: PositiveInt | None = Field(
         None,
         description=(
-            "Steps between measurements of the loss on held-out examples, of completion and of "
-            "prompt tokens; null takes none."
+            "Steps between measurements of the held-out loss of completion and prompt tokens; "
+            "null disables them."
         ),
     )
     seed: Seed = Field(0, description="Seed of the data order and of dropout.")
 
     @model_validator(mode="after")
-    def _distance_of_lora(self) -> Self:
-        if self.lora is not None and (
-            self.optimizer.distance_penalty > 0 or self.log_distance_every_steps
-        ):
+    def _check_lora(self) -> Self:
+        if self.lora is not None and (self.optimizer.l2_sp > 0 or self.log_distance_every_steps):
             raise ValueError(
-                "under lora the pre-trained weights stay where they are, so there is no "
-                "optimizer.distance_penalty and no log_distance_every_steps; the distance of the "
-                "merged weights is measured at the end, and optimizer.weight_decay pulls on it"
+                "lora keeps the pre-trained weights fixed, so it supports neither optimizer.l2_sp "
+                "nor log_distance_every_steps; the distance of the merged weights is measured at "
+                "the end, and optimizer.weight_decay reduces it"
             )
         return self
 
     @model_validator(mode="after")
-    def _something_held_out(self) -> Self:
+    def _check_quantization(self) -> Self:
+        is_quantized = self.lora is not None and self.lora.quantization is not None
+        if is_quantized and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "lora.quantization does not support deepspeed.zero_stage 3; use stage 2: the "
+                "frozen weights are small, and the states of the factors are partitioned"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_heldout(self) -> Self:
         if self.log_heldout_every_steps is not None and self.data.heldout_examples == 0:
             raise ValueError(
-                "log_heldout_every_steps needs data.heldout_examples of 1 or more; drop it, or "
-                "hold some out"
+                "log_heldout_every_steps needs data.heldout_examples of at least 1; raise it, or "
+                "remove log_heldout_every_steps"
             )
         return self
 
     @model_validator(mode="after")
-    def _attention_of_packing(self) -> Self:
+    def _check_packing(self) -> Self:
         if self.batch.packing and self.model.attention != "sdpa":
             raise ValueError(
-                "batch.packing keeps examples apart by an attention of its own, built on SDPA; "
-                "set model.attention to sdpa"
+                "batch.packing has its own attention function, which is based on SDPA; set "
+                "model.attention to sdpa, or batch.packing to false if the model has no SDPA"
             )
         return self
+
+
+def is_same_config(recorded: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Return whether the recorded settings of a run equal those of `config`.
+
+    Settings are compared after validation. A setting that was renamed, or added with a default,
+    since the record was written makes no difference.
+    """
+    settings = with_current_names(recorded)
+    optimizer = settings.get("optimizer", {})
+    if optimizer.get("weight_decay"):
+        # Records without the setting are of releases that decayed all weights.
+        settings = {**settings, "optimizer": {"decay_norms_and_biases": True, **optimizer}}
+    try:
+        return TrainConfig.model_validate(settings) == config
+    except ValidationError:
+        return False

@@ -1,86 +1,69 @@
-"""The weighted prompt loss: exact over the whole global batch, logits only where a token counts.
+"""The weighted sum of next-token losses.
+
+Logits are computed only where a weight is not 0.
 
 Shape legend: B examples, T positions, N selected positions, D hidden size, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainers.config import LossConfig
-from trainers.data.roles import PROMPT_ROLES, Role
-from trainers.foundation.errors import InputError, Problem
+from trainers.models.logit_map import PLAIN_LOGITS, LogitMap
 from trainers.models.packed_attention import hidden_states
 
-# Bounds the logits of one chunk. Larger chunks were no faster on CPU (64 MiB is about 340
-# positions of a 49k vocabulary in float32).
+# Limits the logits of one chunk. Larger chunks were no faster on a CPU (64 MiB is about 340
+# positions of a 49k vocabulary in float32). On a GPU, a chunk has at least 2,048 positions, and its
+# float32 logits may take 1/40 of the memory (2 GiB of 80).
 CHUNK_BYTES = 64 * 2**20
+GPU_CHUNK_ROWS = 2048
+GPU_CHUNK_SHARE = 40
 
 
-def role_weights(config: LossConfig) -> dict[Role, float]:
-    """The loss weight of a token by its role: 1 for completion, the PLW for prompt.
-
-    `config.role_weights` replaces the weights of single roles.
-    """
-    usual = {
-        Role.PADDING: 0.0,
-        **dict.fromkeys(PROMPT_ROLES, config.prompt_loss_weight),
-        Role.COMPLETION: 1.0,
-    }
-    own = {Role[name.upper()]: weight for name, weight in config.role_weights}
-    return usual | {role: weight for role, weight in own.items() if weight is not None}
+def _chunk_rows(row_bytes: int, device: torch.device) -> int:
+    """Return the number of positions whose logits are computed together."""
+    if device.type != "cuda":
+        return max(1, CHUNK_BYTES // row_bytes)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(GPU_CHUNK_ROWS, memory // GPU_CHUNK_SHARE // row_bytes)
 
 
-def token_weights(target_roles: Tensor, config: LossConfig) -> Tensor:
-    """The loss weight of each target, float32 of the shape of `target_roles`."""
-    weights = role_weights(config)
-    table = torch.tensor([weights[role] for role in Role], dtype=torch.float32)
-    return table[target_roles]
+@cache
+def adds_bfloat16_products_to_float32(device: torch.device) -> bool:
+    """Return whether a matrix product of bfloat16 factors can be added to a float32 matrix."""
+    if device.type != "cuda":
+        return False
+    sums = torch.ones(16, 16, device=device)
+    factor = torch.full((16, 16), 0.5, dtype=torch.bfloat16, device=device)
+    try:
+        torch.addmm(sums, factor, factor, out_dtype=torch.float32, out=sums)
+    except (RuntimeError, TypeError):  # an older torch or GPU
+        return False
+    return bool((sums == 5).all())
 
 
-def denominator(target_counts: dict[Role, int], config: LossConfig) -> float:
-    """What the weighted sum is divided by, given the targets by role in the whole global batch.
-
-    Modes: `weights` sums w_t; `nonzero` counts w_t > 0; `completion` counts completion tokens;
-    `tokens` counts all tokens but padding. A first token has no context and is never a target.
-    Of a batch that has nothing to divide by it is 1: the loss is a sum over nothing, 0.
-    """
-    weights = role_weights(config)
-    counts = {role: count for role, count in target_counts.items() if role != Role.PADDING}
-    match config.normalization:
-        case "weights":
-            divisor = sum(weights[role] * count for role, count in counts.items())
-        case "nonzero":
-            divisor = sum(count for role, count in counts.items() if weights[role] > 0)
-        case "completion":
-            divisor = counts.get(Role.COMPLETION, 0)
-        case "tokens":
-            divisor = sum(counts.values())
-    return float(divisor) or 1.0
-
-
-def check_counted(target_counts: dict[Role, int], config: LossConfig) -> None:
-    """Raise InputError if not one of the targets, given by role, has a weight above 0."""
-    weights = role_weights(config)
-    if any(count and weights[role] > 0 for role, count in target_counts.items()):
-        return
-    found = ", ".join(role.name.lower() for role, count in target_counts.items() if count)
-    raise InputError(
-        Problem(
-            message=f"no token of the training data counts: all are of roles ({found}) of weight 0",
-            fix="set loss.prompt_loss_weight or one of loss.role_weights above 0",
-        )
-    )
+def _add_product(sums_VD: Tensor, left_NV: Tensor, right_ND: Tensor) -> None:
+    """Add left^T right to `sums_VD`, which may be float32 with bfloat16 factors."""
+    if sums_VD.dtype == left_NV.dtype:
+        sums_VD.addmm_(left_NV.T, right_ND)
+    elif adds_bfloat16_products_to_float32(sums_VD.device):
+        # The matrix product itself accumulates: no bfloat16 copy of V x D is rounded and added.
+        torch.addmm(sums_VD, left_NV.T, right_ND, out_dtype=torch.float32, out=sums_VD)
+    else:
+        sums_VD += (left_NV.T @ right_ND).to(sums_VD.dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum_n w_n * cross_entropy(hidden_n W^T, target_n), one chunk of logits at a time.
+    """sum_n w_n * cross_entropy(f(hidden_n W^T), target_n), one chunk of logits at a time.
 
-    The gradients are made in the forward pass, while a chunk's logits are at hand: three matrix
-    products in all instead of the four that recomputing the logits in backward would take.
+    f is the logit map: a scale or a soft cap.
+
+    The forward pass also computes the gradients while a chunk's logits exist. This takes three
+    matrix products; recomputing the logits in the backward pass would take four.
     """
 
     @staticmethod
@@ -92,21 +75,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         weights_N: Tensor,
         label_smoothing: float,
+        logit_map: LogitMap,
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        acc_dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         num_positions, vocabulary = hidden_ND.shape[0], weight_VD.shape[0]
-        losses_N = torch.empty(num_positions, dtype=wide, device=hidden_ND.device)
-        weighted_sum = torch.zeros((), dtype=wide, device=hidden_ND.device)
+        losses_N = torch.empty(num_positions, dtype=acc_dtype, device=hidden_ND.device)
+        weighted_sum = torch.zeros((), dtype=acc_dtype, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=acc_dtype) if needs_weight else None
         grad_bias = None
         if needs_bias and bias_V is not None:
-            grad_bias = torch.zeros_like(bias_V, dtype=wide)
-        chunk = max(1, CHUNK_BYTES // (vocabulary * wide.itemsize))
+            grad_bias = torch.zeros_like(bias_V, dtype=acc_dtype)
+        chunk = _chunk_rows(vocabulary * acc_dtype.itemsize, hidden_ND.device)
         for start in range(0, num_positions, chunk):
             rows = slice(start, min(start + chunk, num_positions))
-            logits = nn.functional.linear(hidden_ND[rows], weight_VD, bias_V).to(wide)
+            logits = nn.functional.linear(hidden_ND[rows], weight_VD, bias_V).to(acc_dtype)
+            slope = logit_map.apply_(logits)
             targets = targets_N[rows, None]
             log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
             losses_N[rows] = (log_norm - logits.gather(1, targets)).squeeze(1)
@@ -117,21 +102,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             weighted_sum += (smoothed * weights_N[rows]).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
-            # softmax - target distribution, in place: the chunk's logits are not needed again.
+            # softmax - target distribution, computed in place of the logits
             grad_logits = logits.sub_(log_norm).exp_()
-            on_target = torch.full_like(targets, label_smoothing - 1, dtype=wide)
+            on_target = torch.full_like(targets, label_smoothing - 1, dtype=acc_dtype)
             grad_logits.scatter_add_(1, targets, on_target)
             if label_smoothing > 0:
                 grad_logits.sub_(label_smoothing / vocabulary)
             grad_logits.mul_(weights_N[rows, None])
-            narrow = grad_logits.to(hidden_ND.dtype)
+            if slope is not None:
+                grad_logits.mul_(slope)
+            grad_logits_cast = grad_logits.to(hidden_ND.dtype)
             if grad_hidden is not None:
-                torch.mm(narrow, weight_VD, out=grad_hidden[rows])
+                torch.mm(grad_logits_cast, weight_VD, out=grad_hidden[rows])
             if grad_weight is not None:
-                if wide == hidden_ND.dtype:
-                    grad_weight.addmm_(narrow.T, hidden_ND[rows])
-                else:
-                    grad_weight += (narrow.T @ hidden_ND[rows]).to(wide)
+                _add_product(grad_weight, grad_logits_cast, hidden_ND[rows])
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
@@ -143,15 +127,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        # The saved gradients are used once, so they are scaled in place.
+        # The saved gradients are used only once, so they are scaled in place.
         return (
-            None if grad_hidden is None else grad_hidden.mul_(scale.to(grad_hidden.dtype)),
+            None if grad_hidden is None else _scale(grad_hidden, scale),
             None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
             None if grad_bias is None else grad_bias.mul_(scale).to(ctx.weight_dtype),
             None,
             None,
             None,
+            None,
         )
+
+
+def _scale(gradient: Tensor, scale: Tensor) -> Tensor:
+    """Return `gradient` times the float32 scalar `scale`, in place if it is float32."""
+    if gradient.dtype == scale.dtype:
+        return gradient.mul_(scale)
+    # A scale in bfloat16 would change the whole gradient by one factor of up to 0.4%.
+    return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
 
 
 def chunked_cross_entropy(
@@ -161,43 +154,54 @@ def chunked_cross_entropy(
     targets_N: Tensor,
     weights_N: Tensor,
     label_smoothing: float = 0.0,
+    logit_map: LogitMap = PLAIN_LOGITS,
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of next-token losses and, detached, each loss in nats, never smoothed.
+    """Return the weighted sum of next-token losses, and each loss in nats without smoothing.
 
-    Label smoothing is that of `torch.nn.functional.cross_entropy`: the target distribution is
-    1 - label_smoothing on the target and label_smoothing spread over the whole vocabulary.
+    The full logits tensor is never created. Label smoothing is that of
+    `torch.nn.functional.cross_entropy`: the target distribution is 1 - label_smoothing on the
+    target, plus label_smoothing spread over the whole vocabulary.
 
     Returns:
-        A scalar and (N,), both float32, or float64 for float64 hidden states. The tensor of all
-        logits never exists.
+        A scalar, and a detached tensor (N,). Both are float32, or float64 for float64 hidden
+            states.
     """
     if not torch.is_grad_enabled():
-        # Otherwise torch asks for the gradient of every parameter all the same.
+        # ctx.needs_input_grad is true for parameters even under no_grad.
         weight_VD = weight_VD.detach()
         bias_V = None if bias_V is None else bias_V.detach()
     weighted_sum, losses_N = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, weights_N, label_smoothing
+        hidden_ND, weight_VD, bias_V, targets_N, weights_N, label_smoothing, logit_map
     )
     return weighted_sum, losses_N
 
 
-# What stands before the model's own parameter names in those of `WeightedPromptLM`.
+# Prefix of the model's parameter names in `WeightedPromptLM`.
 MODEL_PREFIX = "model."
 
 
 class WeightedPromptLM(nn.Module):
     """A causal language model that returns its weighted loss instead of its logits.
 
-    The head is a module of its own that owns the output matrix, so that ZeRO 3 gathers it for
-    all chunks at once and lets it go afterwards.
+    The head is a separate module that owns the output matrix. So ZeRO 3 gathers the matrix once for
+    all chunks and releases it afterwards.
     """
 
-    def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        label_smoothing: float = 0.0,
+        logit_map: LogitMap = PLAIN_LOGITS,
+    ) -> None:
+        """
+        Args:
+            logit_map: of the model (`trainers.models.loading.logit_map`).
+        """
         super().__init__()
         self.model = model
         output_embeddings = model.get_output_embeddings()
         assert isinstance(output_embeddings, nn.Linear)
-        self.head = _LossHead(output_embeddings, label_smoothing)
+        self.head = _LossHead(output_embeddings, label_smoothing, logit_map)
 
     def forward(
         self,
@@ -207,12 +211,13 @@ class WeightedPromptLM(nn.Module):
         weights_N: Tensor,
         sequence_lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The weighted sum, and the loss in nats of each of the selected positions.
+        """Return the weighted sum, and the loss in nats of each selected position.
 
         Args:
-            selected_N: positions in the flattened (B * T) whose prediction counts.
-            targets_N: the token that each of them is to predict; `weights_N` its weight.
-            sequence_lengths: of the examples in a packed row; None for padded rows.
+            selected_N: positions in the flattened (B * T) whose target has a weight above 0.
+            targets_N: the target token of each selected position.
+            weights_N: the weight of each target.
+            sequence_lengths: lengths of the examples in a packed row; None for padded rows.
         """
         hidden_BTD = hidden_states(self.model, input_ids_BT, sequence_lengths)
         weighted_sum, losses_N = self.head(
@@ -222,15 +227,24 @@ class WeightedPromptLM(nn.Module):
 
 
 class _LossHead(nn.Module):
-    def __init__(self, output_embeddings: nn.Linear, label_smoothing: float) -> None:
+    def __init__(
+        self, output_embeddings: nn.Linear, label_smoothing: float, logit_map: LogitMap
+    ) -> None:
         super().__init__()
         self.weight = output_embeddings.weight
         self.bias = output_embeddings.bias
         self._label_smoothing = label_smoothing
+        self._logit_map = logit_map
 
     def forward(
         self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         return chunked_cross_entropy(
-            hidden_ND, self.weight, self.bias, targets_N, weights_N, self._label_smoothing
+            hidden_ND,
+            self.weight,
+            self.bias,
+            targets_N,
+            weights_N,
+            self._label_smoothing,
+            self._logit_map,
         )

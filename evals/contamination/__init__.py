@@ -1,5 +1,5 @@
 """Train/test overlap: which evaluation items occur in the training data.
 
-`annotate.with_overlaps` adds the counts to scores and samples. `run` and `harness.rescore` import
-`annotate`; `ngrams` is internal.
+`annotate.annotate_overlaps` adds the counts to scores and samples. `run` and `harness.rescore`
+import `annotate`; `ngrams` is internal.
 """

@@ -1,6 +1,6 @@
-"""Inference: model loading, batching, log-likelihoods of given tokens, greedy generation.
+"""Inference: model loading, batching, log-likelihoods of given tokens, and text generation.
 
-`loading.load_model(...)` returns the `LoadedModel` that `loglikelihood.score_continuations` and
-`generation.generate` take. Every later package of evals may import from here; it imports nothing
-else of evals.
+`loading.load_model(...)` returns a `LoadedModel`, the input of `loglikelihood.score_continuations`
+and `generation.generate`. Every later package of evals may import this package, which imports
+nothing else from evals.
 """

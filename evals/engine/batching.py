@@ -1,4 +1,7 @@
-"""Batches of like length, and their tensors."""
+"""Split sequences into batches of similar length, pad them, and run the batches.
+
+Shapes: B sequences, T tokens.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -8,111 +11,108 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Progress = Callable[[int, int], None]
-"""Told how many items are done and how many there are, after every batch."""
+ProgressCallback = Callable[[int, int], None]
+"""Called after every batch with the number of finished items and the total number."""
 
 
-def sorted_batches(lengths: Sequence[int], batch_size: int, *, pass_cost: int) -> list[list[int]]:
-    """Indices of `lengths` in batches of at most `batch_size`, longest first.
-
-    Like beside like keeps padding small; longest first shows a lack of memory at once. Of all
-    ways to cut the sorted sequences into batches this one has the fewest tokens, padding and
-    all, when every batch costs `pass_cost` tokens more.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    # From the end: the least cost of the sequences from `start` on, and their first batch's size.
-    least: list[tuple[int, int]] = [(0, 0)] * (len(order) + 1)
-    for start in reversed(range(len(order))):
-        longest = lengths[order[start]]
-        largest = min(batch_size, len(order) - start)
-        least[start] = min(
-            (pass_cost + size * longest + least[start + size][0], size)
-            for size in range(1, largest + 1)
-        )
-    batches = []
-    start = 0
-    while start < len(order):
-        size = least[start][1]
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+def ignore_progress(*_: object) -> None:
+    """Ignore a progress report."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Tokens of a group of rows that share what they begin with: that, then the rest of each."""
+class GroupShape:
+    """Token counts of a group of rows with a shared prefix."""
 
-    num_shared: int
+    num_prefix_tokens: int
     num_rows: int
-    longest_rest: int
+    max_suffix_tokens: int
 
     @property
     def num_tokens(self) -> int:
-        """What the group costs to read by itself."""
-        return self.num_shared + self.num_rows * self.longest_rest
+        """Return the number of processed tokens if the group is its own batch."""
+        return self.num_prefix_tokens + self.num_rows * self.max_suffix_tokens
 
 
-def shaped_batches(
-    shapes: Sequence[Shape], *, max_rows: int, max_tokens: int | None, pass_cost: int
+def sorted_batches(
+    lengths: Sequence[int], batch_size: int, *, forward_overhead: int
 ) -> list[list[int]]:
-    """Indices of `shapes` in batches that cost the fewest tokens, padding and all.
+    """Return the indices of `lengths` in batches of at most `batch_size`, longest first.
 
-    As `sorted_batches`, but what is shared and what is not are padded apart. A batch has at most
-    `max_rows` rows, and at most `max_tokens` tokens that are remembered, or is one group.
+    Sorting by length keeps padding small. Starting with the longest batch shows a lack of memory
+    early. Among all ways to cut the sorted sequences into batches, this one processes the fewest
+    tokens, including padding and `forward_overhead` tokens per batch.
+    """
+    shapes = [GroupShape(num_prefix_tokens=0, num_rows=1, max_suffix_tokens=n) for n in lengths]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    return _cheapest_batches(shapes, order, batch_size, None, forward_overhead)[1]
+
+
+def prefix_batches(
+    shapes: Sequence[GroupShape], *, max_rows: int, max_tokens: int | None, forward_overhead: int
+) -> list[list[int]]:
+    """Return the indices of `shapes` in the batches that process the fewest tokens.
+
+    This works like `sorted_batches`, but prefixes and suffixes are padded separately. A batch has
+    at most `max_rows` rows and at most `max_tokens` tokens in its key-value cache, unless it is a
+    single group.
     """
     lengths = [
         [shape.num_tokens for shape in shapes],
-        [shape.num_shared for shape in shapes],
+        [shape.num_prefix_tokens for shape in shapes],
     ]
-    orders = [sorted(range(len(of)), key=of.__getitem__, reverse=True) for of in lengths]
-    cuts = [_cut(shapes, order, max_rows, max_tokens, pass_cost) for order in orders]
-    return min(cuts, key=lambda cut: cut[0])[1]
+    orders = [sorted(range(len(keys)), key=keys.__getitem__, reverse=True) for keys in lengths]
+    candidates = [
+        _cheapest_batches(shapes, order, max_rows, max_tokens, forward_overhead) for order in orders
+    ]
+    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _cut(
-    shapes: Sequence[Shape],
+def _cheapest_batches(
+    shapes: Sequence[GroupShape],
     order: Sequence[int],
     max_rows: int,
     max_tokens: int | None,
-    pass_cost: int,
+    forward_overhead: int,
 ) -> tuple[int, list[list[int]]]:
-    """The cheapest batches of shapes that are in this order, and what they cost."""
-    # From the end: the least cost of the groups from `start` on, and their first batch's size.
-    least: list[tuple[int, int]] = [(0, 0)] * (len(order) + 1)
+    """Return the lowest cost in tokens, and the batches with this cost, for groups in `order`."""
+    # Dynamic programming from the end: the lowest cost of the groups from `start` on, and the size
+    # of their first batch.
+    best_from: list[tuple[int, int]] = [(0, 0)] * (len(order) + 1)
     for start in reversed(range(len(order))):
-        shared = rest = rows = 0
+        prefix = suffix = rows = 0
         best: tuple[int, int] | None = None
         for size, index in enumerate(order[start:], start=1):
             shape = shapes[index]
-            shared, rest = max(shared, shape.num_shared), max(rest, shape.longest_rest)
+            prefix = max(prefix, shape.num_prefix_tokens)
+            suffix = max(suffix, shape.max_suffix_tokens)
             rows += shape.num_rows
-            is_large = max_tokens is not None and rows * (shared + rest) > max_tokens
-            if best is not None and (rows > max_rows or is_large):
+            is_too_large = max_tokens is not None and rows * (prefix + suffix) > max_tokens
+            if best is not None and (rows > max_rows or is_too_large):
                 break
-            cost = pass_cost + size * shared + rows * rest + least[start + size][0]
+            cost = forward_overhead + size * prefix + rows * suffix + best_from[start + size][0]
             best = min(best, (cost, size)) if best is not None else (cost, size)
         assert best is not None
-        least[start] = best
+        best_from[start] = best
     batches = []
     start = 0
     while start < len(order):
-        size = least[start][1]
+        size = best_from[start][1]
         batches.append(list(order[start : start + size]))
         start += size
-    return least[0][0], batches
+    return best_from[0][0], batches
 
 
 def run_batches(batches: Sequence[list[int]], run: Callable[[list[int]], None]) -> None:
-    """Call `run` for every batch; one that does not fit into memory is halved, then tried again.
+    """Call `run` for every batch; halve and retry a batch that runs out of memory.
 
-    Those behind it are cut to what did fit.
+    Later batches are split to the size that fitted.
     """
-    left = deque(batches)
-    largest: int | None = None
-    while left:
-        batch = left.popleft()
-        if largest is not None and len(batch) > largest:
-            left.extendleft([batch[largest:], batch[:largest]])
+    pending = deque(batches)
+    max_size: int | None = None
+    while pending:
+        batch = pending.popleft()
+        if max_size is not None and len(batch) > max_size:
+            pending.extendleft([batch[max_size:], batch[:max_size]])
             continue
         try:
             run(batch)
@@ -121,18 +121,18 @@ def run_batches(batches: Sequence[list[int]], run: Callable[[list[int]], None]) 
                 raise
         else:
             continue
-        # Outside of the handler, which holds on to the tensors of what failed.
+        # Outside the exception handler, which still references the tensors of the failed batch.
         torch.cuda.empty_cache()
-        largest = len(batch) // 2
-        left.appendleft(batch)
+        max_size = len(batch) // 2
+        pending.appendleft(batch)
 
 
 def pad(
     sequences: Sequence[Sequence[int]], *, side: Literal["left", "right"], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of `sequences`, both int64 (B, T), padded on `side`."""
+    """Return token ids and attention mask of `sequences`, both int64 (B, T), padded on `side`."""
     width = max(map(len, sequences))
-    # Token 0 stands in the padding of any vocabulary; the mask is 0 there.
+    # The padding token is 0, which every vocabulary contains. Its mask is 0.
     input_ids_BT = torch.zeros(len(sequences), width, dtype=torch.long)
     mask_BT = torch.zeros_like(input_ids_BT)
     for row, ids in enumerate(sequences):

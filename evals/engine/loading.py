@@ -1,168 +1,157 @@
-"""A checkpoint, loaded once for all measures."""
+"""Load a checkpoint for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
+from evals.engine.continuous_batches import (
+    ContinuousBatches,
+    check_continuous,
+    continuous_problem,
+)
+from evals.engine.continuous_or_padded import ContinuousOrPadded
+from evals.engine.loaded_model import GenerationEngine, LoadedModel, make_generation_config
+from evals.engine.padded_batches import PaddedBatches
 from evals.engine.token_logprobs import TokenScorer
-from trainers.data.roles import Template
+from evals.engine.vllm_server import VllmServer
+from evals.engine_config import Engine, VllmConfig
+from trainers.data.template import Template
+from trainers.data_config import TruncationSide
+from trainers.engine.ranks import uses_cuda
 from trainers.foundation.errors import InputError, Problem
+from trainers.models.compatibility import weight_problems
+from trainers.models.load_errors import cannot_load
 
-# Its functions are not annotated.
-transformers_logging: Any = logging
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A model in evaluation mode with its tokenizer and the template its prompts are worded in.
-
-    `stop_ids` are the tokens that end a completion: the one that training puts there and those
-    that the checkpoint's generation settings name. `max_length` bounds the tokens of an example.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    template: Template
-    scorer: TokenScorer
-    max_length: int
-    stop_ids: list[int]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is and its inputs belong."""
-        device: torch.device = self.model.device
-        return device
-
-    @property
-    def max_positions(self) -> int | None:
-        """Tokens the model has positions for; None if its configuration does not say."""
-        value = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(value) if value else None
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Tokens that stand for no text, such as those that begin and end a turn."""
-        added = self.tokenizer.added_tokens_decoder.items()
-        return frozenset(self.tokenizer.all_special_ids) | {id for id, t in added if t.special}
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens and all."""
-        text = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+_CHECKPOINT_FIX = "give a folder with config.json, model.safetensors and the tokenizer's files"
 
 
-def generation_settings(**settings: Any) -> GenerationConfig:
-    """Settings of generate(); what is not given is neither the checkpoint's nor a sampler's."""
-    make: Any = GenerationConfig
-    made: GenerationConfig = make(**settings)
-    return made
+def load_model(
+    model_path: str | Path,
+    *,
+    template: str,
+    max_length: int,
+    template_args: Mapping[str, Any] | None = None,
+    truncation_side: TruncationSide = "left",
+    engine: Engine = "auto",
+    vllm: VllmConfig | None = None,
+) -> LoadedModel:
+    """Load the checkpoint at `model_path`: in bfloat16 on a GPU, or else in float32 on the CPU.
 
+    A rank that trains on the CPU also scores there, even if the machine's GPUs are visible to it.
+    Only safetensors are read, and no code from the checkpoint is run. The caller closes the engine.
 
-def load_model(model_path: str | Path, *, template: str, max_length: int) -> LoadedModel:
-    """The checkpoint at `model_path`: float32 on a CPU, bfloat16 on a GPU where there is one.
-
-    Only safetensors are read and no code that comes with the model is run.
+    Args:
+        engine: how text is generated; auto: continuous batches on a GPU, if they can run the model
+            and do not fail, or else padded batches.
+        vllm: settings of the engine vllm; None: the defaults.
 
     Raises:
-        InputError: there is no such checkpoint, it lacks weights or its tokenizer, or the
-            template does not fit it.
+        InputError: the checkpoint does not exist, lacks weights or a tokenizer, or does not fit the
+            template or the engine.
     """
-    _refuse_missing(model_path)
-    on_gpu = torch.cuda.is_available()
+    _check_model_folder(model_path)
+    on_gpu = uses_cuda()
     loader: Any = AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
-        model, loading = loader.from_pretrained(
+        model, loading_info = loader.from_pretrained(
             model_path,
             dtype=torch.bfloat16 if on_gpu else torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # The loading info lists mismatches by name.
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise InputError(
-            Problem(
-                message=f"cannot load a model from {model_path}: {first_line}",
-                fix=_FOLDER,
-            )
-        ) from error
-    _refuse_incomplete(model_path, loading)
+    except Exception as error:
+        raise cannot_load(str(model_path), error, name="checkpoint") from error
+    problems = weight_problems(str(model_path), loading_info, name="checkpoint")
+    if problems:
+        raise InputError(problems)
     model = model.to("cuda" if on_gpu else "cpu").eval()
-    named = model.generation_config.eos_token_id
-    # Empty, because generate() merges a checkpoint's own settings (temperature, penalties,
-    # minimum lengths) into whatever it is given.
-    model.generation_config = generation_settings()
+    eos_token_id = model.generation_config.eos_token_id
+    # Empty, because generate() merges the checkpoint's settings (temperature, penalties, minimum
+    # lengths) into every config that is passed to it.
+    model.generation_config = make_generation_config()
+    rendered = Template(template, tokenizer, args=template_args, truncation_side=truncation_side)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
-        template=Template(template, tokenizer),
+        template=rendered,
         scorer=TokenScorer(model),
+        engine=_make_engine(engine, model, model_path, vllm or VllmConfig()),
         max_length=max_length,
-        stop_ids=_stop_ids(tokenizer, named),
+        eos_token_ids=_eos_token_ids(rendered, eos_token_id),
+        special_ids=_special_ids(tokenizer),
     )
 
 
-@contextmanager
-def quiet(num_threads: int | None = None) -> Iterator[None]:
-    """Keep transformers from writing to the terminal, and run torch on `num_threads` threads.
+def template_and_commit(model_path: str | Path, *, like: Template) -> tuple[Template, str | None]:
+    """Return a template as `like` with the tokenizer of a checkpoint, and the checkpoint's commit.
 
-    What its warnings would say about a checkpoint is checked by `load_model` instead.
+    No weights are read. The commit is None for a local folder.
+
+    Raises:
+        InputError: the checkpoint does not exist, or does not fit the template.
     """
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    threads = torch.get_num_threads()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _check_model_folder(model_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
+    except Exception as error:
+        raise cannot_load(str(model_path), error, name="checkpoint") from error
+    template = Template(like.name, tokenizer, args=like.args, truncation_side=like.truncation_side)
+    return template, getattr(config, "_commit_hash", None)
+
+
+@contextmanager
+def torch_threads(num_threads: int | None) -> Iterator[None]:
+    """Run torch on `num_threads` threads; None leaves the number unchanged."""
+    previous = torch.get_num_threads()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(previous)
 
 
-_FOLDER = "give a folder with config.json, model.safetensors and the tokenizer's files"
-
-
-def _refuse_missing(model_path: str | Path) -> None:
-    # transformers takes a path that does not exist for the name of a repository.
+def _check_model_folder(model_path: str | Path) -> None:
+    # transformers treats a path that does not exist as the name of a hub repository.
     is_path = isinstance(model_path, Path) or model_path.startswith(("/", "."))
     if is_path and not Path(model_path).is_dir():
-        raise InputError(Problem(message=f"there is no model folder {model_path}", fix=_FOLDER))
-
-
-def _refuse_incomplete(model_path: str | Path, loading: dict[str, Any]) -> None:
-    # transformers fills in random numbers for weights that it does not find.
-    bad = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
-    if bad:
-        shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise InputError(
-            Problem(
-                message=f"{len(bad)} weights are missing or misshapen in {model_path}: {shown}",
-                fix="write the checkpoint again; a LoRA adapter must be merged first",
-            )
+            Problem(message=f"model folder does not exist: {model_path}", fix=_CHECKPOINT_FIX)
         )
 
 
-def _stop_ids(tokenizer: PreTrainedTokenizerBase, named: int | list[int] | None) -> list[int]:
-    ids = [named] if isinstance(named, int) else named or []
-    eos = tokenizer.eos_token_id
-    return [eos, *(id for id in ids if id != eos)]
+def _make_engine(
+    engine: Engine, model: PreTrainedModel, model_path: str | Path, vllm: VllmConfig
+) -> GenerationEngine:
+    if engine == "vllm":
+        return VllmServer(vllm, model_path)
+    if engine == "continuous":
+        check_continuous(model)
+        return ContinuousBatches()
+    if engine == "auto" and model.device.type == "cuda" and continuous_problem(model) is None:
+        return ContinuousOrPadded()
+    return PaddedBatches()
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {id for id, token in added if token.special}
+
+
+def _eos_token_ids(template: Template, configured: int | list[int] | None) -> list[int]:
+    ids = [configured] if isinstance(configured, int) else configured or []
+    return list(dict.fromkeys([template.tokenizer.eos_token_id, template.end_token_id, *ids]))

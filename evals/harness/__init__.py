@@ -1,5 +1,6 @@
-"""lm-eval's benchmarks, and JSONL benchmarks of users, scored with our inference engine.
+"""Score lm-eval's benchmarks and custom JSONL benchmarks with the engine of evals.
 
-`tasks.planned_tasks(config)` lists the tasks and `tasks.measure_task` scores one. `run` imports
-`tasks`; `run` and orchestrator may import `preflight` and `rescore`, which load no model.
+`planning.plan_tasks(config)` lists the tasks, and `tasks.evaluate_task` scores one. `run` imports
+both; `run` and orchestrator may import `preflight`, `plan_check` and `rescore`, which load no
+model.
 """

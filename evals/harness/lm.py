@@ -1,6 +1,6 @@
-"""Our model as lm-eval wants one: the same numbers as its own class for transformers, sooner.
+"""lm-eval's `LM` interface over the engine of evals: HFLM's numbers, faster.
 
-Nothing here is imported before a benchmark of lm-eval is to be taken.
+This module imports lm-eval, so it is imported only when a benchmark runs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,47 +18,53 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from evals.engine.batching import Progress
+from evals.engine.batching import ProgressCallback
 from evals.engine.generation import generate
-from evals.engine.loading import LoadedModel
-from evals.engine.loglikelihood import Continuation, Likelihood, score_continuations
-from evals.results.response_log import Answers, request_keys
+from evals.engine.loaded_model import LoadedModel
+from evals.engine.loglikelihood import Continuation, ContinuationScore, score_continuations
+from evals.results.response_log import ResponseLog, request_keys
 from trainers.data.examples import Example, Message
-from trainers.data.roles import Template
+from trainers.data.template import Template
 from trainers.foundation.errors import InputError, Problem
 
-# As lm-eval's own class has it.
+# The defaults of lm-eval's HFLM.
 DEFAULT_MAX_LENGTH = 2048
 DEFAULT_NEW_TOKENS = 256
-AUTO_PROMPTS_CPU, AUTO_PROMPTS_GPU = 64, 128
 
 
-class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
-    """Answers lm-eval's requests, all of one benchmark at once, with what is kept left out.
+class EngineLM(LM):  # type: ignore[misc]  # lm-eval is not typed
+    """Answers lm-eval's requests of one benchmark or group; logged responses are reused.
 
     Args:
-        batch_size: rows at most; None finds a size by itself.
-        in_template: whether prompts come in the checkpoint's template. Continuations are then
-            tokenised on their own, as in training, instead of together with their context.
-        seed: of sampling, where a benchmark asks for it.
+        responses: the log of earlier responses; new responses are added to it.
+        batch_size: maximum rows of a batch; None chooses the size.
+        apply_template: prompts are in the checkpoint's template and get the token ids of training.
+            Continuations are tokenised separately, instead of together with their context.
+        think_end_token: the text that ends the thinking of a generated output, which is removed up
+            to its last occurrence; None keeps the output. Stop strings then end only what follows.
+        seed: seed for benchmarks that sample.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        answers: Answers,
+        responses: ResponseLog,
         *,
         batch_size: int | None,
-        in_template: bool,
+        apply_template: bool,
+        think_end_token: str | None = None,
         seed: int,
-        on_progress: Progress,
+        on_progress: ProgressCallback,
     ) -> None:
         super().__init__()
         self._loaded = loaded
         self._tokenizer: Any = loaded.tokenizer
-        self._answers = answers
+        self._responses = responses
         self._batch_size = batch_size
-        self._in_template = in_template
+        self._apply_template = apply_template
+        self._think_end_token = think_end_token
+        # None unless the text is a single token.
+        self._think_end_id: int | None = loaded.tokenizer.get_vocab().get(think_end_token)
         self._seed = seed
         self._on_progress = on_progress
         tokenizer = loaded.tokenizer
@@ -76,71 +82,74 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The chat as the checkpoint's template shows it: the last turn is to be answered."""
-        return in_template(
+        """Return the chat in the checkpoint's template, up to the start of the next response."""
+        return render_chat(
             self._loaded.template, chat_history, add_generation_prompt=add_generation_prompt
         )
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """ln p(continuation | context) of each request, and whether it is the greedy one."""
+        """Return ln p(continuation | context) of each request, and whether it is greedy."""
         keys = request_keys("loglikelihood", [request.args for request in requests])
         pairs = self._encode_pairs([request.args for request in requests])
         for request, pair in zip(requests, pairs, strict=True):
-            self._refuse_unscorable(request, pair)
-        of_document = groupby(range(len(requests)), key=lambda n: requests[n].doc_id)
-        documents = [list(numbers) for _, numbers in of_document]
-        left = [[n for n in d if self._answers.get(keys[n]) is None] for d in documents]
-        self._score(
-            [[pairs[n] for n in document] for document in left],
-            [[keys[n] for n in document] for document in left],
+            self._check_scorable(request, pair)
+        by_document = groupby(
+            range(len(requests)), key=lambda n: (requests[n].task_name, requests[n].doc_id)
         )
-        answers = [self._answers.get(key) for key in keys]
-        return [(value, is_greedy) for value, is_greedy in answers]
+        documents = [list(numbers) for _, numbers in by_document]
+        missing = [[n for n in d if self._responses.get(keys[n]) is None] for d in documents]
+        self._score(
+            [[pairs[n] for n in document] for document in missing],
+            [[keys[n] for n in document] for document in missing],
+        )
+        responses = [self._responses.get(key) for key in keys]
+        return [(value, is_greedy) for value, is_greedy in responses]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """ln p(text) of each request, in windows as long as the model can read."""
+        """Return ln p(text) of each request, scored in windows of the model's maximum length."""
         keys = request_keys("loglikelihood_rolling", [request.args for request in requests])
         windows: list[list[Continuation]] = []
         for ids in self._encode([request.args[0] for request in requests]):
-            parts = get_rolling_token_windows(ids, self._prefix_id, self.max_length, 1)
-            pairs = [make_disjoint_window(part) for part in parts]
+            rolling = get_rolling_token_windows(ids, self._prefix_id, self.max_length, 1)
+            pairs = [make_disjoint_window(window) for window in rolling]
             windows.append([Continuation(context_ids=a, ids=b) for a, b in pairs])
         window_keys = [
             [f"{key}-{n}" for n in range(len(w))] for key, w in zip(keys, windows, strict=True)
         ]
-        left = [
-            [(w, k) for w, k in zip(ws, ks, strict=True) if self._answers.get(k) is None]
+        missing = [
+            [(w, k) for w, k in zip(ws, ks, strict=True) if self._responses.get(k) is None]
             for ws, ks in zip(windows, window_keys, strict=True)
         ]
-        self._score([[w for w, _ in d] for d in left], [[k for _, k in d] for d in left])
-        return [sum(self._answers.get(key)[0] for key in of_text) for of_text in window_keys]
+        self._score([[w for w, _ in d] for d in missing], [[k for _, k in d] for d in missing])
+        return [sum(self._responses.get(key)[0] for key in text_keys) for text_keys in window_keys]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """The output for each request, up to and without what ends it."""
+        """Return the output for each request, without its stop string."""
         keys = request_keys("generate_until", [request.args for request in requests])
-        left = [n for n, key in enumerate(keys) if self._answers.get(key) is None]
-        num_kept = len(requests) - len(left)
-        for settings, numbers in _by_settings(requests, left):
-            num_kept = self._generate(settings, requests, numbers, keys, num_kept)
-        return [self._answers.get(key) for key in keys]
+        missing = [n for n, key in enumerate(keys) if self._responses.get(key) is None]
+        num_done = len(requests) - len(missing)
+        for settings, numbers in _group_by_settings(requests, missing):
+            self._generate(settings, requests, numbers, keys, num_done)
+            num_done += len(numbers)
+        return [self._responses.get(key) for key in keys]
 
     def _score(
         self, groups: Sequence[Sequence[Continuation]], keys: Sequence[Sequence[str]]
     ) -> None:
-        """Score what is left of each document and keep it."""
-        flat = [key for of_group in keys for key in of_group]
-        open_groups = [group for group in groups if group]
-        num_kept = len(groups) - len(open_groups)
+        """Score the missing continuations of each document and log them."""
+        flat_keys = [key for group_keys in keys for key in group_keys]
+        missing_groups = [group for group in groups if group]
+        num_done = len(groups) - len(missing_groups)
 
-        def keep(number: int, found: Likelihood) -> None:
-            self._answers.add(flat[number], [found.log_likelihood, found.is_greedy])
+        def log(index: int, score: ContinuationScore) -> None:
+            self._responses.add(flat_keys[index], [score.log_likelihood, score.is_greedy])
 
         score_continuations(
             self._loaded.scorer,
-            open_groups,
+            missing_groups,
             batch_size=self._batch_size,
-            on_progress=lambda done, _: self._on_progress(num_kept + done, len(groups)),
-            on_found=keep,
+            on_progress=lambda done, _: self._on_progress(num_done + done, len(groups)),
+            on_score=log,
         )
 
     def _generate(
@@ -149,49 +158,47 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
         requests: Sequence[Any],
         numbers: Sequence[int],
         keys: Sequence[str],
-        num_kept: int,
-    ) -> int:
-        """Generate for some requests of the same settings and keep it; how many are kept now."""
+        num_done: int,
+    ) -> None:
+        """Generate and log the outputs for requests with the same settings."""
         kwargs = dict(normalize_gen_kwargs(settings, DEFAULT_NEW_TOKENS))
         eos_text = self._tokenizer.decode([self._tokenizer.eos_token_id])
         stops = handle_stop_sequences(kwargs.pop("until", None), eos=eos_text)
         max_new_tokens = kwargs.pop("max_gen_toks")
-        room = self.max_length - max_new_tokens
-        if room < 1:
+        capacity = self.max_length - max_new_tokens
+        if capacity < 1:
             raise InputError(
                 Problem(
-                    message=f"a benchmark asks for {max_new_tokens} new tokens, but the model "
-                    f"reads {self.max_length} at most",
-                    fix="leave the benchmark out, or set its max_new_tokens",
+                    message=f"max_new_tokens of a benchmark must be less than the model's maximum "
+                    f"length of {self.max_length} tokens, got {max_new_tokens}",
+                    fix="reduce its max_new_tokens, or remove the benchmark",
                 )
             )
-        prompts = self._encode([requests[n].args[0] for n in numbers])
+        prompts = self._encode_prompts([requests[n].args[0] for n in numbers])
 
-        def keep(place: int, output: list[int]) -> None:
-            text = self._tokenizer.decode(output, skip_special_tokens=True)
-            key = keys[numbers[place]]
-            self._answers.add(key, postprocess_generated_text(text, stops, None))
+        def log(index: int, output: list[int]) -> None:
+            self._responses.add(keys[numbers[index]], self._answer(output, stops))
 
         if kwargs.get("do_sample"):
             torch.manual_seed(self._seed)
-        on_cpu = self._loaded.device.type == "cpu"
         generate(
             self._loaded,
-            [ids[-room:] for ids in prompts],
+            [ids[-capacity:] for ids in prompts],
             max_new_tokens=max_new_tokens,
-            batch_size=self._batch_size or (AUTO_PROMPTS_CPU if on_cpu else AUTO_PROMPTS_GPU),
-            on_progress=lambda done, _: self._on_progress(num_kept + done, len(requests)),
-            stop_texts=[stop for stop in stops if stop and stop != eos_text],
+            batch_size=self._batch_size,
+            on_progress=lambda done, _: self._on_progress(num_done + done, len(requests)),
+            stop_strings=[]
+            if self._think_end_token
+            else [stop for stop in stops if stop and stop != eos_text],
             sampling=kwargs if kwargs.get("do_sample") else {},
-            on_output=keep,
+            on_output=log,
         )
-        return num_kept + len(numbers)
 
     def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Continuation]:
-        """Context and continuation as lm-eval splits them, cut to what the model can read."""
-        moved = [_with_spaces_moved(*pair) for pair in pairs]
-        if self._in_template:
-            contexts = self._encode([context for context, _ in pairs])
+        """Return context and continuation as lm-eval splits them, cut to the maximum length."""
+        moved = [_move_trailing_space(*pair) for pair in pairs]
+        if self._apply_template:
+            contexts = self._encode_prompts([context for context, _ in pairs])
             wholes = [
                 context + ids
                 for context, ids in zip(
@@ -201,37 +208,57 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
         else:
             contexts = self._encode([context for context, _ in moved])
             wholes = self._encode([context + text for context, text in moved])
-        alone = self._encode([text for _, text in pairs], special=False)
-        found = []
-        for (context, _), context_ids, whole, own in zip(
-            pairs, contexts, wholes, alone, strict=True
+        separate = self._encode([text for _, text in pairs], special=False)
+        continuations = []
+        for (context, _), context_ids, whole, text_ids in zip(
+            pairs, contexts, wholes, separate, strict=True
         ):
             before, ids = context_ids, whole[len(context_ids) :]
             if not context:
-                starts = own[0] == self._prefix_id
-                before, ids = (own[:1], own[1:]) if starts else ([self._prefix_id], own)
-            kept = before[len(ids) - self.max_length - 1 :]
-            found.append(Continuation(context_ids=kept, ids=ids))
-        return found
+                has_prefix = text_ids[0] == self._prefix_id
+                before = text_ids[:1] if has_prefix else [self._prefix_id]
+                ids = text_ids[1:] if has_prefix else text_ids
+            before = before[len(ids) - self.max_length - 1 :]
+            continuations.append(Continuation(context_ids=before, ids=ids))
+        return continuations
 
-    def _refuse_unscorable(self, request: Any, pair: Continuation) -> None:
+    def _check_scorable(self, request: Any, pair: Continuation) -> None:
         if not 1 <= len(pair.ids) <= self.max_length:
             raise InputError(
                 Problem(
                     message=f"item {request.doc_id + 1} of {request.task_name} has a choice of "
-                    f"{len(pair.ids)} tokens, but 1 to {self.max_length} can be scored with this "
-                    f"model: {request.args[1][:40]!r}",
-                    fix="leave the item out",
+                    f"{len(pair.ids)} tokens, but this model can score 1 to {self.max_length}: "
+                    f"{request.args[1][:40]!r}",
+                    fix="remove the item",
                 )
             )
 
+    def _answer(self, output: list[int], stops: Sequence[str]) -> str:
+        """Return the text of a generated output without its thinking and its stop string."""
+        if self._think_end_id in output:
+            # A special token would be missing in the text.
+            last = len(output) - 1 - output[::-1].index(self._think_end_id)
+            text = self._tokenizer.decode(output[last + 1 :], skip_special_tokens=True).lstrip()
+        else:
+            text = self._tokenizer.decode(output, skip_special_tokens=True)
+        answer: str = postprocess_generated_text(text, stops, self._think_end_token)
+        return answer
+
+    def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Return token ids as training or lm-eval, whichever wrote the prompts, would."""
+        if self._apply_template:
+            return self._loaded.template.encode_rendered_prompts(prompts)
+        return self._encode(prompts)
+
     def _encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """Token ids as lm-eval has them: with the tokenizer's own special tokens, but no second
-        start token in front of a text that brings one."""
-        found: list[list[int]] = [[]] * len(texts)
-        adds_some = [special and not has_bos_prefix(text, self._prefix_text) for text in texts]
+        """Return token ids with the tokenizer's special tokens, as lm-eval does.
+
+        A text that already begins with the start token does not get a second one.
+        """
+        encoded_texts: list[list[int]] = [[]] * len(texts)
+        adds_special = [special and not has_bos_prefix(text, self._prefix_text) for text in texts]
         for adds in (True, False):
-            numbers = [number for number, added in enumerate(adds_some) if added == adds]
+            numbers = [number for number, added in enumerate(adds_special) if added == adds]
             if numbers:
                 encoded = self._tokenizer(
                     [texts[n] for n in numbers],
@@ -239,25 +266,25 @@ class BenchmarkModel(LM):  # type: ignore[misc]  # lm-eval is not typed
                     return_attention_mask=False,
                 )["input_ids"]
                 for n, ids in zip(numbers, encoded, strict=True):
-                    found[n] = ids
-        return found
+                    encoded_texts[n] = ids
+        return encoded_texts
 
 
-class Replayed(LM):  # type: ignore[misc]  # lm-eval is not typed
-    """Gives the answers that were kept with the samples of an earlier run, in their order."""
+class ReplayLM(LM):  # type: ignore[misc]  # lm-eval is not typed
+    """Returns the responses in the samples of an earlier run, in their original order."""
 
     def __init__(
-        self, answers: Mapping[tuple[int, int], Sequence[Any]], template: Template | None
+        self, responses: Mapping[tuple[str, int, int], Sequence[Any]], template: Template | None
     ) -> None:
         super().__init__()
-        self._answers = answers
+        self._responses = responses
         self._template = template
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         assert self._template is not None
-        return in_template(
+        return render_chat(
             self._template, chat_history, add_generation_prompt=add_generation_prompt
         )
 
@@ -275,42 +302,46 @@ class Replayed(LM):  # type: ignore[misc]  # lm-eval is not typed
         return "replayed"
 
     def _replay(self, requests: list[Any]) -> Iterator[Any]:
-        turns: dict[tuple[int, int], Iterator[Any]] = {}
+        remaining: dict[tuple[str, int, int], Iterator[Any]] = {}
         for request in requests:
-            place = (request.doc_id, request.idx)
-            yield next(turns.setdefault(place, iter(self._answers[place])))
+            key = (request.task_name, request.doc_id, request.idx)
+            yield next(remaining.setdefault(key, iter(self._responses[key])))
 
 
-def in_template(
+def render_chat(
     template: Template, chat_history: Sequence[dict[str, str]], *, add_generation_prompt: bool
 ) -> str:
-    """A chat as a template shows it; its last turn is to be answered, or gone on with."""
+    """Return a chat in `template`.
+
+    With `add_generation_prompt`, it ends where the next response begins. Otherwise, the last turn
+    is the beginning of the response.
+    """
     turns = [Message(role=cast(Any, m["role"]), content=m["content"]) for m in chat_history]
     opening = "" if add_generation_prompt else turns.pop().content
-    if template.name != "chat" and len(turns) > 1:
-        # The other templates show one turn.
+    if not template.is_chat and len(turns) > 1:
+        # The other templates have only a single turn.
         turns = [Message(role="user", content="\n\n".join(turn.content for turn in turns))]
-    answered = Message(role="assistant", content="")
-    return template.render_prompt(Example(id="benchmark", messages=(*turns, answered))) + opening
+    response = Message(role="assistant", content="")
+    return template.render_prompt(Example(id="benchmark", messages=(*turns, response))) + opening
 
 
-def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:
-    """White space at a context's end belongs to what follows, as most tokenizers see it."""
-    bare = context.rstrip()
-    return bare, context[len(bare) :] + continuation
+def _move_trailing_space(context: str, continuation: str) -> tuple[str, str]:
+    """Move trailing white space of a context to the continuation, as most tokenizers expect."""
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :] + continuation
 
 
-def _by_settings(
+def _group_by_settings(
     requests: Sequence[Any], numbers: Sequence[int]
 ) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Requests that are generated with the same settings."""
-    found: list[tuple[dict[str, Any], list[int]]] = []
+    """Yield each distinct group of generation settings with the indices of its requests."""
+    groups: list[tuple[dict[str, Any], list[int]]] = []
     for number in numbers:
         settings = requests[number].args[1]
-        for known, of_known in found:
-            if known == settings:
-                of_known.append(number)
+        for known_settings, group in groups:
+            if known_settings == settings:
+                group.append(number)
                 break
         else:
-            found.append((settings, [number]))
-    yield from found
+            groups.append((settings, [number]))
+    yield from groups

@@ -1,20 +1,22 @@
-"""The benchmarks of the paper that lm-eval holds: groups, metrics, and the layout of local files.
+"""The paper's benchmarks in lm-eval: groups, metrics and the layout of local files.
 
-Needs no lm-eval: a sweep can check its data before anything is loaded. AlpacaEval and PandaLM, the
-paper's long generation, are judged instead.
+lm-eval is not imported, because a sweep checks its data before it loads anything. AlpacaEval and
+PandaLM, the paper's long generation, are in `evals.judge`.
 
-Source: arXiv 2401.13586, section 4, for which benchmarks there are. Its BLEURT for TruthfulQA-Gen
-does not load with transformers 5: the BLEU accuracy of the same lm-eval task stands in for it.
+Source: arXiv 2401.13586, section 4, for the list of benchmarks. Its BLEURT metric for
+TruthfulQA-Gen does not load with transformers 5. We use the BLEU accuracy of the same lm-eval task
+instead.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from evals.config import BenchmarkConfig, EvalConfig, Group, TaskConfig
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import sha256_file
 
 Split = Literal["train", "validation", "test"]
 Row = dict[str, Any]
@@ -22,12 +24,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One of lm-eval's tasks as the paper has it.
+    """An lm-eval task with the settings of the paper.
 
-    `definition` is the task's file below lm_eval/tasks. `main_metric` is the one that counts for
-    its group. `files` are the names below evals.data_root under which the items of its evaluation
-    split may stand, the first being the documented one; `shots_files` those that few-shot examples
-    may come from, by split.
+    `definition` is the path of the task file below lm_eval/tasks. The score of `main_metric` counts
+    for `group`. `files` are the accepted names, below evals.data_root, of the file with the
+    evaluation split; the first name is the documented one. `fewshot_files` are the accepted names
+    for few-shot examples, by split. `find_error` returns the error of an invalid row.
     """
 
     name: str
@@ -36,14 +38,14 @@ class Benchmark:
     main_metric: str
     split: Split
     files: tuple[str, ...]
-    shots_files: tuple[tuple[Split, str], ...]
-    fault_of: Callable[[Row], str | None]
+    fewshot_files: tuple[tuple[Split, str], ...]
+    find_error: Callable[[Row], str | None]
 
     def data_file(self, data_root: Path) -> Path:
-        """The local file of the items.
+        """Return the local file of the items.
 
         Raises:
-            InputError: there is none.
+            InputError: the file does not exist.
         """
         for name in self.files:
             if (data_root / name).is_file():
@@ -51,82 +53,86 @@ class Benchmark:
         raise InputError(
             Problem(
                 message=f"{self.name} needs {' or '.join(self.files)} below evals.data_root, "
-                f"and {data_root} does not have it",
-                fix="put the file there (docs/benchmarks.md has the layout), or leave data_root "
-                "out to take the hub's",
+                f"but it is not in {data_root}",
+                fix="add the file (layout: docs/benchmarks.md), or remove data_root to use the hub",
             )
         )
 
-    def shots_file(self, data_root: Path) -> tuple[Split, Path] | None:
-        """The split and local file of few-shot examples; None if there is none."""
-        for split, name in self.shots_files:
+    def fewshot_file(self, data_root: Path) -> tuple[Split, Path] | None:
+        """Return the split and the local file of few-shot examples; None if there is none."""
+        for split, name in self.fewshot_files:
             if (data_root / name).is_file():
                 return split, data_root / name
         return None
 
 
-def _text(row: Row, *names: str) -> str | None:
-    wrong = [name for name in names if not isinstance(row.get(name), str)]
-    return f"{wrong[0]} must be a text, got {row.get(wrong[0])!r}" if wrong else None
+def _text_error(row: Row, *names: str) -> str | None:
+    invalid = [name for name in names if not isinstance(row.get(name), str)]
+    return f"{invalid[0]} must be text, got {row.get(invalid[0])!r}" if invalid else None
 
 
-def _arc_fault(row: Row) -> str | None:
-    choices = row.get("choices")
+def _choices_error(row: Row, name: str, texts: str, labels: str) -> str | None:
+    choices = row.get(name)
     if not isinstance(choices, dict) or not all(
-        isinstance(choices.get(key), list) for key in ("text", "label")
+        isinstance(choices.get(key), list) for key in (texts, labels)
     ):
-        return "choices must be {text: [...], label: [...]}"
-    if len(choices["text"]) != len(choices["label"]):
-        return f"choices has {len(choices['text'])} texts for {len(choices['label'])} labels"
-    if row.get("answerKey") not in choices["label"]:
-        return f"answerKey must be one of {choices['label']}, got {row.get('answerKey')!r}"
-    return _text(row, "question")
+        return f"{name} must have the form {{{texts}: [...], {labels}: [...]}}"
+    num_texts, num_labels = len(choices[texts]), len(choices[labels])
+    if num_texts != num_labels:
+        return (
+            f"{name}.{texts} and {labels} must have the same length, got {num_texts}, {num_labels}"
+        )
+    return None
 
 
-def _piqa_fault(row: Row) -> str | None:
+def _arc_error(row: Row) -> str | None:
+    error = _choices_error(row, "choices", "text", "label")
+    if error is not None:
+        return error
+    if row.get("answerKey") not in row["choices"]["label"]:
+        return f"answerKey must be one of {row['choices']['label']}, got {row.get('answerKey')!r}"
+    return _text_error(row, "question")
+
+
+def _piqa_error(row: Row) -> str | None:
     if row.get("label") not in (0, 1) or isinstance(row.get("label"), bool):
         return f"label must be 0 or 1, got {row.get('label')!r}"
-    return _text(row, "goal", "sol1", "sol2")
+    return _text_error(row, "goal", "sol1", "sol2")
 
 
-def _winogrande_fault(row: Row) -> str | None:
+def _winogrande_error(row: Row) -> str | None:
     if row.get("answer") not in ("1", "2"):
         return f'answer must be "1" or "2", got {row.get("answer")!r}'
-    fault = _text(row, "sentence", "option1", "option2")
-    if fault is None and "_" not in row["sentence"]:
-        return "sentence must have a _ where the option belongs"
-    return fault
+    error = _text_error(row, "sentence", "option1", "option2")
+    if error is None and "_" not in row["sentence"]:
+        return "sentence must contain _ in the place of the option"
+    return error
 
 
-def _truthful_choice_fault(row: Row) -> str | None:
+def _truthful_choice_error(row: Row) -> str | None:
     for name in ("mc1_targets", "mc2_targets"):
-        targets = row.get(name)
-        if not isinstance(targets, dict) or not all(
-            isinstance(targets.get(key), list) for key in ("choices", "labels")
-        ):
-            return f"{name} must be {{choices: [...], labels: [...]}}"
-        if len(targets["choices"]) != len(targets["labels"]):
-            return (
-                f"{name} has {len(targets['choices'])} choices for {len(targets['labels'])} labels"
-            )
-        if not set(targets["labels"]) <= {0, 1} or 1 not in targets["labels"]:
-            return f"{name}.labels must be 0s and at least one 1, got {targets['labels']}"
-    return _text(row, "question")
+        error = _choices_error(row, name, "choices", "labels")
+        if error is not None:
+            return error
+        labels = row[name]["labels"]
+        if not set(labels) <= {0, 1} or 1 not in labels:
+            return f"{name}.labels must be 0 or 1 with at least one 1, got {labels}"
+    return _text_error(row, "question")
 
 
-def _truthful_generation_fault(row: Row) -> str | None:
+def _truthful_generation_error(row: Row) -> str | None:
     for name in ("correct_answers", "incorrect_answers"):
         answers = row.get(name)
         if not isinstance(answers, list) or not any(str(answer).strip() for answer in answers):
-            return f"{name} must be a list with at least one text, got {answers!r}"
-    return _text(row, "question")
+            return f"{name} must be a list of at least one text, got {answers!r}"
+    return _text_error(row, "question")
 
 
-def _translation_fault(row: Row, *, languages: tuple[str, str]) -> str | None:
+def _translation_error(row: Row, *, languages: tuple[str, str]) -> str | None:
     translation = row.get("translation")
     if not isinstance(translation, dict):
-        return f"translation must be {{{languages[0]}: ..., {languages[1]}: ...}}"
-    return _text(translation, *languages)
+        return f"translation must have the form {{{languages[0]}: ..., {languages[1]}: ...}}"
+    return _text_error(translation, *languages)
 
 
 def _wmt(year: str, pair: str, source: str, target: str) -> Benchmark:
@@ -137,8 +143,8 @@ def _wmt(year: str, pair: str, source: str, target: str) -> Benchmark:
         main_metric="ter",
         split="test",
         files=(f"wmt/wmt{year}-{pair}.test.jsonl",),
-        shots_files=(("validation", f"wmt/wmt{year}-{pair}.validation.jsonl"),),
-        fault_of=partial(_translation_fault, languages=(source, target)),
+        fewshot_files=(("validation", f"wmt/wmt{year}-{pair}.validation.jsonl"),),
+        find_error=partial(_translation_error, languages=(source, target)),
     )
 
 
@@ -147,9 +153,9 @@ def _choice(
     definition: str,
     main_metric: str,
     split: Split,
-    fault_of: Callable[[Row], str | None],
+    find_error: Callable[[Row], str | None],
 ) -> Benchmark:
-    shots: tuple[Split, ...] = ("train", "validation") if split == "test" else ("train",)
+    fewshot_splits: tuple[Split, ...] = ("train", "validation") if split == "test" else ("train",)
     return Benchmark(
         name=name,
         group="multiple_choice",
@@ -157,16 +163,16 @@ def _choice(
         main_metric=main_metric,
         split=split,
         files=(f"{name}/{split}.jsonl",),
-        shots_files=tuple((shot, f"{name}/{shot}.jsonl") for shot in shots),
-        fault_of=fault_of,
+        fewshot_files=tuple((s, f"{name}/{s}.jsonl") for s in fewshot_splits),
+        find_error=find_error,
     )
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        _choice("arc_challenge", "arc/arc_challenge.yaml", "acc_norm", "test", _arc_fault),
-        _choice("piqa", "piqa/piqa.yaml", "acc_norm", "validation", _piqa_fault),
+        _choice("arc_challenge", "arc/arc_challenge.yaml", "acc_norm", "test", _arc_error),
+        _choice("piqa", "piqa/piqa.yaml", "acc_norm", "validation", _piqa_error),
         Benchmark(
             name="truthfulqa_mc2",
             group="multiple_choice",
@@ -174,10 +180,10 @@ BENCHMARKS: dict[str, Benchmark] = {
             main_metric="acc",
             split="validation",
             files=("truthfulqa/multiple_choice_v1.jsonl", "truthfulqa/multiple_choice.jsonl"),
-            shots_files=(),
-            fault_of=_truthful_choice_fault,
+            fewshot_files=(),
+            find_error=_truthful_choice_error,
         ),
-        _choice("winogrande", "winogrande/default.yaml", "acc", "validation", _winogrande_fault),
+        _choice("winogrande", "winogrande/default.yaml", "acc", "validation", _winogrande_error),
         Benchmark(
             name="truthfulqa_gen",
             group="short_generation",
@@ -185,8 +191,8 @@ BENCHMARKS: dict[str, Benchmark] = {
             main_metric="bleu_acc",
             split="validation",
             files=("truthfulqa/generation_v1.jsonl", "truthfulqa/generation.jsonl"),
-            shots_files=(),
-            fault_of=_truthful_generation_fault,
+            fewshot_files=(),
+            find_error=_truthful_generation_error,
         ),
         _wmt("14", "fr-en", "en", "fr"),
         _wmt("14", "fr-en", "fr", "en"),
@@ -198,27 +204,50 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def expanded(tasks: Sequence[TaskConfig]) -> list[TaskConfig]:
-    """`tasks` with the paper's groups replaced by their benchmarks; what comes twice comes once."""
-    found: dict[str, TaskConfig] = {}
+def expand_groups(tasks: Sequence[TaskConfig]) -> list[TaskConfig]:
+    """Return `tasks` with the paper's groups replaced by their benchmarks."""
+    expanded: list[TaskConfig] = []
     for task in tasks:
-        of_group = [b.name for b in BENCHMARKS.values() if b.group == task.name]
-        for name in of_group or [task.name]:
-            found.setdefault(name, task.model_copy(update={"name": name}))
-    return list(found.values())
+        group = [b.name for b in BENCHMARKS.values() if b.group == task.name]
+        expanded += [task.model_copy(update={"name": name}) for name in group or [task.name]]
+    return expanded
+
+
+def include_files(include_path: str | None) -> list[Path]:
+    """Return all files in the folder of task files, sorted; they may refer to each other."""
+    if include_path is None:
+        return []
+    files = (path for path in Path(include_path).rglob("*") if path.is_file())
+    return sorted(path for path in files if "__pycache__" not in path.parts)
 
 
 def data_files(config: EvalConfig) -> list[Path]:
-    """The local files that the configured benchmarks are read from."""
-    files = [Path(own.path) for own in config.benchmarks]
+    """Return the local files of the configured benchmarks."""
+    files = [Path(custom.path) for custom in config.benchmarks]
+    files += include_files(config.include_path)
     if config.data_root is not None:
-        for task in expanded(config.tasks):
+        for task in expand_groups(config.tasks):
             benchmark = BENCHMARKS.get(task.name)
             if benchmark is not None:
                 files.append(benchmark.data_file(Path(config.data_root)))
     return files
 
 
-def group_of(own: BenchmarkConfig) -> Group:
-    """Where the score of a benchmark of one's own counts."""
-    return own.group or ("multiple_choice" if own.kind == "multiple_choice" else "short_generation")
+def file_digests(files: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file; a file that has not changed is read once per process."""
+    stats = [file.stat() for file in files]
+    return [
+        _digest(file, stat.st_size, stat.st_mtime_ns)
+        for file, stat in zip(files, stats, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, size: int, mtime_ns: int) -> str:
+    return sha256_file(file)
+
+
+def benchmark_group(benchmark: BenchmarkConfig) -> Group:
+    """Return the benchmark group to which a custom benchmark's score belongs."""
+    is_choice = benchmark.kind == "multiple_choice"
+    return benchmark.group or ("multiple_choice" if is_choice else "short_generation")

@@ -1,35 +1,36 @@
-"""Check task names and local benchmark files, without a model and before anything is trained.
+"""Check task names and local benchmark files before training, without a model.
 
-lm-eval itself is imported only for a task name that is neither ours nor in the stored list of its
-names (`evals.harness.registry`).
+lm-eval is imported only for a task name that is neither built in nor in the cached list of
+lm-eval's names (`evals.harness.registry`).
 """
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from evals.config import BenchmarkConfig, EvalConfig, TaskConfig
-from evals.harness.paper_suite import BENCHMARKS, Row, expanded
-from evals.harness.registry import check_names
+from evals.harness.paper_suite import BENCHMARKS, Row, expand_groups
+from evals.harness.registry import check_task_names
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.jsonl import JsonlRow, parse_jsonl
 
 MAX_SHOWN_PROBLEMS = 5
 
 
-def check_data(config: EvalConfig) -> None:
-    """Return if there are such tasks, and local files of theirs and of one's own hold items.
+def check_benchmarks(config: EvalConfig) -> None:
+    """Check that the tasks exist and that local benchmark files are valid.
 
     Raises:
-        InputError: they do not; the name, or file and line, of all problems, the first few of each
-            file.
+        InputError: there are problems; the error lists at most `MAX_SHOWN_PROBLEMS` of each file,
+            with task name or file and line.
     """
     problems: list[Problem] = []
     checks: list[Callable[[], object]] = [
-        partial(check_names, config),
-        *(partial(_check_task, task, config) for task in expanded(config.tasks)),
-        *(partial(check_items, own) for own in config.benchmarks),
+        partial(check_task_names, config),
+        *(partial(check_paper_files, task, config) for task in expand_groups(config.tasks)),
+        *(partial(check_custom_benchmark, custom) for custom in config.benchmarks),
     ]
     for check in checks:
         try:
@@ -40,62 +41,63 @@ def check_data(config: EvalConfig) -> None:
         raise InputError(problems)
 
 
-def check_items(own: BenchmarkConfig) -> int:
-    """How many items the file of a benchmark holds.
+def check_custom_benchmark(benchmark: BenchmarkConfig) -> None:
+    """Check the file of a custom benchmark.
 
     Raises:
-        InputError: it cannot be read, is empty, or has lines that are no items of its kind.
+        InputError: the file cannot be read, is empty, or has lines that are invalid for its kind.
     """
-    is_choice = own.kind == "multiple_choice"
+    is_choice = benchmark.kind == "multiple_choice"
     form = '"choices": ["...", "..."], "label": 0' if is_choice else '"target": "..."'
-    return check_rows(
-        Path(own.path),
-        _choice_fault if is_choice else _target_fault,
-        f'a line of kind {own.kind} is {{"prompt": "...", {form}}}',
+    check_rows(
+        Path(benchmark.path),
+        _choice_error if is_choice else _target_error,
+        f'a line of kind {benchmark.kind} is {{"prompt": "...", {form}}}',
     )
 
 
-def check_rows(path: Path, fault_of: Callable[[Row], str | None], fix: str) -> int:
-    """How many items a JSONL file holds.
+def check_rows(path: Path, find_error: Callable[[Row], str | None], fix: str) -> None:
+    """Check the rows of a JSONL file.
 
     Raises:
-        InputError: it cannot be read, is empty, or has lines that are no items by `fault_of`.
+        InputError: the file cannot be read or is empty, or `find_error` rejects a row.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        stat = path.stat()
+        rows = _parsed_rows(path, stat.st_size, stat.st_mtime_ns, fix)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            Problem(message=f"cannot read the items: {reason}", where=str(path), fix=fix)
+            Problem(message=f"cannot read the file: {reason}", where=str(path), fix=fix)
         ) from None
     problems: list[Problem] = []
-    num_items = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for row in rows:
+        if isinstance(row, Problem):
+            problems.append(row)
             continue
-        num_items += 1
-        fault = _fault(line, fault_of)
-        if fault is not None:
-            problems.append(Problem(message=fault, where=f"{path}:{number}", fix=fix))
-    if num_items == 0:
-        problems.append(Problem(message="no items in the file", where=str(path), fix=fix))
+        message = _row_error(row, find_error)
+        if message is not None:
+            problems.append(Problem(message=message, where=row.where, fix=fix))
+    if not rows:
+        problems.append(Problem(message="the file contains no items", where=str(path), fix=fix))
     if len(problems) > MAX_SHOWN_PROBLEMS:
         more = len(problems) - MAX_SHOWN_PROBLEMS
-        rest = Problem(message=f"{more} more lines are at fault", where=str(path))
+        rest = Problem(message=f"{more} more invalid lines", where=str(path))
         problems = [*problems[:MAX_SHOWN_PROBLEMS], rest]
     if problems:
         raise InputError(problems)
-    return num_items
 
 
-def _fault(line: str, fault_of: Callable[[Row], str | None]) -> str | None:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return f"is not JSON: {error}"
-    if "\\u" in line and not _is_unicode(row):
-        return r"holds half of a surrogate pair, such as \ud83d alone, which is no character"
-    return fault_of(row) if isinstance(row, dict) else "must be an object"
+# Both directions of a translation benchmark have the same file, and `plw eval` checks files twice.
+@lru_cache(maxsize=4)
+def _parsed_rows(path: Path, size: int, mtime_ns: int, fix: str) -> list[JsonlRow | Problem]:
+    return list(parse_jsonl(path, path.read_text(encoding="utf-8-sig"), fix=fix))
+
+
+def _row_error(row: JsonlRow, find_error: Callable[[Row], str | None]) -> str | None:
+    if "\\u" in row.line and not _is_unicode(row.content):
+        return r"contains half of a surrogate pair, such as \ud83d alone, which is no character"
+    return find_error(row.content) if isinstance(row.content, dict) else "must be an object"
 
 
 def _is_unicode(row: Any) -> bool:
@@ -106,18 +108,23 @@ def _is_unicode(row: Any) -> bool:
     return True
 
 
-def _check_task(task: TaskConfig, config: EvalConfig) -> None:
+def check_paper_files(task: TaskConfig, config: EvalConfig) -> None:
+    """Check the local file of a benchmark of the paper; does nothing for other tasks.
+
+    Raises:
+        InputError: the file does not exist or has invalid items.
+    """
     benchmark = BENCHMARKS.get(task.name)
     if benchmark is None or config.data_root is None:
         return
     path = benchmark.data_file(Path(config.data_root))
-    check_rows(path, benchmark.fault_of, "see docs/benchmarks.md for what an item looks like")
+    check_rows(path, benchmark.find_error, "see docs/benchmarks.md for the form of an item")
 
 
-def _choice_fault(row: Row) -> str | None:
+def _choice_error(row: Row) -> str | None:
     choices, label = row.get("choices"), row.get("label")
     if not isinstance(row.get("prompt"), str):
-        return f"prompt must be a text, got {row.get('prompt')!r}"
+        return f"prompt must be text, got {row.get('prompt')!r}"
     if (
         not isinstance(choices, list)
         or len(choices) < 2
@@ -129,15 +136,15 @@ def _choice_fault(row: Row) -> str | None:
     return None
 
 
-def _target_fault(row: Row) -> str | None:
+def _target_error(row: Row) -> str | None:
     target = row.get("target")
     targets = [target] if isinstance(target, str) else target
     if not isinstance(row.get("prompt"), str):
-        return f"prompt must be a text, got {row.get('prompt')!r}"
+        return f"prompt must be text, got {row.get('prompt')!r}"
     if (
         not isinstance(targets, list)
         or not targets
         or not all(isinstance(one, str) and one.strip() for one in targets)
     ):
-        return f"target must be a text or a list of texts, got {target!r}"
+        return f"target must be text or a list of texts, got {target!r}"
     return None

@@ -1,71 +1,69 @@
-"""Score again what a model has answered, without the model: other metrics of the same outputs."""
+"""Score a model's logged responses again without the model, for example with other metrics."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from evals.config import JUDGED, EvalConfig
-from evals.contamination.annotate import with_known_overlaps
-from evals.harness.tasks import PlannedTask, evaluate, planned_tasks
+from evals.config import JUDGED_BENCHMARKS, EvalConfig
+from evals.contamination.annotate import copy_overlaps
+from evals.harness.planning import PlannedTask, plan_tasks
+from evals.harness.tasks import run_lm_eval
 from evals.results.result_store import (
-    KeptPart,
-    Part,
-    PartFolder,
-    TakenPart,
-    read_part,
+    FinishedEvaluation,
+    ResultStore,
+    StoredEvaluation,
+    build_score_card,
+    read_evaluation,
     write_samples,
 )
 from evals.results.scores import ScoreCard
-from trainers.data.roles import Template
+from trainers.data.template import Template
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import read_json, write_json
 
 
 def rescore(out_dir: Path) -> ScoreCard:
-    """The scores of the answers in `out_dir`, where `score_model` has put them.
+    """Return the scores of the responses that `score_model` saved in `out_dir`.
 
-    Tasks and benchmarks are scored anew by the lm-eval that is installed, on the items that the
-    settings name; measures on held-out examples stay as they are. Replaces the files in `out_dir`.
+    The installed lm-eval scores tasks and benchmarks again, on the items of the settings. Judged
+    evaluations and those on held-out examples remain unchanged. The files in `out_dir` are
+    replaced.
 
     Raises:
-        InputError: nothing was scored there, or the prompts are not the same any more.
+        InputError: there are no scores, or the prompts have changed.
     """
     start = time.monotonic()
     card = _read_card(out_dir)
-    measures = card.signature["measures"]
-    # Verdicts of a judge stay as they are.
-    settings = {
-        name: measures[name] for name in measures if name not in (*JUDGED, "judged", "judge")
-    }
-    tasks: dict[str, PlannedTask] = {}
-    if settings.get("tasks") or settings.get("benchmarks"):
-        config = EvalConfig.model_validate({**settings, "seed": card.signature["seed"]})
-        tasks = {task.name: task for task in planned_tasks(config)}
-    kept = [
-        found
+    tasks = _planned_tasks(card)
+    stored = [
+        evaluation
         for path in sorted((out_dir / "parts").glob("*.json"))
-        if (found := read_part(path)) is not None
+        if (evaluation := read_evaluation(path)) is not None
     ]
-    order = list(dict.fromkeys(score.name for score in card.scores))
-    kept.sort(key=lambda part: _place(part, order))
-    taken = []
-    for found in kept:
-        task = tasks.get(found.taken.name)
+    score_names = list(dict.fromkeys(score.name for score in card.scores))
+    stored.sort(key=lambda evaluation: _position(evaluation, score_names))
+    finished = []
+    for evaluation in stored:
+        task = tasks.get(evaluation.finished.name)
         if task is not None:
-            taken.append(_scored_anew(found, task, card, out_dir))
-        elif any(score.name in order for score in found.taken.measured.scores):
-            taken.append(found.taken)
-    outcomes = with_known_overlaps([part.measured for part in taken], out_dir / "samples.jsonl")
-    taken = [replace(p, measured=outcome) for p, outcome in zip(taken, outcomes, strict=True)]
+            finished.append(_rescore_task(evaluation, task, card, out_dir))
+        elif any(score.name in score_names for score in evaluation.finished.result.scores):
+            finished.append(evaluation.finished)
+    results = copy_overlaps([item.result for item in finished], out_dir / "samples.jsonl")
+    finished = [
+        replace(item, result=result) for item, result in zip(finished, results, strict=True)
+    ]
+    write_samples(out_dir, finished)
     signature = {key: value for key, value in card.signature.items() if key != "tasks"}
-    new = write_samples(
-        out_dir, taken, model_path=card.model_path, signature=signature, start=start
+    new_card = build_score_card(
+        finished, model_path=card.model_path, signature=signature, start=start
     )
-    write_json(out_dir / "scores.json", new.model_dump(mode="json"))
-    return new
+    write_json(out_dir / "scores.json", new_card.model_dump(mode="json"))
+    return new_card
 
 
 def _read_card(out_dir: Path) -> ScoreCard:
@@ -74,56 +72,78 @@ def _read_card(out_dir: Path) -> ScoreCard:
     except (OSError, ValueError) as error:
         raise InputError(
             Problem(
-                message=f"there are no scores to take again: {str(error).splitlines()[0]}",
+                message=f"cannot read scores: {str(error).splitlines()[0]}",
                 where=str(out_dir),
-                fix="give the folder that `plw eval -o` has written",
+                fix="give the output folder of `plw eval -o`",
             )
         ) from None
 
 
-def _place(part: KeptPart, order: list[str]) -> int:
-    names = [score.name for score in part.taken.measured.scores if score.name in order]
-    return order.index(names[0]) if names else len(order)
+def _planned_tasks(card: ScoreCard) -> dict[str, PlannedTask]:
+    settings = card.signature["measures"]
+    if not settings.get("tasks") and not settings.get("benchmarks"):
+        return {}
+    judged = (*JUDGED_BENCHMARKS, "judged", "judge")
+    others = {name: value for name, value in settings.items() if name not in judged}
+    config = EvalConfig.model_validate({**others, "seed": card.signature["seed"]})
+    return {task.name: task for task in plan_tasks(config)}
 
 
-def _scored_anew(found: KeptPart, task: PlannedTask, card: ScoreCard, out_dir: Path) -> TakenPart:
-    from evals.harness.lm import Replayed
+def _position(evaluation: StoredEvaluation, score_names: list[str]) -> int:
+    """Return the position of the evaluation's first score on the score card."""
+    scores = evaluation.finished.result.scores
+    names = [score.name for score in scores if score.name in score_names]
+    return score_names.index(names[0]) if names else len(score_names)
+
+
+def _rescore_task(
+    stored: StoredEvaluation, task: PlannedTask, card: ScoreCard, out_dir: Path
+) -> FinishedEvaluation:
+    from evals.harness.lm import ReplayLM
 
     start = time.monotonic()
-    answers: dict[tuple[int, int], list[Any]] = {
-        (int(sample["id"]), index): list(of_request)
-        for sample in found.taken.measured.samples
-        for index, of_request in enumerate(sample["answers"])
+    previous = stored.finished.result
+    responses: dict[tuple[str, int, int], list[Any]] = {
+        (sample["measure"], int(sample["id"]), index): list(request_responses)
+        for sample in previous.samples
+        for index, request_responses in enumerate(sample["answers"])
     }
-    name = str(card.signature["template"])
+    template_name = str(card.signature["template"])
     template = None
     if task.template == "checkpoint":
-        template = Template(name, AutoTokenizer.from_pretrained(card.model_path))
-    measured = evaluate(
+        template = Template(
+            template_name,
+            AutoTokenizer.from_pretrained(card.model_path),
+            args=card.signature.get("template_args"),
+        )
+    result = run_lm_eval(
         task,
-        Replayed(answers, template),
+        ReplayLM(responses, template),
         definitions=out_dir / "tasks",
-        multiturn=name == "chat",
+        multiturn=template is not None and template.is_chat,
     )
-    before = found.taken.measured.signature["tasks"][task.name]["prompts_sha256"]
-    if measured.signature["tasks"][task.name]["prompts_sha256"] != before:
+    _check_prompts(previous.signature["tasks"], result.signature["tasks"], out_dir)
+    finished = FinishedEvaluation(
+        name=task.name,
+        result=result,
+        seconds=stored.finished.seconds + time.monotonic() - start,
+        is_reused=True,
+    )
+    ResultStore(out_dir / "parts", stored.common).save(finished, task.settings)
+    return finished
+
+
+def _check_prompts(previous: Mapping[str, Any], current: Mapping[str, Any], out_dir: Path) -> None:
+    changed = [
+        name
+        for name, signature in current.items()
+        if signature["prompts_sha256"] != previous.get(name, {}).get("prompts_sha256")
+    ]
+    if changed:
         raise InputError(
             Problem(
-                message=f"the prompts of {task.name} are not those that the model has answered",
+                message=f"the prompts of {changed[0]} have changed since the model responded",
                 where=str(out_dir),
-                fix="bring back the items and the version of lm-eval, or run plw eval again",
+                fix="restore the items and the version of lm-eval, or run plw eval again",
             )
         )
-    taken = TakenPart(
-        name=task.name,
-        measured=measured,
-        seconds=found.taken.seconds + time.monotonic() - start,
-        is_kept=True,
-    )
-    part = Part(name=task.name, num_items=None, settings=task.settings, measure=_not_taken)
-    PartFolder(out_dir / "parts", found.common).replace(part, taken)
-    return taken
-
-
-def _not_taken(**_: Any) -> Any:
-    raise AssertionError("a rescored part is not measured")

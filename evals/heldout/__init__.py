@@ -1,5 +1,5 @@
-"""Measures on held-out examples: loss, multiple choice, generation, memorisation.
+"""Evaluations on held-out examples: loss, multiple choice, generation and memorisation.
 
-`run` imports the `measure_*` functions. orchestrator may import `examples`, which selects and
+`run` imports the `evaluate_*` functions. orchestrator may import `examples`, which selects and
 stores the examples without a model.
 """

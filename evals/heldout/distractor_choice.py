@@ -1,14 +1,15 @@
-"""Multiple choice: does a model find the true completion likelier than others' completions?"""
+"""Multiple choice: rank the true completion among completions of other examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.engine.batching import Progress
-from evals.engine.loading import LoadedModel
+from evals.engine.batching import ProgressCallback
+from evals.engine.loaded_model import LoadedModel
 from evals.engine.loglikelihood import Continuation, score_continuations
 from evals.heldout.examples import ChoiceItem
-from evals.results.intervals import share
-from evals.results.measurement import Measured, Sample
+from evals.results.evaluation import EvaluationResult, Sample
+from evals.results.intervals import proportion
+from trainers.data.examples import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,54 +19,59 @@ class _Choice:
     num_bytes: int
 
 
-def measure_multiple_choice(
+def evaluate_choice(
     loaded: LoadedModel,
     items: Sequence[ChoiceItem],
     *,
     batch_size: int,
-    on_progress: Progress,
-) -> Measured:
-    """`multiple_choice_accuracy`: the share of items whose true completion scores best.
+    on_progress: ProgressCallback,
+) -> EvaluationResult:
+    """Return `heldout.choice`: the share of items whose true completion ranks first.
 
-    A choice's score is its log-likelihood after the prompt divided by its length in UTF-8 bytes.
-    The end-of-sequence token is not part of it. A tie for the best counts as wrong.
+    Choices are ranked by their log-likelihood after the prompt, divided by their length in UTF-8
+    bytes, without the end-of-sequence token. A tie for the first rank counts as wrong.
 
-    Source: acc_norm of EleutherAI/lm-evaluation-harness, which divides by bytes as well.
+    Source: acc_norm of EleutherAI/lm-evaluation-harness. Deviation: acc_norm divides by the length
+    in characters (its acc_bytes divides by bytes).
     """
     choices = [[_encode(loaded, text) for text in item.choices] for item in items]
     prompts = [
-        loaded.template.encode_prompt(item.example)[-(loaded.max_length - _longest(of_item)) :]
-        for item, of_item in zip(items, choices, strict=True)
+        _prompt(loaded, item.example, loaded.max_length - _max_tokens(item_choices))
+        for item, item_choices in zip(items, choices, strict=True)
     ]
-    likelihoods = score_continuations(
+    scores = score_continuations(
         loaded.scorer,
         [
-            [Continuation(context_ids=prompt, ids=choice.ids) for choice in of_item]
-            for prompt, of_item in zip(prompts, choices, strict=True)
+            [Continuation(context_ids=prompt, ids=choice.ids) for choice in item_choices]
+            for prompt, item_choices in zip(prompts, choices, strict=True)
         ],
         batch_size=batch_size * max(map(len, choices), default=1),
         on_progress=on_progress,
     )
     samples = [
-        _sample(loaded, item, prompt, of_item, [likelihood.log_likelihood for likelihood in row])
-        for item, prompt, of_item, row in zip(items, prompts, choices, likelihoods, strict=True)
+        _sample(loaded, item, prompt, item_choices, [score.log_likelihood for score in row])
+        for item, prompt, item_choices, row in zip(items, prompts, choices, scores, strict=True)
     ]
-    score = share([sample["value"] == 1.0 for sample in samples]).as_score(
-        "multiple_choice_accuracy",
-        group="multiple_choice",
+    score = proportion([sample["value"] == 1.0 for sample in samples]).to_score(
+        "heldout.choice",
+        group="heldout",
         higher_is_better=True,
         unit="share of items",
     )
-    return Measured(scores=[score], samples=samples)
+    return EvaluationResult(scores=[score], samples=samples)
 
 
-def _longest(choices: Sequence[_Choice]) -> int:
+def _prompt(loaded: LoadedModel, example: Example, max_length: int) -> list[int]:
+    return list(loaded.template.truncate_prompt(example, max_length).input_ids)
+
+
+def _max_tokens(choices: Sequence[_Choice]) -> int:
     return max(len(choice.ids) for choice in choices)
 
 
 def _encode(loaded: LoadedModel, text: str) -> _Choice:
     whole = loaded.template.encode_completion(text)[:-1]
-    # One token of the prompt stays at least.
+    # Keep at least one token of the prompt.
     ids = whole[: loaded.max_length - 1]
     scored_text = text if len(ids) == len(whole) else loaded.decode(ids)
     return _Choice(text=text, ids=ids, num_bytes=len(scored_text.encode("utf-8")))
@@ -83,7 +89,7 @@ def _sample(
         for choice, log_likelihood in zip(choices, log_likelihoods, strict=True)
     ]
     return {
-        "measure": "multiple_choice",
+        "measure": "heldout.choice",
         "id": item.example.id,
         "prompt": loaded.decode(prompt_ids),
         "target": item.example.completion,

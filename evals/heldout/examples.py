@@ -1,22 +1,31 @@
-"""Which held-out examples a measure scores, and the file that they are kept in.
+"""Select held-out examples and store them in a file.
 
-Nothing here needs a model: a sweep can check its held-out examples before it trains anything.
+No model is needed, because a sweep checks its held-out examples before it trains.
 """
 
 import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from evals.config import EvalConfig, MultipleChoiceConfig
-from trainers.data.examples import Example, Message, MessageRole
+from evals.config import DistractorChoiceConfig, EvalConfig
+from trainers.data.examples import Example, GivenTokens, Message, MessageRole, check_texts
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import write_text
+from trainers.foundation.jsonl import parse_jsonl
+from trainers.foundation.records import describe_fault
+
+_MEASURES_OF_TEXTS = (
+    "heldout_choice",
+    "heldout_exact_match",
+    "heldout_chrf",
+    "memorisation",
+)
 
 
 class _MessageLine(BaseModel):
@@ -24,6 +33,7 @@ class _MessageLine(BaseModel):
 
     role: MessageRole
     content: str
+    fields: dict[str, Any] = {}
 
 
 class _ExampleLine(BaseModel):
@@ -33,23 +43,31 @@ class _ExampleLine(BaseModel):
     messages: list[_MessageLine]
     instruction: str | None = None
     input: str | None = None
+    tools: list[Any] | None = None
+    tokens: GivenTokens | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceItem:
-    """One multiple-choice question: `choices[0]` is the true completion."""
+    """One multiple-choice question; `choices[0]` is the true completion."""
 
     example: Example
     choices: tuple[str, ...]
 
 
 def example_line(example: Example) -> str:
-    """`example` as one line of JSON, without a line end; fields that are None are left out."""
+    """Return `example` as JSON without a line end; fields that are None are omitted."""
     content: dict[str, Any] = {
         "id": example.id,
-        "messages": [{"role": m.role, "content": m.content} for m in example.messages],
+        "messages": [
+            {"role": m.role, "content": m.content}
+            | ({"fields": dict(m.fields)} if m.fields else {})
+            for m in example.messages
+        ],
     }
-    for name in ("instruction", "input"):
+    if example.tokens is not None:
+        content["tokens"] = asdict(example.tokens)
+    for name in ("instruction", "input", "tools"):
         value = getattr(example, name)
         if value is not None:
             content[name] = value
@@ -57,145 +75,149 @@ def example_line(example: Example) -> str:
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:
-    """Put `examples` at `path`, one a line, in one step."""
+    """Write `examples` to `path`, one per line, atomically."""
     write_text(path, "".join(example_line(example) + "\n" for example in examples))
 
 
 def load_examples(path: Path, *, may_be_empty: bool = False) -> list[Example]:
-    """The examples of a file that `write_examples` wrote.
+    """Return the examples of a file that `write_examples` wrote.
 
     Raises:
-        InputError: the file is missing, or empty where it may not be, or lines of it are not
-            examples; all of the problems at once, each with its line.
+        InputError: the file is missing, is empty although `may_be_empty` is False, or has invalid
+            lines. The error lists all problems with their lines.
     """
     try:
-        # Not str.splitlines, which would also split at a U+2028 inside of a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             Problem(
                 message=f"cannot read held-out examples: {error}",
-                fix="give a UTF-8 JSONL file such as a base's heldout.jsonl in the sweep's folder",
+                fix="give a UTF-8 JSONL file, such as a baseline's heldout.jsonl in a sweep",
             )
         ) from None
     examples: list[Example] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for row in parse_jsonl(path, text, fix=_LINE_FORM):
+        if isinstance(row, Problem):
+            problems.append(row)
             continue
-        where = f"{path}:{number}"
         try:
-            example = _parse(line)
+            example = _parse(row.content)
         except ValueError as error:
-            problems.append(Problem(message=_one_line(error), where=where, fix=_LINE_FORM))
+            problems.append(Problem(message=describe_fault(error), where=row.where, fix=_LINE_FORM))
             continue
         if example.id in seen:
-            message = f"id {example.id!r} is already that of line {seen[example.id]}"
-            problems.append(Problem(message=message, where=where, fix="give each line its own id"))
-        seen.setdefault(example.id, number)
+            message = f"id {example.id!r} is a duplicate of line {seen[example.id]}"
+            fix = "give each line a unique id"
+            problems.append(Problem(message=message, where=row.where, fix=fix))
+        seen.setdefault(example.id, row.number)
         examples.append(example)
     if not (examples or problems or may_be_empty):
-        problems.append(Problem(message="no examples in the file", where=str(path), fix=_LINE_FORM))
+        problems.append(
+            Problem(message="the file contains no examples", where=str(path), fix=_LINE_FORM)
+        )
     if problems:
         raise InputError(problems)
     return examples
 
 
-def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` of the examples (all, if there are fewer), drawn by `seed`, in their order.
+def sample_examples(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Return a random sample of at most `count` examples, in their original order.
 
-    Each example's rank depends on its id and the seed alone, so a larger `count` adds to the
-    items of a smaller one and every measure of one size scores the same items.
+    Each example's rank depends only on its id and `seed`. So a larger sample contains every smaller
+    one, and evaluations with the same `count` score the same examples.
     """
     ranked = sorted(range(len(examples)), key=lambda index: _rank(examples[index].id, seed))
     return [examples[index] for index in sorted(ranked[:count])]
 
 
 def choice_items(
-    examples: Sequence[Example], config: MultipleChoiceConfig, seed: int
+    examples: Sequence[Example], config: DistractorChoiceConfig, seed: int
 ) -> list[ChoiceItem]:
-    """Questions with `config.choices` completions each, of which the first is the true one.
+    """Return questions with `config.choices` completions each; the first is the true one.
 
-    The distractors are drawn by `seed` from the completions of all `examples`, distinct and
-    different from the truth even when letter case and white space are ignored. A completion of
-    another example with the same prompt may be right as well, so it is no distractor. Examples
-    with a blank completion take no part.
+    The distractors are sampled with `seed` from the completions of all `examples`. They differ from
+    each other and from the true completion, ignoring letter case and white space. Completions of
+    other examples with the same prompt are excluded, because they may also be correct. Examples
+    with a blank completion are excluded, too.
 
     Raises:
-        InputError: there are too few different completions to choose from.
+        InputError: there are too few different completions.
     """
     completions: dict[str, str] = {}
-    of_prompt: dict[object, set[str]] = {}
-    asked = [example for example in examples if example.completion.strip()]
-    for example in asked:
-        form = _form(example.completion)
+    correct_forms: dict[object, set[str]] = {}
+    candidates = [example for example in examples if example.completion.strip()]
+    for example in candidates:
+        form = _normalized(example.completion)
         completions.setdefault(form, example.completion)
-        of_prompt.setdefault(_prompt_key(example), set()).add(form)
+        correct_forms.setdefault(_prompt_key(example), set()).add(form)
 
     items: list[ChoiceItem] = []
     fewest = len(completions)
-    for example in choose(asked, config.examples, seed):
-        right = of_prompt[_prompt_key(example)]
-        others = [text for form, text in completions.items() if form not in right]
+    for example in sample_examples(candidates, config.examples, seed):
+        correct = correct_forms[_prompt_key(example)]
+        others = [text for form, text in completions.items() if form not in correct]
         fewest = min(fewest, len(others) + 1)
         if fewest >= config.choices:
-            draw = random.Random(f"{seed} {example.id}")
-            drawn = draw.sample(others, config.choices - 1)
-            items.append(ChoiceItem(example=example, choices=(example.completion, *drawn)))
+            generator = random.Random(f"{seed} {example.id}")
+            distractors = generator.sample(others, config.choices - 1)
+            items.append(ChoiceItem(example=example, choices=(example.completion, *distractors)))
     if fewest < config.choices:
-        fewer = f"evals.multiple_choice.choices to {fewest} or " if fewest >= 2 else ""
+        reduce_choices = f"evals.heldout_choice.choices to {fewest} or " if fewest >= 2 else ""
         raise InputError(
             Problem(
                 message=(
-                    f"multiple choice needs {config.choices} distinct completions for each"
+                    f"evals.heldout_choice needs {config.choices} distinct completions for each"
                     f" held-out example, got {fewest}"
                 ),
-                fix=f"set {fewer}evals.multiple_choice to null, or hold out more examples",
+                fix=f"set {reduce_choices}evals.heldout_choice to null, or hold out more examples",
             )
         )
     return items
 
 
 def check_examples(examples: Sequence[Example], config: EvalConfig) -> None:
-    """Return if `config`'s measures can be taken on `examples`; no model is needed to know.
-
-    Benchmarks need none.
+    """Check that the evaluations in `config` can run on `examples`; benchmarks need no examples.
 
     Raises:
-        InputError: there are no examples, or too few different completions.
+        InputError: there are no examples, too few different completions, or examples without texts
+            for a measure of texts.
     """
-    if not config.takes_examples:
+    if not config.uses_heldout_examples:
         return
     if not examples:
         raise InputError(
             Problem(
-                message="there are no held-out examples to score on",
+                message="there are no held-out examples",
                 fix="set data.heldout_examples to 1 or more",
             )
         )
-    if config.multiple_choice is not None:
-        choice_items(examples, config.multiple_choice, config.seed)
+    of_texts = [f"evals.{name}" for name in _MEASURES_OF_TEXTS if getattr(config, name) is not None]
+    if of_texts:
+        check_texts(examples, f"{', '.join(of_texts)} (null turns a measure off) need")
+    if config.heldout_choice is not None:
+        choice_items(examples, config.heldout_choice, config.seed)
 
 
-def check_training(training: Sequence[Example] | None, config: EvalConfig) -> None:
-    """Return if `config` asks for nothing that takes training examples, or there are some.
+def check_training_examples(training: Sequence[Example] | None, config: EvalConfig) -> None:
+    """Check that there are training examples if `config` evaluates memorisation.
 
     Raises:
-        InputError: memorisation is to be measured without them.
+        InputError: memorisation is configured, but there are no training examples.
     """
     if config.memorisation is not None and not training:
         raise InputError(
             Problem(
-                message="evals.memorisation needs the examples that the model was trained on",
-                fix="give the sweep's spec as --config without --data, or set evals.memorisation"
+                message="evals.memorisation needs the training examples of the model",
+                fix="pass the sweep's spec as --config without --data, or set evals.memorisation"
                 " to null",
             )
         )
 
 
-def digest(examples: Sequence[Example]) -> str:
-    """The SHA-256 over ids and texts of `examples` in their order, in hexadecimal."""
+def examples_sha256(examples: Sequence[Example]) -> str:
+    """Return the SHA-256, in hexadecimal, of the ids and texts of `examples` in their order."""
     content = "".join(example_line(example) + "\n" for example in examples)
     return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
@@ -203,33 +225,32 @@ def digest(examples: Sequence[Example]) -> str:
 _LINE_FORM = 'a line is {"id": ..., "messages": [{"role": ..., "content": ...}, ...]}'
 
 
-def _parse(line: str) -> Example:
-    """Raises ValueError (of which pydantic's error is one) for what is not an example."""
-    parsed = _ExampleLine.model_validate_json(line)
-    if not parsed.messages or parsed.messages[-1].role != "assistant":
-        raise ValueError("the last message must be the assistant's")
+def _parse(content: Any) -> Example:
+    """Return the example in a row.
+
+    Raises:
+        ValueError: the row is not an example; pydantic's error is a subclass.
+    """
+    parsed = _ExampleLine.model_validate(content)
+    if parsed.tokens is None and (not parsed.messages or parsed.messages[-1].role != "assistant"):
+        raise ValueError("the last message must have the role assistant")
     return Example(
         id=parsed.id,
-        messages=tuple(Message(role=m.role, content=m.content) for m in parsed.messages),
+        messages=tuple(
+            Message(role=m.role, content=m.content, fields=m.fields) for m in parsed.messages
+        ),
         instruction=parsed.instruction,
         input=parsed.input,
+        tools=None if parsed.tools is None else tuple(parsed.tools),
+        tokens=parsed.tokens,
     )
-
-
-def _one_line(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        return ", ".join(
-            ": ".join(filter(None, [".".join(map(str, part["loc"])), part["msg"]]))
-            for part in error.errors()
-        )
-    return str(error)
 
 
 def _rank(id: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {id}".encode()).digest()
 
 
-def _form(completion: str) -> str:
+def _normalized(completion: str) -> str:
     return "".join(completion.split()).casefold()
 
 

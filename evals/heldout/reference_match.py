@@ -1,100 +1,101 @@
-"""Generation: does a model write the true completion, or something like it?"""
+"""Generation: compare greedy outputs with the true completions."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 from evals.config import GenerationConfig
-from evals.engine.batching import Progress
+from evals.engine.batching import ProgressCallback
 from evals.engine.generation import generate
-from evals.engine.loading import LoadedModel
-from evals.results.intervals import chrf, share
-from evals.results.measurement import Measured, Sample
+from evals.engine.loaded_model import LoadedModel
+from evals.results.corpus_metrics import CorpusScore, corpus_score
+from evals.results.evaluation import EvaluationResult, Sample
+from evals.results.intervals import proportion
 from trainers.data.examples import Example
-from trainers.foundation.errors import InputError, Problem
 
-GenerationMeasure = Literal["short_generation", "long_generation", "memorisation"]
+GenerationName = Literal["heldout.exact_match", "heldout.chrf", "memorisation"]
 
 
-def measure_short_generation(
+def evaluate_exact_match(
     loaded: LoadedModel,
     examples: Sequence[Example],
     config: GenerationConfig,
     *,
-    batch_size: int,
-    on_progress: Progress,
-) -> Measured:
-    """`short_generation_exact_match`: the share of outputs equal to the true completion.
+    batch_size: int | None,
+    on_progress: ProgressCallback,
+) -> EvaluationResult:
+    """Return `heldout.exact_match`: the share of outputs equal to the true completion.
 
-    White space around either does not count, letter case does.
+    Surrounding white space is ignored; letter case is not.
     """
-    samples = generated_samples(
-        loaded, "short_generation", examples, config, batch_size, on_progress
+    samples = generate_samples(
+        loaded, "heldout.exact_match", examples, config, batch_size, on_progress
     )
     for sample in samples:
         sample["value"] = float(sample["output"].strip() == sample["target"].strip())
-    score = share([sample["value"] == 1.0 for sample in samples]).as_score(
-        "short_generation_exact_match",
-        group="short_generation",
+    score = proportion([sample["value"] == 1.0 for sample in samples]).to_score(
+        "heldout.exact_match",
+        group="heldout",
         higher_is_better=True,
         unit="share of items",
     )
-    return Measured(scores=[score], samples=samples)
+    return EvaluationResult(scores=[score], samples=samples)
 
 
-def measure_long_generation(
+def evaluate_chrf(
     loaded: LoadedModel,
     examples: Sequence[Example],
     config: GenerationConfig,
     *,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
-    on_progress: Progress,
-) -> Measured:
-    """`long_generation_chrf`: corpus chrF of the outputs against the true completions.
+    on_progress: ProgressCallback,
+) -> EvaluationResult:
+    """Return `heldout.chrf`: corpus chrF of the outputs against the true completions.
 
-    A sample's `value` is the chrF of that output alone; the score is not their mean.
+    A sample's `value` is the chrF of its output; the score is not their mean.
     """
-    samples = generated_samples(
-        loaded, "long_generation", examples, config, batch_size, on_progress
+    samples = generate_samples(loaded, "heldout.chrf", examples, config, batch_size, on_progress)
+    result = score_samples("chrf", samples, seed)
+    score = result.estimate.to_score(
+        "heldout.chrf", group="heldout", higher_is_better=True, unit="chrF"
     )
-    result = chrf(
-        [sample["output"].strip() for sample in samples],
-        [sample["target"].strip() for sample in samples],
-        seed,
-    )
+    return EvaluationResult(scores=[score], samples=samples, signature={"chrf": result.signature})
+
+
+def score_samples(metric: str, samples: Sequence[Sample], seed: int) -> CorpusScore:
+    """Return a corpus metric of `samples`, and set each sample's `value` to its output's metric."""
+    items = [([sample["target"].strip()], sample["output"].strip()) for sample in samples]
+    result = corpus_score(metric, items, seed=seed)
     for sample, value in zip(samples, result.sentence_scores, strict=True):
         sample["value"] = value
-    score = result.estimate.as_score(
-        "long_generation_chrf", group="long_generation", higher_is_better=True, unit="chrF"
-    )
-    return Measured(scores=[score], samples=samples, signature={"chrf": result.signature})
+    return result
 
 
-def generated_samples(
+def generate_samples(
     loaded: LoadedModel,
-    measure: GenerationMeasure,
+    name: GenerationName,
     examples: Sequence[Example],
     config: GenerationConfig,
-    batch_size: int,
-    on_progress: Progress,
+    batch_size: int | None,
+    on_progress: ProgressCallback,
 ) -> list[Sample]:
-    """One sample per example, whose `value` is still to be filled in."""
-    asked = [example.inverted() if config.invert else example for example in examples]
-    room = _prompt_room(loaded, measure, config)
-    whole = [loaded.template.encode_prompt(example) for example in asked]
-    prompts = [ids[-room:] for ids in whole]
+    """Return one sample per example; `value` is None until it is scored."""
+    oriented = [example.inverted() if config.invert else example for example in examples]
+    # At most `max_length` tokens, as in training.
+    capacity = min(loaded.max_length, loaded.prompt_capacity(config.max_new_tokens, name=name))
+    prompts = [loaded.template.truncate_prompt(example, capacity) for example in oriented]
     outputs = generate(
         loaded,
-        prompts,
+        [list(prompt.input_ids) for prompt in prompts],
         max_new_tokens=config.max_new_tokens,
         batch_size=batch_size,
         on_progress=on_progress,
     )
     return [
         {
-            "measure": measure,
+            "measure": name,
             "id": example.id,
-            "prompt": loaded.decode(prompt),
+            "prompt": loaded.decode(list(prompt.input_ids)),
             "target": example.completion,
             "output": loaded.tokenizer.decode(
                 output, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -102,25 +103,7 @@ def generated_samples(
             "value": None,
             "num_new_tokens": len(output),
             "stopped": len(output) < config.max_new_tokens,
-            "num_truncated_tokens": len(ids) - len(prompt),
+            "num_truncated_tokens": prompt.num_truncated_tokens,
         }
-        for example, ids, prompt, output in zip(asked, whole, prompts, outputs, strict=True)
+        for example, prompt, output in zip(oriented, prompts, outputs, strict=True)
     ]
-
-
-def _prompt_room(loaded: LoadedModel, measure: GenerationMeasure, config: GenerationConfig) -> int:
-    """Tokens of a prompt that are kept: as in training, and so that the output has positions."""
-    if loaded.max_positions is None:
-        return loaded.max_length
-    room = min(loaded.max_length, loaded.max_positions - config.max_new_tokens)
-    if room < 1:
-        raise InputError(
-            Problem(
-                message=(
-                    f"evals.{measure}.max_new_tokens must leave room for a prompt in the model's"
-                    f" {loaded.max_positions} positions, got {config.max_new_tokens}"
-                ),
-                fix=f"set evals.{measure}.max_new_tokens to a smaller number",
-            )
-        )
-    return room

@@ -1,7 +1,8 @@
-"""What a judge is asked, and how its reply is read.
+"""Annotators: prompt templates for a judge, and parsers for its replies.
 
-Two ways of asking, with the reply formats of AlpacaEval 1 (a ranking of two models) and of
-PandaLM (1, 2 or Tie). The wording is ours, so win rates are not those of the published judges.
+`alpaca_eval` is the prompt of AlpacaEval 1's annotator alpaca_eval_gpt4. The prompts of `ranking`
+(two models with ranks) and `verdict` (1, 2 or Tie, as PandaLM replies) are ours, so their win rates
+differ from those of published judges.
 """
 
 import hashlib
@@ -9,31 +10,54 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from evals.judge.alpaca_eval_template import SYSTEM, USER
 from evals.judge_config import StyleName
 
-# Of the two outputs in the order in which the judge sees them.
+# The preferred output, by the order in which the judge sees the outputs.
 Preference = Literal["first", "second", "tie"]
 Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Style:
-    """A way of asking: `ask` words the question, `read` finds the verdict in a reply, or None."""
+class Annotator:
+    """A prompt template and the parser of its replies.
+
+    `format_prompt` takes the instruction and both outputs. `parse` returns None if the reply
+    contains no verdict. `schema` is the JSON schema of a structured reply, which `parse` also
+    accepts.
+    """
 
     name: StyleName
-    ask: Callable[[str, str, str], Messages]
-    read: Callable[[str], Preference | None]
+    format_prompt: Callable[[str, str, str], Messages]
+    parse: Callable[[str], Preference | None]
+    schema: dict[str, Any]
 
     @property
     def sha256(self) -> str:
-        """The digest of the wording."""
-        worded = json.dumps(self.ask("{instruction}", "{first}", "{second}"))
-        return hashlib.sha256(worded.encode("utf-8")).hexdigest()
+        """Return the SHA-256 of the prompt template."""
+        template = json.dumps(self.format_prompt("{instruction}", "{first}", "{second}"))
+        return hashlib.sha256(template.encode("utf-8")).hexdigest()
+
+    @property
+    def response_format(self) -> dict[str, Any]:
+        """Return the request field that asks for structured output.
+
+        Source: OpenAI's chat API.
+        """
+        json_schema = {"name": self.name, "strict": True, "schema": self.schema}
+        return {"type": "json_schema", "json_schema": json_schema}
 
 
-def _ask_ranking(instruction: str, first: str, second: str) -> Messages:
+# The prompts must not change, because they are part of the cache key of every reply.
+def _format_alpaca_eval(instruction: str, first: str, second: str) -> Messages:
+    texts = {"instruction": instruction, "output_1": first, "output_2": second}
+    user = re.sub(r"\{(instruction|output_1|output_2)\}", lambda match: texts[match[1]], USER)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+
+
+def _format_ranking(instruction: str, first: str, second: str) -> Messages:
     shown = json.dumps(
         {"instruction": instruction, "answers": {"model_1": first, "model_2": second}},
         ensure_ascii=False,
@@ -60,7 +84,7 @@ def _ask_ranking(instruction: str, first: str, second: str) -> Messages:
     ]
 
 
-def _ask_verdict(instruction: str, first: str, second: str) -> Messages:
+def _format_verdict(instruction: str, first: str, second: str) -> Messages:
     return [
         {
             "role": "system",
@@ -82,7 +106,7 @@ def _ask_verdict(instruction: str, first: str, second: str) -> Messages:
     ]
 
 
-# What some models write before they answer, and what they put around an answer.
+# The thinking block that some models write.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _ENTRY = re.compile(r"\{[^{}]*\}?", re.DOTALL)
 _MODEL = re.compile(r"\bmodel[_ -]?([12])\b", re.IGNORECASE)
@@ -90,14 +114,14 @@ _RANK = re.compile(r"[\"']?\brank\b[\"']?\s*[:=]\s*[\"']?(-?\d+(?:\.\d+)?)", re.
 _MAPPED = re.compile(r"[\"']?\bmodel[_ -]?([12])\b[\"']?\s*[:=]\s*[\"']?([12])\b", re.IGNORECASE)
 _BARE = re.compile(r"(?:model[_ -]?)?([12]|tie)", re.IGNORECASE)
 _MARKUP = "*_#`\"'()[]{}<>.,:;!- \t\r\n"
-_OF_WORD: dict[str, Preference] = {"1": "first", "2": "second", "tie": "tie"}
+_PREFERENCE_BY_WORD: dict[str, Preference] = {"1": "first", "2": "second", "tie": "tie"}
 
 
-def _read_ranking(reply: str) -> Preference | None:
-    """The better ranked of the two models; equal ranks are a tie.
+def _parse_ranking(reply: str) -> Preference | None:
+    """Return the model with the better rank; equal ranks are a tie.
 
-    Of several rankings in one reply the last counts. One model's rank tells the other's, so the
-    first half of a reply that was cut is enough.
+    If a reply contains several rankings, the last one counts. One model's rank determines the
+    other's, so the first half of a truncated reply is enough.
     """
     text = _THOUGHTS.sub("", reply)
     ranks: dict[str, str] = {}
@@ -109,7 +133,7 @@ def _read_ranking(reply: str) -> Preference | None:
         ranks = dict(_MAPPED.findall(text))
     if not ranks:
         bare = _BARE.fullmatch(text.strip(_MARKUP))
-        return _OF_WORD[bare[1].lower()] if bare else None
+        return _PREFERENCE_BY_WORD[bare[1].lower()] if bare else None
     if not set(ranks.values()) <= {"1", "2"}:
         return None
     other = {"1": "2", "2": "1"}
@@ -140,11 +164,11 @@ _EVEN = re.compile(
 )
 
 
-def _read_verdict(reply: str) -> Preference | None:
-    """A line that holds 1, 2 or Tie and at most a label; else a plain sentence about the better.
+def _parse_verdict(reply: str) -> Preference | None:
+    """Return the verdict of a reply: a line of 1, 2 or Tie, or a sentence on the better output.
 
-    A labelled line comes before the first line and that before the last. Lines of one kind, or
-    sentences, that contradict each other hold no verdict.
+    Such a line may have a label. Precedence: labelled lines, the first line, the last line,
+    sentences. The result is None if labelled lines or sentences contradict each other.
     """
     text = _THOUGHTS.sub("", reply)
     lines = [line.strip(_MARKUP) for line in text.splitlines()]
@@ -153,19 +177,47 @@ def _read_verdict(reply: str) -> Preference | None:
         return None
     labelled = {m[1].lower() for line in lines if (m := _LABELLED.fullmatch(line))}
     if labelled:
-        return _only(labelled)
+        return _single(labelled)
     for line in (lines[0], lines[-1]):
         if alone := _ALONE.fullmatch(line):
-            return _OF_WORD[alone[1].lower()]
-    said = set(_WINS.findall(text)) | ({"tie"} if _EVEN.search(text) else set())
-    return _only(said)
+            return _PREFERENCE_BY_WORD[alone[1].lower()]
+    return _single(set(_WINS.findall(text)) | ({"tie"} if _EVEN.search(text) else set()))
 
 
-def _only(words: set[str]) -> Preference | None:
-    return _OF_WORD[words.pop()] if len(words) == 1 else None
+def _single(words: set[str]) -> Preference | None:
+    return _PREFERENCE_BY_WORD[words.pop()] if len(words) == 1 else None
 
 
-STYLES: dict[StyleName, Style] = {
-    "ranking": Style(name="ranking", ask=_ask_ranking, read=_read_ranking),
-    "verdict": Style(name="verdict", ask=_ask_verdict, read=_read_verdict),
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_RANK_SCHEMA = {"type": "integer", "enum": [1, 2]}
+
+_RANKS_SCHEMA = _object_schema({"model_1": _RANK_SCHEMA, "model_2": _RANK_SCHEMA})
+
+ANNOTATORS: dict[StyleName, Annotator] = {
+    "alpaca_eval": Annotator(
+        name="alpaca_eval",
+        format_prompt=_format_alpaca_eval,
+        parse=_parse_ranking,
+        schema=_RANKS_SCHEMA,
+    ),
+    "ranking": Annotator(
+        name="ranking",
+        format_prompt=_format_ranking,
+        parse=_parse_ranking,
+        schema=_RANKS_SCHEMA,
+    ),
+    "verdict": Annotator(
+        name="verdict",
+        format_prompt=_format_verdict,
+        parse=_parse_verdict,
+        schema=_object_schema({"verdict": {"type": "string", "enum": ["1", "2", "Tie"]}}),
+    ),
 }

@@ -1,4 +1,4 @@
-"""What asking a judge costs, and the budget that it must stay below."""
+"""Cost of judge requests, and the budget that limits it."""
 
 import asyncio
 import math
@@ -9,31 +9,30 @@ from typing import Any
 from evals.judge.annotators import Messages
 from evals.judge_config import JudgeConfig
 
-_MILLION = 1_000_000
-# English has about four bytes a token; counted as three, an estimate is seldom too low.
+# English has about four bytes per token. With three, an estimate is rarely too low.
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 8
 
 
 class BudgetReached(Exception):
-    """The next request could cost more than what is left."""
+    """The next request could cost more than the remaining budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens of one request, as the endpoint counted them."""
+    """Token counts of one request, as reported by the endpoint."""
 
     input_tokens: int
     output_tokens: int
 
 
 @dataclass
-class Spending:
-    """Requests, tokens and money of one judging.
+class CostTracker:
+    """Requests, tokens and cost of one run of a judge.
 
-    `cost` is what the endpoint's own token counts come to. Requests that may be billed but came
-    back without a count (cut replies, timeouts) are not in it: `possible_cost` is what they come
-    to at most, by estimate, and the budget holds for both together.
+    `cost` is the price of the tokens that the endpoint counted. Some requests may be billed
+    although they returned no count (truncated replies, timeouts). `possible_cost` is an estimate of
+    their maximum. The budget limits the sum of both.
     """
 
     config: JudgeConfig
@@ -46,58 +45,48 @@ class Spending:
     failures: Counter[str] = field(default_factory=Counter)
     _reserved: float = 0.0
     _num_open: int = 0
-    _settled: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    def price(self, usage: Usage) -> float:
-        """What `usage` costs."""
-        return (
-            usage.input_tokens * self.config.price_per_million_input_tokens
-            + usage.output_tokens * self.config.price_per_million_output_tokens
-        ) / _MILLION
-
-    def most(self, messages: Messages) -> float:
-        """What a request with `messages` costs if its reply is as long as it may be; estimated."""
+    def estimate_max_cost(self, messages: Messages) -> float:
+        """Return an estimate of the cost of a request whose reply has the maximum length."""
         num_bytes = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in messages)
         overhead = _TOKENS_PER_MESSAGE * (len(messages) + 1)
-        return self.price(
-            Usage(
-                input_tokens=math.ceil(num_bytes / _BYTES_PER_TOKEN) + overhead,
-                output_tokens=self.config.max_tokens,
-            )
-        )
+        input_tokens = math.ceil(num_bytes / _BYTES_PER_TOKEN) + overhead
+        return self.config.price(input_tokens, self.config.max_tokens)
 
-    async def open(self, most: float) -> None:
-        """Count a request that may cost `most`, once the budget has room for it.
+    async def reserve(self, max_cost: float) -> None:
+        """Wait until the budget allows a request that may cost `max_cost`, and reserve that amount.
 
         Raises:
-            BudgetReached: it has none, also when all open requests have ended.
+            BudgetReached: the budget does not allow the request, and no open request can release a
+                part of the budget.
         """
         budget = self.config.budget
-        async with self._settled:
-            while budget is not None and self._committed + most > budget:
+        async with self._changed:
+            while budget is not None and self._committed + max_cost > budget:
                 if self._num_open == 0:
                     raise BudgetReached
-                await self._settled.wait()
-            self._reserved += most
+                await self._changed.wait()
+            self._reserved += max_cost
             self._num_open += 1
         self.num_requests += 1
 
-    async def close(self, most: float, usage: Usage | None, *, may_be_billed: bool) -> None:
-        """Count what a request came to. Without `usage`, nothing or at most `most`."""
-        self._reserved -= most
+    async def record(self, max_cost: float, usage: Usage | None, *, may_be_billed: bool) -> None:
+        """Replace the reservation by the actual cost; without `usage`, by 0 or `max_cost`."""
+        self._reserved -= max_cost
         self._num_open -= 1
         if usage is not None:
             self.input_tokens += usage.input_tokens
             self.output_tokens += usage.output_tokens
-            self.cost += self.price(usage)
+            self.cost += self.config.price(usage.input_tokens, usage.output_tokens)
         elif may_be_billed:
             self.num_uncounted += 1
-            self.possible_cost += most
-        async with self._settled:
-            self._settled.notify_all()
+            self.possible_cost += max_cost
+        async with self._changed:
+            self._changed.notify_all()
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, for reports."""
+        """Return the counts for reports."""
         return {
             "num_requests": self.num_requests,
             "failed_requests": dict(sorted(self.failures.items())),

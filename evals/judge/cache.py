@@ -1,9 +1,9 @@
-"""Replies of judges on disk, so that no question is asked and paid for twice.
+"""On-disk cache of judge replies, so that no request is paid for twice.
 
     cache_dir/judge/3f/3f9a....json     one reply
 
-One small file each, written in one step: workers on several machines may share the folder, a
-person may read it, and nothing in it is run when it is loaded.
+Each reply is one small file, written atomically. Workers on several machines may share the folder.
+The files are readable, and loading them executes no code.
 """
 
 import hashlib
@@ -17,15 +17,17 @@ from evals.judge.annotators import Messages
 from trainers.foundation.cache_dirs import cache_dir
 from trainers.foundation.files import check_output_folder, write_json
 
-# Raised whenever the same request would be put to the judge in another way.
+# Increase it when equal settings and messages are sent in a different form.
 CACHE_VERSION = 1
 
 
 class Reply(BaseModel):
-    """What a judge replied to one question in the end.
+    """The final reply to one request.
 
-    `text` is None where no whole reply came (`error` then says why). Tokens are None where the
-    endpoint did not count them, and are those of the last request alone.
+    `text` is None if no complete reply arrived; `error` then gives the reason. Token counts are
+    those of the last attempt; None if the endpoint did not report them. `served_model` and
+    `system_fingerprint` name the model that the endpoint says it used. `num_asked` counts replies,
+    including those without a verdict.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,29 +36,32 @@ class Reply(BaseModel):
     finish_reason: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    served_model: str | None = None
+    system_fingerprint: str | None = None
     num_asked: int = 1
     error: str | None = None
 
 
-def question_key(judge: str, settings: dict[str, Any], messages: Messages) -> str:
-    """What a reply is kept under: the judge, all that shapes its reply, and the words of the
-    question, which hold template, instruction, both outputs and their order.
+def request_key(judge: str, settings: dict[str, Any], messages: Messages) -> str:
+    """Return the cache key: a hash of the judge, its settings and the messages.
+
+    The messages contain the prompt template, the instruction and both outputs in their order.
     """
-    question = {
+    request = {
         "version": CACHE_VERSION,
         "judge": judge,
         "settings": settings,
         "messages": messages,
     }
-    content = json.dumps(question, sort_keys=True, ensure_ascii=False)
+    content = json.dumps(request, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ReplyCache:
-    """Replies by the key of their question.
+    """Replies by request key.
 
     Raises:
-        InputError: nothing can be kept in `folder`, which is better known before asking.
+        InputError: `folder` is not writable; raised before any request is sent.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
@@ -64,14 +69,14 @@ class ReplyCache:
         check_output_folder(self.folder, where="evals.judge.cache_dir")
 
     def get(self, key: str) -> Reply | None:
-        """The reply that is kept; None if none is, or its file cannot be read."""
+        """Return the cached reply; None if there is none or it cannot be read."""
         try:
             return Reply.model_validate_json(self._path(key).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep `reply`."""
+        """Store `reply` under `key`."""
         write_json(self._path(key), reply.model_dump(mode="json"))
 
     def _path(self, key: str) -> Path:

@@ -1,4 +1,4 @@
-"""Judge two files of outputs, without any model of ours."""
+"""Judge two files of outputs, without loading the models that generated them."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from evals.judge.annotate import Judging, judge_pairs
-from evals.judge.annotators import STYLES
-from evals.judge.outputs_file import digest_of, pair_up, read_outputs
+from evals.judge.annotate import JudgeResults, judge_pairs
+from evals.judge.annotators import ANNOTATORS
+from evals.judge.outputs_file import hash_records, match_outputs, read_outputs
 from evals.judge.scores import judged_scores
 from evals.judge_config import JudgeConfig, StyleName
 from evals.results.scores import Score
 from trainers.foundation.files import check_output_folder, write_json, write_text
 
-if TYPE_CHECKING:  # It brings torch, which judging does without.
-    from evals.engine.batching import Progress
+if TYPE_CHECKING:  # This imports torch, which `plw judge` does not need.
+    from evals.engine.batching import ProgressCallback
 
 
 class Comparison(BaseModel):
-    """How one file of outputs fares against another.
+    """Scores of one file of outputs against another.
 
-    `num_left_out` references have no output to compare with; `missing` pairs the budget did not
-    reach: then the scores are those of the others.
+    `num_left_out` references have no output to compare with. `missing` pairs were not judged
+    because the budget was reached; the scores are those of the other pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,33 +45,33 @@ def compare_outputs(
     limit: int | None,
     seed: int,
     out_dir: Path,
-    on_progress: "Progress",
+    on_progress: "ProgressCallback",
 ) -> Comparison:
-    """The win rate of `outputs` over `reference`, both laid out as AlpacaEval's files.
+    """Judge `outputs` against `reference`, two files in AlpacaEval's format.
 
-    Writes `out_dir/judgements.jsonl`, a line for each pair with both outputs, all replies and
-    verdicts, and `out_dir/comparison.json`. `limit` takes the first pairs alone.
+    Writes `out_dir/judgements.jsonl` (one line per pair with both outputs, replies and verdicts)
+    and `out_dir/comparison.json`. `limit` selects the first pairs.
 
     Raises:
-        InputError: the files do not fit together, or as `judge_pairs`.
-        TrainingError: as `judge_pairs`.
+        InputError: the prompts of the files differ; see also `judge_pairs`.
+        TrainingError: see `judge_pairs`.
     """
     check_output_folder(out_dir, where="--output-dir")
     candidates, references = read_outputs(outputs), read_outputs(reference)
-    pairs, num_left_out = pair_up(candidates[:limit], references, where=str(outputs))
-    judging = judge_pairs(pairs, STYLES[style], judge, on_progress=on_progress)
-    write_judgements(out_dir / "judgements.jsonl", judging)
+    pairs, num_left_out = match_outputs(candidates[:limit], references, where=str(outputs))
+    results = judge_pairs(pairs, ANNOTATORS[style], judge, on_progress=on_progress)
+    write_judgements(out_dir / "judgements.jsonl", results)
     comparison = Comparison(
         outputs=str(outputs),
         reference=str(reference),
-        scores=judged_scores("judged", judging.judgements, seed=seed),
+        scores=judged_scores("judged", results.judgements, seed=seed),
         num_left_out=num_left_out,
-        missing=judging.missing,
-        judging=judging.to_json(),
+        missing=results.missing,
+        judging=results.to_json(),
         signature={
-            **judging.signature,
-            "outputs_sha256": digest_of(candidates[:limit]),
-            "references_sha256": digest_of(references),
+            **results.signature,
+            "outputs_sha256": hash_records(candidates[:limit]),
+            "references_sha256": hash_records(references),
             "seed": seed,
         },
     )
@@ -79,7 +79,7 @@ def compare_outputs(
     return comparison
 
 
-def write_judgements(path: Path, judging: Judging) -> None:
-    """Put every judgement at `path`, one a line, in one step."""
-    lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in judging.judgements]
+def write_judgements(path: Path, results: JudgeResults) -> None:
+    """Write one line per judgement to `path`, atomically."""
+    lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in results.judgements]
     write_text(path, "".join(line + "\n" for line in lines))

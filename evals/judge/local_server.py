@@ -1,69 +1,94 @@
-"""A judge without an endpoint: `transformers serve`, started, watched and stopped by us."""
+"""Serve a model on this machine as a judge, with `transformers serve`.
+
+The server answers concurrent requests in one batch (continuous batching).
+"""
 
 import importlib.util
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-import httpx2
-
+from evals.engine.server_process import ServerProcess, free_port
 from trainers.foundation.errors import InputError, Problem
 
-_POLL_S = 0.2
-_ANSWER_S = 5.0
-_STOP_S = 10.0
-_MAX_SHOWN = 300
 _WHERE = "evals.judge.local_model"
 _NEEDED = ("fastapi", "uvicorn", "openai")
+# Memory for keys and values: on a CPU, 512 blocks of 64 tokens; on a GPU, a share of the memory
+# that the scored model leaves free.
+_CPU_OPTIONS = ("--dtype", "float32", "--cb-block-size", "64", "--cb-num-blocks", "512")
+_GPU_OPTIONS = ("--dtype", "auto", "--cb-max-memory-percent", "0.4")
+
+
+class _KeptServers:
+    """The running servers by model, with their URLs; None outside of `kept_servers`."""
+
+    by_model: dict[str, tuple[ServerProcess, str]] | None = None
+
+
+_kept = _KeptServers()
 
 
 @contextmanager
-def served(model: str, *, timeout_s: float) -> Iterator[tuple[str, str]]:
-    """The URL and model name of `model` served on a free loopback port, until the block ends.
+def kept_servers() -> Iterator[None]:
+    """Keep servers running until the block ends, for a process that scores several models."""
+    servers = _kept.by_model = {}
+    try:
+        yield
+    finally:
+        _kept.by_model = None
+        for process, _ in servers.values():
+            process.stop()
 
-    Its server and all of the server's children end with the block, or with this process.
+
+@contextmanager
+def serve_model(model: str, *, timeout_s: float) -> Iterator[tuple[str, str]]:
+    """Serve `model` on a free loopback port until the block ends; yield URL and model name.
+
+    Within `kept_servers`, the server outlives the block and is used again. The server and all its
+    child processes end with this process at the latest.
 
     Raises:
         InputError: the model cannot be served, or does not answer within `timeout_s`.
     """
     folder = Path(model).expanduser()
     name = str(folder.resolve()) if folder.is_dir() else model
-    _refuse_unservable(folder, name)
-    port = _free_port()
-    with tempfile.TemporaryFile() as log:
-        process = _start(name, port, log, is_folder=folder.is_dir())
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, log, name, timeout_s)
-            yield f"http://127.0.0.1:{port}/v1", name
-        finally:
-            _stop(process)
+    kept = (_kept.by_model or {}).get(name)
+    if kept is not None and kept[0].is_running():
+        yield kept[1], name
+        return
+    _check_servable(folder, name)
+    process, url = _start(name, timeout_s, is_folder=folder.is_dir())
+    if _kept.by_model is not None:
+        _kept.by_model[name] = process, url
+    try:
+        yield url, name
+    finally:
+        if _kept.by_model is None:
+            process.stop()
 
 
-def _refuse_unservable(folder: Path, name: str) -> None:
+def _check_servable(folder: Path, name: str) -> None:
     missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
     if missing:
-        raise _refusal(
+        raise _input_error(
             f"a local judge needs {', '.join(missing)}", 'pip install "transformers[serving]"'
         )
     if not folder.is_dir():
         if name.startswith((".", "/", "~")):
-            raise _refusal(f"there is no model folder {name}", "give a folder or a hub name")
+            raise _input_error(f"there is no model folder {name}", "set a folder or a hub name")
         return
-    if "@" in name:  # transformers serve takes what follows for a revision.
-        raise _refusal(f"the folder's path must hold no @, got {name}", "give the folder a link")
+    if "@" in name:  # `transformers serve` treats the part after @ as a revision.
+        raise _input_error(
+            f"the path of a local judge must not contain @, got {name}",
+            "use a symbolic link to the folder",
+        )
     if not _has_chat_template(folder):
-        raise _refusal(
-            f"the model in {name} has no chat template, so it cannot be asked",
-            "take a model that was tuned for chat",
+        raise _input_error(
+            f"the model in {name} has no chat template, which a judge needs",
+            "use a model that is tuned for chat",
         )
 
 
@@ -76,79 +101,32 @@ def _has_chat_template(folder: Path) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _start(name: str, timeout_s: float, *, is_folder: bool) -> tuple[ServerProcess, str]:
+    """Return a server that answers, and the URL of its API."""
+    import torch
 
-
-def _start(name: str, port: int, log: IO[bytes], *, is_folder: bool) -> subprocess.Popen[bytes]:
-    # The packages need not be installed: Ray ships them as files.
-    home = str(Path(__file__).resolve().parents[2])
-    paths = filter(None, [home, os.environ.get("PYTHONPATH")])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    }
+    port = free_port()
+    options = _GPU_OPTIONS if torch.cuda.is_available() else _CPU_OPTIONS
+    environment = {**os.environ, "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     if is_folder:
         environment["HF_HUB_OFFLINE"] = "1"
-    return subprocess.Popen(
-        [sys.executable, "-m", "evals.judge.server_process", name, str(port)],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
+    process = ServerProcess(
+        [
+            *(sys.executable, "-m", "transformers.cli.transformers", "serve", name),
+            *("--host", "127.0.0.1", "--port", str(port), "--continuous-batching", *options),
+        ],
+        environment,
+        name=f"the local judge {name}",
+        where=_WHERE,
     )
+    process.wait_until_ready(
+        f"http://127.0.0.1:{port}/health",
+        timeout_s,
+        died_fix="run `transformers serve` with this model to find the cause",
+        slow_fix="raise evals.judge.start_timeout_s, or use a smaller model",
+    )
+    return process, f"http://127.0.0.1:{port}/v1"
 
 
-def _wait_for(
-    url: str, process: subprocess.Popen[bytes], log: IO[bytes], name: str, timeout_s: float
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    with httpx2.Client(timeout=_ANSWER_S, trust_env=False) as http:
-        while True:
-            if process.poll() is not None:
-                raise _refusal(
-                    f"the local judge {name} ended with {process.returncode} before it answered:"
-                    f" {_last_line(log)}",
-                    "see whether `transformers serve` with this model works on its own",
-                )
-            with suppress(httpx2.TransportError):
-                if http.get(url).is_success:
-                    return
-            if time.monotonic() > deadline:
-                raise _refusal(
-                    f"the local judge {name} did not answer within {timeout_s:g} s:"
-                    f" {_last_line(log)}",
-                    "raise evals.judge.start_timeout_s, or take a smaller model",
-                )
-            time.sleep(_POLL_S)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server's whole process group, gently first."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, kind)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_S)
-            break
-    # What the server left behind when it went.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.stdin is not None
-    process.stdin.close()
-
-
-def _last_line(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = log.read().decode("utf-8", "replace").split("\n")
-    said = [line.strip(" │╭╰─╯╮") for line in lines]
-    return next((line for line in reversed(said) if line), "it said nothing")[-_MAX_SHOWN:]
-
-
-def _refusal(message: str, fix: str) -> InputError:
+def _input_error(message: str, fix: str) -> InputError:
     return InputError(Problem(message=message, where=_WHERE, fix=fix))

@@ -1,42 +1,64 @@
-"""Sets of prompts with outputs: AlpacaEval's and PandaLM's files, and one's own.
+"""Files of prompts and outputs: those of AlpacaEval and PandaLM, and custom files.
 
-A file is a JSON list or JSONL of {"instruction", "input" (or none), "output", ...}; other fields
-of a record are left alone.
+A file is a JSON list or JSONL of {"instruction", "input" (optional), "output", ...}, or has the
+format of MT-Bench or Arena-Hard (`evals.judge.suite_records`). Other fields of a record are
+ignored.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.judge.suite_records import common_form
 from evals.judge.verdicts import Pair
 from trainers.data.examples import Example, Message
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.files import write_json
+from trainers.foundation.jsonl import JsonlRow, json_error_message, parse_jsonl
 
 _MAX_PROBLEMS = 20
-_FORM = 'a record is {"instruction": ..., "input": ... (or none), "output": ...}'
-_PROMPT_FORM = 'a record is {"instruction": ..., "input": ... (or none)}'
+_FORMAT = 'a record is {"instruction": ..., "input": ... (optional), "output": ...}'
+_PROMPT_FORMAT = 'a record is {"instruction": ..., "input": ... (optional)}'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One prompt, and the output for it if its file has one. `id` is its place in the file."""
+    """A prompt, and its output if the file has one; `id` is its position in the file.
+
+    `category` is the record's category, or its dataset, if it has one. `turns` are the user's turns
+    if there are several; `instruction` and `output` then contain all turns. `question_id` is None
+    in files without it.
+    """
 
     id: str
     instruction: str
     input: str
     output: str | None
+    category: str | None = None
+    turns: tuple[str, ...] = ()
+    question_id: str | None = None
 
     @property
     def task(self) -> str:
-        """The instruction and, two lines below, what it is about."""
+        """Return the instruction; if there is an input, also a blank line and the input."""
         return f"{self.instruction}\n\n{self.input}" if self.input.strip() else self.instruction
 
-    def as_example(self) -> Example:
-        """The prompt as training data of this form is read, with nothing to complete it."""
+    def to_example(self, answers: Sequence[str] = ()) -> Example:
+        """Return the prompt as a training example of this format with an empty completion.
+
+        Args:
+            answers: the model's answers to the first turns; the prompt is then the next turn.
+        """
+        if self.turns:
+            messages: list[Message] = []
+            for question, answer in zip(self.turns, (*answers, ""), strict=False):
+                messages.append(Message(role="user", content=question))
+                messages.append(Message(role="assistant", content=answer))
+            return Example(id=self.id, messages=tuple(messages))
         user = Message(role="user", content=self.task)
         return Example(
             id=self.id,
@@ -47,42 +69,43 @@ class Record:
 
 
 def read_outputs(path: str | Path) -> list[Record]:
-    """The records of a file that holds outputs.
+    """Return the prompts and outputs in a file.
 
     Raises:
-        InputError: the file cannot be read or is empty, or records of it are not what they
-            should be; each with its place.
+        InputError: the file is unreadable or empty, or records are invalid; the error gives each
+            location.
     """
     return _read(Path(path), needs_output=True)
 
 
 def read_prompts(path: str | Path) -> list[Record]:
-    """The records of a file whose outputs, if it has any, are of no interest.
+    """Return the prompts in a file; outputs are ignored.
 
     Raises:
-        InputError: as `read_outputs`.
+        InputError: see `read_outputs`.
     """
     return _read(Path(path), needs_output=False)
 
 
-def pair_up(
+def match_outputs(
     candidates: Sequence[Record], references: Sequence[Record], *, where: str
 ) -> tuple[list[Pair], int]:
-    """A pair for every candidate, and the number of references that have no candidate.
+    """Return a pair for each candidate, and the number of references without a candidate.
 
-    Records belong together whose instruction and input are the same; of several such the first
-    goes with the first.
+    Records match if their question ids are equal, or, if a file has none, instruction and input.
+    Repeated prompts match in their order.
 
     Raises:
         InputError: candidates have no reference; `where` names their file.
     """
-    known = dict(zip(_keys(references), references, strict=True))
+    has_ids = all(record.question_id is not None for record in (*candidates, *references))
+    known = dict(zip(_prompt_keys(references, has_ids), references, strict=True))
     pairs = []
-    lost = []
-    for key, candidate in zip(_keys(candidates), candidates, strict=True):
+    unmatched = []
+    for key, candidate in zip(_prompt_keys(candidates, has_ids), candidates, strict=True):
         reference = known.pop(key, None)
         if reference is None:
-            lost.append(candidate)
+            unmatched.append(candidate)
             continue
         assert candidate.output is not None
         assert reference.output is not None
@@ -94,53 +117,75 @@ def pair_up(
                 reference=reference.output,
             )
         )
-    if lost:
+    if unmatched:
         raise InputError(
             Problem(
                 message=(
-                    f"{len(lost)} of {len(candidates)} outputs have no reference with their"
-                    f" instruction and input, the first is {lost[0].id}:"
-                    f" {lost[0].instruction[:80]!r}"
+                    f"{len(unmatched)} of {len(candidates)} outputs have no reference with their"
+                    f" instruction and input, the first is {unmatched[0].id}:"
+                    f" {unmatched[0].instruction[:80]!r}"
                 ),
                 where=where,
-                fix="give outputs and references for the same prompts",
+                fix="use outputs and references of the same prompts",
             )
         )
     return pairs, len(known)
 
 
-def digest_of(records: Sequence[Record]) -> str:
-    """The SHA-256 over prompts and outputs, in hexadecimal."""
+def write_alpaca_eval_outputs(
+    path: Path, prompts: Sequence[Record], outputs: Sequence[str], *, generator: str
+) -> None:
+    """Write `outputs` as a JSON list that `alpaca_eval evaluate --model_outputs PATH` reads.
+
+    That command has no field for an input, so a prompt's input is part of its instruction.
+    """
+    content = [
+        {"instruction": prompt.task, "output": output, "generator": generator}
+        for prompt, output in zip(prompts, outputs, strict=True)
+    ]
+    write_json(path, content)
+
+
+def hash_records(records: Sequence[Record]) -> str:
+    """Return the SHA-256 of prompts and outputs, in hexadecimal."""
     content = json.dumps([(r.instruction, r.input, r.output) for r in records])
     return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
 
-def _keys(records: Sequence[Record]) -> list[tuple[str, str, int]]:
-    seen: Counter[tuple[str, str]] = Counter()
+def _prompt_keys(records: Sequence[Record], has_ids: bool) -> list[tuple[str, int]]:
+    """Return each record's id or prompt, and the number of earlier equal ones.
+
+    An input may be a field of its own, or the last part of the instruction.
+    """
+    seen: Counter[str] = Counter()
     keys = []
     for record in records:
-        prompt = (record.instruction.strip(), record.input.strip())
-        keys.append((*prompt, seen[prompt]))
+        prompt = record.question_id if has_ids else record.task.strip()
+        assert prompt is not None
+        keys.append((prompt, seen[prompt]))
         seen[prompt] += 1
     return keys
 
 
 def _read(path: Path, *, needs_output: bool) -> list[Record]:
-    form = _FORM if needs_output else _PROMPT_FORM
-    rows = read_rows(path, form=form)
+    expected = _FORMAT if needs_output else _PROMPT_FORMAT
     records: list[Record] = []
     problems: list[Problem] = []
-    for where, row in rows:
-        fault = _fault(row, needs_output=needs_output)
+    for where, given in read_rows(path, expected=expected):
+        row = common_form(given)
+        fault = _find_fault(row, needs_output=needs_output)
         if fault is not None:
-            problems.append(Problem(message=fault, where=where, fix=form))
+            problems.append(Problem(message=fault, where=where, fix=expected))
             continue
         records.append(
             Record(
                 id=where.removeprefix(f"{path.parent}/"),
-                instruction=row["instruction"],
+                instruction=row.get("instruction") or "",
                 input=row.get("input") or "",
                 output=row["output"] if needs_output else None,
+                category=_category(row),
+                turns=tuple(row.get("turns") or ()) if "instruction" in row else (),
+                question_id=row.get("question_id"),
             )
         )
     if problems:
@@ -148,69 +193,61 @@ def _read(path: Path, *, needs_output: bool) -> list[Record]:
     return records
 
 
-def read_rows(path: Path, *, form: str) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list or JSONL file, each with its place.
+def read_rows(path: Path, *, expected: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the objects of a JSON list or JSONL file, each with its location.
 
     Raises:
-        InputError: the file cannot be read, is neither, or is empty; `form` says what it holds.
+        InputError: the file is unreadable, invalid or empty; `expected` describes its records.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            Problem(message=f"cannot be read: {reason}", where=str(path), fix=form)
-        ) from None
-    if text.lstrip().startswith("["):
-        rows = _of_list(path, text, form)
-    else:
-        rows = _of_lines(path, text, form)
-    if not rows:
-        raise InputError(Problem(message="no records in the file", where=str(path), fix=form))
-    problems = [
-        Problem(message="must be a JSON object", where=where, fix=form)
-        for where, row in rows
-        if not isinstance(row, dict)
-    ]
-    if problems:
-        raise InputError(problems[:_MAX_PROBLEMS])
-    return rows
-
-
-def _of_list(path: Path, text: str, form: str) -> list[tuple[str, Any]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise InputError(
-            Problem(message=f"not valid JSON: {error}", where=str(path), fix=form)
-        ) from None
-    return [(f"{path}[{index}]", row) for index, row in enumerate(content)]
-
-
-def _of_lines(path: Path, text: str, form: str) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+        problem = Problem(message=f"cannot be read: {reason}", where=str(path), fix=expected)
+        raise InputError(problem) from None
+    is_list = text.lstrip().startswith("[")
+    rows = _parse_list(path, text, expected) if is_list else parse_jsonl(path, text, fix=expected)
+    objects: list[tuple[str, dict[str, Any]]] = []
     problems: list[Problem] = []
-    # Not splitlines, which would also split at a U+2028 inside of a text.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((f"{path}:{number}", json.loads(line)))
-        except ValueError as error:
-            message = f"not valid JSON: {error}"
-            problems.append(Problem(message=message, where=f"{path}:{number}", fix=form))
+    for row in rows:
+        if isinstance(row, Problem):
+            problems.append(row)
+        elif isinstance(row.content, dict):
+            objects.append((row.where, row.content))
+        else:
+            fault = "must be a JSON object"
+            problems.append(Problem(message=fault, where=row.where, fix=expected))
+    if not objects and not problems:
+        problems = [Problem(message="no records in the file", where=str(path), fix=expected)]
     if problems:
         raise InputError(problems[:_MAX_PROBLEMS])
-    return rows
+    return objects
 
 
-def _fault(row: dict[str, Any], *, needs_output: bool) -> str | None:
+def _parse_list(path: Path, text: str, expected: str) -> Iterable[JsonlRow | Problem]:
+    """Return the items of a JSON list, or one problem if the file is not a JSON list."""
+    try:
+        items = json.loads(text)
+    except ValueError as error:
+        return [Problem(message=json_error_message(error), where=str(path), fix=expected)]
+    return [JsonlRow(n, f"{path}[{n}]", "", item) for n, item in enumerate(items)]
+
+
+def _category(row: dict[str, Any]) -> str | None:
+    names = (row.get("category"), row.get("dataset"))
+    return next((name for name in names if isinstance(name, str)), None)
+
+
+def _find_fault(row: dict[str, Any], *, needs_output: bool) -> str | None:
     instruction = row.get("instruction")
-    about = row.get("input") or ""
-    if not isinstance(about, str):
-        return f"input must be a text, got {about!r}"
-    # One of PandaLM's 170 prompts is all in its input.
-    if not isinstance(instruction, str) or not (instruction.strip() or about.strip()):
+    input_ = row.get("input") or ""
+    if not isinstance(input_, str):
+        return f"input must be a text, got {input_!r}"
+    # A file of answers may have ids in place of prompts.
+    is_answer = needs_output and instruction is None and row.get("question_id") is not None
+    # One of PandaLM's 170 prompts has its whole text in the input.
+    is_prompt = isinstance(instruction, str) and bool(instruction.strip() or input_.strip())
+    if not (is_answer or is_prompt):
         return f"instruction must be a text that is not blank, got {instruction!r}"
     if needs_output and not isinstance(row.get("output"), str):
         return f"output must be a text, got {row.get('output')!r}"

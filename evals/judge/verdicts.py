@@ -1,5 +1,6 @@
-"""Pairs of outputs, what a judge says of them in either order, and what follows for a pair."""
+"""Pairs of outputs, the judge's verdicts in both orders, and their combination and counts."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -8,7 +9,7 @@ from typing import Any, Literal
 from evals.judge.annotators import Preference
 from evals.judge.cache import Reply
 
-# Which of the two outputs the judge sees first.
+# The output that the judge sees first.
 Order = Literal["candidate_first", "reference_first"]
 Verdict = Literal["candidate", "reference", "tie"]
 
@@ -21,7 +22,7 @@ _VERDICTS: dict[Order, dict[Preference, Verdict]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two outputs for one instruction; `instruction` is all that the judge sees of the task."""
+    """Two outputs for one instruction; the judge sees nothing else of the task."""
 
     id: str
     instruction: str
@@ -30,19 +31,21 @@ class Pair:
 
     @property
     def is_identical(self) -> bool:
-        """Whether there is nothing to judge: then it is a tie, as in AlpacaEval."""
+        """Return whether both outputs are equal: a tie without a request, as in AlpacaEval."""
         return self.candidate == self.reference
 
     def outputs(self, order: Order) -> tuple[str, str]:
-        """Both outputs as the judge sees them."""
+        """Return both outputs in the order in which the judge sees them."""
         both = (self.candidate, self.reference)
         return both if order == "candidate_first" else both[::-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A pair with the judge's replies and verdicts by order; a verdict that could not be read is
-    None. An order without an entry was not asked about.
+    """A pair with replies and verdicts by order.
+
+    A verdict is None if its reply is unparsable or missing. An order without an entry was not
+    requested.
     """
 
     pair: Pair
@@ -51,9 +54,10 @@ class Judgement:
 
     @property
     def value(self) -> float | None:
-        """1 for a win of the candidate, 0.5 for a tie, 0 for a loss: the mean over the orders.
+        """Return the candidate's score, averaged over both orders.
 
-        One readable verdict of two counts alone. None if there is none.
+        A win scores 1, a tie 0.5, and a loss 0. If only one verdict is known, it counts alone. None
+        if neither is known.
         """
         if self.pair.is_identical:
             return 0.5
@@ -62,7 +66,7 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict over both orders: orders that contradict each other make a tie."""
+        """Return the verdict over both orders; contradicting orders give a tie."""
         value = self.value
         if value is None:
             return None
@@ -70,12 +74,12 @@ class Judgement:
 
     @property
     def is_consistent(self) -> bool | None:
-        """Whether both orders say the same; None unless both were asked and read."""
+        """Return whether both orders agree; None unless both verdicts are known."""
         known = [verdict for verdict in self.verdicts.values() if verdict is not None]
         return known[0] == known[1] if len(known) == 2 else None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for samples."""
+        """Return all fields for a samples file."""
         return {
             "id": self.pair.id,
             "prompt": self.pair.instruction,
@@ -89,10 +93,10 @@ class Judgement:
         }
 
 
-def judgement(
+def make_judgement(
     pair: Pair, replies: dict[Order, Reply], preferences: dict[Order, Preference | None]
 ) -> Judgement:
-    """`pair` with the judge's preferences turned into verdicts about candidate and reference."""
+    """Return the judgement, with preferences (first, second) as verdicts (candidate, reference)."""
     verdicts = {
         order: None if preference is None else _VERDICTS[order][preference]
         for order, preference in preferences.items()
@@ -101,11 +105,16 @@ def judgement(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How a set of judgements divides.
+class JudgementCounts:
+    """Counts of a set of judgements.
 
-    Wins, ties and losses are the candidate's, over both orders; `num_unread` pairs have no
-    verdict in either order. `num_unparsable` and `num_unanswered` count questions.
+    Wins, ties and losses are the candidate's, over both orders. `num_unread` pairs have no verdict
+    in either order, and `num_half_read` pairs were judged in both orders but have a verdict in one
+    alone, which then counts. `num_questions` counts pairs times orders; of these, `num_unparsable`
+    have a reply without a verdict, and `num_unanswered` have no reply. `first_share` is the share
+    of verdicts for the output shown first, among verdicts other than ties. If it is far from 0.5,
+    the judge has a position bias. `served_models` counts replies by the model and fingerprint that
+    the endpoint reported.
     """
 
     num_pairs: int
@@ -114,50 +123,58 @@ class Tally:
     num_ties: int
     num_losses: int
     num_unread: int
+    num_half_read: int
     num_questions: int
     num_unparsable: int
     num_unanswered: int
     num_both_orders: int
     num_consistent: int
     first_share: float | None
+    served_models: dict[str, int]
 
     @property
     def consistent_share(self) -> float | None:
-        """The share of pairs asked in both orders whose verdicts agree; None if there are none."""
+        """Return the share of pairs whose two orders agree; None if no pair has both verdicts."""
         return self.num_consistent / self.num_both_orders if self.num_both_orders else None
 
 
-def tally(judgements: Sequence[Judgement]) -> Tally:
-    """The counts of `judgements`.
-
-    `first_share` is how often the output shown first won, of all verdicts that were no tie: far
-    from 0.5, the judge goes by place.
-    """
+def count_judgements(judgements: Sequence[Judgement]) -> JudgementCounts:
+    """Return the counts of `judgements`."""
     verdicts = [item.verdict for item in judgements]
     consistent = [item.is_consistent for item in judgements]
-    asked = [
+    by_order = [
         (order, verdict, item.replies[order])
         for item in judgements
         for order, verdict in item.verdicts.items()
     ]
-    unread = [reply for _, verdict, reply in asked if verdict is None]
-    decided = [
-        (order, verdict) for order, verdict, _ in asked if verdict in WIN and verdict != "tie"
+    unparsed = [reply for _, verdict, reply in by_order if verdict is None]
+    is_first_win = [
+        (order == "candidate_first") == (verdict == "candidate")
+        for order, verdict, _ in by_order
+        if verdict is not None and verdict != "tie"
     ]
-    firsts = [
-        (order == "candidate_first") == (verdict == "candidate") for order, verdict in decided
-    ]
-    return Tally(
+    return JudgementCounts(
         num_pairs=len(judgements),
         num_identical=sum(item.pair.is_identical for item in judgements),
         num_wins=verdicts.count("candidate"),
         num_ties=verdicts.count("tie"),
         num_losses=verdicts.count("reference"),
         num_unread=verdicts.count(None),
-        num_questions=len(asked),
-        num_unparsable=sum(reply.text is not None for reply in unread),
-        num_unanswered=sum(reply.text is None for reply in unread),
-        num_both_orders=sum(found is not None for found in consistent),
+        num_half_read=sum(
+            len(item.verdicts) == 2 and list(item.verdicts.values()).count(None) == 1
+            for item in judgements
+        ),
+        num_questions=len(by_order),
+        num_unparsable=sum(reply.text is not None for reply in unparsed),
+        num_unanswered=sum(reply.text is None for reply in unparsed),
+        num_both_orders=sum(item is not None for item in consistent),
         num_consistent=consistent.count(True),
-        first_share=fmean(firsts) if firsts else None,
+        first_share=fmean(is_first_win) if is_first_win else None,
+        served_models=dict(
+            Counter(
+                " ".join(filter(None, (reply.served_model, reply.system_fingerprint)))
+                for _, _, reply in by_order
+                if reply.served_model is not None
+            )
+        ),
     )

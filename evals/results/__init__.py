@@ -1,6 +1,6 @@
-"""What a measure returns and where it is stored: scores, intervals, finished parts, responses.
+"""Results of evaluations: scores, intervals, response logs and the result store.
 
-A measure returns `measurement.Measured`, made with the estimates of `intervals`;
-`result_store.PartFolder` keeps it. Every later package of evals may import from here; orchestrator
-may import `scores` (plain data, without torch).
+An evaluation returns an `evaluation.EvaluationResult` with scores from `intervals` or
+`corpus_metrics`; `result_store.ResultStore` saves it. Every later package of evals may import this
+package. orchestrator may import `scores` (data classes without torch).
 """

@@ -1,6 +1,7 @@
-"""What a model has answered so far, kept line by line while a benchmark is taken.
+"""A log of a model's responses, written line by line while an evaluation runs.
 
-A benchmark that was killed goes on behind its last answer; a line that the kill cut is dropped.
+An evaluation that was killed continues after its last logged response. An incomplete last line is
+dropped.
 """
 
 import hashlib
@@ -13,63 +14,63 @@ from typing import Any
 from trainers.foundation.files import write_text
 
 
-class Answers:
-    """Answers by request, in a file whose first line says what they depend on.
+class ResponseLog:
+    """Responses by request key, in a file whose first line is the identity of the evaluation.
 
     Args:
-        path: None keeps them in memory alone.
-        identity: ready for JSON; a file with another one is begun anew.
+        path: None keeps the responses in memory only.
+        identity: JSON-serialisable; a file with another identity is overwritten.
     """
 
     def __init__(self, path: Path | None, identity: dict[str, Any]) -> None:
         self._path = path
-        self._known: dict[str, Any] = {}
+        self._responses: dict[str, Any] = {}
         if path is None:
             return
         head = json.dumps({"identity": identity}, ensure_ascii=False)
-        lines = _whole_lines(path)
+        lines = _complete_lines(path)
         if lines and lines[0] == head:
-            self._known = dict(json.loads(line) for line in lines[1:])
+            self._responses = dict(json.loads(line) for line in lines[1:])
         else:
             lines = [head]
         write_text(path, "".join(f"{line}\n" for line in lines))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._responses)
 
     def get(self, key: str) -> Any:
-        """The answer to a request; None if there is none yet."""
-        return self._known.get(key)
+        """Return the response to a request; None if it is not logged."""
+        return self._responses.get(key)
 
-    def add(self, key: str, answer: Any) -> None:
-        """Keep an answer, which is ready for JSON."""
-        self._known[key] = answer
+    def add(self, key: str, response: Any) -> None:
+        """Log a response, which must be JSON-serialisable."""
+        self._responses[key] = response
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, answer], ensure_ascii=False) + "\n")
+                file.write(json.dumps([key, response], ensure_ascii=False) + "\n")
 
     def discard(self) -> None:
-        """Remove the file: what it held is kept elsewhere."""
+        """Remove the file after the result of the evaluation has been saved."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def request_keys(kind: str, requests: Sequence[Sequence[Any]]) -> list[str]:
-    """A key for each request; those that are alike are told apart by their turn."""
-    turns: Counter[str] = Counter()
+    """Return a key for each request; equal requests are numbered."""
+    counts: Counter[str] = Counter()
     keys = []
     for request in requests:
         content = json.dumps([kind, *request], ensure_ascii=False, sort_keys=True, default=str)
         key = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        turns[key] += 1
-        keys.append(f"{key}-{turns[key]}")
+        counts[key] += 1
+        keys.append(f"{key}-{counts[key]}")
     return keys
 
 
-def _whole_lines(path: Path) -> list[str]:
+def _complete_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         return []
-    # What stands behind the last line end was cut short.
+    # Text after the last line end is incomplete.
     return lines[:-1]

@@ -1,76 +1,56 @@
-"""The measures of a scoring, each kept on its own once it is taken.
+"""Results of evaluations on disk, each saved as soon as it is complete.
 
-    out_dir/parts/heldout.json     identity, scores, signature, seconds and samples of one measure
+    out_dir/parts/heldout.json     identity, scores, signature, seconds and samples of a result
 
-A scoring that was killed and is run again takes only the measures that are not there yet.
+If a scoring run was killed, the next run executes only the missing evaluations.
 """
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.engine.batching import Progress
-from evals.results.measurement import Measured, Sample
-from evals.results.response_log import Answers
+from evals.engine.batching import ProgressCallback
+from evals.results.evaluation import Evaluation, EvaluationResult, Sample
+from evals.results.response_log import ResponseLog
 from evals.results.scores import Score, ScoreCard
+from trainers.foundation.errors import TrainingError
 from trainers.foundation.files import write_text
 
-# What decides how a model answers: its weights, its settings and its tokenizer.
+# The files that determine a model's outputs: weights, settings and tokenizer.
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
-class Take(Protocol):
-    """Takes a measure."""
-
-    def __call__(self, *, on_progress: Progress) -> Measured: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One measure: `measure` takes it, and tells a Progress how many of `num_items` are done.
-
-    `num_items` is None where only the measure itself finds out.
-
-    `name` is unique within a scoring. `settings` are all that the outcome depends on beside the
-    model, its template and the machine, ready for JSON.
-    """
+class FinishedEvaluation:
+    """The result of an evaluation, its duration, and whether it is from an earlier run."""
 
     name: str
-    num_items: int | None
-    settings: dict[str, Any] = field(default_factory=dict)
-    measure: Take
+    result: EvaluationResult
+    seconds: float
+    is_reused: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptPart:
-    """A part as a folder has it, whoever wrote it."""
+class StoredEvaluation:
+    """A finished evaluation with the identity that is stored in its file."""
 
     identity: dict[str, Any]
-    taken: "TakenPart"
+    finished: FinishedEvaluation
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every part of that scoring depends on."""
+        """Return the part of the identity that all evaluations of a run share."""
         return {k: v for k, v in self.identity.items() if k not in ("part", "settings")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TakenPart:
-    """What a part came to, in how many seconds, and whether an earlier run had taken it."""
-
-    name: str
-    measured: Measured
-    seconds: float
-    is_kept: bool
-
-
-class _PartFile(BaseModel):
+class _ResultFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     identity: dict[str, Any]
@@ -81,128 +61,159 @@ class _PartFile(BaseModel):
     samples: list[Sample]
 
 
-class PartFolder:
-    """The folder of the parts of one scoring; those of another model or machine do not count.
+class ResultStore:
+    """The folder of the results of one scoring run.
+
+    Results with another identity, such as those of another model or machine, are ignored.
 
     Args:
-        common: what every part's outcome depends on, ready for JSON.
+        common: everything that all results depend on, JSON-serialisable.
     """
 
     def __init__(self, folder: Path, common: Mapping[str, Any]) -> None:
         self.folder = folder
         self._common = dict(common)
 
-    def kept(self, part: Part) -> TakenPart | None:
-        """`part` as an earlier run has taken it; None if none did, or with other settings."""
-        found = read_part(self._path(part))
-        if found is None or found.identity != self._identity(part.name, part.settings):
+    def load(self, evaluation: Evaluation) -> FinishedEvaluation | None:
+        """Return the saved result with the same identity, or None."""
+        stored = read_evaluation(self._path(evaluation))
+        if stored is None or stored.identity != self._identity(
+            evaluation.name, evaluation.settings
+        ):
             return None
-        return found.taken
+        return stored.finished
 
-    def take(self, part: Part, on_progress: Progress) -> TakenPart:
-        """`part`, taken now and kept; `on_progress` is told of its items, first that none is done.
+    def run(self, evaluation: Evaluation, on_progress: ProgressCallback) -> FinishedEvaluation:
+        """Run an evaluation and save its result; its logged responses are then removed.
+
+        If the number of items is known, `on_progress` is first called with 0 finished items.
 
         Raises:
-            InputError, TrainingError: as the measure.
+            InputError: see the evaluation.
+            TrainingError: see the evaluation; or a score is not finite. The logged responses are
+                kept, so that another attempt ends without the model's work.
         """
         start = time.monotonic()
-        if part.num_items is not None:
-            on_progress(0, part.num_items)
-        measured = part.measure(on_progress=on_progress)
+        if evaluation.num_items is not None:
+            on_progress(0, evaluation.num_items)
+        result = evaluation.run(on_progress=on_progress)
         seconds = time.monotonic() - start
-        taken = TakenPart(name=part.name, measured=measured, seconds=seconds, is_kept=False)
-        self.replace(part, taken)
-        return taken
+        finished = FinishedEvaluation(
+            name=evaluation.name, result=result, seconds=seconds, is_reused=False
+        )
+        _check_finite(result)
+        self.save(finished, evaluation.settings)
+        self._responses_path(evaluation.name).unlink(missing_ok=True)
+        return finished
 
-    def replace(self, part: Part, taken: TakenPart) -> None:
-        """Keep what a part comes to now, with these settings, instead of what is kept."""
-        file = _PartFile(
-            identity=self._identity(part.name, part.settings),
-            scores=taken.measured.scores,
-            secondary=taken.measured.secondary,
-            signature=taken.measured.signature,
-            seconds=taken.seconds,
-            samples=taken.measured.samples,
+    def save(self, finished: FinishedEvaluation, settings: dict[str, Any]) -> None:
+        """Save a result; it replaces an earlier one with the same name."""
+        file = _ResultFile(
+            identity=self._identity(finished.name, settings),
+            scores=finished.result.scores,
+            secondary=finished.result.secondary,
+            signature=finished.result.signature,
+            seconds=finished.seconds,
+            samples=finished.result.samples,
         )
         content = json.dumps(file.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-        write_text(self._path(part), content + "\n")
+        write_text(self._path(finished), content + "\n")
 
-    def answers(self, name: str, settings: dict[str, Any]) -> Answers:
-        """What a model has answered so far for the part of this name with these settings."""
+    def response_log(self, name: str, settings: dict[str, Any]) -> ResponseLog:
+        """Return the response log of the evaluation with this name and these settings."""
         identity = self._identity(name, settings)
-        return Answers(self.folder / f"{file_name(name)}.answers.jsonl", identity)
+        return ResponseLog(self._responses_path(name), identity)
 
-    def _path(self, part: Part) -> Path:
-        return self.folder / f"{file_name(part.name)}.json"
+    def _responses_path(self, name: str) -> Path:
+        return self.folder / f"{safe_file_name(name)}.answers.jsonl"
+
+    def _path(self, evaluation: Evaluation | FinishedEvaluation) -> Path:
+        return self.folder / f"{safe_file_name(evaluation.name)}.json"
 
     def _identity(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
         identity = {**self._common, "part": name, "settings": settings}
-        # As it will be read: JSON knows no tuples.
-        as_read: dict[str, Any] = json.loads(json.dumps(identity))
-        return as_read
+        # JSON has no tuples; convert the identity so that it can be compared with a file.
+        converted: dict[str, Any] = json.loads(json.dumps(identity))
+        return converted
 
 
-def write_samples(
-    out_dir: Path,
-    taken: Sequence[TakenPart],
+def _check_finite(result: EvaluationResult) -> None:
+    wrong = [s for s in (*result.scores, *result.secondary) if not math.isfinite(s.value)]
+    if wrong:
+        raise TrainingError(
+            f"{wrong[0].name} is {wrong[0].value}: the model gives some items a probability of 0,"
+            " so its weights have diverged; lower optimizer.learning_rate",
+            kind="divergence",
+        )
+
+
+def write_samples(out_dir: Path, finished: Sequence[FinishedEvaluation]) -> None:
+    """Write the samples of all evaluations to `out_dir/samples.jsonl`, atomically."""
+    lines = [
+        json.dumps(sample, ensure_ascii=False, allow_nan=False)
+        for evaluation in finished
+        for sample in evaluation.result.samples
+    ]
+    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
+
+
+def build_score_card(
+    finished: Sequence[FinishedEvaluation],
     *,
     model_path: str | Path,
     signature: dict[str, Any],
     start: float,
 ) -> ScoreCard:
-    """Put every sample into `out_dir/samples.jsonl`, in one step; returns all scores together.
+    """Return all scores of a model.
 
-    Its seconds are those since `start` (of time.monotonic) and those of parts kept from before.
+    `seconds` is the time since `start` (from time.monotonic) plus that of the reused results.
     """
-    lines = [
-        json.dumps(sample, ensure_ascii=False, allow_nan=False)
-        for part in taken
-        for sample in part.measured.samples
-    ]
-    write_text(out_dir / "samples.jsonl", "".join(line + "\n" for line in lines))
     signature = dict(signature)
-    for part in taken:
-        for key, value in part.measured.signature.items():
+    for evaluation in finished:
+        for key, value in evaluation.result.signature.items():
             signature[key] = signature.get(key, {}) | value if isinstance(value, dict) else value
+    reused_seconds = sum(evaluation.seconds for evaluation in finished if evaluation.is_reused)
     return ScoreCard(
         model_path=str(model_path),
-        scores=[score for part in taken for score in part.measured.scores],
-        secondary=[score for part in taken for score in part.measured.secondary],
+        scores=[score for evaluation in finished for score in evaluation.result.scores],
+        secondary=[score for evaluation in finished for score in evaluation.result.secondary],
         signature=signature,
-        seconds=time.monotonic() - start + sum(part.seconds for part in taken if part.is_kept),
+        seconds=time.monotonic() - start + reused_seconds,
     )
 
 
-def read_part(path: Path) -> KeptPart | None:
-    """The part in a file; None if there is none, or a damaged one."""
+def read_evaluation(path: Path) -> StoredEvaluation | None:
+    """Return the evaluation in a file; None if the file is missing or damaged."""
     try:
-        file = _PartFile.model_validate_json(path.read_text(encoding="utf-8"))
+        file = _ResultFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
-    measured = Measured(
-        scores=file.scores,
-        secondary=file.secondary,
-        samples=file.samples,
-        signature=file.signature,
+    finished = FinishedEvaluation(
+        name=str(file.identity["part"]),
+        result=EvaluationResult(
+            scores=file.scores,
+            secondary=file.secondary,
+            samples=file.samples,
+            signature=file.signature,
+        ),
+        seconds=file.seconds,
+        is_reused=True,
     )
-    taken = TakenPart(
-        name=str(file.identity["part"]), measured=measured, seconds=file.seconds, is_kept=True
-    )
-    return KeptPart(identity=file.identity, taken=taken)
+    return StoredEvaluation(identity=file.identity, finished=finished)
 
 
-def file_name(name: str) -> str:
-    """`name` where it can be that of a file everywhere, else what can, with a hash to tell it."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:80]
-    if plain == name and not name.startswith("."):
+def safe_file_name(name: str) -> str:
+    """Return `name` if every file system accepts it, or else a readable form with a hash."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:80]
+    if safe == name and not name.startswith("."):
         return name
-    return f"{plain.lstrip('.')}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:8]}"
+    return f"{safe.lstrip('.')}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:8]}"
 
 
 def checkpoint_identity(model_path: str | Path, commit: str | None) -> dict[str, Any]:
-    """What tells a checkpoint from another one, without reading its weights.
+    """Return values that distinguish a checkpoint from others, without reading its weights.
 
-    A folder's files by name, size and time of writing; a hub model by its `commit`.
+    For a folder: name, size and modification time of its files. For a hub model: its `commit`.
     """
     folder = Path(model_path)
     if not folder.is_dir():

@@ -1,8 +1,8 @@
 #!/bin/bash
-# join.sh HEAD: make this host part of the cluster of that head, and again whenever it drops out:
-# after a reboot (where cron is there), a lost network or a new head. `ray stop` ends it at once. So
-# does a head that is away for a quarter of an hour, as after `ray down`, which stops the head alone.
-# Ray's own launcher tries a host of one's own once, and never again (2.60).
+# join.sh HEAD: join this host to the cluster of HEAD, and rejoin after a reboot (if cron is
+# installed), a lost network or a new head. It ends at `ray stop`, or after 15 minutes without a head,
+# as after `ray down`, which stops only the head. Ray's launcher tries an on-premise host only once
+# (2.60).
 set -u
 head=$1
 log=~/plw-join.log
@@ -14,7 +14,7 @@ keep_joined() {
     while ((SECONDS - last_seen_s < patience_s)); do
         local started_s=$SECONDS
         ~/plw/bin/ray start --address="$head:6379" --block >> "$log" 2>&1 && return
-        # Without a head it gives up sooner.
+        # A start that lasted longer had found a head; without one, Ray gives up sooner.
         ((SECONDS - started_s > 180)) && last_seen_s=$SECONDS
         ~/plw/bin/ray stop --force >> "$log" 2>&1
         sleep 5
@@ -23,7 +23,7 @@ keep_joined() {
 
 if [ "${2:-}" = --stay ]; then
     export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-    # A busy host takes longer to start an agent or a worker than the half minute that Ray gives it.
+    # A busy host needs more than Ray's default of 30 s to start an agent or a worker.
     export RAY_agent_register_timeout_ms=300000 RAY_worker_register_timeout_s=300
     export PATH=$HOME/plw/bin:$PATH
     ulimit -n 65536

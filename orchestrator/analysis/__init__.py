@@ -1,4 +1,6 @@
-"""From the record of a sweep to what it found.
+"""Analyse a sweep: compute findings from its record.
 
-report, tracking, export of a model and the command line may import from here.
+`sweep_findings.read_findings(folder)` returns the findings; `headline.headline(findings)` and
+`caveats.caveats(...)` write the text. The packages report, tracking, export and cli may import from
+here.
 """

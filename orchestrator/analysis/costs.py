@@ -1,4 +1,4 @@
-"""What a sweep took, from its records."""
+"""Compute the cost of a sweep from its records."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from orchestrator.record.folder import SweepRecord, TrialRecord
 _SECONDS_PER_HOUR = 3600
 
 
-def cost_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> Cost:
-    """The hours that trials held, over all attempts, failed ones too.
+def compute_cost(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> Cost:
+    """Return the cost of the trials over all attempts, including failed ones.
 
-    GPU-hours are known where the spec says how many GPUs a worker has, or what one costs (then
-    it is one each, as the budget counts).
+    GPU-hours are known only if the spec sets the GPUs per worker or the price of a GPU. With only a
+    price, each worker counts as one GPU, as in the budget.
     """
     resources = sweep.spec.get("resources") or {}
     price = resources.get("price_per_gpu_hour")

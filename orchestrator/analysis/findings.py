@@ -1,11 +1,11 @@
-"""What a sweep's records can say: the vocabulary of the analysis, which dumps to JSON."""
+"""Define the data types of a sweep's findings, which serialize to JSON."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from evals.config import Group
-from orchestrator.statistics.conclusions import Answer
+from orchestrator.statistics.conclusions import Conclusions
 from orchestrator.statistics.verdict import Verdict
 from orchestrator.statistics.weight_analysis import Method
 from orchestrator.statistics.weight_grid import WeightGrid
@@ -18,7 +18,10 @@ class Finding(BaseModel):
 
 
 class Estimate(Finding):
-    """A value and its 95% interval: over `items` of one model, or over the `seeds` of several."""
+    """A value and its 95% interval.
+
+    `interval` is the source of variation: the `items` of one model, or several `seeds`.
+    """
 
     value: float
     ci_low: float | None
@@ -28,10 +31,10 @@ class Estimate(Finding):
 
 
 class Point(Estimate):
-    """What came of one PLW (with `other_settings`, where more than PLW was searched).
+    """Results of one setting: a PLW and the `other_settings` that were searched.
 
-    `values` are those of its trials as scored, in the order of `seeds`; `value` and its interval
-    are without the seeds' levels where the panel is within seeds.
+    `values` are the trials' scores, in the order of `seeds`. If the panel compares within seeds,
+    `value` and its interval exclude the level of each seed.
     """
 
     prompt_loss_weight: float
@@ -43,21 +46,22 @@ class Point(Estimate):
 
     @property
     def label(self) -> str:
-        """Such as `PLW 0.1` or `PLW 0.1 (optimizer.learning_rate 2e-05)`."""
+        """The label, such as `PLW 0.1` or `PLW 0.1 (optimizer.learning_rate 2e-05)`."""
         plw = f"PLW {self.prompt_loss_weight:g}"
         return f"{plw} ({self.other})" if self.other_settings else plw
 
     @property
     def other(self) -> str:
-        """The other settings in words, such as `optimizer.learning_rate 2e-05`."""
+        """The other settings as text, such as `optimizer.learning_rate 2e-05`."""
         return ", ".join(f"{key} {value}" for key, value in self.other_settings.items())
 
 
 class Line(Finding):
-    """What verdicts rest on, over w_p on a panel's own scale, with its 95% band, if known.
+    """The curve from which a verdict was derived, over w_p and in the unit of the panel.
 
-    A curve that fits or is assumed, with the band of its shape; with the method `means`, the means
-    of the tried weights, each with its interval.
+    `low` and `high` are the 95% band, if known. With method `means`, the values are the means of
+    the tried weights with their intervals. With other methods, they are a fitted or assumed curve
+    with the band of its shape.
     """
 
     method: Method
@@ -68,9 +72,10 @@ class Line(Finding):
 
 
 class Series(Finding):
-    """What belongs together in a panel: the trials of one cell, or another measure of the same.
+    """One series of a panel: one measure of the trials of one cell.
 
-    `cell` is that of the statistics; None for the mean curve of several, which has no points.
+    `cell` is the cell of the statistics; None for the mean curve of several cells, which has no
+    points.
     """
 
     label: str
@@ -80,9 +85,9 @@ class Series(Finding):
 
 
 class Best(Finding):
-    """Where a verdict that shows an effect sees the best PLW: fields of `Verdict`.
+    """The best PLW of a verdict that shows an effect.
 
-    `plw` is None where the verdict does not say which weight is best.
+    The fields are those of `Verdict`. `plw` is None if the verdict does not name a best weight.
     """
 
     plw: float | None
@@ -92,11 +97,12 @@ class Best(Finding):
 
 
 class Panel(Finding):
-    """A measure over PLW: of a group or overall, of a benchmark, or of the mechanism.
+    """One measure over PLW.
 
-    With `is_relative`, values are counted from the mean of their base's trials, since levels of
-    several models or data sets do not compare. With `is_within_seeds`, points are without what
-    their seed does to all weights alike. `best` is that of the panel's verdict, if it has one.
+    The measure is a group or overall score, a benchmark score, or a measure of the mechanism. With
+    `is_relative`, values are relative to the mean of their base's trials, because levels of several
+    models or data sets are not comparable. With `is_within_seeds`, points exclude the effect of
+    their seed that all weights share. `best` is the best PLW of the panel's verdict, if any.
     """
 
     id: str
@@ -112,34 +118,36 @@ class Panel(Finding):
 
     @property
     def points(self) -> list[Point]:
-        """Those of all series."""
+        """The points of all series."""
         return [point for series in self.series for point in series.points]
 
     @property
     def best_observed(self) -> Point | None:
-        """The best of the points, by which alone nothing is chosen among PLWs."""
+        """The point with the best value. It is biased by selection and never determines a PLW."""
         if not self.points or self.higher_is_better is None:
             return None
         pick = max if self.higher_is_better else min
         return pick(self.points, key=lambda point: point.value)
 
     def format(self, value: float | None) -> str:
+        """Return `value` in the panel's number format; `-` for None."""
         if self.kind == "mechanism" and value is not None:
             return f"{value:.3g}"
         return format_value(value, self.unit)
 
     def describe(self, estimate: Estimate) -> str:
-        """The value with its interval: `78.1, 95% interval 66.4 to 86.6`."""
+        """Return the value with its interval: `78.1, 95% interval 66.4 to 86.6`."""
         if estimate.ci_low is None or estimate.ci_high is None:
             return f"{self.format(estimate.value)}, no interval"
         low, high = self.format(estimate.ci_low), self.format(estimate.ci_high)
         return f"{self.format(estimate.value)}, 95% interval {low} to {high}"
 
 
-class Compared(Finding):
-    """A regulariser's setting at a PLW, and its difference from none at the lowest PLW tried.
+class RegulariserComparison(Finding):
+    """Results of a regulariser at a PLW, compared with no regulariser at the lowest PLW.
 
-    The interval of the difference is Welch's over seeds; None where either has a single one.
+    The interval of the difference is Welch's interval over seeds; None if one of the two settings
+    has a single seed.
     """
 
     label: str
@@ -153,10 +161,10 @@ class Compared(Finding):
 
 
 class WeightMap(Finding):
-    """Scores over prompt and completion weight, of trials that differ in nothing else but seeds.
+    """Scores over prompt and completion weight, of trials that otherwise differ only in seeds.
 
-    `scores` says of what, such as `Overall`. `label` tells maps of several models, data sets or
-    other settings apart; it is empty for a single one. `trial_ids` are those of its trials.
+    `scores` is the title of the scores, such as `Overall`. `label` distinguishes maps of several
+    models, data sets or other settings; it is empty for a single map.
     """
 
     label: str
@@ -169,15 +177,15 @@ class WeightMap(Finding):
 
     @property
     def names_best(self) -> bool:
-        """Whether the pair with the best mean may be recommended: some difference is shown."""
+        """Whether a difference is significant; only then may the best pair be recommended."""
         return any(test.is_shown for test in self.grid.tests)
 
 
 class Cost(Finding):
-    """What the trials took in all, over all attempts; None where nothing says so.
+    """Total cost of the trials, over all attempts; None if unknown.
 
-    `held_hours`: for which trials held their workers, and scorers. `money`: GPU-hours times the
-    price in the spec.
+    `held_hours` and `scorer_hours` are the times for which trials held workers and scorers. `money`
+    is the GPU-hours times the price in the spec.
     """
 
     held_hours: float
@@ -188,9 +196,9 @@ class Cost(Finding):
 
 
 class TrialCounts(Finding):
-    """How many trials there are: planned = done + failed + stopped + unfinished.
+    """Numbers of trials: planned = done + failed + stopped + unfinished.
 
-    Those that are scored are done too, and those that were stopped were given up early.
+    Scored trials are a subset of the done ones. Stopped trials were stopped early.
     """
 
     planned: int
@@ -201,8 +209,8 @@ class TrialCounts(Finding):
     scored: int
 
 
-class LostTrial(Finding):
-    """A trial that failed and so has no scores; `is_diverged`: its loss was no longer finite."""
+class FailedTrial(Finding):
+    """A failed trial, which has no scores; `is_diverged`: its loss was not finite."""
 
     id: str
     prompt_loss_weight: float
@@ -211,22 +219,22 @@ class LostTrial(Finding):
 
 
 class Findings(Finding):
-    """All that a sweep says.
+    """All findings of a sweep.
 
-    `scores` is the answer of the benchmarks and `losses` that of the held-out loss; None where
-    there are none. `varied` are the settings other than PLW that differ between trials of a base,
-    `weight_maps` are there where prompt and completion weight varied together,
-    `not_recorded` what the trials could have recorded of the mechanism and did not.
-    `generation_ratio` is R_g, completion over prompt, where all trials have the same training data.
+    `scores` and `losses` are the conclusions on the benchmarks and on the held-out loss; None
+    without such results. `varied`: settings other than PLW that differ between trials of a base.
+    `weight_maps`: not empty if prompt and completion weight both varied. `not_recorded`: messages
+    on measures of the mechanism that no trial recorded. `generation_ratio`: R_g, completion over
+    prompt, if all trials have the same training data.
     """
 
     sweep: str
-    scores: Answer | None
-    losses: Answer | None
+    scores: Conclusions | None
+    losses: Conclusions | None
     panels: list[Panel]
     plws: list[float]
     varied: list[str]
-    regularisers: list[Compared]
+    regularisers: list[RegulariserComparison]
     weight_maps: list[WeightMap]
     not_recorded: list[str]
     unused_scores: list[str]
@@ -237,35 +245,36 @@ class Findings(Finding):
     normalizations: list[str]
     single_seed: bool
     is_demo: bool
-    lost: list[LostTrial] = []
+    lost: list[FailedTrial] = []
 
     @property
-    def lead(self) -> Answer | None:
-        """The answer that counts: the benchmarks', or else that of the held-out loss."""
+    def lead(self) -> Conclusions | None:
+        """The leading conclusions: those on the benchmarks, or else on the held-out loss."""
         return self.scores or self.losses
 
     @property
     def weight_map(self) -> WeightMap | None:
-        """The one map of prompt and completion weight; of several none speaks for the sweep."""
+        """The map of prompt and completion weight; None if there are several."""
         return self.weight_maps[0] if len(self.weight_maps) == 1 else None
 
     @property
     def is_about_plw(self) -> bool:
-        """Whether PLW or nothing at all varied, so that there is something to say of it."""
+        """Whether the sweep is about PLW: PLW varied, or no setting did."""
         return len(self.plws) > 1 or not self.varied
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Of all scores, the leading one first, then of the held-out loss."""
+        """The verdicts on the scores, the leading one first, then on the held-out loss."""
         answers = [answer for answer in (self.scores, self.losses) if answer is not None]
         return [verdict for answer in answers for verdict in answer.verdicts]
 
     def of_kind(self, kind: str) -> list[Panel]:
+        """Return the panels of the given kind."""
         return [panel for panel in self.panels if panel.kind == kind]
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """Three decimals for nats and bits, two for shares, one for larger scales; `-` for None."""
+    """Format a value: 3 decimals for nats and bits, 2 for shares, 1 for larger scales."""
     if value is None:
         return "-"
     if "nat" in unit or "bit" in unit:

@@ -1,4 +1,4 @@
-"""What is shown over PLW: groups with their fitted curves, benchmarks, and the mechanism."""
+"""Build panels over PLW: groups with their fitted curves, benchmarks, and the mechanism."""
 
 import math
 from collections import Counter
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from evals.results.scores import ScoreCard
 from orchestrator.analysis.findings import Best, Estimate, Line, Panel, Series
-from orchestrator.analysis.observed import TrialValue, points_of
+from orchestrator.analysis.observations import TrialValue, make_points
 from orchestrator.record.folder import TrialRecord
-from orchestrator.statistics.conclusions import Answer, SeedLevel
-from orchestrator.statistics.confidence_bands import DrawnCurve
+from orchestrator.statistics.conclusions import Conclusions, SeedLevel
+from orchestrator.statistics.confidence_bands import CurveBand
+from orchestrator.statistics.messages import capitalize, group_name
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.trial_points import OVERALL
 from orchestrator.statistics.verdict import Verdict
@@ -19,12 +20,12 @@ Cell = tuple[str, str, str]
 
 _POINTS = 100.0
 _ALL = "all together"
-# What trials record of why PLW matters (arXiv 2401.13586), and how to have it recorded.
+# Measures of the mechanism that trials record (arXiv 2401.13586), and how to record them.
 _MECHANISM: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
     ("loss_rsd", "Loss stability", "relative sd of the training loss", ("loss_rsd",),
-     "train for ten logged steps or more"),
+     "train for at least ten logged steps"),
     ("distance", "Distance from the pre-trained weights", "L2 norm", ("distance",),
-     "it is measured at the end of every full fine-tune, and not under LoRA"),
+     "it is measured at the end of full fine-tuning, not with LoRA"),
     ("memorisation", "Memorisation", "BLEU with the true completion",
      ("training_bleu", "heldout_bleu"), "set evals.memorisation"),
     ("generation_length", "Generation length", "new tokens, mean",
@@ -32,33 +33,33 @@ _MECHANISM: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
-def answer_panels(
-    answer: Answer,
+def verdict_panels(
+    conclusions: Conclusions,
     rows: Sequence[ScoreRow],
     trials: Mapping[str, TrialRecord],
     untuned: Sequence[ScoreRow] | None,
-    told: Mapping[str, Collection[str]],
+    implied: Mapping[str, Collection[str]],
 ) -> list[Panel]:
-    """A panel for the leading verdict and each group, with the lines that verdicts rest on.
+    """Return one panel for the leading verdict and one per group, with the verdicts' curves.
 
-    Where verdicts compare within seeds, each value is less its seed's level, so that the intervals
-    of the points are within seeds too.
+    If verdicts compare within seeds, each seed's level is subtracted from its values, so that the
+    intervals of points are within seeds as well.
 
     Args:
-        untuned: the scores of the untuned model, where there is one base.
-        told: by base, the searched settings that go without saying.
+        untuned: scores of the untuned model, if there is one base.
+        implied: searched settings to omit from `other_settings`, by base.
     """
-    is_share = answer.unit == "points"
-    # A group in one cell has a curve without a verdict of its own; its panel is the group's.
-    verdicts = {verdict.group: verdict for verdict in reversed(answer.verdicts)}
+    is_share = conclusions.unit == "points"
+    # Verdicts over all cells come first; in reverse order, they replace those on single cells.
+    verdicts = {verdict.group: verdict for verdict in reversed(conclusions.verdicts)}
     panels = []
-    for group in dict.fromkeys(verdict.group for verdict in answer.verdicts):
+    for group in dict.fromkeys(verdict.group for verdict in conclusions.verdicts):
         values = _group_values(rows, group, is_share)
         verdict = verdicts[group]
-        curves = [curve for curve in answer.curves if curve.group == group]
-        levels = [level for level in answer.seed_levels if level.group == group]
+        curves = [curve for curve in conclusions.curves if curve.group == group]
+        levels = [level for level in conclusions.seed_levels if level.group == group]
         values = _without_levels(values, levels, is_share)
-        series, is_relative = _series(values, trials, curves, told, is_share=is_share)
+        series, is_relative = _series(values, trials, curves, implied, is_share=is_share)
         reference = None
         if untuned and not is_relative:
             reference = _untuned(_group_values(untuned, group, is_share))
@@ -66,8 +67,8 @@ def answer_panels(
             Panel(
                 id=group,
                 kind="answer",
-                title=group_title(group),
-                unit=answer.unit,
+                title=capitalize(group_name(group)),
+                unit=conclusions.unit,
                 higher_is_better=is_share,
                 is_relative=is_relative,
                 series=series,
@@ -80,7 +81,7 @@ def answer_panels(
 
 
 def _best(verdict: Verdict) -> Best | None:
-    """Where the best weight may be; None where the scores do not show that PLW matters."""
+    """Return the best weight; None if the scores do not show that PLW matters."""
     if verdict.cell is not None or not verdict.claims_effect or verdict.nearest_plw is None:
         return None
     return Best(
@@ -95,9 +96,9 @@ def benchmark_panels(
     rows: Sequence[ScoreRow],
     trials: Mapping[str, TrialRecord],
     untuned: Sequence[ScoreRow] | None,
-    told: Mapping[str, Collection[str]],
+    implied: Mapping[str, Collection[str]],
 ) -> list[Panel]:
-    """A panel for each benchmark of the groups that have several."""
+    """Return one panel per benchmark, for groups with several benchmarks."""
     names: dict[str, list[str]] = {}
     for row in rows:
         if row.benchmark not in names.setdefault(row.group, []):
@@ -105,8 +106,8 @@ def benchmark_panels(
     panels = []
     for name in (name for group in names.values() if len(group) > 1 for name in group):
         values = _group_values([row for row in rows if row.benchmark == name], None, True)
-        series, is_relative = _series(values, trials, (), told, is_share=True)
-        own = [row for row in untuned or () if row.benchmark == name]
+        series, is_relative = _series(values, trials, (), implied, is_share=True)
+        untuned_rows = [row for row in untuned or () if row.benchmark == name]
         panels.append(
             Panel(
                 id=name,
@@ -116,7 +117,7 @@ def benchmark_panels(
                 higher_is_better=True,
                 is_relative=is_relative,
                 series=series,
-                untuned=None if is_relative else _untuned(_group_values(own, None, True)),
+                untuned=None if is_relative else _untuned(_group_values(untuned_rows, None, True)),
             )
         )
     return panels
@@ -126,9 +127,9 @@ def mechanism_panels(
     trials: Sequence[TrialRecord],
     cards: Mapping[str, ScoreCard],
     labels: Mapping[str, str],
-    told: Mapping[str, Collection[str]],
+    implied: Mapping[str, Collection[str]],
 ) -> tuple[list[Panel], list[str]]:
-    """A panel for what the trials recorded of the mechanism, and what they did not, in words."""
+    """Return one panel per recorded measure of the mechanism, and messages on missing ones."""
     panels, missing = [], []
     for panel_id, title, unit, fields, remedy in _MECHANISM:
         series = []
@@ -143,7 +144,9 @@ def mechanism_panels(
                 source = field.partition("_")[0] + " prompts" if len(fields) > 1 else ""
                 name = ", ".join(filter(None, [source.replace("heldout", "held-out"), label]))
                 if values:
-                    points = points_of(values, bounds=(0.0, math.inf), told=told.get(base, ()))
+                    points = make_points(
+                        values, bounds=(0.0, math.inf), implied=implied.get(base, ())
+                    )
                     series.append(Series(label=name, cell=(label, "", ""), points=points))
         if series:
             panels.append(
@@ -162,12 +165,6 @@ def mechanism_panels(
     return panels, missing
 
 
-def group_title(group: str) -> str:
-    """`Multiple choice` for `multiple_choice`."""
-    title = group.replace("_", " ").replace("heldout", "held-out")
-    return title[:1].upper() + title[1:]
-
-
 def _recorded(trial: TrialRecord, card: ScoreCard | None, field: str) -> float | None:
     value: float | None = getattr(trial, field, None)
     if value is None and card is not None and field in (scores := card.by_name()):
@@ -177,7 +174,7 @@ def _recorded(trial: TrialRecord, card: ScoreCard | None, field: str) -> float |
 
 @dataclass(frozen=True, kw_only=True)
 class _Value:
-    """A trial's value of a group: see `TrialValue`."""
+    """The value of a trial in a group; see `TrialValue` for the fields."""
 
     cell: Cell
     seed: str
@@ -192,18 +189,19 @@ _Values = dict[str, _Value]
 
 
 def _group_values(rows: Sequence[ScoreRow], group: str | None, is_share: bool) -> _Values:
-    """By trial, its mean of its group's benchmarks, or of its groups' means overall.
+    """Return the mean score of each trial over the benchmarks of a group, by trial id.
 
-    Trials that lack a benchmark which another has are left out: their means do not compare.
+    The overall score is the mean over groups. Trials that lack a benchmark are omitted, because
+    their means are not comparable.
     """
     if group == OVERALL:
         groups = list(dict.fromkeys(row.group for row in rows))
         each = [_group_values(rows, name, is_share) for name in groups]
         shared = [trial for trial in each[0] if all(trial in values for values in each)]
         return {trial: _mean([values[trial] for values in each]) for trial in shared}
-    own = [row for row in rows if group is None or row.group == group]
+    group_rows = [row for row in rows if group is None or row.group == group]
     by_trial: dict[str, list[ScoreRow]] = {}
-    for row in own:
+    for row in group_rows:
         by_trial.setdefault(row.trial, []).append(row)
     most = max((len(found) for found in by_trial.values()), default=0)
     scale = _POINTS if is_share else 1.0
@@ -236,42 +234,47 @@ def _mean(parts: Sequence[_Value]) -> _Value:
 
 
 def _without_levels(values: _Values, levels: Sequence[SeedLevel], is_share: bool) -> _Values:
-    """The values less their seeds' levels; those of losses were turned around to be fitted.
+    """Return the values minus the levels of their seeds.
 
-    A level is estimated from the n trials of its seed, so that 1 - 1/n of a trial's noise is left.
+    For losses, levels have the opposite sign. A level is estimated from the n trials of its seed,
+    so a share of 1 - 1/n of a trial's noise variance remains.
+
     Source: Morey 2008, on within-subject intervals.
     """
     sign = 1.0 if is_share else -1.0
     of_seed = {(level.cell, level.seed): sign * level.level for level in levels}
-    size = Counter((own.cell, own.seed) for own in values.values())
+    size = Counter((one.cell, one.seed) for one in values.values())
 
-    def without(own: _Value) -> _Value:
-        block = (own.cell, own.seed)
+    def without(one: _Value) -> _Value:
+        block = (one.cell, one.seed)
         if block not in of_seed:
-            return own
+            return one
         level = of_seed[block]
         share = 1 - 1 / size[block]
-        return replace(own, value=own.value - level, level=level, noise_share=share)
+        return replace(one, value=one.value - level, level=level, noise_share=share)
 
-    return {trial: without(own) for trial, own in values.items()}
+    return {trial: without(one) for trial, one in values.items()}
 
 
 def _series(
     values: _Values,
     trials: Mapping[str, TrialRecord],
-    curves: Sequence[DrawnCurve],
-    told: Mapping[str, Collection[str]],
+    curves: Sequence[CurveBand],
+    implied: Mapping[str, Collection[str]],
     *,
     is_share: bool,
 ) -> tuple[list[Series], bool]:
-    """The points and the line of each cell; relative to the mean of their model and data set."""
+    """Return one series per cell, and whether the values are relative.
+
+    With several models or data sets, values are relative to the mean of their model and data set.
+    """
     cells: dict[Cell, list[str]] = {}
-    for trial_id, own in values.items():
-        cells.setdefault(own.cell, []).append(trial_id)
+    for trial_id, one in values.items():
+        cells.setdefault(one.cell, []).append(trial_id)
     bases = {cell[:2] for cell in cells}
     is_relative = len(bases) > 1
     levels = {
-        base: _average([own.value for own in values.values() if own.cell[:2] == base])
+        base: _average([one.value for one in values.values() if one.cell[:2] == base])
         for base in bases
     }
     lines = {curve.cell: curve for curve in curves}
@@ -295,7 +298,9 @@ def _series(
             Series(
                 label=", ".join(part for part in cell if part),
                 cell=cell,
-                points=points_of(parts, bounds=bounds, told=told.get(trials[ids[0]].base, ())),
+                points=make_points(
+                    parts, bounds=bounds, implied=implied.get(trials[ids[0]].base, ())
+                ),
                 line=_line(curve, _average([part.value for part in parts]), is_share),
             )
         )
@@ -306,8 +311,8 @@ def _series(
     return found, is_relative
 
 
-def _line(curve: DrawnCurve | None, level: float, is_share: bool) -> Line | None:
-    """The curve on the scale of the points; losses were turned around to be fitted."""
+def _line(curve: CurveBand | None, level: float, is_share: bool) -> Line | None:
+    """Return the curve on the scale of the points; the fit used negated losses."""
     if curve is None:
         return None
     sign = 1.0 if is_share else -1.0
@@ -326,14 +331,14 @@ def _average(values: Sequence[float]) -> float:
 
 
 def _untuned(values: _Values) -> Estimate | None:
-    """The untuned model's own value with the interval of its items."""
-    for own in values.values():
-        half = None if own.error is None else 1.96 * own.error
+    """Return the untuned model's value with the interval over its items."""
+    for one in values.values():
+        half = None if one.error is None else 1.96 * one.error
         return Estimate(
-            value=own.value,
-            ci_low=None if half is None else max(own.value - half, 0.0),
-            ci_high=None if half is None else own.value + half,
+            value=one.value,
+            ci_low=None if half is None else max(one.value - half, 0.0),
+            ci_high=None if half is None else one.value + half,
             interval=None if half is None else "items",
-            num_items=own.num_items,
+            num_items=one.num_items,
         )
     return None

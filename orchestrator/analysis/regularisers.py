@@ -1,24 +1,24 @@
-"""How the other regularisers do beside the prompt loss weight, where they were swept."""
+"""Compare other regularisers with the prompt loss weight, if a sweep varied them."""
 
-import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, variance
+from statistics import fmean, pvariance
 
-from orchestrator.analysis.findings import Compared, Panel, Point
+from orchestrator.analysis.findings import Panel, Point, RegulariserComparison
 
-# The paper's supplementary comparison, and what each is called.
+# Settings of the paper's supplementary comparison, and their names.
 REGULARISERS = {
     "optimizer.weight_decay": "weight decay",
-    "optimizer.distance_penalty": "distance penalty",
+    "optimizer.l2_sp": "L2-SP",
     "model.dropout": "dropout",
     "loss.label_smoothing": "label smoothing",
 }
 
 
-def compare_regularisers(panel: Panel, labels: Mapping[str, str]) -> list[Compared]:
-    """The settings of regularisers in the leading panel, each against none at the lowest PLW.
+def compare_regularisers(panel: Panel, labels: Mapping[str, str]) -> list[RegulariserComparison]:
+    """Compare each regulariser in the leading panel with no regulariser at the lowest PLW.
 
-    Empty where none was swept. The reference is of the same base and with the same other settings.
+    The reference has the same base and the same other settings. The list is empty if no regulariser
+    was searched.
     """
     found = []
     for series in panel.series:
@@ -30,14 +30,14 @@ def compare_regularisers(panel: Panel, labels: Mapping[str, str]) -> list[Compar
     references: dict[tuple[str, tuple[tuple[str, str], ...]], Point] = {}
     for base, point in sorted(found, key=lambda each: each[1].prompt_loss_weight):
         if not any(point.other_settings.get(key) for key in REGULARISERS):
-            references.setdefault((base, _rest(point)), point)
+            references.setdefault((base, _non_regulariser_settings(point)), point)
     return [
-        _compared(point, base, references.get((base, _rest(point))))
+        _compared(point, base, references.get((base, _non_regulariser_settings(point))))
         for base, point in sorted(found, key=lambda each: (each[0], _order(each[1])))
     ]
 
 
-def _rest(point: Point) -> tuple[tuple[str, str], ...]:
+def _non_regulariser_settings(point: Point) -> tuple[tuple[str, str], ...]:
     return tuple(
         (key, str(value))
         for key, value in sorted(point.other_settings.items())
@@ -46,51 +46,46 @@ def _rest(point: Point) -> tuple[tuple[str, str], ...]:
 
 
 def _order(point: Point) -> tuple[list[tuple[str, float]], float]:
-    own = [(key, float(point.other_settings.get(key) or 0)) for key in REGULARISERS]
-    return own, point.prompt_loss_weight
+    strengths = [(key, float(point.other_settings.get(key) or 0)) for key in REGULARISERS]
+    return strengths, point.prompt_loss_weight
 
 
 def _label(point: Point) -> str:
-    said = [
+    active = [
         f"{name} {point.other_settings[key]}"
         for key, name in REGULARISERS.items()
         if point.other_settings.get(key)
     ]
-    rest = [f"{key} {value}" for key, value in _rest(point)]
-    return ", ".join([*(said or ["none"]), *rest])
+    rest = [f"{key} {value}" for key, value in _non_regulariser_settings(point)]
+    return ", ".join([*(active or ["none"]), *rest])
 
 
-def _compared(point: Point, base: str, reference: Point | None) -> Compared:
-    difference = half = None
+def _compared(point: Point, base: str, reference: Point | None) -> RegulariserComparison:
+    difference = interval = None
     if reference is not None and reference is not point:
         difference = fmean(point.values) - fmean(reference.values)
-        half = _welch_half_width(point.values, reference.values)
-    return Compared(
+        interval = _welch_interval(point.values, reference.values)
+    return RegulariserComparison(
         label=_label(point),
         base=base,
         prompt_loss_weight=point.prompt_loss_weight,
         estimate=point,
         num_seeds=len(point.seeds),
         difference=difference,
-        difference_low=None if half is None or difference is None else difference - half,
-        difference_high=None if half is None or difference is None else difference + half,
+        difference_low=None if interval is None else interval[0],
+        difference_high=None if interval is None else interval[1],
     )
 
 
-def _welch_half_width(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Of the 95% interval of a difference of means; None where there is no spread to judge by.
+def _welch_interval(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
+    """Return Welch's 95% interval of a difference of means.
 
-    Source: Welch 1947, with Satterthwaite's degrees of freedom.
+    Return None if a sample has fewer than two values, or if neither has any variance.
     """
-    if min(len(one), len(other)) < 2:
+    if min(len(one), len(other)) < 2 or (pvariance(one) == 0 == pvariance(other)):
         return None
-    squares = [variance(values) / len(values) for values in (one, other)]
-    if sum(squares) <= 0:
-        return None
-    from scipy.special import stdtrit
+    # scipy.stats takes a second to import; only sweeps over regularisers need it.
+    from scipy.stats import ttest_ind
 
-    parts = [
-        square**2 / (len(values) - 1) for square, values in zip(squares, (one, other), strict=True)
-    ]
-    freedom = sum(squares) ** 2 / sum(parts)
-    return float(stdtrit(freedom, 0.975)) * math.sqrt(sum(squares))
+    interval = ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""Maps of prompt and completion weight, where a sweep varied both under the same other settings."""
+"""Build maps of scores over prompt and completion weight, if a sweep varied both."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from orchestrator.analysis.findings import Panel, WeightMap
 from orchestrator.analysis.weight_sentences import map_sentences
 from orchestrator.record.folder import TrialRecord
-from orchestrator.spec.two_weights import other_identity, weights_of
+from orchestrator.spec.two_weights import loss_weights_of, settings_without_weights
 from orchestrator.statistics.weight_grid import fit_weight_grid
 from orchestrator.statistics.weight_trials import WeightTrial
 
-# With fewer pairs there is nothing to draw, and no axis can be told from the other.
+# Fewer pairs cannot separate the effects of the two weights.
 _MIN_PAIRS = 3
 
 
 def weight_maps(
     panel: Panel, trials: Sequence[TrialRecord], labels: Mapping[str, str]
 ) -> list[WeightMap]:
-    """A map of the leading panel's values for each base and each set of other settings.
+    """Return a map of the leading panel's values for each base and set of other settings.
 
-    None for trials that do not have several prompt weights and several completion weights.
+    A map needs several prompt weights and several completion weights.
 
     Args:
-        panel: the overall scores, or else those of the only group or the held-out loss.
-        labels: of the bases, by their keys.
+        panel: the leading panel: overall scores, scores of the only group, or held-out loss.
+        labels: labels of the bases, by key.
     """
     scores = {
         trial_id: value
@@ -33,32 +33,34 @@ def weight_maps(
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[TrialRecord]] = {}
     for trial in trials:
         if trial.id in scores:
-            identity = tuple(sorted(other_identity(trial.settings).items()))
+            identity = tuple(sorted(settings_without_weights(trial.settings).items()))
             groups.setdefault((trial.base, identity), []).append(trial)
-    drawn = {key: own for key, own in groups.items() if _is_map(own)}
+    drawn = {key: members for key, members in groups.items() if _is_map(members)}
     return [
-        _map(panel, own, scores, _label(labels.get(base, ""), dict(identity), list(drawn)))
-        for (base, identity), own in drawn.items()
+        _map(panel, members, scores, _label(labels.get(base, ""), dict(identity), list(drawn)))
+        for (base, identity), members in drawn.items()
     ]
 
 
 def _is_map(trials: Sequence[TrialRecord]) -> bool:
-    pairs = {weights_of(trial.settings) for trial in trials}
+    pairs = {loss_weights_of(trial.settings) for trial in trials}
     prompts, completions = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     return len(pairs) >= _MIN_PAIRS and len(prompts) > 1 and len(completions) > 1
 
 
 def _label(
-    base: str, own: Mapping[str, str], drawn: Sequence[tuple[str, tuple[tuple[str, str], ...]]]
+    base: str, identity: Mapping[str, str], drawn: Sequence[tuple[str, tuple[tuple[str, str], ...]]]
 ) -> str:
-    """The base and the settings that tell a map from the others; empty for a single one."""
+    """Return the base and the settings that distinguish this map; empty for a single map."""
     if len(drawn) == 1:
         return ""
     others = [dict(identity) for _, identity in drawn]
-    differing = [key for key in own if len({other.get(key) for other in others}) > 1]
-    # A base's label names its model and data already.
-    told = [f"{key} {own[key]}" for key in differing if not (base and _is_of_base(key))]
-    return ", ".join(filter(None, [base, *told]))
+    differing = [key for key in identity if len({other.get(key) for other in others}) > 1]
+    # A base's label already names its model and data.
+    distinguishing = [
+        f"{key} {identity[key]}" for key in differing if not (base and _is_of_base(key))
+    ]
+    return ", ".join(filter(None, [base, *distinguishing]))
 
 
 def _is_of_base(key: str) -> bool:
@@ -70,9 +72,9 @@ def _map(
 ) -> WeightMap:
     found: dict[tuple[float, float, str], WeightTrial] = {}
     for trial in trials:
-        prompt, completion = weights_of(trial.settings)
+        prompt, completion = loss_weights_of(trial.settings)
         seed = str(trial.settings["seed"])
-        # A completion weight of null and one of 1 are the same training: it counts once.
+        # A completion weight of null means 1, so such trials are duplicates and count once.
         found.setdefault(
             (prompt, completion, seed),
             WeightTrial(

@@ -1,12 +1,19 @@
-"""What a map of prompt and completion weight shows, in sentences."""
+"""Write sentences about a map of prompt and completion weight."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from orchestrator.statistics.messages import (
+    capitalize,
+    format_amount,
+    format_number,
+    format_p_value,
+    join_words,
+)
 from orchestrator.statistics.weight_grid import GridTest, WeightGrid
 from orchestrator.statistics.weight_trials import Pair
+from trainers.foundation.counts import format_count
 
-_SMALL_P = 0.001
-# Longer lists nobody reads; the map marks all of them.
+# Longer lists are shown only on the map.
 _MAX_LISTED = 5
 
 
@@ -18,32 +25,25 @@ def map_sentences(
     normalization: str,
     max_grad_norm: float,
 ) -> list[str]:
-    """The best pair, what scores depend on, and whether only the ratio matters, the first first."""
+    """Return sentences on the best pair, then on the effects of the weights and their ratio."""
     found = list(_of_best(grid, unit, higher_is_better))
     if grid.noise_sd is not None:
         found += [_of_axes(grid), *_of_ratio(grid, unit, normalization, max_grad_norm)]
-        found += [f"{note[0].upper()}{note[1:]}." for note in grid.notes]
+        found += [f"{capitalize(note)}." for note in grid.notes]
     return found
 
 
 def pair_text(pair: Pair) -> str:
-    """Such as `prompt 0.2 with completion 0.8`."""
+    """Return text such as `prompt 0.2 with completion 0.8`."""
     return f"prompt {pair[0]:g} with completion {pair[1]:g}"
 
 
-def amount_text(value: float, unit: str, *, signed: bool = True) -> str:
-    """Such as `+1.2`, with three decimals where the unit is not points."""
-    digits = 1 if unit == "points" else 3
-    # Adding 0.0 makes a rounded -0.0 a 0.0.
-    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
-
-
 def f_text(test: GridTest) -> str:
-    """Such as `F(5, 68) = 12.3, p < 0.001`, with the corrected p-value."""
+    """Return text such as `F(5, 68) = 12.3, p < 0.001`, with the corrected p-value."""
     assert test.f is not None
     assert test.adjusted_p_value is not None
-    p_value = test.adjusted_p_value
-    p_text = f"p < {_SMALL_P:g}" if p_value < _SMALL_P else f"p = {p_value:.2g}"
+    p_text = format_p_value(test.adjusted_p_value)
+    p_text = f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}"
     return f"F({test.freedom}, {test.freedom_noise}) = {test.f:.3g}, {p_text}"
 
 
@@ -52,29 +52,31 @@ def _of_best(grid: WeightGrid, unit: str, higher_is_better: bool) -> Iterator[st
     pairs = f"{len(grid.cells)} pairs of prompt and completion weight"
     best = pair_text(grid.best)
     if grid.noise_sd is None:
-        yield f"Nothing can be concluded about the {pairs}: {grid.notes[0]}."
+        yield f"No conclusion about the {pairs}: {grid.notes[0]}."
         yield (
-            f"The {extreme} mean is that of {best}; as the best of several it is partly luck. Run "
-            "every pair with the same three seeds (search.seeds)."
+            f"{capitalize(best)} has the {extreme} mean, which is biased as the best of several. "
+            "Run every pair with the same three seeds (search.seeds)."
         )
         return
     if not any(test.is_shown for test in grid.tests):
         yield (
-            f"No difference between the {pairs} is shown "
-            f"({f_text(grid.test('any difference'))}). The {extreme} mean, that of {best}, may "
-            "be luck."
+            f"No significant difference between the {pairs} "
+            f"({f_text(grid.test('any difference'))}). {capitalize(best)} has the {extreme} "
+            "mean, possibly by chance."
         )
         return
     if grid.best == grid.reference:
-        yield f"Of {pairs}, the reference, {best}, has the {extreme} mean."
+        yield f"The reference, {best}, has the {extreme} mean of {pairs}."
     else:
         assert grid.gain_low is not None
         assert grid.gain_high is not None
-        low, high = amount_text(grid.gain_low, unit), amount_text(grid.gain_high, unit)
+        gain, low, high = (
+            format_number(value, unit, signed=True)
+            for value in (grid.gain, grid.gain_low, grid.gain_high)
+        )
         yield (
-            f"Of {pairs}, {best} has the {extreme} mean: {amount_text(grid.gain, unit)} {unit} from"
-            f" {pair_text(grid.reference)} (95% interval {low} to {high}, which holds for "
-            "whichever pair is best)."
+            f"{capitalize(best)} has the {extreme} mean of {pairs}: {gain} {unit} relative to "
+            f"{pair_text(grid.reference)} (95% interval {low} to {high}, corrected for selection)."
         )
     yield _others(grid)
 
@@ -85,20 +87,20 @@ def _others(grid: WeightGrid) -> str:
         return "Every other pair is significantly worse than the best (Holm, 5%)."
     if len(others) == len(grid.cells) - 1:
         return "No other pair is significantly worse than the best (Holm, 5%)."
-    count = f"{len(others)} other pair{' is' if len(others) == 1 else 's are'}"
+    count = f"{format_count(len(others), 'other pair')} {'is' if len(others) == 1 else 'are'}"
     listed = "" if len(others) > _MAX_LISTED else f": {'; '.join(map(pair_text, others))}"
     return f"{count} not significantly worse than the best (Holm, 5%){listed}."
 
 
 def _of_axes(grid: WeightGrid) -> str:
     named = {
-        "prompt weight": "an effect of the prompt weight",
-        "completion weight": "an effect of the completion weight",
-        "interaction": "an interaction of the two",
+        "prompt weight": "the effect of the prompt weight",
+        "completion weight": "the effect of the completion weight",
+        "interaction": "their interaction",
     }
     tests = [grid.test(name) for name in named]
     if all(test.f is None for test in tests):
-        return "The weights never varied one at a time, so that their effects cannot be separated."
+        return "The weights never varied one at a time, so their effects cannot be separated."
     shown = [f"{named[test.name]} ({f_text(test)})" for test in tests if test.is_shown]
     not_shown = [
         f"{named[test.name]} ({f_text(test)})"
@@ -106,15 +108,11 @@ def _of_axes(grid: WeightGrid) -> str:
         if test.f is not None and not test.is_shown
     ]
     parts = [
-        *([f"Shown: {_listed(shown, 'and')}."] if shown else []),
-        *([f"Not shown: {_listed(not_shown, 'or')}."] if not_shown else []),
+        *([f"Significant: {join_words(shown)}."] if shown else []),
+        *([f"Not significant: {join_words(not_shown)}."] if not_shown else []),
         *(f"Not tested: {named[test.name]}: {test.reason}." for test in tests if test.f is None),
     ]
     return " ".join(parts)
-
-
-def _listed(parts: Sequence[str], word: str) -> str:
-    return f" {word} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _of_ratio(
@@ -123,8 +121,8 @@ def _of_ratio(
     test = grid.test("more than the ratio")
     if normalization == "weights":
         yield (
-            "Under loss.normalization weights a common factor of both weights cancels, so that "
-            "only the ratio prompt / completion can matter, whatever the scores say."
+            "With loss.normalization weights a common factor of both weights cancels, so only "
+            "the ratio prompt / completion can matter, regardless of the scores."
         )
         return
     if test.f is None:
@@ -132,21 +130,20 @@ def _of_ratio(
         return
     assert grid.equal_ratio_difference is not None
     assert grid.equal_ratio_difference_high is not None
-    largest = amount_text(grid.equal_ratio_difference, unit, signed=False)
     if not test.is_shown:
-        most = amount_text(grid.equal_ratio_difference_high, unit, signed=False)
+        most = format_amount(grid.equal_ratio_difference_high, unit)
         yield (
-            f"Nothing shows that more than the ratio prompt / completion matters "
-            f"({f_text(test)}): pairs of equal ratio differ by at most {most} {unit} (95%, all "
-            "of them together)."
+            f"No significant effect beyond the ratio prompt / completion ({f_text(test)}): pairs "
+            f"of equal ratio differ by at most {most} (95%, jointly over all such pairs)."
         )
         return
+    largest = format_amount(grid.equal_ratio_difference, unit)
     yield (
         f"More than the ratio prompt / completion matters ({f_text(test)}): pairs of equal "
-        f"ratio differ by up to {largest} {unit}."
+        f"ratio differ by up to {largest}."
     )
     if max_grad_norm > 0:
         yield (
-            f"Gradients were clipped (optimizer.max_grad_norm {max_grad_norm:g}), one reason why a "
-            "common factor of both weights can matter under AdamW."
+            f"Gradients were clipped (optimizer.max_grad_norm {max_grad_norm:g}), which is one "
+            "reason why a common factor of both weights can matter with AdamW."
         )

@@ -1,1 +1,4 @@
-"""`plw`: its commands and their output. No other package may import from here."""
+"""The command line `plw`: one module per command, and modules that print output.
+
+`main.main` is the entry point. No other package may import from here.
+"""

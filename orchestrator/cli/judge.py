@@ -1,6 +1,5 @@
-"""`plw judge`: is a judge to be trusted, and what does it say of two files of outputs?"""
+"""`plw judge`: validate a judge against people, and compare two files of outputs."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,35 +9,37 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import PATH, json_option
+from orchestrator.cli.render import print_json
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    "--base-url": {"help": "OpenAI-compatible API, up to and with /v1."},
-    "--model": {"help": "The judge's name there."},
-    "--local-model": {"help": "Serve this model folder or hub name here, and ask that."},
-    "--name": {"help": "What the judge is called in cache and signature, instead of its URL."},
-    "--api-key-env": {"help": "Environment variable of the key; none: no key is needed."},
+    "--base-url": {"help": "URL of an OpenAI-compatible API, including /v1."},
+    "--model": {"help": "Name of the judge at that endpoint."},
+    "--local-model": {"help": "Model folder or hub name to serve on this machine."},
+    "--name": {"help": "Name of the judge in cache and signature."},
+    "--api-key-env": {"help": "Environment variable that holds the key; none: no key."},
     "--temperature": {"type": float},
-    "--max-tokens": {"type": int, "help": "Tokens of a reply."},
-    "--concurrency": {"type": int, "help": "Requests at once."},
+    "--max-tokens": {"type": int, "help": "Maximum tokens of a reply."},
+    "--concurrency": {"type": int, "help": "Concurrent requests."},
     "--requests-per-minute": {"type": int},
-    "--timeout-s": {"type": float, "help": "For one request."},
-    "--retries": {"type": int, "help": "Further tries where no whole reply comes."},
-    "--reasks": {"type": int, "help": "Further tries where a reply holds no verdict."},
-    "--max-unparsable-share": {"type": float, "help": "Above it, judging fails."},
-    "--budget": {"type": float, "help": "Money for this command; needs prices."},
+    "--timeout-s": {"type": float, "help": "Deadline of one request."},
+    "--retries": {"type": int, "help": "Retries without a complete reply."},
+    "--parse-retries": {"type": int, "help": "Retries if a reply holds no verdict."},
+    "--reasks": {"type": int, "hidden": True},
+    "--max-unparsable-share": {"type": float, "help": "Fail above this share without a verdict."},
+    "--budget": {"type": float, "help": "Maximum cost of this command; needs prices."},
     "--price-per-million-input-tokens": {"type": float},
     "--price-per-million-output-tokens": {"type": float},
-    "--cache-dir": {"help": "Where replies are kept."},
+    "--cache-dir": {"help": "Folder of cached replies."},
 }
 
 
 def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say who judges; the command gets them as `judge`, a mapping."""
+    """Add the judge's options; the command receives them as the mapping `judge`."""
 
     @wraps(command)
     def with_judge(judge_config: Path | None, one_order: bool, **rest: Any) -> Any:
-        names = [_name(option) for option in _FIELDS]
+        names = [_field_name(option) for option in _FIELDS]
         given = {name: rest.pop(name) for name in names}
         given = {name: value for name, value in given.items() if value is not None}
         if given.get("api_key_env") == "none":
@@ -50,50 +51,55 @@ def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped: Callable[..., Any] = with_judge
     for option, settings in reversed(_FIELDS.items()):
         wrapped = click.option(option, **settings)(wrapped)
-    wrapped = click.option("--one-order", is_flag=True, help="Ask about each pair once.")(wrapped)
+    wrapped = click.option("--one-order", is_flag=True, help="Judge each pair in one order only.")(
+        wrapped
+    )
     return click.option(
         "--judge-config",
-        type=click.Path(path_type=Path),
-        help="YAML: a judge's settings, or a sweep spec whose evals.judge is used.",
+        type=PATH,
+        help="YAML file of a judge's settings, or a sweep spec with evals.judge.",
     )(wrapped)
 
 
 @click.group()
 def judge() -> None:
-    """Have a model judge outputs, after seeing how far it agrees with people."""
+    """Judge outputs with an LLM, and measure its agreement with people."""
 
 
 @judge.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Pairs with three human verdicts each, as in PandaLM's testset-v1.json.",
 )
 @click.option(
     "--verdicts",
-    type=click.Path(path_type=Path),
-    help="Verdicts that a judge has given already, instead of asking one.",
+    type=PATH,
+    help="File of a judge's existing verdicts, instead of a judge.",
 )
 @click.option(
-    "--style", type=click.Choice(["verdict", "ranking"]), default="verdict", show_default=True
+    "--style",
+    type=click.Choice(["alpaca_eval", "ranking", "verdict"]),
+    default="verdict",
+    show_default=True,
 )
-@click.option("--limit", type=click.IntRange(min=1), help="The first pairs alone.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the bootstrap.")
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Where it goes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Number of pairs, from the first one.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")
+@click.option("-o", "--output-dir", type=PATH, help="Output folder.")
 @judge_options
 @json_option
 def validate(as_json: bool, **settings: Any) -> None:
-    """Score a judge against three people: accuracy and Cohen's kappa."""
-    from orchestrator.cli.judge_screen import print_validation
-    from orchestrator.cli.judging import validate_judge
+    """Compare a judge with three people: accuracy and Cohen's kappa."""
+    from orchestrator.cli.judge_commands import validate_judge
+    from orchestrator.cli.judge_output import print_validation
 
     with _progress(as_json) as on_progress:
-        validation, spent = validate_judge(on_progress=on_progress, **settings)
+        validation, judge_cost = validate_judge(on_progress=on_progress, **settings)
     if as_json:
-        click.echo(json.dumps({**validation.to_json(), "judging": spent}, indent=2))
+        print_json({**validation.to_json(), "judging": judge_cost})
         return
-    print_validation(validation, spent)
+    print_validation(validation, judge_cost)
     if settings["output_dir"] is not None:
         click.echo(f"wrote {settings['output_dir'] / 'validation.json'}")
 
@@ -101,51 +107,62 @@ def validate(as_json: bool, **settings: Any) -> None:
 @judge.command()
 @click.option(
     "--outputs",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
-    help="The candidate's: JSON or JSONL of instruction, input (or none) and output.",
+    help="Candidate: JSON or JSONL file of instruction, input (optional) and output.",
 )
 @click.option(
     "--reference",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
-    help="The opponent's, for the same prompts.",
+    help="Opponent: a file of outputs for the same prompts.",
 )
 @click.option(
-    "--style", type=click.Choice(["ranking", "verdict"]), default="ranking", show_default=True
+    "--style",
+    type=click.Choice(["alpaca_eval", "ranking", "verdict"]),
+    default="alpaca_eval",
+    show_default=True,
 )
-@click.option("--limit", type=click.IntRange(min=1), help="The first outputs alone.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the bootstrap.")
-@click.option(
-    "-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Where it goes."
-)
+@click.option("--limit", type=click.IntRange(min=1), help="Number of outputs, from the first one.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")
+@click.option("-o", "--output-dir", type=PATH, required=True, help="Output folder.")
 @judge_options
 @json_option
-def compare(as_json: bool, output_dir: Path, **settings: Any) -> None:
+def compare(
+    as_json: bool,
+    output_dir: Path,
+    judge_file: Path | None,
+    judge: dict[str, Any],
+    **settings: Any,
+) -> None:
     """Judge two files of outputs, each pair in both orders."""
-    from orchestrator.cli.judge_screen import print_comparison
-    from orchestrator.cli.judging import compare_files
+    from evals.judge.compare import compare_outputs
+    from orchestrator.cli.judge_commands import load_judge_config
+    from orchestrator.cli.judge_output import print_comparison
 
+    config = load_judge_config(judge_file, judge)
     with _progress(as_json) as on_progress:
-        found = compare_files(out_dir=output_dir, on_progress=on_progress, **settings)
+        comparison = compare_outputs(
+            judge=config, out_dir=output_dir, on_progress=on_progress, **settings
+        )
     if as_json:
-        click.echo(found.model_dump_json(indent=2))
+        print_json(comparison)
     else:
-        print_comparison(found)
+        print_comparison(comparison)
         click.echo(f"wrote {output_dir / 'comparison.json'} and {output_dir / 'judgements.jsonl'}")
-    if found.missing:
+    if comparison.missing:
         click.echo(
-            f"failed: the budget is reached, {len(found.missing)} pairs are missing; the verdicts"
-            " so far are kept, the same command spends as much again and goes on",
+            f"failed: the budget is reached, {len(comparison.missing)} pairs are missing; the"
+            " verdicts so far are cached, run again to spend the same amount",
             err=True,
         )
         sys.exit(1)
 
 
 @contextmanager
-def _progress(is_silent: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows how many pairs are judged, where someone looks on."""
-    if is_silent or not sys.stderr.isatty():
+def _progress(is_quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal."""
+    if is_quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
@@ -156,8 +173,5 @@ def _progress(is_silent: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
-def _name(option: str) -> str:
+def _field_name(option: str) -> str:
     return option.removeprefix("--").replace("-", "_")
-
-
-COMMANDS: tuple[click.Command, ...] = (judge,)

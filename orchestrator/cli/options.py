@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Define options and arguments that several commands share."""
 
 import json
 from collections.abc import Callable
@@ -8,25 +8,37 @@ from typing import Any
 
 import click
 
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--json`, for programs."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
-
-
-def folder_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """FOLDER, where a sweep is."""
-    return click.argument("folder", type=click.Path(path_type=Path))(command)
+PATH = click.Path(path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+force_option = click.option("--force", "overwrite", is_flag=True, help="Overwrite existing files.")
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a setting; can be repeated.",
+)
+plw_option = click.option(
+    "--plw", type=click.FloatRange(0, 1), help="Use this prompt loss weight in any case."
+)
+verdict_option = click.option(
+    "--measure",
+    metavar="NAME",
+    help="Use the sweep's verdict on this measure, even if it names no best PLW.",
+)
+folder_argument = click.argument("folder", type=PATH)
 
 
 def spec_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SPEC, read and checked, with the options that override parts of it."""
+    """Add SPEC and the options that override it; the command gets the loaded spec and its path."""
 
-    @click.argument("spec", type=click.Path(path_type=Path))
-    @click.option("-o", "--output-dir", type=click.Path(), help="Instead of the spec's output_dir.")
-    @click.option("--tracking-uri", help="MLflow tracking URI, instead of the spec's.")
+    @click.argument("spec", type=PATH)
+    @click.option("-o", "--output-dir", type=click.Path(), help="Override the spec's output_dir.")
+    @click.option("--tracking-uri", help="Override the spec's MLflow tracking URI.")
     @click.option(
-        "--address", envvar="RAY_ADDRESS", help="Ray cluster to run on; default: this machine."
+        "--address",
+        envvar="RAY_ADDRESS",
+        help="Address of the Ray cluster to run on; default: this machine.",
     )
     @wraps(command)
     def with_spec(
@@ -35,7 +47,7 @@ def spec_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
         tracking_uri: str | None,
         **rest: Any,
     ) -> Any:
-        from orchestrator.spec.located import with_lines
+        from orchestrator.spec.error_locations import add_line_numbers
         from orchestrator.spec.sweep_spec import load_spec
         from trainers.foundation.errors import InputError
 
@@ -48,6 +60,6 @@ def spec_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(loaded, spec, **rest)
         except InputError as error:
-            raise with_lines(error, spec, overrides) from None
+            raise add_line_numbers(error, spec, overrides) from None
 
     return with_spec

@@ -1,6 +1,6 @@
-"""Jobs on a Ray cluster, asked for over HTTP: start a sweep there, follow it, run a command there.
+"""Submit sweeps and commands to a Ray cluster as jobs over HTTP, and follow their output.
 
-The only module that talks to Ray's job server. A job's metadata says which sweep it is.
+This is the only module that uses Ray's job server. A job's metadata names its sweep.
 """
 
 import asyncio
@@ -17,81 +17,85 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.foundation.redaction import redact
-from orchestrator.watching.typed import TARGET_VARIABLE, target_of
+from orchestrator.monitoring.command_hints import CLUSTER_OPTIONS_VARIABLE, cluster_options_text
 from trainers.foundation.errors import InputError, Problem, TrainingError
 
 if TYPE_CHECKING:
-    # Types only: it imports Ray.
+    # Types only: this imports Ray.
     from ray.job_submission import JobDetails
 
     from orchestrator.cluster.client import Client
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-# A tunnel that breaks, as when a laptop sleeps, is no end of a sweep.
-SILENCE_S = 60.0
+# A broken connection, for example of a sleeping laptop, does not end the sweep.
+CONNECTION_TIMEOUT_S = 60.0
 POLL_S = 1.0
-# A head that has just come up answers before it can start jobs.
-BEGIN_TIMEOUT_S = 300.0
-_NOT_BEGUN = "No available agent to submit job"
-NO_SUCH_COMMAND = 127
-# As in pyproject.toml: the sweep runs on the cluster's Ray, not on this machine's.
-OLDEST_RAY = (2, 50)
-# What Ray's job manager says into the log of each job.
-_OF_RAY = re.compile(
+# A new head responds before it can start jobs.
+START_TIMEOUT_S = 300.0
+_NOT_READY = "No available agent to submit job"
+COMMAND_NOT_FOUND = 127
+# The minimum of pyproject.toml: the sweep runs with the cluster's Ray, not this machine's.
+MIN_RAY_VERSION = (2, 50)
+# Lines that Ray's job manager writes to the log of each job.
+_RAY_LINES = re.compile(
     r"^(\S+ \S+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
 )
-_GET_TOKEN = (
+_TOKEN_FIX = (
     "copy ~/.ray/auth_token from the machine that ran `ray up` (mode 600), or from the head"
 )
 
 
 class Jobs:
-    """The jobs of one cluster."""
+    """Submits jobs to one cluster and follows them."""
 
     def __init__(self, client: "Client", target: str) -> None:
         self._client, self._target = client, target
 
     @classmethod
     def connect(cls, address: str, target: str, name: str | None = None) -> "Jobs":
-        """The jobs of the cluster whose head answers at `address`, such as http://head:8265.
+        """Connect to the cluster with its dashboard at `address`, such as http://head:8265.
 
         Args:
-            target: the options that name the cluster, as they are typed.
-            name: what a person calls the cluster, where that is not the address.
+            target: the command-line options that name the cluster.
+            name: the cluster's name in messages; default: the address.
 
         Raises:
-            InputError: none answers there, or it refuses the token.
+            InputError: no cluster responds, it refuses the token, or its Ray is too old.
         """
         has_token = _has_token()
         if has_token:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
-        # Ray would take it instead of the address that it is given.
+        # Ray would prefer these variables to the address.
         for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             os.environ.pop(variable, None)
         from ray.exceptions import AuthenticationError
 
         from orchestrator.cluster.client import Client
 
-        # They turn their own levels up when they are imported, and tell of each upload.
+        # These modules raise their log levels on import, and log each upload.
         for module in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
             logging.getLogger(f"ray{module}").setLevel(logging.WARNING)
         try:
             if not address.startswith(("http://", "https://")):
-                raise ValueError("it is no http:// or https:// address")
+                raise ValueError("the address must begin with http:// or https://")
             client = Client(address)
             version = client.ray_version()
         except AuthenticationError as error:
-            raise InputError(_refused(name or redact(address), has_token=has_token)) from error
+            raise InputError(
+                _token_problem(name or redact(address), has_token=has_token)
+            ) from error
         except (KeyError, TypeError, JSONDecodeError) as error:
-            raise InputError(_no_cluster(address, "what answers is no Ray")) from error
+            raise InputError(_no_cluster_problem(address, "the server there is not Ray")) from error
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(_no_cluster(address, str(error).strip().splitlines()[0])) from error
+            raise InputError(
+                _no_cluster_problem(address, str(error).strip().splitlines()[0])
+            ) from error
         _check_version(version)
         return cls(client, target)
 
     def sweeps(self, name: str | None = None) -> list["JobDetails"]:
-        """The sweeps that were submitted, or those of one name, the newest first."""
-        with _answers():
+        """Return the submitted sweeps, newest first; only those called `name` if it is given."""
+        with _request_errors():
             jobs = self._client.list_jobs()
         found = [job for job in jobs if (job.metadata or {}).get("plw_sweep")]
         if name is not None:
@@ -99,18 +103,18 @@ class Jobs:
         return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
 
     def submit_sweep(self, name: str, folder: Path, *, code: str) -> str:
-        """Start the sweep whose code and spec are in `folder`; returns the id of its job.
+        """Start the sweep with the code and spec in `folder`, and return its job id.
 
         Raises:
-            InputError: a sweep of this name runs there already.
+            InputError: a sweep of this name is running on the cluster.
         """
         for job in self.sweeps(name):
             if job.status not in ENDED:
                 raise InputError(
                     Problem(
-                        message=f"the sweep {name} runs there already, as job {job.submission_id}",
+                        message=f"the sweep {name} is running there as job {job.submission_id}",
                         where="name",
-                        fix="look at it with plw status, end it with plw stop, or give the spec "
+                        fix="check it with plw status, end it with plw stop, or give the spec "
                         "another name",
                     )
                 )
@@ -122,28 +126,28 @@ class Jobs:
         )
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> int:
-        """Show what a job prints until it has ended; returns the exit code of its command.
+        """Show a job's output until it ends, and return the exit code of its command.
 
         Raises:
-            TrainingError: the cluster does not answer any more; the job may well go on.
+            TrainingError: the cluster does not respond any more; the job may still be running.
         """
         num_shown = 0
-        heard_at = time.monotonic()
+        last_response_at = time.monotonic()
         while True:
             try:
                 for text in self._tail(job_id, num_shown):
                     num_shown += len(text)
-                    heard_at = time.monotonic()
-                    show(_OF_RAY.sub("", text))
+                    last_response_at = time.monotonic()
+                    show(_RAY_LINES.sub("", text))
                 job = self._client.get_job_info(job_id)
-                heard_at = time.monotonic()
+                last_response_at = time.monotonic()
             except Exception as error:
-                # Whatever the HTTP library makes of a connection that broke.
-                if time.monotonic() - heard_at > SILENCE_S:
+                # HTTP libraries raise many types for a broken connection.
+                if time.monotonic() - last_response_at > CONNECTION_TIMEOUT_S:
                     raise TrainingError(
-                        f"the cluster has not answered for {SILENCE_S:.0f} s; the sweep goes on "
-                        "there if its head lives: submit the same spec again to see, or to go on "
-                        "on a new head"
+                        f"no response from the cluster for {CONNECTION_TIMEOUT_S:.0f} s; the sweep "
+                        "continues if the head is alive: submit the same spec again to follow it, "
+                        "or to resume it on a new head"
                     ) from error
             else:
                 if job.status in ENDED:
@@ -151,7 +155,7 @@ class Jobs:
             time.sleep(POLL_S)
 
     def run(self, like: "JobDetails", command: Sequence[str]) -> int:
-        """Run a command of `plw` there with the code of the sweep `like`; returns its exit code."""
+        """Run a `plw` command as a job with the code of the job `like`; return its exit code."""
         job_id = self._submit(command, like.runtime_env or {}, None, {"plw_command": command[0]})
         try:
             code = self.follow(job_id, _print)
@@ -171,16 +175,16 @@ class Jobs:
         variables = {
             "PYTHONUNBUFFERED": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
-            TARGET_VARIABLE: self._target,
+            CLUSTER_OPTIONS_VARIABLE: self._target,
         }
-        deadline = time.monotonic() + BEGIN_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                with _answers():
+                with _request_errors():
                     return str(
                         self._client.submit_job(
                             entrypoint=shlex.join(
-                                ["python", "-m", "orchestrator.cli.submitted", *arguments]
+                                ["python", "-m", "orchestrator.cli.job_entrypoint", *arguments]
                             ),
                             submission_id=job_id,
                             metadata=metadata,
@@ -188,18 +192,18 @@ class Jobs:
                         )
                     )
             except TrainingError as error:
-                if _NOT_BEGUN not in str(error) or time.monotonic() > deadline:
+                if _NOT_READY not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(POLL_S)
 
     def _tail(self, job_id: str, num_seen: int) -> Iterator[str]:
-        """What a job prints beyond its first `num_seen` characters."""
+        """Yield a job's output after its first `num_seen` characters."""
         lines = self._client.tail_job_logs(job_id)
         with asyncio.Runner() as runner:
             while True:
                 try:
-                    # A connection whose other end has vanished is as quiet as a long trial.
-                    text = runner.run(asyncio.wait_for(anext(lines), SILENCE_S))
+                    # Use a timeout: a dead connection is as silent as a long trial.
+                    text = runner.run(asyncio.wait_for(anext(lines), CONNECTION_TIMEOUT_S))
                 except (StopAsyncIteration, TimeoutError):
                     return
                 if num_seen < len(text):
@@ -208,9 +212,9 @@ class Jobs:
 
 
 @contextmanager
-def jobs_of(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
-    """The jobs of the cluster at `address`, or of the one that `cluster_file` launched."""
-    target = target_of(address, cluster_file)
+def open_jobs(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
+    """Connect to the cluster at `address`, or to the one launched from `cluster_file`."""
+    target = cluster_options_text(address, cluster_file)
     if cluster_file is None:
         assert address is not None
         yield Jobs.connect(address if "://" in address else f"http://{address}", target)
@@ -222,39 +226,38 @@ def jobs_of(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
 
 
 @contextmanager
-def _answers() -> Iterator[None]:
-    """Turn what becomes of a question that a cluster does not answer into one line.
+def _request_errors() -> Iterator[None]:
+    """Convert errors of requests to the cluster to a TrainingError with one line.
 
     Raises:
-        TrainingError: with what it said, or that it said nothing.
+        TrainingError: the request failed.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # Ray sends whole tracebacks, whose last line is the reason.
+        # Ray returns a traceback; its last line is the reason.
         reason = str(error).strip(". \n").splitlines()[-1]
-        raise TrainingError(f"the cluster did not do as it was asked: {reason}") from error
+        raise TrainingError(f"the request to the cluster failed: {reason}") from error
 
 
 def _check_version(version: str) -> None:
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST_RAY:
+    if numbers < MIN_RAY_VERSION:
         raise InputError(
             Problem(
-                message=f"the cluster runs Ray {version}; a sweep needs {OLDEST_RAY[0]}."
-                f"{OLDEST_RAY[1]} or newer",
-                fix="bring the cluster up with the packages of constraints.txt, as cluster.yaml "
-                "does",
+                message=f"the cluster runs Ray {version}; a sweep needs {MIN_RAY_VERSION[0]}."
+                f"{MIN_RAY_VERSION[1]} or newer",
+                fix="launch the cluster with the packages of constraints.txt, as cluster.yaml does",
             )
         )
 
 
-def _no_cluster(address: str, reason: str) -> Problem:
+def _no_cluster_problem(address: str, reason: str) -> Problem:
     return Problem(
-        message=redact(f"no Ray cluster answers at {address}: {reason}"),
+        message=redact(f"no Ray cluster responds at {address}: {reason}"),
         where="--address",
         fix="give the address of its dashboard, such as http://127.0.0.1:8265, or --cluster with "
-        "the file that `ray up` took",
+        "the file given to `ray up`",
     )
 
 
@@ -265,17 +268,17 @@ def _has_token() -> bool:
     return Path(path).expanduser().is_file()
 
 
-def _refused(name: str, *, has_token: bool) -> Problem:
+def _token_problem(name: str, *, has_token: bool) -> Problem:
     if has_token:
         return Problem(
-            message=f"the cluster of {name} refuses this machine's token: it is another one's",
+            message=f"the cluster {name} refuses this machine's token: it is for another cluster",
             where="~/.ray/auth_token",
-            fix=_GET_TOKEN,
+            fix=_TOKEN_FIX,
         )
     return Problem(
-        message=f"the cluster of {name} wants a token, and this machine has none",
+        message=f"the cluster {name} requires a token, and this machine has none",
         where="~/.ray/auth_token",
-        fix=_GET_TOKEN,
+        fix=_TOKEN_FIX,
     )
 
 
@@ -284,12 +287,13 @@ def _exit_code(job: "JobDetails") -> int:
         return 0
     if job.driver_exit_code is None and job.message:
         raise TrainingError(str(job.message).strip().splitlines()[-1])
-    if job.driver_exit_code == NO_SUCH_COMMAND:
+    if job.driver_exit_code == COMMAND_NOT_FOUND:
         raise TrainingError(
-            "the cluster's head found no python: let its `ray start` have the environment's bin "
-            "folder first on PATH, as cluster.yaml does"
+            "the cluster's head found no python: put the environment's bin folder first on PATH "
+            "for `ray start`, as cluster.yaml does"
         )
-    return 2 if job.driver_exit_code == 2 else 1
+    # The code of a process that a signal killed is negative.
+    return max(1, job.driver_exit_code or 1)
 
 
 def _print(text: str) -> None:

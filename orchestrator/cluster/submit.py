@@ -1,4 +1,4 @@
-"""What `plw submit` knows before it asks a cluster: the spec, and whether a trial would fit."""
+"""Check a spec against a cluster's file before a submit, and find the job of a sweep."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster.tunnel import read_cluster
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
-from orchestrator.trials.placement import Cluster, shapes_of_config, slots
+from orchestrator.trials.placement import Cluster, node_shapes, trial_slots
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.settings_file import read_yaml
 
 if TYPE_CHECKING:
-    # Types only: it imports Ray.
+    # Types only: this imports Ray.
     from ray.job_submission import JobDetails
 
     from orchestrator.cluster.jobs import Jobs
 
 
 def read_spec(path: Path, *, output_dir: str | None, tracking_uri: str | None) -> dict[str, Any]:
-    """The content of the spec's file with its name and these overrides.
+    """Return the content of the spec's file with its name and the overrides.
 
     Raises:
-        InputError: every rule that it breaks, with its line.
+        InputError: the spec is invalid; lists every problem with its line.
     """
-    # For its errors alone: paths must stay as they are written, since many lead to the cluster.
+    # Load the spec only to validate it. The returned content keeps relative paths, because some
+    # of them are paths on the cluster.
     spec: SweepSpec = load_spec(path)
     content = read_yaml(path)
     content["name"] = spec.name
@@ -34,21 +35,21 @@ def read_spec(path: Path, *, output_dir: str | None, tracking_uri: str | None) -
     return content
 
 
-def check_shape(content: Mapping[str, Any], cluster_file: Path) -> None:
-    """Refuse a cluster that will never hold a trial, as far as its file tells.
+def check_trial_fits(content: Mapping[str, Any], cluster_file: Path) -> None:
+    """Check that a trial fits into the node types of a cluster's file.
 
-    Hosts of one's own say how large they are only once they run.
+    On-premise hosts are not checked: their size is known only once they run.
 
     Raises:
-        InputError: it will not, or the file cannot be read.
+        InputError: no trial fits, or the file cannot be read.
     """
     config = read_cluster(cluster_file)
     try:
-        shapes = shapes_of_config(config)
+        shapes = node_shapes(config)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             Problem(
-                message=f"its available_node_types or max_workers cannot be read: {error}",
+                message=f"available_node_types or max_workers is invalid: {error}",
                 where=str(cluster_file),
                 fix="write them as in cluster.yaml",
             )
@@ -56,24 +57,24 @@ def check_shape(content: Mapping[str, Any], cluster_file: Path) -> None:
     if not any(shape.resources for shape in shapes):
         return
     spec = SweepSpec.model_validate(content)
-    slots(spec.resources, Cluster(nodes=[], may_become=shapes))
+    trial_slots(spec.resources, Cluster(nodes=[], future_nodes=shapes))
 
 
 def find_job(jobs: "Jobs", sweep: str | None) -> "JobDetails":
-    """The job of a sweep, by its name or its folder on the cluster; the latest one for None.
+    """Return the job of a sweep by its name or folder on the cluster; for None, the latest job.
 
-    Of a sweep that no job is known of, as after a new head, the latest job of any other will do:
-    it is asked for its code.
+    After a restart of the head, a sweep has no job. In that case, return the latest job of any
+    sweep, which provides the code.
 
     Raises:
-        InputError: nothing was submitted to this cluster yet.
+        InputError: the cluster has no jobs.
     """
     found = jobs.sweeps(None if sweep is None else Path(sweep).name) or jobs.sweeps()
     if found:
         return found[0]
     raise InputError(
         Problem(
-            message="no sweep was submitted to this cluster since its head started",
-            fix="submit the same spec again, which goes on with what is not done",
+            message="no sweep has been submitted to this cluster since its head started",
+            fix="submit the same spec again; it resumes the trials that are not done",
         )
     )

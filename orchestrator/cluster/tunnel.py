@@ -1,4 +1,4 @@
-"""A way from this machine to what a cluster's head serves on its loopback: an SSH tunnel."""
+"""Open SSH tunnels to ports that a cluster's head serves on its loopback address."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.foundation.shell_words import shell_path
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.settings_file import read_yaml
 
@@ -19,7 +20,7 @@ MLFLOW_PORT = 5000
 OPEN_TIMEOUT_S = 120.0
 POLL_S = 0.1
 TUNNEL_CHECK_S = 5.0
-# Ray's own launcher knows the head's address, user and key on every provider of machines.
+# Ray's launcher knows the head's address, user and key for every provider.
 _OPEN = """
 import sys
 from ray.autoscaler.sdk import run_on_cluster
@@ -30,10 +31,10 @@ run_on_cluster(sys.argv[1], cmd="cat > /dev/null", port_forward=[ports])
 
 @contextmanager
 def tunnel(cluster_file: Path, port: int, local_port: int | None = None) -> Iterator[int]:
-    """A port of this machine's loopback that leads to `port` of the head's, while it is open.
+    """Forward a local port to `port` of the head while the block runs; yield the local port.
 
     Raises:
-        InputError: the cluster's file is wrong, or its head cannot be reached.
+        InputError: the cluster's file is invalid, or its head cannot be reached.
     """
     config = read_cluster(cluster_file)
     local_port = local_port or _free_port()
@@ -51,29 +52,30 @@ def tunnel(cluster_file: Path, port: int, local_port: int | None = None) -> Iter
 
 
 def read_cluster(path: Path) -> dict[str, Any]:
-    """The configuration of a cluster, as `ray up` takes it.
+    """Read a cluster's configuration, the file given to `ray up`.
 
     Raises:
-        InputError: the file cannot be read, or is none.
+        InputError: the file cannot be read or has no provider.
     """
     config = read_yaml(path)
     if not isinstance(config.get("provider"), Mapping) or "type" not in config["provider"]:
         raise InputError(
             Problem(
-                message="not a cluster's configuration: it has no provider.type",
+                message="not a cluster's configuration: provider.type is missing",
                 where=str(path),
-                fix="give the file that `ray up` takes, such as cluster.yaml",
+                fix="give the file for `ray up`, such as cluster.yaml",
             )
         )
     return config
 
 
 def _command(path: Path, config: Mapping[str, Any], local_port: int, port: int) -> list[str]:
-    """The command that keeps a tunnel open."""
+    """Return the command that keeps the tunnel open."""
     provider, login = config["provider"], config.get("auth") or {}
     if provider["type"] != "local" or "head_ip" not in provider:
         return [sys.executable, "-c", _OPEN, str(path), str(local_port), str(port)]
-    # The launcher finds hosts of one's own in a file below /tmp of the machine that ran `ray up`.
+    # On-premise hosts: use ssh, because Ray's launcher needs a file in /tmp of the machine that
+    # ran `ray up`.
     key = login.get("ssh_private_key")
     proxy = login.get("ssh_proxy_command")
     return [
@@ -94,16 +96,16 @@ def _wait_until_open(process: "subprocess.Popen[bytes]", port: int, cluster_file
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         time.sleep(POLL_S)
-    said = ""
+    output = ""
     if process.poll() is not None and process.stdout is not None:
         lines = process.stdout.read().decode(errors="replace").strip().splitlines()
-        said = ": " + lines[-1].strip() if lines else ""
+        output = ": " + lines[-1].strip() if lines else ""
     raise InputError(
         Problem(
-            message=f"the cluster's head cannot be reached by SSH{said}",
+            message=f"the cluster's head cannot be reached by SSH{output}",
             where=str(cluster_file),
-            fix=f"bring the cluster up with `ray up {cluster_file}`, and see whether "
-            f"`ray exec {cluster_file} hostname` works",
+            fix=f"start the cluster with `ray up {shell_path(cluster_file)}`, and check that "
+            f"`ray exec {shell_path(cluster_file)} hostname` works",
         )
     )
 
@@ -124,7 +126,7 @@ def _free_port() -> int:
 
 
 def wait_until_broken(port: int) -> None:
-    """Return when nothing listens on this port of loopback any more."""
+    """Wait until nothing listens on the local port."""
     with suppress(OSError):
         while True:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -1,6 +1,7 @@
-"""Small parts used throughout orchestrator.
+"""Small modules that all packages of orchestrator use.
 
-Redaction of passwords, periodic threads, safe writes of user files, the digest of the code and the
-scale on which PLW is searched. Every package of orchestrator may import from here; it imports only
-`trainers.foundation`.
+Contents: redaction and flattening of records, periodic background threads, file writes that check
+for existing files, the digest of the code, and the scale w_p on which PLW is searched.
+
+Every package of orchestrator may import from here. This package imports `trainers.foundation` only.
 """

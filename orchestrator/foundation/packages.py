@@ -1,4 +1,7 @@
-"""The project's three packages have common names: make sure that they are ours, and together."""
+"""Locate the project's three packages and hash their files.
+
+The package names are common, so another distribution may have a package of the same name.
+"""
 
 import importlib.util
 from collections.abc import Iterator
@@ -11,41 +14,41 @@ PACKAGES = ("orchestrator", "trainers", "evals")
 
 
 def check_packages() -> Path:
-    """The one folder that holds all three packages; imports none of them.
+    """Return the folder that contains all three packages, without importing them.
 
     Raises:
-        InputError: they come from several folders, as they do where another distribution has a
-            package of one of these names and stands first on the path.
+        InputError: the packages come from different folders, because another package of the same
+            name comes first on the import path.
     """
     folders: dict[str, Path | None] = {}
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         folders[name] = Path(spec.origin).parent.parent if spec and spec.origin else None
     if None not in folders.values() and len(set(folders.values())) == 1:
-        home = folders["orchestrator"]
-        assert home is not None
-        return home
-    found = ", ".join(f"{name} from {folder or 'nowhere'}" for name, folder in folders.items())
+        root = folders["orchestrator"]
+        assert root is not None
+        return root
+    found = ", ".join(f"{name} from {folder or 'no folder'}" for name, folder in folders.items())
     raise InputError(
         Problem(
-            message=f"the three packages of plw-sweep must come from one folder, not {found}",
-            fix="another package of such a name is first on the path: use an environment of its "
-            "own, and start outside of folders with these names",
+            message=f"the three packages of plw-sweep must come from one folder, got {found}",
+            fix="another package of the same name comes first on the import path: install "
+            "plw-sweep in a separate environment, and start it outside of such a package's folder",
         )
     )
 
 
 def package_files() -> Iterator[tuple[str, Path]]:
-    """Every file of the three packages by its name below their folder, in order."""
-    home = check_packages()
+    """Yield (relative POSIX path, path) of each file of the three packages, in order."""
+    root = check_packages()
     for name in sorted(PACKAGES):
-        for path in sorted((home / name).rglob("*")):
+        for path in sorted((root / name).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
-                yield path.relative_to(home).as_posix(), path
+                yield path.relative_to(root).as_posix(), path
 
 
 def code_digest() -> str:
-    """A digest of all files of the three packages: equal where the same code runs."""
+    """Return a digest of all files of the three packages, equal on nodes with the same code."""
     digest = sha256()
     for name, path in package_files():
         digest.update(f"{name}\n{path.stat().st_size}\n".encode())

@@ -1,4 +1,4 @@
-"""Something that is done again and again beside the work of a block."""
+"""Run a function periodically in a background thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,18 +6,20 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def every(seconds: float, act: Callable[[], None], *, name: str) -> Iterator[None]:
-    """Call `act` in a thread of that name each so many seconds, until the block ends.
+def run_periodically(
+    interval_s: float, function: Callable[[], None], *, name: str
+) -> Iterator[None]:
+    """Call `function` every `interval_s` seconds in a thread called `name` until the block ends.
 
-    A round that is running then is waited for; there is none afterwards.
+    Leaving the block waits for a running call. No call starts afterwards.
     """
     ended = threading.Event()
 
-    def rounds() -> None:
-        while not ended.wait(seconds):
-            act()
+    def run() -> None:
+        while not ended.wait(interval_s):
+            function()
 
-    thread = threading.Thread(target=rounds, name=name, daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is shown of a record: YAML, or its leaves under dotted paths, and no passwords."""
+"""Flatten and redact records for display."""
 
 import io
 import re
@@ -7,12 +7,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-# scheme://user:password@host, the form of tracking servers and SQLAlchemy databases alike.
+# scheme://user:password@host, as in URIs of tracking servers and SQLAlchemy databases.
 CREDENTIALS = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
 
 
 def redact(value: Any) -> Any:
-    """`value` with the user and password of every URI in its strings removed, however nested."""
+    """Return `value` without the user and password of any URI in its strings, at any depth."""
     if isinstance(value, str):
         return CREDENTIALS.sub("", value)
     if isinstance(value, dict):
@@ -23,7 +23,7 @@ def redact(value: Any) -> Any:
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings with their dotted paths, in order."""
+    """Yield (dotted path, value) of each leaf of nested mappings, in order."""
     for key, value in section.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
@@ -33,7 +33,7 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def to_yaml(content: Any) -> str:
-    """Plain data as YAML in block style, keys in their order, without the passwords of URIs."""
+    """Return `content` as redacted YAML in block style, with keys in their given order."""
     yaml = YAML(typ="safe", pure=True)
     # ruamel declares the attribute as None and reads it as a bool.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

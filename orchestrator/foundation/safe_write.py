@@ -1,4 +1,4 @@
-"""Write a file that a person asked for, and never over another one unasked."""
+"""Write output files, and overwrite existing ones only on request."""
 
 from pathlib import Path
 
@@ -6,30 +6,32 @@ from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import write_text
 
 
-def check_new(path: Path, *, is_forced: bool) -> None:
-    """Return if `write_new` may write to `path`, as far as that shows before it is done.
+def check_overwrite(path: Path, *, overwrite: bool) -> None:
+    """Check that `path` does not exist, or is a file that may be overwritten.
 
     Raises:
-        InputError: it is a folder, or there is such a file and `is_forced` is false.
+        InputError: `path` is a folder, or the file exists and `overwrite` is false.
     """
     if path.is_dir():
-        fault, fix = "is a folder", "name a file in it"
-    elif path.exists() and not is_forced:
-        fault, fix = "there is such a file already", "give another name, or --force to replace it"
+        message, fix = "is a folder", "give the name of a file in it"
+    elif path.exists() and not overwrite:
+        message, fix = "file exists", "use --force to overwrite"
     else:
         return
-    raise InputError(Problem(message=fault, where=str(path), fix=fix))
+    raise InputError(Problem(message=message, where=str(path), fix=fix))
 
 
-def write_new(path: Path, text: str, *, is_forced: bool) -> None:
-    """Put `text` at `path` in one step.
+def write_output(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write `text` to `path` atomically.
 
     Raises:
-        InputError: there is such a file and `is_forced` is false, or it cannot be written.
+        InputError: the file exists and `overwrite` is false, or it cannot be written.
     """
-    check_new(path, is_forced=is_forced)
+    check_overwrite(path, overwrite=overwrite)
     try:
         write_text(path, text)
     except OSError as error:
-        fault = f"cannot be written: {error.strerror or error}"
-        raise InputError(Problem(message=fault, where=str(path), fix="give another path")) from None
+        message = f"cannot be written: {error.strerror or error}"
+        raise InputError(
+            Problem(message=message, where=str(path), fix="give another path")
+        ) from None

@@ -1,4 +1,4 @@
-"""From a spec to trials with their ids, sources and costs. Starts nothing.
+"""Plan a spec's trials, without starting them: their ids, models, data and estimated costs.
 
-trials and the command line may import from here.
+The main call is `sweep_plan.make_plan(spec)`. The packages trials and cli may import from here.
 """

@@ -1,4 +1,4 @@
-"""What a trial will take: time, memory, disk and money, as far as that is known beforehand."""
+"""Estimate the time, memory, disk space and GPU hours of trials before they run."""
 
 import time
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ SECONDS_PER_HOUR = 3600
 
 
 def measured_speeds(folder: SweepFolder) -> dict[str, tuple[float, str]]:
-    """Tokens a second, and how they were found, by the fingerprint of each model trained so far."""
+    """Return measured tokens per second and the basis of the value, by model fingerprint."""
     if not folder.sweep_json.exists():
         return {}
     fingerprints = {base.key: base.model["fingerprint"] for base in folder.read_sweep().bases}
@@ -36,10 +36,11 @@ def measured_speeds(folder: SweepFolder) -> dict[str, tuple[float, str]]:
     }
 
 
-def guessed_speed(num_parameters: int | None, num_workers: int) -> tuple[float | None, str]:
-    """Tokens a second of a trial, from a matrix product on this machine, and how it was found.
+def estimate_speed(num_parameters: int | None, num_workers: int) -> tuple[float | None, str]:
+    """Return a trial's estimated tokens per second, and the basis of the estimate.
 
-    Workers share this machine's cores, but each has a GPU of its own.
+    The estimate uses the speed of a matrix product on this machine. Workers share the CPU cores,
+    but each worker has a separate GPU.
     """
     if num_parameters is None:
         return None, "the model is not on this machine yet"
@@ -68,14 +69,14 @@ def _matmul_flops_per_second(size: int = 1024, seconds: float = 0.2) -> float:
 
 
 def memory_gib(num_parameters: int, config: TrainConfig, num_workers: int) -> float:
-    """GiB of one worker for weights, gradients and optimizer; activations come on top."""
+    """Return one worker's GiB for weights, gradients and optimizer, without activations."""
     return state_bytes(num_parameters, config, num_workers) / GIB
 
 
 def memory_by_zero_stage(
     num_parameters: int, config: TrainConfig, num_workers: int
 ) -> dict[int, float | None]:
-    """`memory_gib` under each ZeRO stage; None for one that the other settings rule out."""
+    """Return `memory_gib` for each ZeRO stage; None for a stage that the config does not allow."""
     found: dict[int, float | None] = {}
     for stage in ZERO_STAGES:
         settings = config.deepspeed.model_dump() | {"zero_stage": stage}
@@ -90,27 +91,39 @@ def memory_by_zero_stage(
 
 
 def disk_gib(trials: Iterable[tuple[int | None, TrainConfig, int]]) -> float | None:
-    """GiB for the exported models of trials and for the checkpoints of the largest.
+    """Return the GiB for the exported models of all trials and the checkpoints of the largest.
+
+    Return None if a number of parameters is unknown.
 
     Args:
-        trials: number of parameters and settings of each, None where the number is unknown, and
-            how many there are of its kind.
+        trials: number of parameters, settings and count of each kind of trial.
     """
     models = checkpoints = 0
     for num_parameters, config, count in trials:
         if num_parameters is None:
             return None
         models += count * num_parameters * (4 if config.deepspeed.precision == "float32" else 2)
-        if config.checkpoint.every_steps is not None:
+        if config.checkpoint.every_steps or config.checkpoint.every_minutes:
             checkpoints = max(checkpoints, 12 * (config.checkpoint.keep + 1) * num_parameters)
     return (models + checkpoints) / GIB
 
 
-def gpu_hours(train_seconds: float, resources: ResourceConfig) -> float:
-    """Hours of a GPU that `train_seconds` of trials hold.
+def seconds_at_risk(settings: TrainConfig, steps: int, train_seconds: float) -> float:
+    """Return the training time of a trial that the loss of a node costs at most."""
+    checkpoint = settings.checkpoint
+    limits = [train_seconds]
+    if checkpoint.every_minutes is not None:
+        limits.append(60 * checkpoint.every_minutes)
+    if checkpoint.every_steps is not None:
+        limits.append(train_seconds * checkpoint.every_steps / steps)
+    return min(limits)
 
-    Where the spec leaves the GPUs of a worker open, they are one each if a GPU has a price or
-    this machine has one, and else none.
+
+def gpu_hours(train_seconds: float, resources: ResourceConfig) -> float:
+    """Return the GPU hours of `train_seconds` of trials.
+
+    If the spec does not set the GPUs per worker, assume one GPU if the spec has a price for GPUs or
+    this machine has a GPU, else none.
     """
     gpus = resources.gpus_per_worker
     if gpus is None:

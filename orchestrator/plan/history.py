@@ -1,7 +1,7 @@
-"""What earlier runs tell a search at run time: the points that are done, and those to go on with.
+"""Find the known and unfinished points of a sampling search in the records of earlier runs.
 
-A trial is taken for one of this spec's only if the spec, with its searched values, plans a trial of
-the same identity: same settings, same data, same model.
+A recorded trial belongs to a spec only if the spec, with the trial's searched values, plans a trial
+with the same id. Then settings, data and model are the same.
 """
 
 import statistics
@@ -14,16 +14,17 @@ from orchestrator.plan.planner import Planner, TrialPlan
 from orchestrator.record.folder import SweepFolder, TrialRecord, check_records
 from orchestrator.search.points import Observation, point_key
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.statistics.aggregates import with_aggregates
+from orchestrator.statistics.aggregates import add_aggregates
 from trainers.foundation.errors import InputError, Problem
 
 
 @dataclass
 class History:
-    """`known` are points that came out, here or in other sweeps; `unfinished` go on first.
+    """Points of earlier runs.
 
-    `trials` are those of this sweep's own points, done or not, and `num_own` counts its points
-    that are done.
+    `known`: finished points of this sweep and of others. `unfinished`: searched values of the
+    points to continue first. `trials`: all trials of this sweep's points, done or not. `num_own`:
+    number of finished points of this sweep.
     """
 
     known: list[Observation] = field(default_factory=list)
@@ -33,10 +34,10 @@ class History:
 
 
 def read_history(spec: SweepSpec, planner: Planner) -> History:
-    """What the sweep's own folder and those in `search.learn_from` hold of the spec's points.
+    """Return the spec's points found in the sweep's folder and in those of `search.warm_start`.
 
     Raises:
-        InputError: a folder in `search.learn_from` holds no sweep, or a damaged one.
+        InputError: a folder in `search.warm_start` has no sweep, or its records are damaged.
     """
     history = History()
     own = SweepFolder(spec.folder)
@@ -55,8 +56,8 @@ def read_history(spec: SweepSpec, planner: Planner) -> History:
             history.unfinished.append(searched)
     for other in _other_folders(spec):
         for searched, records in _points(spec, planner, other):
-            # Scores of other measures, items or lengths do not compare.
-            alike = [r for r in records if planner.is_scored_alike(other.read_scores(r.id), r)]
+            # Scores with other metrics, items or lengths are not comparable.
+            alike = [r for r in records if planner.has_requested_scores(other.read_scores(r.id), r)]
             observation = observe(other, searched, alike, spec.search.objectives)
             if observation.state == "done" and point_key(searched) not in seen:
                 history.known.append(observation)
@@ -65,12 +66,12 @@ def read_history(spec: SweepSpec, planner: Planner) -> History:
 
 
 def plan_point(spec: SweepSpec, planner: Planner, searched: Mapping[str, Any]) -> list[TrialPlan]:
-    """The trials of a point, one for each seed."""
-    return [planner.plan_trial({**searched, **repeat}) for repeat in repeats(spec)]
+    """Return the trials of a point, one for each seed."""
+    return [planner.plan_trial({**searched, **repeat}) for repeat in seed_values(spec)]
 
 
-def repeats(spec: SweepSpec) -> list[dict[str, Any]]:
-    """What each point is repeated with."""
+def seed_values(spec: SweepSpec) -> list[dict[str, Any]]:
+    """Return the overrides for the repetitions of a point, one for each seed."""
     seeds = spec.search.seeds
     return [{}] if seeds is None else [{"seed": seed} for seed in seeds]
 
@@ -81,11 +82,11 @@ def observe(
     records: Sequence[TrialRecord],
     objectives: Sequence[str],
 ) -> Observation:
-    """What the trials of one point, which differ in their seed, say of it: means over seeds."""
+    """Return the observation of a point from its trials: means over seeds."""
     by_seed: dict[str, tuple[float, ...]] = {}
     for record in records:
         card = folder.read_scores(record.id) if record.state == "done" else None
-        scores = with_aggregates(card, None).by_name() if card is not None else {}
+        scores = add_aggregates(card, None).by_name() if card is not None else {}
         if all(name in scores for name in objectives):
             by_seed[str(record.settings["seed"])] = tuple(scores[name].value for name in objectives)
     if any(record.state == "stopped" for record in records):
@@ -100,17 +101,17 @@ def observe(
 def _points(
     spec: SweepSpec, planner: Planner, folder: SweepFolder
 ) -> Iterator[tuple[dict[str, Any], list[TrialRecord]]]:
-    """The points of a folder that are the spec's too, with their trials."""
+    """Yield the points of a folder that belong to the spec, with their trials."""
     if not folder.sweep_json.exists():
         return
     groups: dict[str, tuple[dict[str, Any], list[TrialRecord]]] = {}
     for record in folder.read_trials():
-        searched = _searched(spec, record)
+        searched = _searched_values(spec, record)
         if searched is None or record.state == "pending":
             continue
         repeat = {} if spec.search.seeds is None else {"seed": record.settings["seed"]}
         try:
-            is_ours = planner.plan_trial({**searched, **repeat}).id == record.id
+            is_ours = planner.id_in(folder, {**searched, **repeat}) == record.id
         except InputError:
             is_ours = False
         if is_ours and (spec.search.seeds is None or repeat["seed"] in spec.search.seeds):
@@ -118,8 +119,8 @@ def _points(
     yield from groups.values()
 
 
-def _searched(spec: SweepSpec, record: TrialRecord) -> dict[str, Any] | None:
-    """The values that a trial has where this spec searches; None where it has no such setting."""
+def _searched_values(spec: SweepSpec, record: TrialRecord) -> dict[str, Any] | None:
+    """Return a trial's values of the spec's searched settings; None if it lacks one of them."""
     found: dict[str, Any] = {}
     for dotted in spec.search.space:
         if dotted in record.searched:
@@ -135,11 +136,11 @@ def _searched(spec: SweepSpec, record: TrialRecord) -> dict[str, Any] | None:
 
 
 def _other_folders(spec: SweepSpec) -> list[SweepFolder]:
-    folders = [SweepFolder(Path(path).expanduser()) for path in spec.search.learn_from]
+    folders = [SweepFolder(Path(path).expanduser()) for path in spec.search.warm_start]
     problems = [
         Problem(
             message=f"there is no sweep in {folder.root}",
-            where="search.learn_from",
+            where="search.warm_start",
             fix="give the folders of other sweeps, each with a sweep.json",
         )
         for folder in folders

@@ -1,4 +1,4 @@
-"""The trials of a sweep, who they are and what they will cost. Starts nothing."""
+"""Plan all trials of a sweep, without starting them: their ids and estimated costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.plan.estimates import disk_gib, gpu_hours, memory_by_zero_stage
-from orchestrator.plan.history import History, read_history, repeats
-from orchestrator.plan.planner import Base, Planner, TrialPlan
-from orchestrator.record.bases import BaseRecord
-from orchestrator.search.points import make_search
-from orchestrator.spec.search_rules import first_points, grid_points
+from orchestrator.plan.estimates import disk_gib, gpu_hours, memory_by_zero_stage, seconds_at_risk
+from orchestrator.plan.history import History, read_history, seed_values
+from orchestrator.plan.planner import Baseline, Planner, TrialPlan
+from orchestrator.record.baselines import BaselineRecord
+from orchestrator.search.methods import make_search
+from orchestrator.spec.search_points import grid_points, initial_points
 from orchestrator.spec.sweep_spec import SweepSpec
 from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError, Problem
@@ -19,18 +19,18 @@ from trainers.foundation.errors import InputError, Problem
 _MAX_LISTED = 20  # problems
 
 
-class BasePlan(BaseRecord):
-    """A base, and whether its untuned model has the scores that the spec asks for."""
+class BaselinePlan(BaselineRecord):
+    """A baseline, and whether its untuned model has the requested scores."""
 
     has_scores: bool
 
 
 class SweepPlan(BaseModel):
-    """All that a sweep will do; `trials` in the order in which they start.
+    """The plan of a sweep; `trials` are in the order in which they start.
 
-    `num_open` more trials get their values from the search, once it knows what came before.
-    Memory is that of one worker for the largest trial, GPU hours and cost those of the trials
-    that are still to be trained. What cannot be known beforehand is None.
+    The search chooses the values of `num_open` further trials at run time. Memory is that of one
+    worker for the largest trial; GPU hours and cost cover the trials that have not been trained.
+    Unknown estimates are None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class SweepPlan(BaseModel):
     name: str
     output_dir: str
     trials: list[TrialPlan]
-    bases: list[BasePlan]
+    bases: list[BaselinePlan]
     num_open: int
     num_done: int
     workers_per_trial: int
@@ -52,64 +52,101 @@ class SweepPlan(BaseModel):
     estimate_basis: str
 
     @property
-    def has_base_scores(self) -> bool:
-        """Whether no untuned model is left to be scored."""
+    def has_baseline_scores(self) -> bool:
+        """Whether all untuned models have been scored."""
         return all(base.has_scores for base in self.bases)
 
     @property
+    def most_seconds_at_risk(self) -> float | None:
+        """The longest training time that the loss of a node can cost; None if it is unknown."""
+        return max(
+            (
+                seconds_at_risk(
+                    TrainConfig.model_validate(trial.settings),
+                    trial.steps,
+                    trial.estimated_train_seconds,
+                )
+                for trial in self.trials
+                if trial.state == "pending" and trial.estimated_train_seconds is not None
+            ),
+            default=None,
+        )
+
+    @property
     def num_trials(self) -> int:
-        """Those that are listed, and those that the search has yet to choose."""
+        """The number of trials, including those that the search chooses at run time."""
         return len(self.trials) + self.num_open
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is left to be trained or scored."""
+        """Whether anything remains to be trained or scored."""
         is_skipped = all(trial.state in ("done", "stopped") for trial in self.trials)
-        return not (is_skipped and self.num_open == 0 and self.has_base_scores)
+        return not (is_skipped and self.num_open == 0 and self.has_baseline_scores)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A plan with what it was made from, so that nothing is read twice."""
+class PreparedSweep:
+    """A plan with its planner and history, so that nothing is read twice."""
 
     plan: SweepPlan
     planner: Planner
     history: History
 
     @property
-    def bases(self) -> list[Base]:
-        return self.planner.bases
+    def baselines(self) -> list[Baseline]:
+        return self.planner.baselines
 
 
-def make_plan(spec: SweepSpec) -> Prepared:
-    """List the trials as far as they are known, read and count the data, and estimate the cost.
+def make_plan(spec: SweepSpec) -> PreparedSweep:
+    """Plan the trials that are known so far, read the data, and estimate the cost.
 
     Raises:
-        InputError: models, data or trials' settings do not fit, all of them at once.
+        InputError: models, data or settings of trials are invalid; lists all problems.
     """
     planner = Planner(spec)
     if spec.search.method == "grid":
         trials = _plan_all(
-            planner, [{**p, **r} for p in grid_points(spec.search) for r in repeats(spec)]
+            planner, [{**p, **r} for p in grid_points(spec.search) for r in seed_values(spec)]
         )
-        return Prepared(sweep_plan(spec, planner, trials, num_open=0), planner, History())
+        _check_first_step(spec, trials)
+        return PreparedSweep(sweep_plan(spec, planner, trials, num_open=0), planner, History())
     history = read_history(spec, planner)
     search = make_search(spec.search, history.known, history.num_own, history.unfinished)
     points: list[dict[str, Any]] = []
-    # The rest is chosen from what these, and those that follow them, come to.
-    num_first = len(history.unfinished) + max(1, len(first_points(spec.search)))
+    # The search chooses all other points from the scores of earlier ones.
+    num_first = len(history.unfinished) + max(1, len(initial_points(spec.search)))
     while len(points) < num_first and (point := search.ask()) is not None:
         points.append(point.searched)
     known = {trial.id for trial in history.trials}
-    new = _plan_all(planner, [{**p, **r} for p in points for r in repeats(spec)])
+    new = _plan_all(planner, [{**p, **r} for p in points for r in seed_values(spec)])
     trials = [*history.trials, *(trial for trial in new if trial.id not in known)]
     assert spec.search.points is not None
     if not trials:
         raise InputError(_no_point(spec, str(search.ended)))
-    num_open = max(0, spec.search.points * len(repeats(spec)) - len(trials))
+    _check_first_step(spec, trials)
+    num_open = max(0, spec.search.points * len(seed_values(spec)) - len(trials))
     if search.ended is not None:
         num_open = 0
-    return Prepared(sweep_plan(spec, planner, trials, num_open=num_open), planner, history)
+    return PreparedSweep(sweep_plan(spec, planner, trials, num_open=num_open), planner, history)
+
+
+def _check_first_step(spec: SweepSpec, trials: Sequence[TrialPlan]) -> None:
+    """Check that early stopping can judge a trial before its end.
+
+    Raises:
+        InputError: the first evaluation comes with or after the last step of every trial.
+    """
+    early_stopping = spec.search.early_stopping
+    most = max(trial.steps for trial in trials)
+    if early_stopping is not None and early_stopping.first_step >= most:
+        raise InputError(
+            Problem(
+                message="search.early_stopping.first_step must be less than the steps of a trial, "
+                f"{most}, got {early_stopping.first_step}: no trial would ever be stopped",
+                where="search.early_stopping",
+                fix="lower first_step, train longer, or remove search.early_stopping",
+            )
+        )
 
 
 def _plan_all(planner: Planner, all_searched: Sequence[dict[str, Any]]) -> list[TrialPlan]:
@@ -123,18 +160,18 @@ def _plan_all(planner: Planner, all_searched: Sequence[dict[str, Any]]) -> list[
             continue
         twin = trials.setdefault(trial.id, trial)
         if twin is not trial:
-            problems.append(_twins(twin.searched, searched))
+            problems.append(_duplicate_trials(twin.searched, searched))
     if problems:
-        raise InputError(_shortened(problems))
+        raise InputError(_limit_problems(problems))
     return list(trials.values())
 
 
 def sweep_plan(
     spec: SweepSpec, planner: Planner, trials: Sequence[TrialPlan], *, num_open: int
 ) -> SweepPlan:
-    """What these trials, planned by `planner`, and `num_open` more of their kind amount to."""
+    """Return the plan of `trials`, which `planner` planned, and of `num_open` similar ones."""
     resources = spec.resources
-    bases = planner.bases
+    bases = planner.baselines
     to_train = [trial for trial in trials if trial.state == "pending"]
     seconds = _sum(trial.estimated_train_seconds for trial in to_train)
     if seconds is not None and num_open > 0:
@@ -147,7 +184,9 @@ def sweep_plan(
         name=spec.name,
         output_dir=str(spec.folder),
         trials=list(trials),
-        bases=[BasePlan(**base.record.model_dump(), has_scores=base.has_scores) for base in bases],
+        bases=[
+            BaselinePlan(**base.record.model_dump(), has_scores=base.has_scores) for base in bases
+        ],
         num_open=num_open,
         num_done=sum(trial.state == "done" for trial in trials),
         workers_per_trial=resources.workers_per_trial,
@@ -163,7 +202,7 @@ def sweep_plan(
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Their sum; None if one of them is."""
+    """Return the sum; None if a value is None."""
     total = 0.0
     for value in values:
         if value is None:
@@ -175,7 +214,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def _by_zero_stage(
     planner: Planner, trial: TrialPlan | None, num_workers: int
 ) -> dict[int, float | None] | None:
-    size = planner.base_of(trial).num_parameters if trial else None
+    size = planner.baseline_of(trial).num_parameters if trial else None
     if trial is None or size is None:
         return None
     return memory_by_zero_stage(size, TrainConfig.model_validate(trial.settings), num_workers)
@@ -184,10 +223,14 @@ def _by_zero_stage(
 def _disk(
     planner: Planner, to_train: Sequence[TrialPlan], like: TrialPlan, num_open: int
 ) -> float | None:
-    """GiB for trials, and for `num_open` more that are as large as `like`."""
+    """Return the GiB for `to_train` and for `num_open` more trials of the size of `like`."""
     trials = [(trial, 1) for trial in to_train] + [(like, num_open)]
     return disk_gib(
-        (planner.base_of(trial).num_parameters, TrainConfig.model_validate(trial.settings), count)
+        (
+            planner.baseline_of(trial).num_parameters,
+            TrainConfig.model_validate(trial.settings),
+            count,
+        )
         for trial, count in trials
         if count
     )
@@ -199,20 +242,20 @@ def _no_point(spec: SweepSpec, reason: str) -> Problem:
             message="no point was found in search.space that meets "
             + " and ".join(repr(text) for text in spec.search.constraints),
             where="search.constraints",
-            fix="loosen one, or widen search.space",
+            fix="relax a constraint, or widen search.space",
         )
-    return Problem(message=reason, where="search.space", fix="widen it")
+    return Problem(message=reason, where="search.space", fix="widen search.space")
 
 
-def _twins(one: Mapping[str, Any], other: Mapping[str, Any]) -> Problem:
+def _duplicate_trials(one: Mapping[str, Any], other: Mapping[str, Any]) -> Problem:
     return Problem(
         message=f"the trials {dict(one)} and {dict(other)} are the same: their models and data"
         " have the same content",
-        fix="drop one of the values that lead to the same files",
+        fix="remove one of the values that lead to the same files",
     )
 
 
-def _shortened(problems: list[Problem]) -> list[Problem]:
+def _limit_problems(problems: list[Problem]) -> list[Problem]:
     hidden = len(problems) - _MAX_LISTED
     more = [Problem(message=f"and {hidden} more problems")] if hidden > 0 else []
     return [*problems[:_MAX_LISTED], *more]

@@ -1,4 +1,5 @@
-"""The record of a sweep on disk, which all later stages read.
+"""Read and write the record of a sweep on disk, which all later stages use.
 
-Every package after spec may import from here.
+The main calls are `folder.SweepFolder(root)`, for every path and record, and
+`folder.check_records(folder)`. Every package after spec may import from here.
 """

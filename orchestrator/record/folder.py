@@ -1,58 +1,67 @@
-"""The record of a sweep on disk: which folder holds what, and the state of each trial.
+"""Read and write the record of a sweep on disk: its files, and the state of each trial.
 
-MLflow and the report are views of these files; nothing that matters lives anywhere else.
+MLflow and the report are views of these files, which contain all results.
 
     <output_dir>/
-      sweep.json                 the spec as resolved, the trials' ids, where it ran
-      sweep.log                  what Ray and the libraries had to say
-      bases/<key>/heldout.jsonl  the examples that trials of this base are scored on
-      bases/<key>/scores.json    its model before any training
-      bases/<key>/samples.jsonl  every scored item of that
-      bases/<key>/usage.json     how long that has taken
+      sweep.json                 resolved spec, trial ids, environment
+      sweep.log                  output of Ray and the libraries
+      bases/<key>/heldout.jsonl  held-out examples of this baseline
+      bases/<key>/scores.json    scores of its untuned model
+      bases/<key>/samples.jsonl  every scored item of the untuned model
+      bases/<key>/usage.json     time spent on its scoring
       bases/<key>/log.txt
       trials/<id>/trial.json     settings, state, outcome
       trials/<id>/metrics.jsonl  one line per logged step
-      trials/<id>/system.jsonl   what the first rank's node did, one line every 10 s
-      trials/<id>/log.txt        the trial's own output
-      trials/<id>/checkpoints/   to resume from, while the trial runs
+      trials/<id>/system.jsonl   system metrics of the first rank's node, every 10 s
+      trials/<id>/log.txt        output of the trial
+      trials/<id>/checkpoints/   checkpoints, while the trial runs
       trials/<id>/model/         the trained model
       trials/<id>/scores.json    benchmark scores
       trials/<id>/samples.jsonl  every scored item, with output and verdict
-      trials/<id>/stop           `plw stop` asks for the end of this trial
-      stop                       `plw stop` asks for the end of the sweep
+      trials/<id>/stop           request of `plw stop` for this trial
+      stop                       request of `plw stop` for the sweep
       report.md report.html plots/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from evals.results.scores import ScoreCard
-from orchestrator.record.bases import BaseRecord
+from orchestrator.foundation.shell_words import shell_path
+from orchestrator.record.baselines import BaselineRecord
+from orchestrator.record.upgrade import (
+    RECORD_VERSION,
+    check_version,
+    current_sweep,
+    current_trial,
+    newer_writer,
+)
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import read_json, write_json
+from trainers.foundation.records import Record, describe_fault
 
-# A waiting trial has its turn but no place yet, as its `note` says. An interrupted trial goes on
-# when its sweep is run again; a stopped one was ended early, on purpose.
+# waiting: for resources; `note` has the reason. interrupted: resumes when the sweep runs again.
+# stopped: ended early on purpose.
 State = Literal[
     "pending", "waiting", "training", "scoring", "interrupted", "done", "stopped", "failed"
 ]
+# For records of releases without search.objectives.
+DEFAULT_OBJECTIVE = "heldout_completion_loss"
 RUNNING: tuple[State, ...] = ("training", "scoring")
 
 
-class TrialRecord(BaseModel):
-    """One trial: what was asked of it (`settings`, `searched`) and what became of it.
+class TrialRecord(Record):
+    """A trial: its settings, its state and its results.
 
-    `base` is the key of what it starts from and is scored on, `note` says what it waits for.
-    `busy_seconds` are those for which it held its workers and `scorer_seconds` those for which it
-    held a scorer, over all attempts; of the latter, `attempts` counts none. `is_scored_beside` says
-    that its own workers go on with other trials while it is scored.
+    `base` is the key of its baseline; `note` is the reason for waiting. `busy_seconds` and
+    `scorer_seconds` are the times for which it held its workers and a scorer, over all attempts.
+    `attempts` counts only attempts at training. `is_scored_beside`: a scorer scores the trial while
+    its workers run other trials.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     base: str
@@ -82,48 +91,55 @@ class TrialRecord(BaseModel):
         return float(self.settings["loss"]["prompt_loss_weight"])
 
 
-class BaseUsage(BaseModel):
-    """What scoring a base's untuned model has taken, over all attempts: as for a trial."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class BaselineUsage(Record):
+    """Time for scoring a baseline's untuned model over all attempts, as in `TrialRecord`."""
 
     busy_seconds: float = 0.0
     scorer_seconds: float = 0.0
 
 
-class TrackingRecord(BaseModel):
-    """Where the sweep is in MLflow: the experiment, its parent run and one run per trial."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class TrackingRecord(Record):
+    """The sweep in MLflow: the experiment, its parent run and one run per trial."""
 
     uri: str
     experiment: str
     experiment_id: str
     parent_run_id: str
-    trial_run_ids: dict[str, str] = {}
+    trial_run_ids: dict[str, str] = Field(default_factory=dict)
 
 
-class SweepRecord(BaseModel):
-    """A sweep: the resolved spec, its trials in order, and the circumstances it ran under.
+class SweepRecord(Record):
+    """A sweep: the resolved spec, its trials in order, and its environment.
 
-    `end_reason` says why it ended before all that it could have tried was done, if it did.
+    `end_reason`: why the sweep ended before all trials were done; None if all are done.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1] = 1
+    version: int = Field(RECORD_VERSION, ge=1)
     name: str
     created_at: str
     spec: dict[str, Any]
     spec_path: str
     trial_ids: list[str]
-    bases: list[BaseRecord]
+    bases: list[BaselineRecord]
     environment: dict[str, Any]
     end_reason: str | None = None
 
+    @property
+    def command(self) -> str:
+        """The command that starts or resumes the sweep."""
+        output_dir = self.spec.get("output_dir")
+        option = f" -o {shell_path(output_dir)}" if output_dir else ""
+        return f"plw sweep {shell_path(self.spec_path)}{option}"
+
+    @property
+    def objective(self) -> str:
+        """The first score that the search optimizes."""
+        objectives = self.spec["search"].get("objectives") or [DEFAULT_OBJECTIVE]
+        return str(objectives[0])
+
 
 class SweepFolder:
-    """Every path of a sweep, and the reads and writes of its records."""
+    """Paths of a sweep's folder, and methods that read and write its records."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -153,15 +169,15 @@ class SweepFolder:
         return self.root / "plots"
 
     def relative(self) -> Path:
-        """The folder as a person in the working directory would type it."""
+        """Return the root path, relative to the working directory if it is inside it."""
         here = Path.cwd()
         return self.root.relative_to(here) if self.root.is_relative_to(here) else self.root
 
-    def base(self, key: str) -> Path:
+    def baseline(self, key: str) -> Path:
         return self.root / "bases" / key
 
     def heldout(self, key: str) -> Path:
-        return self.base(key) / "heldout.jsonl"
+        return self.baseline(key) / "heldout.jsonl"
 
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
@@ -176,59 +192,76 @@ class SweepFolder:
         return self.trial(trial_id) / "model"
 
     def read_sweep(self) -> SweepRecord:
-        return SweepRecord.model_validate(read_json(self.sweep_json))
+        """Return the sweep's record.
+
+        Raises:
+            InputError: a newer release wrote the record in a format that this one cannot read.
+        """
+        content = read_json(self.sweep_json)
+        check_version(content, self.sweep_json)
+        return SweepRecord.model_validate(current_sweep(content))
 
     def write_sweep(self, record: SweepRecord) -> None:
         write_json(self.sweep_json, record.model_dump(mode="json"))
 
+    def has_trial(self, trial_id: str) -> bool:
+        """Return whether the trial has a record."""
+        return self._trial_json(trial_id).exists()
+
     def read_trial(self, trial_id: str) -> TrialRecord | None:
-        path = self.trial(trial_id) / "trial.json"
-        return TrialRecord.model_validate(read_json(path)) if path.exists() else None
+        """Return the record of a trial; None if it has no record."""
+        path = self._trial_json(trial_id)
+        if not path.exists():
+            return None
+        return TrialRecord.model_validate(current_trial(read_json(path)))
 
     def write_trial(self, record: TrialRecord) -> None:
-        write_json(self.trial(record.id) / "trial.json", record.model_dump(mode="json"))
+        write_json(self._trial_json(record.id), record.model_dump(mode="json"))
+
+    def _trial_json(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "trial.json"
 
     def read_trials(self) -> list[TrialRecord]:
-        """The records of the sweep's trials, in the order of the plan."""
+        """Return the records of the sweep's trials, in the order of the plan."""
         records = (self.read_trial(trial_id) for trial_id in self.read_sweep().trial_ids)
         return [record for record in records if record is not None]
 
     def read_scores(self, trial_id: str) -> ScoreCard | None:
-        """The scores of a trial; None if it is not scored yet."""
+        """Return the scores of a trial; None if it has not been scored."""
         return _read_card(self.trial(trial_id))
 
-    def read_base_scores(self, key: str) -> ScoreCard | None:
-        """The scores of a base's model before any training; None if it is not scored yet."""
-        return _read_card(self.base(key))
+    def read_baseline_scores(self, key: str) -> ScoreCard | None:
+        """Return the scores of a baseline's untuned model; None if it has not been scored."""
+        return _read_card(self.baseline(key))
 
-    def read_base_usage(self, key: str) -> BaseUsage:
+    def read_baseline_usage(self, key: str) -> BaselineUsage:
         path = self._usage(key)
-        return BaseUsage.model_validate(read_json(path)) if path.exists() else BaseUsage()
+        return BaselineUsage.model_validate(read_json(path)) if path.exists() else BaselineUsage()
 
-    def add_base_usage(self, key: str, added: BaseUsage) -> None:
-        """Add to what scoring a base has taken so far."""
-        known = self.read_base_usage(key)
-        total = BaseUsage(
+    def add_baseline_usage(self, key: str, added: BaselineUsage) -> None:
+        """Add to the recorded time for scoring a baseline."""
+        known = self.read_baseline_usage(key)
+        total = BaselineUsage(
             busy_seconds=known.busy_seconds + added.busy_seconds,
             scorer_seconds=known.scorer_seconds + added.scorer_seconds,
         )
         write_json(self._usage(key), total.model_dump(mode="json"))
 
     def _usage(self, key: str) -> Path:
-        return self.base(key) / "usage.json"
+        return self.baseline(key) / "usage.json"
 
     def request_stop(self, trial_id: str | None) -> None:
-        """Ask the driver to end a trial, or the whole sweep for None."""
+        """Request a stop of a trial, or of the whole sweep if `trial_id` is None."""
         path = self._stop(trial_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
     def stop_requested(self, trial_id: str | None) -> bool:
-        """Whether the end of this very trial was asked for, or that of the whole sweep for None."""
+        """Return whether a stop of the trial, or of the sweep for None, was requested."""
         return self._stop(trial_id).exists()
 
     def clear_stop_requests(self) -> None:
-        """Forget all requests to stop, the trials' and the sweep's."""
+        """Delete all stop requests, for trials and for the sweep."""
         for path in (self._stop(None), *self.root.glob("trials/*/stop")):
             path.unlink(missing_ok=True)
 
@@ -251,8 +284,8 @@ def _read_card(folder: Path) -> ScoreCard | None:
 
 def check_sweep_record(folder: SweepFolder) -> None:
     """Raise InputError if the sweep's own record, sweep.json, cannot be read."""
-    kept = "keeps the trained models and scores them again"
-    problems = _damaged(folder.sweep_json, folder.read_sweep, kept)
+    outcome = "keeps the trained models and scores them again"
+    problems = _read_problems(folder, folder.sweep_json, folder.read_sweep, outcome)
     if problems:
         raise InputError(problems)
 
@@ -260,51 +293,57 @@ def check_sweep_record(folder: SweepFolder) -> None:
 def check_records(folder: SweepFolder) -> None:
     """Raise InputError with all records of the sweep in `folder` that cannot be read."""
     check_sweep_record(folder)
-    problems = _damaged_records(folder)
+    problems = [
+        problem
+        for path, read, outcome in _other_records(folder)
+        for problem in _read_problems(folder, path, read, outcome)
+    ]
     if problems:
         raise InputError(problems)
 
 
-def _damaged_records(folder: SweepFolder) -> list[Problem]:
-    """What is wrong with the records beside sweep.json, which is whole."""
+def _other_records(
+    folder: SweepFolder,
+) -> Iterator[tuple[Path, Callable[[], object], str]]:
+    """Yield path, reader and effect of a loss for each record except sweep.json."""
     scored_again = "scores that model again"
-    problems = _damaged(folder.tracking_json, folder.read_tracking, "posts it to MLflow anew")
+    yield folder.tracking_json, folder.read_tracking, "logs it to MLflow again"
     sweep = folder.read_sweep()
     for base in sweep.bases:
-        path = folder.base(base.key) / "scores.json"
-        problems += _damaged(path, partial(folder.read_base_scores, base.key), scored_again)
-        path = folder.base(base.key) / "usage.json"
-        counted_anew = "counts anew what scoring the untuned model takes"
-        problems += _damaged(path, partial(folder.read_base_usage, base.key), counted_anew)
+        root = folder.baseline(base.key)
+        yield root / "scores.json", partial(folder.read_baseline_scores, base.key), scored_again
+        counted = "counts the time for scoring the untuned model from 0"
+        yield root / "usage.json", partial(folder.read_baseline_usage, base.key), counted
     for trial_id in sweep.trial_ids:
         root = folder.trial(trial_id)
-        for name, read, outcome in (
-            ("trial.json", folder.read_trial, "runs that trial again"),
-            ("scores.json", folder.read_scores, scored_again),
-        ):
-            problems += _damaged(root / name, partial(read, trial_id), outcome)
-    return problems
+        yield root / "trial.json", partial(folder.read_trial, trial_id), "runs that trial again"
+        yield root / "scores.json", partial(folder.read_scores, trial_id), scored_again
 
 
-def _damaged(path: Path, read: Callable[[], object], outcome: str) -> list[Problem]:
-    """The problem with the record at `path`, if `read` fails; `outcome` of a run without it."""
+def _read_problems(
+    folder: SweepFolder, path: Path, read: Callable[[], object], outcome: str
+) -> list[Problem]:
+    """Return the problem with the record at `path`; empty if `read` succeeds.
+
+    Args:
+        outcome: action of the sweep's next run if the record is missing.
+    """
     try:
         read()
+    except InputError as error:
+        return error.problems
     except (OSError, ValueError) as error:
+        writer = newer_writer(folder.sweep_json)
+        if writer is not None:
+            message = f"written by a newer plw-sweep {writer}: {describe_fault(error)}"
+            return [Problem(message=message, where=str(path), fix=f"upgrade plw-sweep to {writer}")]
+        fix = (
+            f"restore it from a backup, or rename it to {path.name}.bad and run the sweep again, "
+            f"which {outcome}"
+        )
         return [
             Problem(
-                message=f"the record is damaged: {_fault(error)}",
-                where=str(path),
-                fix=f"delete this file and run the same sweep again, which {outcome}",
+                message=f"the record is damaged: {describe_fault(error)}", where=str(path), fix=fix
             )
         ]
     return []
-
-
-def _fault(error: OSError | ValueError) -> str:
-    """Why a record cannot be read, on one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"])) or "the whole of it"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -1,4 +1,4 @@
-"""One sweep at a time in a folder, and whether one runs there now."""
+"""Lock a folder for one sweep at a time, and check whether a sweep runs in it."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,19 +9,17 @@ from filelock import FileLock, Timeout
 from orchestrator.record.folder import SweepFolder
 from trainers.foundation.errors import InputError, Problem
 
-# A look at the lock, as `is_running` takes, holds it for a moment.
+# Retry for this long, because `is_running` holds the lock for a moment.
 LOCK_TIMEOUT_S = 1.0
 POLL_S = 0.05
 
 
 @contextmanager
-def only_sweep_in(folder: SweepFolder) -> Iterator[None]:
-    """Keep a second sweep out of the folder while this one runs.
-
-    Requests to stop that an earlier sweep left there are dropped.
+def sweep_lock(folder: SweepFolder) -> Iterator[None]:
+    """Lock the folder while a sweep runs, and delete stop requests of an earlier sweep.
 
     Raises:
-        InputError: another one runs in it.
+        InputError: another sweep runs in the folder.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.root / ".lock", timeout=LOCK_TIMEOUT_S)
@@ -32,7 +30,7 @@ def only_sweep_in(folder: SweepFolder) -> Iterator[None]:
             Problem(
                 message="another sweep is running in this folder",
                 where=str(folder.root),
-                fix="wait for it, end it with plw stop, or give another --output-dir",
+                fix="wait until it ends, stop it with plw stop, or use another --output-dir",
             )
         ) from None
     try:
@@ -43,16 +41,16 @@ def only_sweep_in(folder: SweepFolder) -> Iterator[None]:
 
 
 def is_running(folder: SweepFolder) -> bool:
-    """Whether a sweep runs in the folder now, here or on another machine that shares it."""
+    """Return whether a sweep runs in the folder, on this or another machine that shares it."""
     try:
         with (folder.root / ".lock").open("rb") as file:
-            # Shared and read-only, unlike filelock's: two watchers must not take each other for
-            # the sweep, and a person who may only read the folder may watch it.
+            # Unlike filelock's lock, this lock is shared and read-only: two watchers do not mistake
+            # each other for the sweep, and watching needs only read access to the folder.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
-        # Somebody has it; or the file system has no such locks, and filelock takes the file itself
-        # for one and removes it at the end.
+        # The file is locked, or the file system does not support locks. In the latter case,
+        # filelock uses the existence of the file as the lock.
         return True
     return False

@@ -1,4 +1,4 @@
-"""Read a sweep again and again while it runs, at the cost of what has changed since."""
+"""Read a running sweep repeatedly; each refresh reads only the files that have changed."""
 
 import json
 import os
@@ -10,23 +10,22 @@ from typing import Any
 from orchestrator.record.folder import State, SweepFolder, SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import PLW
 
-# Which of a trial's files change while it runs.
+# Files of a trial that change while it runs.
 WATCHED_FILES = ("trial.json", "metrics.jsonl", "system.jsonl", "scores.json")
 HELDOUT_LOSS = "heldout_completion_loss"
 TAIL_BYTES = 8192
 
-# Inode, time and size: a file that was put in another's place at the same moment is another one.
+# Inode, time and size: the inode distinguishes a replaced file with the same time.
 Version = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStatus:
-    """A trial at a glance. Losses are in nats per token, times in seconds; None is not known.
+    """Status of a trial. Losses are in nats per token, times in seconds; None if unknown.
 
-    `completion_loss` and `prompt_loss` are those of the last logged step, on training data;
-    `heldout_loss` is that of the completions of held-out data, once the trial is scored.
-    `eval_seconds` are part of `seconds`; `is_scored_beside` says that the trial's own workers are,
-    or were, free for others while it is scored.
+    `completion_loss` and `prompt_loss` are training losses of the last logged step; `heldout_loss`
+    is the completion loss on held-out data, once the trial is scored. `seconds` includes
+    `eval_seconds`. `is_scored_beside`: a scorer scores the trial, and its workers are free.
     """
 
     id: str
@@ -49,7 +48,7 @@ class TrialStatus:
 
 
 class SweepReader:
-    """The sweep in a folder and its trials at a glance; `refresh` reads only what has changed."""
+    """The sweep in a folder and the statuses of its trials."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
@@ -64,8 +63,8 @@ class SweepReader:
         return self._sweep
 
     def refresh(self) -> list[str]:
-        """Read what was written since the last refresh; returns the trials that it is about."""
-        # Looked at before it is read: what is written in between is read again the next time.
+        """Read the files that changed since the last refresh; return the ids of changed trials."""
+        # Read the version before the content, so that the next refresh detects a write in between.
         version = file_version(self.folder.sweep_json)
         if version != self._version:
             self._version, self._sweep = version, self.folder.read_sweep()
@@ -82,19 +81,19 @@ class SweepReader:
         return changed
 
     def statuses(self, trial_ids: Sequence[str] | None = None) -> list[TrialStatus]:
-        """Those trials, or all, that have a record, in the order of the plan."""
+        """Return the statuses of these trials (None: all); omit trials without a record."""
         wanted = self._sweep.trial_ids if trial_ids is None else trial_ids
         return [self._statuses[one] for one in wanted if one in self._statuses]
 
 
 def trial_versions(folder: SweepFolder, trial_id: str) -> tuple[Version, ...]:
-    """What changes whenever one of a trial's watched files is written."""
+    """Return a value that changes when one of a trial's watched files is written."""
     root = folder.trial(trial_id)
     return tuple(file_version(f"{root}/{name}") for name in WATCHED_FILES)
 
 
 def file_version(path: str | Path) -> Version:
-    """What changes whenever a file is written; None while there is none."""
+    """Return a value that changes when the file is written; None if it does not exist."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -103,11 +102,11 @@ def file_version(path: str | Path) -> Version:
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
-    """The last whole line of a metrics file; empty where there is none yet."""
+    """Return the content of a metrics file's last complete line; empty without such a line."""
     if not path.exists():
         return {}
     with path.open("rb") as file:
-        # Lines are some 300 bytes, and a long run has many thousands.
+        # Read only the end: a line has about 300 bytes, a long run many thousands of lines.
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
     for line in reversed(lines):
@@ -121,11 +120,11 @@ def last_metrics(path: Path) -> dict[str, Any]:
 
 
 def label(searched: dict[str, Any]) -> str:
-    """A trial by its searched values, short enough for a table."""
+    """Return a short label of a trial from its searched values."""
     parts = []
     for dotted, value in searched.items():
         section, _, last = dotted.rpartition(".")
-        # Of model.path and data.path the section says more.
+        # For model.path and data.path the section is the more useful name.
         name = "PLW" if dotted == PLW else section if last == "path" else last
         parts.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)

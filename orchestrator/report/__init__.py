@@ -1,4 +1,5 @@
-"""The report: one HTML page, its plots and its tables.
+"""Reports: HTML page, Markdown, plots and tables.
 
-tracking, trials and the command line may import from here.
+`pages.write_report(folder)` writes the report of a sweep. `scores_page.write_scores_page(...)`
+writes the report of a table of scores. Packages tracking, trials and cli may import from here.
 """

@@ -1,4 +1,4 @@
-"""A panel of a report's plots, drawn with matplotlib.
+"""Draw a panel of a report with matplotlib.
 
 Series differ in marker and line style as well as in colour.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
 from orchestrator.foundation.plw_scale import w_p
-from orchestrator.statistics.messages import plw_label, tried_label
+from orchestrator.statistics.messages import format_plw, format_tried_plw
 from orchestrator.statistics.weight_analysis import Method
 
 if TYPE_CHECKING:
@@ -23,53 +23,54 @@ SERIES_COLOURS = (BLUE, "#8a3ffc", "#00796b", "#a0215f", "#6b5900", "#37474f")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MAX_CATEGORIES = 30
-# Columns of a legend, and characters of a line of its labels, from the first choice to the last.
+# Legend layouts (columns, characters per line), in order of preference.
 LEGEND_LAYOUTS = ((2, 34), (2, 28), (1, 60), (1, 50), (1, 40))
-# A legend begins at the axes, which leave this much of a panel to it.
+# Maximum width of the legend, which starts at the left edge of the axes.
 LEGEND_INCHES = 4.2
 LABEL_CHARACTERS = 90
-# From the axes down to their legend: tick labels and the axis label.
+# Space between the axes and the legend, for the tick labels and the axis label.
 LEGEND_GAP_INCHES = 0.52
-# Of a line of a title; it has two at most.
+# Characters per title line; a title has two lines at most.
 TITLE_CHARACTERS = 40
 _SECTION = re.compile(r"\b[a-z_]+\.(?=[a-z_]+ )")
 PANEL_INCHES = (5.0, 3.7)
-# On the w_p axis, whose width of 1.08 takes about 4 inches at 10 points.
+# Tick-label width on the w_p axis: 1.08 axis units take about 4 inches at 10 points.
 CHARACTER_WIDTH = 0.024
 LABEL_GAP = 0.015
 LANDMARKS = (0.1, 0.01, 0.5, 0.001)
-# Series tried at one PLW stand side by side, so that their error bars do not cover each other.
+# Series at one PLW are shifted, so that their error bars do not overlap.
 SERIES_SHIFT = 0.012
-# More would be one black bar, and take matplotlib half a minute for 1,000 trials.
+# More ticks would overlap. For 1,000 trials, matplotlib would take half a minute to draw them.
 MAX_MINOR_TICKS = 100
-# In spans of the points' intervals: an untuned model further off than this gets no line.
+# Maximum distance of the untuned model from the points, relative to the range of their intervals. A
+# model farther away gets no line.
 FAR_OFF = 1.5
 METHOD_NAMES: dict[Method, str] = {
     "curve": "fitted curve",
     "assumed curve": "assumed parabola (untested)",
     "means": "means of tried weights, joined",
 }
-# Of several series the line style tells the series, of a single one what the line is.
+# The line style identifies the series if there are several, else the method.
 METHOD_LINES: dict[Method, Any] = {"curve": "-", "assumed curve": "--", "means": (0, (2, 2))}
 METHOD_WIDTHS: dict[Method, float] = {"curve": 1.4, "assumed curve": 1.4, "means": 0.9}
-# Of the marks of the confidence set, in heights of the axes; below what is plotted.
-FOOT = 0.035
-FOOT_ROOM = 0.09
+# Height of the marks for the confidence set, below the data, as a share of the axes' height.
+MARK_HEIGHT = 0.035
+MARK_MARGIN = 0.09
 
 
 def draw_panel(axes: "Axes", panel: Panel) -> None:
-    """A panel over w_p: points with 95% intervals, what verdicts rest on, and the best PLW."""
+    """Draw a panel over w_p: points with intervals, fitted lines, and the best PLW."""
     _frame(axes, panel)
     series = _drawable(panel)
     for index, one in enumerate(series):
-        look = _look(index)
+        style = _style(index)
         shift = (index - (len(series) - 1) / 2) * SERIES_SHIFT
-        _draw_line(axes, one, look, is_only=len(series) == 1)
-        _draw_points(axes, one, look, shift=shift, is_within_seeds=panel.is_within_seeds)
+        _draw_line(axes, one, style, is_only=len(series) == 1)
+        _draw_points(axes, one, style, shift=shift, is_within_seeds=panel.is_within_seeds)
     _draw_untuned(axes, panel)
     if panel.best is not None:
         low, high = axes.get_ylim()
-        axes.set_ylim(low - FOOT_ROOM * (high - low), high)
+        axes.set_ylim(low - MARK_MARGIN * (high - low), high)
         _draw_best(axes, panel.best, panel)
     axes.set_ylabel(_value_label(panel), parse_math=False)
     axes.set_xlabel("prompt loss weight (axis in $w_p$ = PLW$^{0.301}$)")
@@ -84,9 +85,9 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
 
 
 def _draw_legend(axes: "Axes") -> None:
-    """A legend below the panel (inside it there may be no place without a point), as wide at most.
+    """Draw the legend below the panel, because the panel may have no free space inside.
 
-    Of the layouts the first that fits is taken, measured in the font of the PNG, which is wide.
+    The first layout that fits is used. Widths are measured in the PNG's font, which is wide.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import ScaledTranslation
@@ -119,7 +120,7 @@ def _draw_legend(axes: "Axes") -> None:
 
 
 def legend_inches(axes: "Axes") -> float:
-    """The height of the legend of a panel that was drawn; 0 where it has none."""
+    """Return the height of a drawn panel's legend in inches; 0 if it has no legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     legend, figure = axes.get_legend(), axes.get_figure(root=True)
@@ -131,7 +132,7 @@ def legend_inches(axes: "Axes") -> float:
 
 
 def draw_settings(axes: "Axes", panel: Panel) -> None:
-    """The settings side by side, the best observed ones where there are many."""
+    """Draw the settings side by side; if there are many, only the best observed ones."""
     _frame(axes, panel)
     sign = -1 if panel.higher_is_better is False else 1
     points = sorted(panel.points, key=lambda point: sign * point.value)[-MAX_CATEGORIES:]
@@ -151,19 +152,19 @@ def _short(point: Point) -> str:
 
 
 def _legend_label(label: str) -> str:
-    """A series' label without the sections of its settings, cut where no panel has room."""
+    """Return a series' label without the prefixes of setting names, shortened to fit."""
     return shorten(_SECTION.sub("", label), LABEL_CHARACTERS, placeholder=" ...")
 
 
 def _frame(axes: "Axes", panel: Panel) -> None:
-    # Names come from anyone's files: a dollar sign in them begins no formula.
+    # Names come from user files: a dollar sign must not start a formula.
     title = fill(shorten(panel.title, 2 * TITLE_CHARACTERS, placeholder=" ..."), TITLE_CHARACTERS)
     axes.set_title(title, loc="left", fontweight="bold", parse_math=False)
     axes.set_axisbelow(True)
 
 
 def _value_label(panel: Panel) -> str:
-    """The unit, from where values are counted, and which direction is better."""
+    """Return the label of the value axis: unit, reference, and which direction is better."""
     unit = f"{panel.unit} above own mean" if panel.is_relative else panel.unit
     seeds = "less seed level" if panel.is_within_seeds else ""
     direction = {True: "(higher is better)", False: "(lower is better)", None: ""}
@@ -171,7 +172,7 @@ def _value_label(panel: Panel) -> str:
     return "\n".join(filter(None, [*first, direction[panel.higher_is_better]]))
 
 
-def _look(index: int) -> dict[str, Any]:
+def _style(index: int) -> dict[str, Any]:
     return {
         "color": SERIES_COLOURS[index],
         "marker": MARKERS[index],
@@ -180,7 +181,7 @@ def _look(index: int) -> dict[str, Any]:
 
 
 def _drawable(panel: Panel) -> list[Series]:
-    """The series, further split by other settings; too many to tell apart become one."""
+    """Return the series, split by other settings; if there are too many, merge them into one."""
     found: list[Series] = []
     for series in panel.series:
         parts = _by_setting(series)
@@ -193,13 +194,16 @@ def _drawable(panel: Panel) -> list[Series]:
 
 
 def _by_setting(series: Series) -> list[Series]:
-    """A cell's points by what else was searched in it, and the fitted line, which is of all."""
+    """Split a cell's points by the other searched settings.
+
+    The line fitted to all points becomes a separate series.
+    """
     groups: dict[str, list[Point]] = {}
     for point in series.points:
         groups.setdefault(_short(point).replace("\n", ", "), []).append(point)
     if len(groups) < 2:
         return []
-    # The cell's own settings, which its label has, are in the points' as well.
+    # The points' settings include those in the cell's label.
     base = series.label.partition(",")[0] if series.label and " " in series.label else ""
     is_setting = any(key in series.label for p in series.points for key in p.other_settings)
     prefix = f"{base}, " if base and not is_setting else ""
@@ -212,7 +216,7 @@ def _by_setting(series: Series) -> list[Series]:
     return [*parts, Series(label=f"{prefix}all settings", cell=None, points=[], line=series.line)]
 
 
-def _draw_line(axes: "Axes", series: Series, look: dict[str, Any], *, is_only: bool) -> None:
+def _draw_line(axes: "Axes", series: Series, style: dict[str, Any], *, is_only: bool) -> None:
     line = series.line
     if line is None:
         return
@@ -223,17 +227,17 @@ def _draw_line(axes: "Axes", series: Series, look: dict[str, Any], *, is_only: b
         line.w_p,
         line.value,
         label=name,
-        color=look["color"],
-        linestyle=METHOD_LINES[line.method] if is_only else look["linestyle"],
+        color=style["color"],
+        linestyle=METHOD_LINES[line.method] if is_only else style["linestyle"],
         linewidth=METHOD_WIDTHS[line.method],
     )
-    # With points the intervals of means are theirs.
+    # With means, the points already show the intervals.
     if not series.points or (is_only and line.method != "means"):
-        _draw_band(axes, line, look["color"])
+        _draw_band(axes, line, style["color"])
 
 
 def _draw_band(axes: "Axes", line: Line, color: str) -> None:
-    """The band of a curve; of means an interval at each tried weight."""
+    """Draw the confidence band of a curve; for means, draw an interval at each tried weight."""
     if line.low is None or line.high is None:
         return
     if line.method == "means":
@@ -247,9 +251,9 @@ def _draw_band(axes: "Axes", line: Line, color: str) -> None:
 
 
 def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
-    """At the foot of the panel: the PLWs that may be the best, and the estimated best, if named.
+    """Mark the confidence set and the estimated best PLW at the bottom of the panel.
 
-    Bars where a curve tells them, marks of tried weights where only these are compared.
+    The set is drawn as bars for a curve, and as marks if only tried weights are compared.
     """
     mark: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": "black"}
     is_of_means = bool(best.tied_plws)
@@ -258,7 +262,7 @@ def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
     for number, (low, high) in enumerate(best.pieces):
         axes.plot(
             [w_p(low), w_p(high)],
-            [FOOT, FOOT],
+            [MARK_HEIGHT, MARK_HEIGHT],
             linewidth=1 if is_of_means else 4,
             marker="|" if low == high else "",
             solid_capstyle="butt",
@@ -269,12 +273,14 @@ def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
     if is_of_means:
         places = [w_p(plw) for plw in best.tied_plws]
         label = "weights that may be best (95%)"
-        axes.plot(places, [FOOT] * len(places), marker="s", markersize=4, label=label, **mark)
+        axes.plot(
+            places, [MARK_HEIGHT] * len(places), marker="s", markersize=4, label=label, **mark
+        )
     if best.plw is None:
         return
     axes.plot(
         [w_p(best.plw)],
-        [FOOT],
+        [MARK_HEIGHT],
         marker="d",
         markersize=8,
         markerfacecolor="white",
@@ -285,26 +291,26 @@ def _draw_best(axes: "Axes", best: Best, panel: Panel) -> None:
 
 
 def _best_label(best: Best, panel: Panel) -> str:
-    """Such as `best: 0.21 (nearest tried: 0.25)`."""
+    """Return text such as `best: 0.21 (nearest tried: 0.25)`."""
     assert best.plw is not None
     if best.tied_plws:
         extreme = "lowest" if panel.higher_is_better is False else "highest"
-        return f"{extreme} mean: PLW {tried_label(best.plw)}"
+        return f"{extreme} mean: PLW {format_tried_plw(best.plw)}"
     if best.plw == best.nearest_plw:
-        return f"best PLW: {tried_label(best.plw)}"
-    return f"best: {plw_label(best.plw)} (nearest tried: {tried_label(best.nearest_plw)})"
+        return f"best PLW: {format_tried_plw(best.plw)}"
+    return f"best: {format_plw(best.plw)} (nearest tried: {format_tried_plw(best.nearest_plw)})"
 
 
 def _draw_untuned(axes: "Axes", panel: Panel) -> None:
-    """A dotted line, or a line of text where it would squeeze what tells the PLWs apart."""
+    """Draw the untuned model as a dotted line, or only as a legend entry if far from the points."""
     if panel.untuned is None:
         return
     untuned = panel.untuned.value
     ends = [end for p in panel.points for end in (p.value, p.ci_low, p.ci_high) if end is not None]
     low, high = min(ends), max(ends)
-    room = FAR_OFF * (high - low)
+    max_distance = FAR_OFF * (high - low)
     line: dict[str, Any] = {"color": ORANGE, "linestyle": ":", "linewidth": 1.6}
-    if low - room <= untuned <= high + room or low == high:
+    if low - max_distance <= untuned <= high + max_distance or low == high:
         axes.axhline(untuned, label="untuned model", **line)
         return
     place = "above" if untuned > high else "below"
@@ -313,7 +319,7 @@ def _draw_untuned(axes: "Axes", panel: Panel) -> None:
 
 
 def _draw_points(
-    axes: "Axes", series: Series, look: dict[str, Any], *, shift: float, is_within_seeds: bool
+    axes: "Axes", series: Series, style: dict[str, Any], *, shift: float, is_within_seeds: bool
 ) -> None:
     points = series.points
     if not points:
@@ -323,8 +329,8 @@ def _draw_points(
         [point.w_p + shift for point in points],
         [point.value for point in points],
         linestyle="none",
-        color=look["color"],
-        marker=look["marker"],
+        color=style["color"],
+        marker=style["marker"],
         markersize=5,
         label=_legend_label(series.label or ("trials" if is_single else "mean of seeds")),
     )
@@ -339,14 +345,14 @@ def _draw_points(
         [point.w_p + shift for point in with_interval],
         [point.ci_low for point in with_interval if point.ci_low is not None],
         [point.ci_high for point in with_interval if point.ci_high is not None],
-        color=look["color"],
+        color=style["color"],
         linewidth=1.6,
         label=label if with_interval else "_",
     )
 
 
 def tick_weights(weights: Sequence[float]) -> list[float]:
-    """The PLWs to label: those tried, and landmarks where there is room, never overprinting."""
+    """Return the PLWs to label: those tried, and landmarks that do not overlap them."""
     chosen: list[float] = []
     for weight in (0.0, 1.0, *sorted(set(weights)), *LANDMARKS):
         if all(abs(w_p(weight) - w_p(other)) >= _label_gap(weight, other) for other in chosen):
@@ -355,5 +361,5 @@ def tick_weights(weights: Sequence[float]) -> list[float]:
 
 
 def _label_gap(one: float, other: float) -> float:
-    """How far apart on the w_p axis two tick labels must be centred so as not to touch."""
+    """Return the minimum distance on the w_p axis at which two tick labels do not overlap."""
     return LABEL_GAP + CHARACTER_WIDTH * (len(f"{one:g}") + len(f"{other:g}")) / 2

@@ -1,6 +1,6 @@
-"""Pictures of what was measured over PLW: a file for each panel, and one of the answer's panels.
+"""Plot scores over PLW: one file per panel, and one file with all panels of the verdicts.
 
-Figures are built without pyplot, which keeps global state and may look for a display.
+Figures are built without pyplot, which has global state and may need a display.
 """
 
 import io
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
-# Height of a legend that the panels have room for as they are.
+# Height of a legend that fits the default panel.
 LEGEND_INCLUDED = 0.7
 ALL_PANELS = "scores"
-# Any, because matplotlib types the keys as one Literal of all its settings.
+# Typed as Any, because matplotlib declares the keys as one Literal of all its settings.
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
-    # Text stays text: smaller files, and a screen reader or a search finds it.
+    # Text is not converted to paths, so files are smaller and the text is searchable and readable
+    # by screen readers.
     "svg.fonttype": "none",
     "svg.hashsalt": "plw",
 }
 
 
 def write_plots(panels: Sequence[Panel], folder: Path, *, over_plw: bool = True) -> dict[str, Path]:
-    """Write `<panel>.svg` for each panel and `scores.svg` for the answer's, with PNGs beside them.
+    """Write `<panel>.svg` for each panel and `scores.svg` for the panels of the verdicts.
 
-    Returns the SVG paths by the panels' ids, with `scores` for the picture of all of the answer;
-    nothing is written, and the result is empty, where nothing was scored. Benchmarks get no PNG.
+    Each plot is also written as PNG, except those of benchmarks. If nothing was scored, nothing is
+    written. Returns the SVG paths by panel id; the key `scores` is the combined plot.
 
     Args:
-        over_plw: False draws settings side by side, where PLW was the same in all.
+        over_plw: False draws settings side by side, for a constant PLW.
     """
     from matplotlib import rc_context
 
@@ -64,12 +65,12 @@ def write_plots(panels: Sequence[Panel], folder: Path, *, over_plw: bool = True)
 
 
 def file_stem(panel_id: str) -> str:
-    """The panel's id with only what is safe in a file name."""
+    """Return the panel's id with characters that are safe in a file name."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in panel_id)
 
 
 def panel_svg(panel: Panel) -> bytes:
-    """The picture of one panel over PLW, as SVG."""
+    """Return the plot of one panel over PLW as SVG."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
@@ -81,7 +82,7 @@ def _write(panels: Sequence[Panel], stem: Path, kinds: Sequence[str], over_plw: 
 
 
 def _figure(panels: Sequence[Panel], *, over_plw: bool) -> "Figure":
-    """The panels in one figure."""
+    """Return one figure with the panels."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width, height = PANEL_INCHES
@@ -90,14 +91,14 @@ def _figure(panels: Sequence[Panel], *, over_plw: bool) -> "Figure":
     drawn = [figure.add_subplot(rows, columns, index + 1) for index in range(len(panels))]
     for axes, panel in zip(drawn, panels, strict=True):
         draw(axes, panel)
-    # Legends take room below, and not from the axes.
+    # Legends extend the figure below and do not shrink the axes.
     legend = max(legend_inches(axes) for axes in drawn)
     figure.set_size_inches(width * columns, (height + max(0.0, legend - LEGEND_INCLUDED)) * rows)
     return figure
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that many inches, which is drawn without a display."""
+    """Return an empty figure of the given size in inches; it needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -107,7 +108,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", stem: Path, kinds: Sequence[str] = ("svg", "png")) -> Path:
-    """Write the figure as `<stem>.<kind>`, each whole or not at all; returns the SVG's path."""
+    """Write the figure as `<stem>.<kind>` atomically; returns the SVG's path."""
     for kind in kinds:
         _replace(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind))
     return stem.with_name(stem.name + ".svg")
@@ -116,7 +117,7 @@ def save_figure(figure: "Figure", stem: Path, kinds: Sequence[str] = ("svg", "pn
 def _rendered(figure: "Figure", kind: str) -> bytes:
     options: dict[str, Any] = {"png": {"dpi": PNG_DPI}, "svg": {"metadata": {"Date": None}}}
     buffer = io.BytesIO()
-    # A label may be wider than the layout expects.
+    # Labels may be wider than the layout expects.
     figure.savefig(buffer, format=kind, bbox_inches="tight", **options[kind])
     return buffer.getvalue()
 

@@ -1,4 +1,4 @@
-"""What the pages have in common: templates, and pictures that stand inside the page."""
+"""Render the templates of the pages, and embed plots in them."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-# More lines than this no reader compares; the JSON has them all.
-MAX_SETTINGS_TOLD = 60
+# Maximum number of settings shown. Longer tables are cut; the JSON has all rows.
+MAX_SETTINGS_SHOWN = 60
 
 
-def pictures(panels: Sequence[Panel], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:
-    """What the templates show of each panel that was drawn."""
+def embed_plots(panels: Sequence[Panel], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:
+    """Return the title, alternative text and data of each drawn panel."""
     return [
         {
             "title": panel.title,
@@ -30,20 +30,20 @@ def pictures(panels: Sequence[Panel], svgs: Mapping[str, bytes]) -> list[dict[st
 
 
 def alt_text(panel: Panel) -> str:
-    """What a panel shows, in words."""
-    own = [
+    """Return a panel's values as text."""
+    values = [
         f"{f'{series.label}, ' if series.label else ''}{point.label}: {panel.describe(point)}"
         for series in panel.series
         for point in series.points
     ]
-    if len(own) > MAX_SETTINGS_TOLD:
-        own = [f"{len(own)} settings, which plw report --json lists"]
+    if len(values) > MAX_SETTINGS_SHOWN:
+        values = [f"{len(values)} settings; plw report --json lists them"]
     untuned = [f"untuned: {panel.describe(panel.untuned)}"] if panel.untuned else []
-    return f"{panel.title} over prompt loss weight. {'; '.join([*own, *untuned])}."
+    return f"{panel.title} over prompt loss weight. {'; '.join([*values, *untuned])}."
 
 
 def _markdown(value: object) -> str:
-    """Text that cannot become markup, or break out of a table cell, in Markdown."""
+    """Escape text for Markdown, so that it cannot become markup or break out of a table cell."""
     text = " ".join(str(value).split())
     for character in "\\`*_[]|<>":
         text = text.replace(character, f"\\{character}")
@@ -52,7 +52,7 @@ def _markdown(value: object) -> str:
 
 @cache
 def templates() -> "Environment":
-    """The templates of the pages, with the filter `md` for text in Markdown."""
+    """Return the template environment, with the filter `md` to escape text for Markdown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

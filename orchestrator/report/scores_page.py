@@ -1,7 +1,6 @@
-"""The page on a table of scores: one self-contained HTML file that looks like a sweep's report.
+"""Write the page of a table of scores: one self-contained HTML file like a sweep's report.
 
-The panels of the analysis take trials as a sweep records them, so that each trial of the table
-gets a record with what the table says of it.
+Panels need trial records, so a record is built for each trial in the table.
 """
 
 import math
@@ -11,22 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.findings import Cost, Findings, Panel, TrialCounts
-from orchestrator.analysis.panels import answer_panels
+from orchestrator.analysis.panels import verdict_panels
 from orchestrator.record.folder import TrialRecord
-from orchestrator.report.answer import (
-    front_rows,
-    means_note,
-    next_lines,
-    next_reason,
-    panel_table,
-    prospect_line,
-    shared_basis,
-    verdict_rows,
-)
 from orchestrator.report.plots import panel_svg
-from orchestrator.report.rendering import MAX_SETTINGS_TOLD, pictures, templates
-from orchestrator.statistics.conclusions import Answer
-from orchestrator.statistics.conclusions_markdown import LEGEND, answer_conditions, headline
+from orchestrator.report.rendering import MAX_SETTINGS_SHOWN, embed_plots, templates
+from orchestrator.report.tables import verdict_context
+from orchestrator.statistics.conclusions import Conclusions
+from orchestrator.statistics.conclusions_markdown import headline, headline_conditions
 from orchestrator.statistics.table import ScoreRow
 from trainers.foundation.files import write_text
 
@@ -36,7 +26,7 @@ _MOST_DECIMALS = 12
 
 
 class LossPanel(Panel):
-    """A panel of losses on any scale; `decimals` are those that tell its values apart."""
+    """A panel of losses on any scale, with enough `decimals` to distinguish its values."""
 
     decimals: int
 
@@ -45,34 +35,25 @@ class LossPanel(Panel):
 
 
 def write_scores_page(
-    path: Path, rows: Sequence[ScoreRow], found: Answer, *, source: Path, margin: float
+    path: Path, rows: Sequence[ScoreRow], found: Conclusions, *, source: Path, margin: float
 ) -> None:
-    """Write the page of `found`, the answer to `rows`, which were read from `source`.
+    """Write the page of the conclusions `found`.
 
     Args:
-        margin: the difference that would not matter, in the answer's unit.
+        rows: the scores from which the conclusions were drawn.
+        source: the file from which the rows were read.
+        margin: the largest difference that does not matter, in the unit of the conclusions.
     """
     findings = _findings(rows, found, source.name)
     panels = findings.panels
     svgs = {panel.id: panel_svg(panel) for panel in panels if panel.points}
-    verdicts = verdict_rows(findings)
-    basis, counts = shared_basis(verdicts)
     content = {
         "name": source.name,
         "unit": found.unit,
         "headline": headline(found),
-        "conditions": answer_conditions(found),
-        "plots": pictures(panels, svgs),
-        "verdicts": verdicts,
-        "shared_basis": basis,
-        "trial_counts": counts,
-        "legend": LEGEND,
-        "next_reason": next_reason(findings),
-        "next_runs": next_lines(findings),
-        "prospect": prospect_line(findings),
-        "means_note": means_note(panels),
-        "means": panel_table(panels, MAX_SETTINGS_TOLD),
-        "front": front_rows(findings),
+        "conditions": headline_conditions(found),
+        "plots": embed_plots(panels, svgs),
+        **verdict_context(findings),
         "notes": found.notes,
         "facts": _facts(rows, found, source, margin, findings.trials.scored),
     }
@@ -80,11 +61,11 @@ def write_scores_page(
 
 
 def _facts(
-    rows: Sequence[ScoreRow], found: Answer, source: Path, margin: float, num_trials: int
+    rows: Sequence[ScoreRow], found: Conclusions, source: Path, margin: float, num_trials: int
 ) -> list[tuple[str, str]]:
     plws = sorted({row.plw for row in rows})
-    tried = ", ".join(f"{plw:g}" for plw in plws[:MAX_SETTINGS_TOLD])
-    left_out = len(plws) - MAX_SETTINGS_TOLD
+    tried = ", ".join(f"{plw:g}" for plw in plws[:MAX_SETTINGS_SHOWN])
+    left_out = len(plws) - MAX_SETTINGS_SHOWN
     is_share = found.unit == "points"
     unit = "point" if is_share and margin == 1 else found.unit
     scale = "shares of the best possible, higher is better" if is_share else "lower is better"
@@ -98,11 +79,11 @@ def _facts(
     ]
 
 
-def _findings(rows: Sequence[ScoreRow], found: Answer, name: str) -> Findings:
-    """What the table says, in the form in which a sweep says it."""
+def _findings(rows: Sequence[ScoreRow], found: Conclusions, name: str) -> Findings:
+    """Convert the table to the findings of a sweep."""
     is_share = found.unit == "points"
-    named, trials = _recorded(rows)
-    panels = answer_panels(found, named, trials, None, {})
+    named, trials = _make_records(rows)
+    panels = verdict_panels(found, named, trials, None, {})
     count = len(trials)
     return Findings(
         sweep=name,
@@ -129,8 +110,8 @@ def _findings(rows: Sequence[ScoreRow], found: Answer, name: str) -> Findings:
     )
 
 
-def _recorded(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, TrialRecord]]:
-    """The rows with a name for each trial, and the records of the trials by these names."""
+def _make_records(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, TrialRecord]]:
+    """Return the rows with a name for each trial, and the records of the trials by name."""
     rates = {row.learning_rate for row in rows}
     names: dict[tuple[str, ...], str] = {}
     seeds: dict[str, int] = {}
@@ -141,11 +122,11 @@ def _recorded(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, Trial
         named.append(replace(row, trial=name))
         if name not in trials:
             seed = seeds.setdefault(row.seed, len(seeds))
-            trials[name] = _record(name, row, seed, has_rates=len(rates) > 1)
+            trials[name] = _make_record(name, row, seed, has_rates=len(rates) > 1)
     return named, trials
 
 
-def _record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> TrialRecord:
+def _make_record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> TrialRecord:
     searched: dict[str, Any] = {_PLW: row.plw}
     if has_rates:
         searched[_RATE] = row.learning_rate
@@ -165,7 +146,7 @@ def _record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> TrialRec
 def _loss_panel(panel: Panel) -> LossPanel:
     values = [point.value for point in panel.points]
     spread = max(values) - min(values) if values else 0.0
-    # So that the smallest difference shown is a hundredth of the largest one.
+    # Enough decimals for a hundredth of the largest difference.
     decimals = 3 if spread == 0 else 2 - math.floor(math.log10(spread))
     content: Mapping[str, Any] = panel.model_dump()
     return LossPanel(**content, decimals=min(max(decimals, 0), _MOST_DECIMALS))

@@ -1,7 +1,7 @@
-"""A map of scores over prompt weight and completion weight, with lines of equal ratio.
+"""Plot scores over prompt weight and completion weight, with lines of equal ratio.
 
-A grid of weights is drawn as cells of one size, in which the values are written. Weights that were
-drawn from ranges are drawn as points.
+A grid of weights is drawn as equal cells with their values. Weights sampled from ranges are drawn
+as points.
 """
 
 from collections import Counter
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.analysis.findings import WeightMap
-from orchestrator.analysis.weight_sentences import amount_text, pair_text
+from orchestrator.analysis.weight_sentences import pair_text
 from orchestrator.foundation.plw_scale import W_P_EXPONENT, w_p
 from orchestrator.report.panel_drawing import GREY, tick_weights
 from orchestrator.report.plots import STYLE, new_figure, save_figure
+from orchestrator.statistics.messages import format_number
 from orchestrator.statistics.weight_grid import GridCell
 
 if TYPE_CHECKING:
@@ -26,29 +27,30 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 FILE_STEM = "two_weights"
-# Orange is worse and purple better than the reference, for readers who do not tell red from green.
+# Orange is worse and purple is better than the reference. Colour-blind readers can distinguish
+# them.
 COLOURS = "PuOr"
-# Both ends of the colour map are so dark that neither frames nor black text can be seen on them.
+# The ends of the colour map are too dark for frames and black text.
 COLOUR_RANGE = (0.16, 0.84)
-# More levels of a weight leave no room for values in cells.
+# With more levels of a weight, cells are too small to show their values.
 MAX_LEVELS = 12
-# A table with fewer of its cells tried is shown as points.
-LEAST_FILLED = 0.5
+# Minimum share of tried pairs; a table with fewer is drawn as points.
+MIN_FILLED = 0.5
 MAX_LINES = 5
-# Ratios that are drawn where no two pairs share one.
+# Ratios to draw if no two pairs share a ratio.
 ROUND_RATIOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 CELL_INCHES = (0.86, 0.62)
 MARGIN_INCHES = (2.6, 2.2)
 POINTS_INCHES = (6.2, 4.8)
 LINE_STEPS = 200
-# Above this luma text is black.
+# Text is black on colours with a higher luma.
 BRIGHT = 0.45
-# From the foot of the axes to the legend: room for ticks and the axis' name.
+# Space between the axes and the legend, for the ticks and the axis label.
 LEGEND_GAP_INCHES = 0.55
 
 
 def write_weight_maps(maps: Sequence[WeightMap], folder: Path) -> list[Path]:
-    """Write each map as SVG with a PNG beside it; returns the paths of the SVGs, in order."""
+    """Write each map as SVG and PNG; returns the paths of the SVGs, in order."""
     from matplotlib import rc_context
 
     paths = []
@@ -73,7 +75,7 @@ def _write(found: WeightMap, stem: Path) -> Path:
 
 
 def levels(found: WeightMap) -> tuple[list[float], list[float]]:
-    """The prompt weights and the completion weights that were tried, in order."""
+    """Return the tried prompt weights and the tried completion weights, each ascending."""
     cells = found.grid.cells
     return (
         sorted({cell.prompt_weight for cell in cells}),
@@ -82,14 +84,14 @@ def levels(found: WeightMap) -> tuple[list[float], list[float]]:
 
 
 def is_table(found: WeightMap) -> bool:
-    """Whether the pairs fill a table well enough to be drawn as one."""
+    """Return whether enough pairs of the table were tried to draw it as cells."""
     prompts, completions = levels(found)
     filled = len(found.grid.cells) / (len(prompts) * len(completions))
-    return max(len(prompts), len(completions)) <= MAX_LEVELS and filled >= LEAST_FILLED
+    return max(len(prompts), len(completions)) <= MAX_LEVELS and filled >= MIN_FILLED
 
 
 def draw_map(axes: "Axes", found: WeightMap) -> None:
-    """Differences from the reference pair, the best pair and those that may be as good."""
+    """Draw differences from the reference; frame the best pair and pairs that may be as good."""
     colours = _colours(found)
     if is_table(found):
         prompts, completions = levels(found)
@@ -102,7 +104,7 @@ def draw_map(axes: "Axes", found: WeightMap) -> None:
 
 
 class _Axis(Protocol):
-    """Where weights are on an axis; `ends` are those at its two ends."""
+    """Converts weights to positions on an axis; `ends` are the weights at its two ends."""
 
     ends: tuple[float, float]
 
@@ -110,7 +112,7 @@ class _Axis(Protocol):
 
 
 class _Levels:
-    """Levels at 0, 1, 2, ...; between them in proportion, with half a cell beyond both ends."""
+    """An axis with levels at 0, 1, 2, ...: linear in between, half a cell beyond both ends."""
 
     def __init__(self, tried: Sequence[float]) -> None:
         steps = np.diff(tried)
@@ -123,7 +125,7 @@ class _Levels:
 
 
 class _WholeRange:
-    """From 0 to 1, the prompt weight as w_p, on which it is searched."""
+    """An axis from 0 to 1; with `to_w_p`, a weight is drawn at its w_p."""
 
     def __init__(self, *, to_w_p: bool) -> None:
         self.ends = (0.0, 1.0)
@@ -134,20 +136,20 @@ class _WholeRange:
 
 
 def _colours(found: WeightMap) -> "ScalarMappable":
-    """Symmetric about the reference; noise alone stays pale."""
+    """Return a colour scale that is symmetric about the reference; noise alone has pale colours."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
     cells = found.grid.cells
-    reach = [
+    half_widths = [
         (cell.difference_high - cell.difference_low) / 2
         for cell in cells
         if cell.difference_low is not None and cell.difference_high is not None
     ]
     most = max(abs(cell.difference) for cell in cells)
-    # The reference itself has an interval of width 0.
-    most = max(most, 1.5 * max(reach, default=0.0)) or 1.0
+    # The interval of the reference pair has width 0.
+    most = max(most, 1.5 * max(half_widths, default=0.0)) or 1.0
     colours = colormaps[COLOURS if found.higher_is_better else f"{COLOURS}_r"]
     return ScalarMappable(
         Normalize(-most, most), ListedColormap(colours(np.linspace(*COLOUR_RANGE, 256)))
@@ -166,11 +168,13 @@ def _draw_cells(axes: "Axes", found: WeightMap, colours: "ScalarMappable") -> No
         )
         mark = _mark(found, cell)
         if mark is not None:
-            # Inside the cell, so that neighbours do not share a border.
+            # The frame is inside the cell, so that the frames of neighbours do not overlap.
             frame = Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, fill=False, zorder=4, **mark)
             axes.add_patch(frame)
         is_reference = cell.pair == found.grid.reference
-        value = "reference" if is_reference else amount_text(cell.difference, found.unit)
+        value = (
+            "reference" if is_reference else format_number(cell.difference, found.unit, signed=True)
+        )
         axes.text(
             x,
             y,
@@ -178,9 +182,9 @@ def _draw_cells(axes: "Axes", found: WeightMap, colours: "ScalarMappable") -> No
             ha="center",
             va="center",
             fontsize=8 if is_reference else 9,
-            color=_ink(colour),
+            color=_text_colour(colour),
             zorder=5,
-            # Keeps the value readable where a line of equal ratio passes.
+            # This keeps the value readable on a line of equal ratio.
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2},
         )
     axes.set_xlim(-0.5, len(prompts) - 0.5)
@@ -196,14 +200,14 @@ def _colour(colours: "ScalarMappable", difference: float) -> tuple[float, ...]:
     return tuple(float(part) for part in colours.to_rgba(np.array([difference]))[0])
 
 
-def _ink(colour: tuple[float, ...]) -> str:
-    """What can be read on `colour`, by its luma (ITU-R BT.709)."""
+def _text_colour(colour: tuple[float, ...]) -> str:
+    """Return black or white for text on `colour`, depending on its luma (ITU-R BT.709)."""
     red, green, blue = colour[:3]
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > BRIGHT else "white"
 
 
 def _mark(found: WeightMap, cell: GridCell) -> dict[str, Any] | None:
-    """The frame of the best pair, and of those that are not significantly worse."""
+    """Return the frame style of the best pair, or of a pair that is not significantly worse."""
     if cell.pair == found.grid.best:
         return {"edgecolor": "black", "linewidth": 2.4}
     if cell.may_be_best:
@@ -230,7 +234,7 @@ def _draw_points(axes: "Axes", found: WeightMap, colours: "ScalarMappable") -> N
 
 
 def drawn_ratios(found: WeightMap) -> list[float]:
-    """The ratios that most pairs share, or round ones where none is shared."""
+    """Return the ratios shared by the most pairs, or round ratios if no pairs share one."""
     counts = Counter(cell.ratio for cell in found.grid.cells if cell.ratio)
     shared = [ratio for ratio, count in counts.items() if count > 1]
     shared.sort(key=lambda ratio: (-counts[ratio], abs(np.log(ratio))))

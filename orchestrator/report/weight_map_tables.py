@@ -1,16 +1,16 @@
-"""The tables beside a map of prompt and completion weight, and the map in words."""
+"""Build the tables and alternative text of a map of prompt and completion weights."""
 
 from typing import Any
 
 from orchestrator.analysis.findings import WeightMap
-from orchestrator.analysis.weight_sentences import amount_text, pair_text
+from orchestrator.analysis.weight_sentences import pair_text
+from orchestrator.report.tables import difference_text
+from orchestrator.statistics.messages import capitalize, format_number, format_p_value
 from orchestrator.statistics.weight_grid import GridCell, GridTest
 
-_SMALL_P = 0.001
 
-
-def test_rows(found: WeightMap) -> dict[str, Any] | None:
-    """A row for each F test; None where noise is not measured."""
+def f_test_rows(found: WeightMap) -> dict[str, Any] | None:
+    """Return a row for each F test; None if the noise is not measured."""
     if found.grid.noise_sd is None:
         return None
     return {
@@ -20,21 +20,16 @@ def test_rows(found: WeightMap) -> dict[str, Any] | None:
 
 
 def _test_row(test: GridTest) -> list[str]:
-    name = f"{test.name[0].upper()}{test.name[1:]}"
+    name = capitalize(test.name)
     if test.f is None:
         return [name, f"not tested: {test.reason}", "-", "-", "-"]
-    freedom = f"{test.freedom}, {test.freedom_noise}"
-    return [name, f"{test.f:.3g}", freedom, _p_text(test.p_value), _p_text(test.adjusted_p_value)]
-
-
-def _p_text(p_value: float | None) -> str:
-    if p_value is None:
-        return "-"
-    return f"< {_SMALL_P:g}" if p_value < _SMALL_P else f"{p_value:.2g}"
+    df = f"{test.freedom}, {test.freedom_noise}"
+    p_values = [format_p_value(p_value) for p_value in (test.p_value, test.adjusted_p_value)]
+    return [name, f"{test.f:.3g}", df, *p_values]
 
 
 def pair_rows(found: WeightMap, most: int) -> dict[str, Any]:
-    """A row for each pair of weights, the best first, `most` at most."""
+    """Return rows for at most `most` pairs of weights, best first."""
     sign = 1 if found.higher_is_better else -1
     cells = sorted(found.grid.cells, key=lambda cell: -sign * cell.mean)
     reference = pair_text(found.grid.reference)
@@ -45,7 +40,7 @@ def pair_rows(found: WeightMap, most: int) -> dict[str, Any]:
             "Ratio",
             "Trials",
             f"Mean ({found.unit})",
-            f"From {reference} (95%)",
+            f"Difference from {reference} (95%)",
             "May be best",
         ],
         "rows": [_pair_row(found, cell) for cell in cells[:most]],
@@ -59,7 +54,7 @@ def _pair_row(found: WeightMap, cell: GridCell) -> list[str]:
         f"{cell.completion_weight:g}",
         "prompt only" if cell.ratio is None else f"{cell.ratio:.3g}",
         str(cell.num_trials),
-        amount_text(cell.mean, found.unit, signed=False),
+        format_number(cell.mean, found.unit),
         _difference(found, cell),
         _place(found, cell),
     ]
@@ -68,13 +63,7 @@ def _pair_row(found: WeightMap, cell: GridCell) -> list[str]:
 def _difference(found: WeightMap, cell: GridCell) -> str:
     if cell.pair == found.grid.reference:
         return "reference"
-    value = amount_text(cell.difference, found.unit)
-    if cell.difference_low is None or cell.difference_high is None:
-        return f"{value}, no interval"
-    low, high = (
-        amount_text(end, found.unit) for end in (cell.difference_low, cell.difference_high)
-    )
-    return f"{value} ({low} to {high})"
+    return difference_text(cell.difference, cell.difference_low, cell.difference_high, found.unit)
 
 
 def _place(found: WeightMap, cell: GridCell) -> str:
@@ -86,12 +75,13 @@ def _place(found: WeightMap, cell: GridCell) -> str:
 
 
 def map_alt_text(found: WeightMap) -> str:
-    """What the map shows, for those who do not see it."""
+    """Return the map's values as text."""
     grid = found.grid
     cells = "; ".join(
-        f"{pair_text(cell.pair)}: {amount_text(cell.difference, found.unit)}" for cell in grid.cells
+        f"{pair_text(cell.pair)}: {format_number(cell.difference, found.unit, signed=True)}"
+        for cell in grid.cells
     )
     return (
-        f"{found.scores} over prompt weight and completion weight, in {found.unit} from "
+        f"{found.scores} over prompt weight and completion weight, in {found.unit} relative to "
         f"{pair_text(grid.reference)}. {cells}."
     )

@@ -1,4 +1,7 @@
-"""Search methods: which points of the space are tried next, and which trials are stopped.
+"""Search methods, early stopping and budgets.
+
+`make_search` in `methods` returns a `Search`: `ask()` returns the next point, `tell()` reports its
+scores. `make_scheduler` in `stopping` stops points early; `Budget` in `budget` limits a sweep.
 
 plan and trials may import from here.
 """

@@ -1,14 +1,14 @@
-"""What a sweep may spend, and whether it has."""
+"""Check whether a sweep has reached a limit of `search.budget`."""
 
 import time
 from collections.abc import Callable
 
-from orchestrator.record.folder import BaseUsage, SweepFolder, TrialRecord
-from orchestrator.spec.search_config import BudgetConfig
+from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
+from orchestrator.spec.search_fields import BudgetConfig
 
 
 class Budget:
-    """Once it is spent no further trial starts; those that run are finished."""
+    """The limits of a sweep. After a limit is reached, no trial starts; running trials finish."""
 
     def __init__(
         self,
@@ -24,34 +24,33 @@ class Budget:
         self._price = price_per_gpu_hour or 0.0
         self._now, self._started = now, now()
 
-    def spent(self, folder: SweepFolder) -> str | None:
-        """Which limit has been reached, in words, or None.
+    def reached_limit(self, folder: SweepFolder) -> str | None:
+        """Return a message that names the limit that was reached; None if none was reached.
 
-        Trials, GPU-hours and money count over all runs of the sweep, hours over this one; what
-        scoring untuned models has taken counts, too.
+        Trials, GPU-hours and money are counted over all runs of the sweep, including the scoring of
+        untuned models. Hours are counted over this run.
         """
         config = self._config
         if config == BudgetConfig():
             return None
-        limits = (config.trials, config.gpu_hours, config.money)
         records: list[TrialRecord] = []
-        held: list[TrialRecord | BaseUsage] = []
-        # Hours need no look at the trials, of which there may be thousands.
-        if any(limit is not None for limit in limits):
+        usages: list[TrialRecord | BaselineUsage] = []
+        # A limit on hours alone does not require reading the records, of which there may be
+        # thousands.
+        if any(limit is not None for limit in (config.trials, config.gpu_hours, config.money)):
             records = folder.read_trials()
-            usages = [folder.read_base_usage(base.key) for base in folder.read_sweep().bases]
-            held = [*records, *usages]
+            bases = folder.read_sweep().bases
+            usages = [*records, *(folder.read_baseline_usage(base.key) for base in bases)]
         gpu_seconds = sum(
             each.busy_seconds * self._gpus_per_trial + each.scorer_seconds * self._gpus_per_scorer
-            for each in held
+            for each in usages
         )
         gpu_hours = gpu_seconds / 3600
-        money = gpu_hours * self._price
         used = {
             "trials": (float(sum(r.state != "pending" for r in records)), config.trials),
             "hours": ((self._now() - self._started) / 3600, config.hours),
             "gpu_hours": (gpu_hours, config.gpu_hours),
-            "money": (money, config.money),
+            "money": (gpu_hours * self._price, config.money),
         }
         for name, (value, limit) in used.items():
             if limit is not None and value >= limit:

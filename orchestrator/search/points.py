@@ -1,17 +1,14 @@
-"""Which points of the space are tried, one after the other: the search itself, without trials."""
+"""Define points, their outcomes, and the interface of a search."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-
-from orchestrator.spec.search_config import SearchConfig
-from orchestrator.spec.search_rules import grid_points
 
 
 @dataclass(frozen=True)
 class Point:
-    """Values to try by dotted path, without the seed: all seeds of a point belong together."""
+    """Searched values by dotted path. The seed is not included: one point covers all seeds."""
 
     number: int
     searched: dict[str, Any]
@@ -19,11 +16,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Observation:
-    """How a point came out.
+    """The outcome of a point.
 
-    `values` are its scores, means over the seeds, in the order of `search.objectives`; None for
-    a point that was stopped early or failed before it had them. `by_seed` are those of its trials,
-    where they are known.
+    Attributes:
+        values: scores in the order of `search.objectives`, as means over the seeds; None if the
+            point was stopped early or failed before it was scored.
+        by_seed: the scores of its trials by seed, if known.
     """
 
     searched: dict[str, Any]
@@ -33,67 +31,27 @@ class Observation:
 
 
 class Search(Protocol):
-    """Asks for points and learns how they came out.
+    """A search method with an ask-and-tell interface.
 
-    `ended` says why there was no further one before all that the spec asks for had been asked.
+    Attributes:
+        ended: reason why the search ended before all points of the spec; None if it did not.
     """
 
     ended: str | None
 
     def ask(self) -> Point | None:
-        """The next point; None when there is none."""
+        """Return the next point; None if there are no more points."""
 
     def tell(self, number: int, observation: Observation) -> None:
-        """How the point `number` came out."""
-
-
-def make_search(
-    config: SearchConfig,
-    known: Sequence[Observation] = (),
-    num_done: int = 0,
-    unfinished: Sequence[Mapping[str, Any]] = (),
-) -> Search:
-    """The search that a spec asks for.
-
-    Args:
-        known: points that came out earlier, in this sweep or in others on the same model and
-            data. They inform tpe and gp, and no method asks for them again.
-        num_done: how many of `search.points` earlier runs of this sweep have used up; numbers go on
-            from there. For a grid it means nothing.
-        unfinished: points that an earlier run began and that are to go on. They are asked for
-            first, and count as points. A grid asks for them in its own order.
-    """
-    if config.method == "grid":
-        return GridSearch(config, known)
-    from orchestrator.search.sampled import SampledSearch
-
-    return SampledSearch(config, known, num_done, unfinished)
+        """Report the outcome of point `number`."""
 
 
 def point_key(searched: Mapping[str, Any]) -> str:
-    """A text that is equal for equal points, whatever the order of their settings."""
-    # JSON tells true from 1, which Python does not; 1 and 1.0 are one setting's same value.
-    plain = {
+    """Return a string that is equal for equal points, regardless of the order of settings."""
+    # 1 and 1.0 are the same value of a setting. 1 and true are not, although they are equal in
+    # Python.
+    normalized = {
         key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
         for key, value in searched.items()
     }
-    return json.dumps(plain, sort_keys=True, default=str)
-
-
-class GridSearch:
-    """Every point of the grid in order; its number is its place in it."""
-
-    def __init__(self, config: SearchConfig, known: Sequence[Observation]) -> None:
-        self.ended: str | None = None
-        self._points = enumerate(grid_points(config))
-        self._known = {point_key(observation.searched) for observation in known}
-
-    def ask(self) -> Point | None:
-        """The next point that is not known."""
-        for number, searched in self._points:
-            if point_key(searched) not in self._known:
-                return Point(number, searched)
-        return None
-
-    def tell(self, number: int, observation: Observation) -> None:
-        """Nothing: a grid does not learn."""
+    return json.dumps(normalized, sort_keys=True, default=str)

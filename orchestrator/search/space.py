@@ -1,32 +1,33 @@
-"""The search space as Optuna sees it, and back: PLW as w_p, list values by their place."""
+"""Convert points between the spec's form and Optuna's: PLW as w_p, list values by index."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.foundation.plw_scale import W_P_EXPONENT, w_p
-from orchestrator.spec.search_config import Range
-from orchestrator.spec.search_rules import is_in
+from orchestrator.foundation.plw_scale import plw_from_w_p, w_p
+from orchestrator.spec.search_fields import Range
+from orchestrator.spec.search_points import is_value_in
 from orchestrator.spec.setting_fields import PLW, number_kind
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-# A rounded value is what is trained, shown and compared; no score tells closer ones apart.
+# Values are rounded before training, so that reports show exactly the values that were used. Scores
+# cannot distinguish closer values.
 SIGNIFICANT_DIGITS = 4
 
 
 class Space:
-    """Points between the two forms: `searched` by dotted path, `params` as Optuna names them.
+    """A search space that converts between settings (`searched`) and Optuna's `params`.
 
-    A param is w_p for the prompt loss weight, the value itself for another range, and the place
-    in the list for a list, because lists may hold what Optuna does not take as a choice.
+    A param is w_p for the prompt loss weight, the value itself for another range, and the index
+    for a list, because Optuna does not accept every value of a list as a choice.
     """
 
     def __init__(self, space: Mapping[str, list[Any] | Range]) -> None:
         self.values = dict(space)
 
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """Optuna's distribution of each param."""
+        """Return Optuna's distribution of each param."""
         from optuna.distributions import (
             CategoricalDistribution,
             FloatDistribution,
@@ -49,31 +50,25 @@ class Space:
         return found
 
     def to_searched(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that params stand for, floats rounded to four significant digits."""
+        """Return the settings of params, with floats rounded to four significant digits."""
         return {dotted: self._setting(dotted, params[dotted]) for dotted in self.values}
 
     def to_params(self, searched: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The params of a point, or None for one outside of the space or without all its keys.
-
-        Other keys are passed over only if `searched` has none: a point that sets more was run
-        under other settings.
-        """
+        """Return the params of a point; None if it is outside of the space or has other keys."""
         if set(searched) != set(self.values):
             return None
-        if not all(is_in(values, dotted, searched[dotted]) for dotted, values in self.items()):
+        if not all(
+            is_value_in(values, dotted, searched[dotted]) for dotted, values in self.values.items()
+        ):
             return None
         return self.partial_params(searched)
 
-    def items(self) -> list[tuple[str, list[Any] | Range]]:
-        """The searched settings and their values."""
-        return list(self.values.items())
-
     def partial_params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
-        """The params of values that are in the space, perhaps not of all keys."""
+        """Return the params of valid values for all or some of the searched settings."""
         return {dotted: self._param(dotted, value) for dotted, value in searched.items()}
 
     def size(self) -> int | None:
-        """How many points there are; None where a setting takes any number of a range."""
+        """Return the number of points; None if a setting is continuous."""
         total = 1
         for dotted, values in self.values.items():
             if isinstance(values, list):
@@ -90,14 +85,16 @@ class Space:
             return values[param]
         if number_kind(dotted) == "integer":
             return int(param)
-        value = param ** (1 / W_P_EXPONENT) if dotted == PLW else float(param)
-        # Rounding must not leave the range.
+        value = plw_from_w_p(param) if dotted == PLW else float(param)
+        # A rounded value may be outside of the range.
         return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), values.low), values.high)
 
     def _param(self, dotted: str, value: Any) -> Any:
         values = self.values[dotted]
         if isinstance(values, list):
-            return next(place for place, one in enumerate(values) if is_in([one], dotted, value))
+            return next(
+                index for index, one in enumerate(values) if is_value_in([one], dotted, value)
+            )
         if dotted == PLW:
             return w_p(value)
         return int(value) if number_kind(dotted) == "integer" else float(value)

@@ -1,4 +1,7 @@
-"""Sweep specs: settings, their rules, and presets. A spec is checked before anything starts.
+"""Sweep specs: models of the settings, rules between settings, presets, JSON Schema.
 
-Every later package of orchestrator may import from here.
+`load_spec` in `sweep_spec` reads and checks a YAML file; `init` writes presets and the schema;
+`python -m orchestrator.spec.reference` prints docs/spec.md.
+
+Every package of orchestrator except `foundation` may import from here.
 """

@@ -1,8 +1,8 @@
-"""Conditions on searched settings, such as `optimizer.learning_rate * schedule.epochs <= 1e-4`.
+"""Parse and evaluate conditions such as `optimizer.learning_rate * schedule.epochs <= 1e-4`.
 
-Only numbers, texts, the names of settings, + - * /, comparisons, `and`, `or`, `not` and brackets
-mean anything here; whatever else Python would run is refused when the condition is read. A walk
-over Python's own syntax tree, because the dotted names have to be read from it in any case.
+The grammar is a subset of Python expressions: numbers, strings, names of settings, + - * /,
+comparisons, `and`, `or`, `not` and parentheses. Everything else is rejected. Conditions are parsed
+with Python's `ast` module.
 """
 
 import ast
@@ -35,17 +35,17 @@ _UNARY: dict[type[ast.AST], Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Constraint:
-    """A condition that was read, with the settings that it names."""
+    """A parsed condition and the settings that it names."""
 
     text: str
     names: frozenset[str]
     tree: ast.expr
 
     def holds(self, searched: Mapping[str, Any]) -> bool:
-        """Whether values meet the condition; a division by zero does not.
+        """Return whether the values meet the condition; False if it divides by zero.
 
         Raises:
-            TypeError: a value has no place in arithmetic or in an order, such as null.
+            TypeError: a value such as null does not support arithmetic or ordering.
         """
         try:
             return bool(_value(self.tree, searched))
@@ -54,30 +54,35 @@ class Constraint:
 
 
 def read_constraint(text: str) -> Constraint:
-    """The condition that `text` spells.
+    """Parse a condition.
 
     Raises:
-        ValueError: it is none, in words that say why.
+        ValueError: `text` is not a condition; the message continues after the prefix
+            "search.constraints: TEXT".
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError("cannot be read as a condition") from None
+        raise ValueError("is not a valid expression") from None
     while isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
         tree = tree.operand
     if not isinstance(tree, (ast.Compare, ast.BoolOp)):
-        raise ValueError("must compare something, with <, <=, >, >=, == or !=")
+        raise ValueError("must be a comparison with <, <=, >, >=, == or !=")
     whole = ast.parse(text.strip(), mode="eval").body
     return Constraint(text, frozenset(_names(whole)), whole)
 
 
 def all_hold(constraints: Sequence[Constraint], searched: Mapping[str, Any]) -> bool:
-    """Whether values meet every condition."""
+    """Return whether the values meet every condition."""
     return all(constraint.holds(searched) for constraint in constraints)
 
 
 def _names(node: ast.expr) -> list[str]:
-    """The settings that an expression names; raises ValueError for what may not stand in one."""
+    """Return the settings that an expression names.
+
+    Raises:
+        ValueError: the syntax is not supported.
+    """
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
             return []
@@ -93,7 +98,7 @@ def _names(node: ast.expr) -> list[str]:
             type(op) in _COMPARISONS for op in ops
         ):
             return [name for part in (left, *rest) for name in _names(part)]
-    raise ValueError(f"only + - * /, comparisons, and, or, not may stand in it, not {_shown(node)}")
+    raise ValueError(f"supports + - * /, comparisons, and, or, not; got {_format(node)}")
 
 
 def _dotted(node: ast.expr) -> str:
@@ -102,14 +107,14 @@ def _dotted(node: ast.expr) -> str:
             return name
         case ast.Attribute(value=parent, attr=name):
             return f"{_dotted(parent)}.{name}"
-    raise ValueError(f"{_shown(node)} names no setting")
+    raise ValueError(f"{_format(node)} is not the name of a setting")
 
 
-def _shown(node: ast.expr) -> str:
+def _format(node: ast.expr) -> str:
     return f"`{ast.unparse(node)}`"
 
 
-def _value(node: ast.expr, searched: Mapping[str, Any]) -> Any:  # noqa: PLR0911 (one a node)
+def _value(node: ast.expr, searched: Mapping[str, Any]) -> Any:  # noqa: PLR0911 (one return per node type)
     match node:
         case ast.Constant(value=value):
             return value
@@ -127,4 +132,4 @@ def _value(node: ast.expr, searched: Mapping[str, Any]) -> Any:  # noqa: PLR0911
             sides = [_value(part, searched) for part in (left, *rest)]
             pairs = zip(ops, pairwise(sides), strict=True)
             return all(_COMPARISONS[type(op)](one, other) for op, (one, other) in pairs)
-    raise AssertionError(f"{_shown(node)} was let through")
+    raise AssertionError(f"{_format(node)} passed _names")

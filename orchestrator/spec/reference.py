@@ -1,4 +1,4 @@
-"""The reference of a sweep spec as Markdown, made from the same schema that checks specs.
+"""Generate docs/spec.md, the reference of sweep specs, from their JSON Schema.
 
 python -m orchestrator.spec.reference > docs/spec.md
 """
@@ -11,118 +11,119 @@ from orchestrator.spec.init import spec_schema
 
 Schema = Mapping[str, Any]
 
-_INTRODUCTION = (
-    "# The sweep spec\n\n"
-    "Every setting of `plw sweep SPEC`, made from the models that check specs (`python -m "
-    "orchestrator.spec.reference`). `plw init` writes a commented spec to start from, `plw plan "
-    "SPEC` says what one comes to and starts nothing.\n\n"
-    "A config for `plw train` is the same without `name`, `output_dir`, `note`, `search`, `evals`, "
-    "`resources`, `retries` and `tracking`; what it has can be searched, by its dotted path below "
-    "`search.space`. On the command line `--set loss.prompt_loss_weight=0.1` replaces a value.\n"
-)
-_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most",
-           "exclusiveMaximum": "below"}  # fmt: skip
-_KINDS = {
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true, false",
-    "string": "text",
-    "object": "settings",
-    "null": "null",
+_INTRODUCTION = """\
+# The sweep spec
+
+All settings of `plw sweep SPEC`, generated from the models that check specs \
+(`python -m orchestrator.spec.reference`). `plw init` writes a commented spec to start from; \
+`plw plan SPEC` shows its trials and costs without starting anything.
+
+A config for `plw train` has the same settings without `name`, `output_dir`, `storage`, `note`, \
+`search`, `evals`, `resources`, `retries` and `tracking`. Each of its settings can be searched, by \
+dotted path below `search.space`. On the command line, `--set loss.prompt_loss_weight=0.1` \
+replaces a value.
+"""
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
 }
-# Numbers that are only there to keep floats and files sane say nothing to people.
-_HUGE = 1e6
+_TYPES = {"object": "mapping"}
+# Larger bounds are not shown, because they only guard against overflow.
+_MAX_SHOWN_BOUND = 1e6
 
 
 def spec_reference() -> str:
-    """The whole page."""
+    """Return the text of docs/spec.md."""
     schema = spec_schema()
-    return "\n".join([_INTRODUCTION, *_sections("", schema, schema["$defs"])])
+    return "\n".join([_INTRODUCTION, *_sections("", schema, None, schema["$defs"])])
 
 
-def _sections(path: str, schema: Schema, models: Schema) -> Iterator[str]:
-    """A table of a model's own settings, then its sections, each under its dotted path."""
-    rows, below = [], []
-    for name, field in schema["properties"].items():
-        dotted = f"{path}.{name}" if path else name
-        model = _model_of(field, models)
-        if model is not None:
-            below.append((dotted, model, field))
-        if model is None or _is_optional(field):
-            rows.append((name, field, name in schema.get("required", ())))
+def _sections(path: str, model: Schema, default: Any, models: Schema) -> Iterator[str]:
+    """Yield a table of the model's settings, then its subsections by dotted path.
+
+    Args:
+        default: default value of the whole section.
+    """
     if path:
         yield f"## {path}\n"
-        if "description" in schema:
-            yield f"{_one_line(schema['description'])}\n"
+        if "description" in model:
+            yield f"{_one_line(model['description'])}\n"
+    defaults = {name: field.get("default") for name, field in model["properties"].items()}
+    if isinstance(default, dict):
+        changed = {name: one for name, one in default.items() if one != defaults[name]}
+        if changed and not any(isinstance(one, dict) for one in changed.values()):
+            yield f"If the section is omitted: {_code(changed)}.\n"
+    rows, subsections = [], []
+    for name, field in model["properties"].items():
+        section = _model_of(field, models)
+        if section is None or _is_optional(field):
+            shown = "required" if name in model.get("required", ()) else _default(field)
+            about = field.get("description") or (section or {}).get("description", "")
+            rows.append(f"| `{name}` | {_type(field, models)} | {shown} | {_one_line(about)} |")
+        if section is not None:
+            each = " (each)" if field.get("type") == "array" else ""
+            dotted = f"{path}.{name}{each}".removeprefix(".")
+            subsections.append((dotted, section, field.get("default")))
     if rows:
-        yield "| setting | value | default | what it is |"
+        yield "| setting | type | default | description |"
         yield "|---|---|---|---|"
-        for name, field, is_required in rows:
-            default = "required" if is_required else _default(field)
-            yield f"| `{name}` | {_value(field, models)} | {default} | {_text(field, models)} |"
+        yield from rows
         yield ""
-    for dotted, model, field in below:
-        suffix = " (each)" if field.get("type") == "array" else ""
-        yield from _sections(f"{dotted}{suffix}", model, models)
+    for subsection in subsections:
+        yield from _sections(*subsection, models)
 
 
 def _default(field: Schema) -> str:
-    return _shown(field["default"]) if "default" in field else "none"
-
-
-def _text(field: Schema, models: Schema) -> str:
-    """What a field is: in its own words, else in those of the section that it holds."""
-    model = _model_of(field, models) or {}
-    return _one_line(field.get("description") or model.get("description", ""))
+    if "default" not in field:
+        return "none"
+    default = field["default"]
+    return "see below" if default and isinstance(default, dict) else _code(default)
 
 
 def _model_of(field: Schema, models: Schema) -> Schema | None:
-    """The section that a field holds, or that each of its items is."""
+    """Return the model of a section or of the items of a list; None for other fields."""
     if field.get("type") == "array":
         field = field["items"]
-    for part in (field, *field.get("anyOf", ())):
-        if "$ref" in part:
-            found: Schema = models[part["$ref"].split("/")[-1]]
+    for option in (field, *field.get("anyOf", ())):
+        if "$ref" in option:
+            found: Schema = models[option["$ref"].split("/")[-1]]
             return found if "properties" in found else None
     return None
 
 
 def _is_optional(field: Schema) -> bool:
-    """Whether a section can be left out as a whole, or there may be several."""
-    return field.get("type") == "array" or any(
-        part.get("type") == "null" for part in field.get("anyOf", ())
-    )
+    """Return whether a field may be null or repeated; its section then needs a row as well."""
+    return field.get("type") == "array" or {"type": "null"} in field.get("anyOf", ())
 
 
-def _value(field: Schema, models: Schema) -> str:  # noqa: PLR0911 (one a kind)
-    """What may stand there, in words."""
+def _type(field: Schema, models: Schema) -> str:  # noqa: PLR0911 (one return per kind)
     match field:
         case {"$ref": name}:
             model = models[name.split("/")[-1]]
-            return "a section" if "properties" in model else _value(model, models)
-        case {"anyOf": parts}:
-            return " or ".join(dict.fromkeys(_value(part, models) for part in parts))
+            return "section" if "properties" in model else _type(model, models)
+        case {"anyOf": options}:
+            return " or ".join(dict.fromkeys(_type(option, models) for option in options))
         case {"enum": values}:
-            return ", ".join(_shown(value) for value in values)
+            return ", ".join(_code(value) for value in values)
         case {"const": value}:
-            return _shown(value)
+            return _code(value)
         case {"items": item}:
-            return f"list of: {_value(item, models)}"
+            return f"list of {_type(item, models)}"
         case {"additionalProperties": dict(item)}:
-            return f"by name: {_value(item, models)}"
-    kind = field.get("type", "")
+            return f"mapping to {_type(item, models)}"
+    name = str(field.get("type", "any"))
     bounds = [
         f"{words} {field[key]:g}"
         for key, words in _BOUNDS.items()
-        if key in field and abs(field[key]) < _HUGE
+        if key in field and abs(field[key]) < _MAX_SHOWN_BOUND
     ]
-    return " ".join([_KINDS.get(kind, "anything"), *bounds])
+    return " ".join([_TYPES.get(name, name), *bounds])
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "see below"
-    return f"`{json.dumps(value) if not isinstance(value, str) else value}`"
+def _code(value: Any) -> str:
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every setting of a trial by its dotted path, with the type and the bounds of its values."""
+"""Look up the settings of a trial by dotted path, with the types and bounds of their values."""
 
 import copy
 import types
@@ -9,34 +9,36 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from trainers.config import Section, TrainConfig
+from trainers.config import TrainConfig
+from trainers.config_base import StrictSettings
 
 PLW = "loss.prompt_loss_weight"
 COMPLETION_WEIGHT = "loss.role_weights.completion"
-# What only decides how often something is written is no part of a trial's identity.
-CADENCE = (
+# These only control how often something is written, so they are not part of a trial's identity.
+INTERVAL_SETTINGS = (
     "checkpoint",
     "log_every_steps",
     "log_distance_every_steps",
+    "log_final_distance",
     "log_heldout_every_steps",
 )
-# Trials are compared on the same held-out items.
-HELDOUT = ("data.heldout_examples", "data.seed")
+# These select the held-out examples, which all trials share.
+HELDOUT_SETTINGS = ("data.heldout_examples", "data.seed")
 
 NumberKind = Literal["integer", "float"]
 
 
 @cache
 def setting_fields() -> dict[str, FieldInfo]:
-    """The fields of `TrainConfig` that hold no further section, by dotted path."""
+    """Return the leaf fields of `TrainConfig` by dotted path."""
     return dict(_leaf_fields(TrainConfig, ""))
 
 
-def _leaf_fields(model: type[Section], prefix: str) -> list[tuple[str, FieldInfo]]:
+def _leaf_fields(model: type[StrictSettings], prefix: str) -> list[tuple[str, FieldInfo]]:
     leaves: list[tuple[str, FieldInfo]] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
+        if isinstance(annotation, type) and issubclass(annotation, StrictSettings):
             leaves += _leaf_fields(annotation, f"{prefix}{name}.")
         else:
             leaves.append((f"{prefix}{name}", field))
@@ -45,7 +47,7 @@ def _leaf_fields(model: type[Section], prefix: str) -> list[tuple[str, FieldInfo
 
 @cache
 def number_kind(dotted: str) -> NumberKind | None:
-    """What numbers a setting takes; None for one that takes none, such as a name or a switch."""
+    """Return the number type of a setting; None for other settings, such as names or switches."""
     annotation: Any = setting_fields()[dotted].annotation
     kinds = [part for part in _types_in(annotation) if part is not types.NoneType]
     if kinds == [int]:
@@ -62,8 +64,8 @@ def _types_in(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def broken_rule_of(dotted: str, value: Any) -> str | None:
-    """The rule that `value` breaks as a value of this setting alone, in words."""
+def violated_rule(dotted: str, value: Any) -> str | None:
+    """Return the rule that `value` violates for this setting; None if the value is valid."""
     try:
         _adapter(dotted).validate_python(value, strict=True)
     except ValidationError as error:
@@ -82,7 +84,7 @@ def _adapter(dotted: str) -> TypeAdapter[Any]:
 
 
 def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings in which values by dotted path have been put."""
+    """Return a copy of nested settings, updated with `values` by dotted path."""
     changed = copy.deepcopy(dict(settings))
     for dotted, value in values.items():
         *parents, last = dotted.split(".")

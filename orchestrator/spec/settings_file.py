@@ -1,4 +1,4 @@
-"""The settings of one fine-tune, from a config of `plw train` or from a sweep's spec."""
+"""Read the settings of one fine-tune from a `plw train` config or a sweep spec."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,17 @@ from trainers.foundation.settings_file import load_config, read_yaml
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """What a file says; `is_weight_searched` where a sweep tries several prompt loss weights."""
+    """The settings in a file, and whether the file is a spec that searches PLW."""
 
     config: TrainConfig
     is_weight_searched: bool
 
 
 def read_settings(path: Path) -> SettingsFile:
-    """The settings in a YAML file; a spec's searched settings have the values they start from.
+    """Return the settings in a YAML file; for a spec, the settings outside of `search`.
 
     Raises:
-        InputError: the file cannot be read or breaks rules.
+        InputError: the file cannot be read or violates rules.
     """
     if "search" not in read_yaml(path):
         return SettingsFile(with_absolute_paths(load_config(TrainConfig, path)), False)

@@ -1,97 +1,113 @@
-"""The sweep spec: one fine-tune's settings, what is searched, what is scored, on what it runs."""
+"""Define the sweep spec: settings of a fine-tune, search, evaluations, resources, tracking."""
 
+import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from evals.config import EvalConfig
+from evals.config import JUDGED_BENCHMARKS, EvalConfig
 from orchestrator.spec.constraints import all_hold, read_constraint
 from orchestrator.spec.search_config import SearchConfig
-from orchestrator.spec.search_rules import Rule, corners, rule_error
+from orchestrator.spec.search_points import corner_points
+from orchestrator.spec.search_rules import Violation, violations_error
 from orchestrator.spec.setting_fields import with_values
-from orchestrator.spec.two_weights import fix_of_zero_weights
-from trainers.config import MAX_COUNT, NonNegative, PathText, PositiveInt, Section, TrainConfig
+from orchestrator.spec.two_weights import zero_weights_fix
+from trainers.config import TrainConfig
+from trainers.config_base import MAX_COUNT, NonNegative, PathText, PositiveInt, StrictSettings
+from trainers.data.template_files import TEMPLATE_NAMES
 from trainers.foundation.settings_file import apply_override, build_config, read_yaml
 
-# What a spec need not give beside the values that are searched for it.
+# Required settings that a spec may omit if their values are searched.
 _SEARCHED_SOURCES = (("model", "path"), ("data", "path"))
-_MEASURED_BY = {
-    "heldout_completion_loss": "heldout",
-    "multiple_choice_accuracy": "multiple_choice",
-    "short_generation_exact_match": "short_generation",
-    "long_generation_chrf": "long_generation",
-    "aggregate_multiple_choice": "multiple_choice",
-    "aggregate_short_generation": "short_generation",
-    "aggregate_long_generation": "long_generation",
+_BENCHMARKS = ("tasks", "benchmarks")
+# The evaluations of which one at least is needed for an objective.
+_EVALUATIONS: dict[str, tuple[str, ...]] = {
+    "heldout_completion_loss": ("heldout",),
+    "heldout.choice": ("heldout_choice",),
+    "heldout.exact_match": ("heldout_exact_match",),
+    "heldout.chrf": ("heldout_chrf",),
+    "aggregate_heldout": ("heldout_choice", "heldout_exact_match", "heldout_chrf"),
+    "aggregate_multiple_choice": _BENCHMARKS,
+    "aggregate_short_generation": _BENCHMARKS,
+    "aggregate_long_generation": (*JUDGED_BENCHMARKS, "judged", *_BENCHMARKS),
 }
 
+KeepModels = Literal["all", "best", "last", "none"]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-# What files and folders may be called everywhere.
+# Valid as a file name on every platform.
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-_STORAGE_PATTERN = r"^(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=-]+)*$"
+# No part of the path begins with a dot, so there is no `..`.
+_STORAGE_PATTERN = r"^(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*$"
 
 
-class ResourceConfig(Section):
-    workers_per_trial: PositiveInt = Field(1, description="Ranks of one fine-tune.")
-    cpus_per_worker: PositiveInt = Field(1, description="CPU cores of one rank.")
+class ResourceConfig(StrictSettings):
+    workers_per_trial: PositiveInt = Field(1, description="Ranks per trial.")
+    cpus_per_worker: PositiveInt = Field(1, description="CPU cores per rank.")
     gpus_per_worker: NonNegative | None = Field(
-        None, description="GPUs of one rank; null takes 1 where the cluster has GPUs, else 0."
+        None, description="GPUs per rank; null: 1 if the cluster has GPUs, else 0."
     )
     max_concurrent_trials: PositiveInt | None = Field(
-        None, description="Trials at once; null runs as many as fit."
+        None, description="Concurrent trials; null: as many as fit."
     )
     scorers: Count | None = Field(
         None,
-        description="Processes that score trained models while the next ones train; null takes as "
-        "many as fit beside the trials, at most one for each; 0 lets a trial's first worker score.",
+        description="Processes that evaluate models while later trials train; null: as many as "
+        "fit, at most one per concurrent trial; 0: rank 0 of each trial evaluates.",
     )
     cpus_per_scorer: PositiveInt | None = Field(
-        None, description="CPU cores of one scorer; null takes cpus_per_worker."
+        None, description="CPU cores per scorer; null: cpus_per_worker."
     )
     gpus_per_scorer: NonNegative | None = Field(
-        None, description="GPUs of one scorer; null takes those of a worker, at most 1."
+        None, description="GPUs per scorer; null: gpus_per_worker, at most 1."
     )
     price_per_gpu_hour: NonNegative | None = Field(
-        None, description="Price of one GPU for an hour, in any currency, for costs and budgets."
+        None, description="Price of a GPU-hour in any currency, for costs and budgets."
     )
 
 
-class RetryConfig(Section):
-    """How often a trial is tried again, from its last checkpoint, after a failure of each kind."""
+class RetryConfig(StrictSettings):
+    """Retries of a trial, from its last checkpoint, by kind of failure."""
 
-    crash: Count = Field(2, description="A process, node or library that failed.")
-    out_of_memory: Count = Field(0, description="A rank whose memory was too small.")
-    divergence: Count = Field(0, description="A loss or gradient that was not finite.")
+    crash: Count = Field(2, description="Retries after a failed process, node or library.")
+    out_of_memory: Count = Field(1, description="Retries after a rank ran out of memory.")
+    divergence: Count = Field(0, description="Retries after a non-finite loss or gradient.")
 
 
-class TrackingConfig(Section):
+class TrackingConfig(StrictSettings):
     uri: str | None = Field(
         None,
-        description="MLflow tracking URI; null takes MLFLOW_TRACKING_URI, else SQLite beside "
-        "output_dir.",
+        description="MLflow tracking URI; null: MLFLOW_TRACKING_URI if set, else an SQLite file "
+        "next to output_dir.",
     )
-    experiment: str | None = Field(None, description="MLflow experiment; null takes the name.")
+    experiment: str | None = Field(
+        None, description="MLflow experiment; null: the name of the sweep."
+    )
 
 
 class SweepSpec(TrainConfig):
-    """A sweep: the settings of a fine-tune, and what is tried for some of them."""
+    """The settings of a fine-tune, and the search over some of them."""
 
     name: str = Field(
         json_schema_extra={"pattern": _NAME_PATTERN},
-        description="Name of the sweep; left out, that of the file without its ending.",
+        description="Name of the sweep; default: the file name without extension.",
     )
-    output_dir: PathText | None = Field(None, description="Folder of the sweep; null: runs/<name>.")
+    output_dir: PathText | None = Field(None, description="Folder of the sweep; null: runs/NAME.")
     storage: str | None = Field(
         None,
         json_schema_extra={"pattern": _STORAGE_PATTERN},
-        description="Object store that keeps the sweep, s3://BUCKET/PREFIX, for nodes that share "
-        "no file system; null: they share output_dir.",
+        description="Object store of the sweep, such as s3://BUCKET/PREFIX, for nodes without a "
+        "shared file system; null: all nodes share output_dir.",
     )
-    note: str | None = Field(None, description="A caveat that the report repeats.")
+    keep_models: KeepModels = Field(
+        "all",
+        description="Models that stay once their trials are scored: all, best (by the first of "
+        "search.objectives), last (the last to finish) or none. Scores and records stay.",
+    )
+    note: str | None = Field(None, description="A note that the report shows as a caveat.")
     search: SearchConfig
     evals: EvalConfig = EvalConfig()
     resources: ResourceConfig = ResourceConfig()
@@ -100,9 +116,14 @@ class SweepSpec(TrainConfig):
 
     @model_validator(mode="after")
     def _search_fits(self) -> Self:
-        rules = [*_unmeasured(self), *_impossible(self), *_without_price(self), *_split_gpus(self)]
+        rules = [
+            *_unevaluated_objectives(self),
+            *_invalid_combinations(self),
+            *_missing_price(self),
+            *_fractional_gpus(self),
+        ]
         if rules:
-            raise rule_error(rules)
+            raise violations_error(rules)
         return self
 
     @property
@@ -110,38 +131,38 @@ class SweepSpec(TrainConfig):
         return Path(self.output_dir or f"runs/{self.name}").expanduser().absolute()
 
     @property
-    def stored_at(self) -> str | None:
-        """The URI below which the sweep's objects are; None without a store."""
+    def storage_uri(self) -> str | None:
+        """URI prefix of the sweep's objects; None without an object store."""
         return None if self.storage is None else f"{self.storage}/{self.name}"
 
     def train_settings(self) -> dict[str, Any]:
-        """The settings of a trial before any searched value is put in."""
+        """Return the settings of a trial without the searched values."""
         settings = self.model_dump(mode="json", include=set(TrainConfig.model_fields))
         early_stopping = self.search.early_stopping
         if early_stopping is not None:
-            settings["log_heldout_every_steps"] = early_stopping.measured_every_steps
+            settings["log_heldout_every_steps"] = early_stopping.eval_every_steps
         return settings
 
     @field_validator("storage")
     @classmethod
     def _storage_of_objects(cls, storage: str | None) -> str | None:
-        if storage is not None and not re.match(_STORAGE_PATTERN, storage):
+        if storage is not None and not re.fullmatch(_STORAGE_PATTERN, storage):
             message = f"storage must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, got {storage!r}"
-            fix = "edit storage, or leave it out where all nodes share output_dir"
+            fix = "edit storage, or remove it if all nodes share output_dir"
             raise PydanticCustomError("rule", "{message}", {"message": message, "fix": fix})
         return storage
 
     @field_validator("name")
     @classmethod
     def _name_of_a_folder(cls, name: str) -> str:
-        if not re.match(_NAME_PATTERN, name):
+        if not re.fullmatch(_NAME_PATTERN, name):
             raise PydanticCustomError(
                 "rule",
                 "{message}",
                 {
-                    "message": "name must be 1 to 100 letters, digits, '.', '_' and '-', the first "
-                    f"a letter or digit, got {name!r}",
-                    "fix": "edit name, or add one: without it, that of the file is taken",
+                    "message": "name must be 1 to 100 letters, digits, '.', '_' and '-', starting "
+                    f"with a letter or digit, got {name!r}",
+                    "fix": "edit name, or set it if it comes from the file name",
                 },
             )
         return name
@@ -151,13 +172,13 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """The spec in a YAML file.
+    """Read and check the spec in a YAML file.
 
     Args:
-        overrides: `key.path=value` settings that replace the file's.
+        overrides: `key.path=value` settings that replace those of the file.
 
     Raises:
-        InputError: every rule that the file breaks, with its line.
+        InputError: all problems of the file, each with its line.
     """
     content = read_yaml(path)
     content.setdefault("name", path.stem)
@@ -169,21 +190,27 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Ranks run elsewhere: what is a path here must still be one there."""
+    """Return a copy with absolute paths, because ranks run in other working directories."""
 
     def absolute(path: str) -> str:
         local = Path(path).expanduser()
-        return str(local.absolute()) if local.exists() else path
+        is_found = local.exists() or glob.glob(str(local), recursive=True)
+        return str(local.absolute()) if is_found else path
 
+    data = config.data
+    changes = {
+        "template": data.template if data.template in TEMPLATE_NAMES else absolute(data.template),
+        "path": None if data.path is None else absolute(data.path),
+        "sources": tuple(
+            source.model_copy(update={"path": absolute(source.path)}) for source in data.sources
+        ),
+    }
     model = config.model.model_copy(update={"path": absolute(config.model.path)})
-    data = config.data.model_copy(
-        update={"path": absolute(config.data.path), "template": absolute(config.data.template)}
-    )
-    return config.model_copy(update={"model": model, "data": data})
+    return config.model_copy(update={"model": model, "data": data.model_copy(update=changes)})
 
 
 def _start_from_searched(content: dict[str, Any]) -> None:
-    """Where model or data are only searched, put in their first values: nobody gives them twice."""
+    """Set omitted model.path and data.path to their first searched values."""
     search = content.get("search")
     space = search.get("space") if isinstance(search, Mapping) else None
     if not isinstance(space, Mapping):
@@ -196,58 +223,64 @@ def _start_from_searched(content: dict[str, Any]) -> None:
                 section.setdefault(key, values[0])
 
 
-def _unmeasured(spec: SweepSpec) -> Iterator[Rule]:
-    """Objectives that evals leave out, where the search looks at them."""
+def _unevaluated_objectives(spec: SweepSpec) -> Iterator[Violation]:
+    """Check that `evals` computes the objectives that the search uses."""
     search = spec.search
     default = SearchConfig.model_fields["objectives"].default
     if search.method not in ("tpe", "gp") and search.objectives == default:
         return
     for index, name in enumerate(search.objectives):
-        measure = _MEASURED_BY[name]
-        if name.startswith("aggregate_") and (spec.evals.tasks or spec.evals.benchmarks):
-            # Which groups these are of is known once they are loaded.
-            continue
-        if getattr(spec.evals, measure) is None:
-            yield Rule(
+        # The groups of tasks are only known once they are loaded, so any task may be of a group.
+        evaluations = _EVALUATIONS[name]
+        if not any(getattr(spec.evals, evaluation) for evaluation in evaluations):
+            yield Violation(
                 ("search", "objectives", index),
-                f"search.objectives: {name} is not measured, because evals.{measure} is null",
-                f"drop evals.{measure}: null, or take another objective",
+                f"search.objectives: {name} requires evals.{' or evals.'.join(evaluations)}",
+                "set it, or use another objective",
             )
 
 
-def _impossible(spec: SweepSpec) -> Iterator[Rule]:
-    """The first combination of a sampled space that is no valid fine-tune; a grid's are planned."""
+def _invalid_combinations(spec: SweepSpec) -> Iterator[Violation]:
+    """Find the first invalid combination in a sampled space; planning checks those of a grid."""
     if spec.search.method == "grid":
         return
     constraints = [read_constraint(text) for text in spec.search.constraints]
-    for corner in corners(spec.search):
+    for corner in corner_points(spec.search):
         if not all_hold(constraints, corner):
             continue
         try:
             TrainConfig.model_validate(with_values(spec.train_settings(), corner))
         except ValidationError as error:
             rule = error.errors()[0]["msg"].removeprefix("Value error, ")
-            message = f"search.space holds {corner}, which is not valid: {rule}"
-            fix = fix_of_zero_weights(corner, spec.search.method)
+            message = f"search.space includes {corner}, which is invalid: {rule}"
+            fix = zero_weights_fix(corner, spec.search.method)
             fix = fix or "change the space, or add a constraint"
-            yield Rule(("search", "space"), message, fix)
+            yield Violation(("search", "space"), message, fix)
             return
 
 
-def _without_price(spec: SweepSpec) -> Iterator[Rule]:
-    """A budget of money of which nobody could tell when it is spent."""
+def _missing_price(spec: SweepSpec) -> Iterator[Violation]:
+    """Check that a budget of money has a price per GPU-hour."""
     if spec.search.budget.money is not None and not spec.resources.price_per_gpu_hour:
-        yield Rule(
+        yield Violation(
             ("search", "budget", "money"),
-            "search.budget.money needs resources.price_per_gpu_hour above 0",
-            "give the price, or drop the budget",
+            "search.budget.money requires resources.price_per_gpu_hour above 0",
+            "set the price, or remove the budget",
         )
 
 
-def _split_gpus(spec: SweepSpec) -> Iterator[Rule]:
-    """GPUs that Ray gives to no process: it shares one out, but takes several only whole."""
+def _fractional_gpus(spec: SweepSpec) -> Iterator[Violation]:
+    """Check GPU counts: Ray can share one GPU, but allocates several only as whole GPUs."""
     for key in ("gpus_per_worker", "gpus_per_scorer"):
         count = getattr(spec.resources, key)
         if count is not None and count > 1 and not count.is_integer():
-            message = f"resources.{key} must be a whole number where it is above 1, got {count:g}"
-            yield Rule(("resources", key), message, f"edit resources.{key}")
+            message = f"resources.{key} must be an integer if above 1, got {count:g}"
+            yield Violation(("resources", key), message, f"edit resources.{key}")
+    count, workers = spec.resources.gpus_per_worker, spec.resources.workers_per_trial
+    if count is not None and 0 < count < 1 and workers > 1:
+        yield Violation(
+            ("resources", "gpus_per_worker"),
+            f"resources.gpus_per_worker {count:g} would put several of {workers} workers of a trial"
+            " on one GPU, which NCCL does not support",
+            "set it to 1, or resources.workers_per_trial to 1",
+        )

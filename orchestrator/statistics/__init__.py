@@ -1,9 +1,10 @@
-"""What scores say about the prompt loss weight. Pure numerics in float64: nothing here reads a
-sweep, draws or trains.
+"""Statistics of the prompt loss weight: from a table of scores to verdicts.
 
-Start with `conclusions.answer(rows)`: rows of `table.ScoreRow` become trials in points
-(`trial_points`), effects of the weights (`weight_effects`), one analysis per question
-(`weight_analysis`) and verdicts (`verdict`). `conclusions_markdown` and `messages` put them into
-words; `power` and `follow_up_design` simulate the same analysis. `weight_grid` compares pairs of
-prompt and completion weight.
+All numbers are float64; no module reads a sweep, draws a plot or trains.
+
+Start with `conclusions.draw_conclusions(rows)`. Rows of `table.ScoreRow` become one value per trial
+in points (`trial_points`), effects of the weights (`weight_effects`), one analysis per question
+(`weight_analysis`) and verdicts (`verdict`, `verdict_decision`). `conclusions_markdown` and
+`messages` write the text; `power` and `follow_up_design` simulate the same analysis. `weight_grid`
+compares pairs of prompt and completion weight.
 """

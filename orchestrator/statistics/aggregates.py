@@ -1,27 +1,27 @@
-"""One number for several benchmarks: a mean for each group, and one over all of them.
+"""Aggregate scores over benchmarks: one mean per group, and one mean over all benchmarks.
 
-Nothing here looks at other trials, so a trial that is added never changes an aggregate that was
-there before. docs/method.md says what is taken together, and why so.
+An aggregate depends on one trial only, so a new trial never changes existing aggregates.
+docs/method.md lists what is averaged and why.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from evals.config import Group
 from evals.results.scores import Score, ScoreCard
 
 GROUPS: tuple[Group, ...] = get_args(Group)
-RELATIVE = "aggregate_relative"
+RELATIVE_AGGREGATE = "aggregate_relative"
 POINTS = "points"
 LOG_ODDS = "log odds above the untuned model's"
-TOP = 100.0
+MAX_POINTS = 100.0
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
-class Measured(NamedTuple):
-    """A benchmark's score in points from 0 to 100, more being better, and its standard error."""
+class BenchmarkPoints(NamedTuple):
+    """A benchmark's score in points (0 to 100, higher is better), with its standard error."""
 
     points: float
     standard_error: float | None
@@ -29,18 +29,19 @@ class Measured(NamedTuple):
 
 
 class _Scale(NamedTuple):
-    """How a unit becomes points, and what the slope of that is at a value."""
+    """Conversion of a unit to points, and the derivative of that conversion."""
 
-    points: Callable[[float], float]
+    points: Callable[[Any], Any]
     slope: Callable[[float], float]
 
 
-_SHARE = _Scale(lambda value: TOP * value, lambda _: TOP)
+_SHARE = _Scale(lambda value: MAX_POINTS * value, lambda _: MAX_POINTS)
 _PERCENT = _Scale(lambda value: value, lambda _: 1.0)
-# Edits per hundred reference words have no upper end: a model that rambles reaches 800. As the
-# reference's share of reference and edits they lie in (0, 100] and no single one rules a mean.
+# TER has no upper bound: a model that rambles reaches 800. It is converted to the reference's share
+# of reference plus edits, which is in (0, 100], so no single score dominates a mean.
 _EDITS = _Scale(
-    lambda value: TOP / (1 + value / TOP), lambda value: -1 / (1 + max(value, 0.0) / TOP) ** 2
+    lambda value: MAX_POINTS / (1 + value / MAX_POINTS),
+    lambda value: -1 / (1 + max(value, 0.0) / MAX_POINTS) ** 2,
 )
 _SCALES = {
     "share": _SHARE,
@@ -52,75 +53,91 @@ _SCALES = {
 }
 
 
-def aggregate_name(group: Group) -> str:
-    """The name of the mean of a group's benchmarks."""
+def group_aggregate_name(group: Group) -> str:
+    """Return the name of the mean over a group's benchmarks."""
     return f"aggregate_{group}"
 
 
-def with_aggregates(card: ScoreCard, untuned: ScoreCard | None) -> ScoreCard:
-    """`card` with its aggregates behind its scores.
+def add_aggregates(card: ScoreCard, untuned: ScoreCard | None) -> ScoreCard:
+    """Return `card` with its aggregates appended to its scores.
 
     Args:
-        untuned: the scores of the same base's model before any training; None leaves out the
-            relative aggregate.
+        untuned: scores of the base model before training. If None, the relative aggregate is left
+            out.
     """
-    groups = [(aggregate_name(group), _of_group(card, group)) for group in GROUPS]
+    groups = [(group_aggregate_name(group), _group_points(card, group)) for group in GROUPS]
     found = [_mean(name, parts, POINTS) for name, parts in groups if parts]
-    relative = _relative(card, untuned) if untuned is not None else []
+    relative = _relative_points(card, untuned) if untuned is not None else []
     if relative:
-        found.append(_mean(RELATIVE, relative, LOG_ODDS))
+        found.append(_mean(RELATIVE_AGGREGATE, relative, LOG_ODDS))
     return card.model_copy(update={"scores": [*card.scores, *found]})
 
 
 def is_aggregate(score: Score) -> bool:
-    """Whether `score` is one of those that are made here."""
-    return score.group is None and score.name in (RELATIVE, *map(aggregate_name, GROUPS))
+    """Return whether `score` was made by `add_aggregates`."""
+    return score.group is None and score.name in (
+        RELATIVE_AGGREGATE,
+        *map(group_aggregate_name, GROUPS),
+    )
 
 
-def _of_group(card: ScoreCard, group: Group) -> list[Measured]:
-    found = (in_points(score) for score in card.scores if score.group == group)
+def _group_points(card: ScoreCard, group: Group) -> list[BenchmarkPoints]:
+    found = (to_points(score) for score in card.scores if score.group == group)
     return [measured for measured in found if measured is not None]
 
 
-def _relative(card: ScoreCard, untuned: ScoreCard) -> list[Measured]:
-    """Log odds of each benchmark above those of the untuned model; none if one is missing.
+def _relative_points(card: ScoreCard, untuned: ScoreCard) -> list[BenchmarkPoints]:
+    """Return each benchmark's log odds minus those of the untuned model.
 
-    A mean over some of the benchmarks would not compare with one over all of them.
+    The result is empty if a benchmark is missing, because a mean over some of the benchmarks is not
+    comparable with a mean over all of them.
     """
-    own = card.by_name()
+    by_name = card.by_name()
     found = []
     for reference in untuned.scores:
-        before = in_points(reference)
+        before = to_points(reference)
         if reference.group is None or before is None:
             continue
-        after = in_points(own[reference.name]) if reference.name in own else None
+        after = to_points(by_name[reference.name]) if reference.name in by_name else None
         if after is None:
             return []
         one, other = _log_odds(after), _log_odds(before)
         errors = (one.standard_error, other.standard_error)
         known = [error for error in errors if error is not None]
-        # The same items answer for both models, so that this is more than the error is.
+        # Both models answer the same items, so this overestimates the error.
         error = math.hypot(*known) if len(known) == len(errors) else None
-        found.append(Measured(one.points - other.points, error, after.num_items))
+        found.append(BenchmarkPoints(one.points - other.points, error, after.num_items))
     return found
 
 
-def in_points(score: Score) -> Measured | None:
-    """The score as points; None for a unit that has no known ends, such as nats."""
-    scale = next((_SCALES[word] for word in _SCALES if word in score.unit.lower().split()), None)
-    if scale is None:
+def to_points(score: Score) -> BenchmarkPoints | None:
+    """Return the score in points; None for a unit without known bounds, such as nats."""
+    scale, convert = _scale(score.unit), points_conversion(score)
+    if scale is None or convert is None:
         return None
     error = _standard_error(score)
-    points = scale.points(score.value)
-    if scale is not _EDITS and not score.higher_is_better:
-        points = TOP - points
     if error is not None:
         error *= abs(scale.slope(score.value))
-    return Measured(points, error, score.num_items)
+    return BenchmarkPoints(convert(score.value), error, score.num_items)
+
+
+def points_conversion(score: Score) -> Callable[[Any], Any] | None:
+    """Return the function from values of a score, one or an array, to points; None as above."""
+    scale = _scale(score.unit)
+    if scale is None or scale is _EDITS or score.higher_is_better:
+        return None if scale is None else scale.points
+    return lambda value: MAX_POINTS - scale.points(value)
+
+
+def _scale(unit: str) -> _Scale | None:
+    return next((_SCALES[word] for word in _SCALES if word in unit.lower().split()), None)
 
 
 def _standard_error(score: Score) -> float | None:
-    """That of the score; of items that were all alike, what their interval allows for."""
+    """Return the score's standard error, or the one implied by its interval.
+
+    If all items have the same result, the score has an interval but no standard error.
+    """
     if score.standard_error is not None:
         return score.standard_error
     if score.ci_low is None or score.ci_high is None:
@@ -128,24 +145,24 @@ def _standard_error(score: Score) -> float | None:
     return (score.ci_high - score.ci_low) / (2 * Z_95)
 
 
-def _log_odds(measured: Measured) -> Measured:
-    """ln p / (1 - p), where half an item of each kind keeps 0 and 100 points finite.
+def _log_odds(measured: BenchmarkPoints) -> BenchmarkPoints:
+    """Return ln(p / (1 - p)), with half an item added to each outcome so that it is finite.
 
     Source: Haldane 1956, The estimation and significance of the logarithm of a ratio of
-    frequencies; the error by the delta method.
+    frequencies. The error follows from the delta method.
     """
     n = measured.num_items
-    p = (measured.points / TOP * n + 0.5) / (n + 1)
+    p = (measured.points / MAX_POINTS * n + 0.5) / (n + 1)
     error = measured.standard_error
     if error is not None:
-        error = error / TOP * n / (n + 1) / (p * (1 - p))
-    return Measured(math.log(p / (1 - p)), error, n)
+        error = error / MAX_POINTS * n / (n + 1) / (p * (1 - p))
+    return BenchmarkPoints(math.log(p / (1 - p)), error, n)
 
 
-def _mean(name: str, parts: Sequence[Measured], unit: str) -> Score:
+def _mean(name: str, parts: Sequence[BenchmarkPoints], unit: str) -> Score:
     value = math.fsum(part.points for part in parts) / len(parts)
     known = [part.standard_error for part in parts if part.standard_error is not None]
-    # Benchmarks have no items in common. One without an error leaves that of the mean unknown.
+    # Benchmarks share no items. If one has no error, the error of the mean is unknown.
     error = math.hypot(*known) / len(parts) if len(known) == len(parts) else None
     plural = "" if len(parts) == 1 else "s"
     return Score(

@@ -1,4 +1,4 @@
-"""The columns of a file of scores: which of its headings means what."""
+"""Map the headings of a CSV file of scores to columns."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from orchestrator.statistics.csv_text import CsvText
 from trainers.foundation.errors import InputError, Problem
 
-# What people call a column, by the name it has here.
+# Accepted headings by column name.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "benchmark": ("benchmark", "bench", "task", "measure", "metric"),
     "group": ("group",),
@@ -23,59 +23,59 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "learning_rate": ("learning_rate", "lr"),
 }
 NUMBERS = ("plw", "w_p", "score", "standard_error", "num_items", "learning_rate")
-_OURS = {alias: name for name, aliases in COLUMN_NAMES.items() for alias in aliases}
-# Columns that are read past: what spreadsheets and data frames add by themselves.
+_NAME_BY_ALIAS = {alias: name for name, aliases in COLUMN_NAMES.items() for alias in aliases}
+# Ignored columns that spreadsheets and data frames add.
 _IGNORED = ("", "index", "unnamed:_0", "w2", "unit", "notes")
-# Headings that mean different things in different files.
+# Headings whose meaning differs between files.
 _AMBIGUOUS = ("set", "split")
 
 
 def is_known(heading: str) -> bool:
-    """Whether `heading` names a column."""
-    return _plain(heading) in _OURS
+    """Return whether `heading` names a column."""
+    return _normalize(heading) in _NAME_BY_ALIAS
 
 
 def find_columns(table: CsvText) -> dict[str, int]:
-    """The places of the columns, by our names for them.
+    """Return the index of each column by its standard name.
 
     Raises:
-        InputError: with every column that is unknown, missing or there twice.
+        InputError: columns are unknown, missing or duplicate; lists all of them.
     """
     where = f"{table.path}:{table.line}"
     headings: dict[str, list[str]] = {}
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     problems = []
-    for place, heading in enumerate(table.header):
-        name = _OURS.get(_plain(heading))
+    for index, heading in enumerate(table.header):
+        name = _NAME_BY_ALIAS.get(_normalize(heading))
         if name is not None:
             headings.setdefault(name, []).append(heading)
-            places[name] = place
-        elif _plain(heading) not in _IGNORED:
+            indices[name] = index
+        elif _normalize(heading) not in _IGNORED:
             problems.append(_unknown(heading, table.header, where))
     problems += _repeated(headings, where)
-    problems += _missing(places, where)
+    problems += _missing(indices, where)
     if problems:
         raise InputError(problems)
-    return places
+    return indices
 
 
-def _plain(heading: str) -> str:
+def _normalize(heading: str) -> str:
     return heading.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _unknown(heading: str, header: Sequence[str], where: str) -> Problem:
-    plain = _plain(heading)
-    near = get_close_matches(plain, list(_OURS), 1)
-    if plain in _AMBIGUOUS:
-        message = f"column `{heading}` may be a seed, a split or a data set"
-        fix = "rename it `seed`, `data_set` or `condition`, or drop it"
+    name = _normalize(heading)
+    close = get_close_matches(name, list(_NAME_BY_ALIAS), 1)
+    if name in _AMBIGUOUS:
+        message = f"column `{heading}` is ambiguous: seed, split or data set"
+        fix = "rename it `seed`, `data_set` or `condition`, or remove it"
     else:
         message = f"unknown column `{heading}`"
-        fix = f"drop it, or name it one of {', '.join(COLUMN_NAMES)}"
+        fix = f"remove it, or rename it to one of {', '.join(COLUMN_NAMES)}"
         if len(header) == 1:
             fix = "separate columns by commas, semicolons or tabs"
-        elif near:
-            fix = f"did you mean `{near[0]}`?"
+        elif close:
+            fix = f"rename it `{close[0]}`"
     return Problem(message=message, where=where, fix=fix)
 
 
@@ -93,15 +93,15 @@ def _repeated(headings: Mapping[str, Sequence[str]], where: str) -> list[Problem
     ]
 
 
-def _missing(places: Mapping[str, int], where: str) -> list[Problem]:
+def _missing(indices: Mapping[str, int], where: str) -> list[Problem]:
     missing = {
         name: f"also known as {', '.join(COLUMN_NAMES[name][1:])}"
         for name in ("benchmark", "score")
-        if name not in places
+        if name not in indices
     }
-    if not {"plw", "w_p"} & set(places):
+    if not {"plw", "w_p"} & set(indices):
         missing["plw"] = "also known as prompt_loss_weight; or w_p, which is PLW ** 0.30103"
     return [
-        Problem(message=f"has no column `{name}`", where=where, fix=f"add it ({also})")
+        Problem(message=f"missing column `{name}`", where=where, fix=f"add it ({also})")
         for name, also in missing.items()
     ]

@@ -1,152 +1,153 @@
-"""An answer as Markdown: the answer first, then each verdict, what to run next, front and notes."""
+"""Format conclusions as Markdown: headline, verdicts, next trials, Pareto front and notes."""
 
 from collections.abc import Sequence
 
-from orchestrator.statistics.conclusions import Answer
-from orchestrator.statistics.follow_up_design import FollowUp
+from orchestrator.statistics.conclusions import Conclusions
+from orchestrator.statistics.follow_up_design import FollowUp, NextRun
 from orchestrator.statistics.messages import (
-    amount,
-    bare_amount,
-    condition_text,
-    listed,
+    assumes_curve,
+    assumption_text,
+    capitalize,
+    format_amount,
+    format_number,
+    format_p_value,
+    format_tried_plw,
+    group_name,
+    join_words,
     outlier_text,
-    plw_label,
-    rests_on_assumption,
-    tried_label,
 )
 from orchestrator.statistics.pareto import FrontPoint
 from orchestrator.statistics.verdict import Verdict
+from trainers.foundation.counts import format_count
 
-_SURE = 0.95
-
+# Minimum probability at which a weight is called certain to be on, or off, the front.
+_CERTAIN = 0.95
 
 LEGEND = (
-    "Gain: the score of the best weight less that of the lowest tried, corrected for choosing the "
-    "best of several estimates. p: of the weight making no difference, corrected over all verdicts "
-    "of the report (Holm)."
+    "Gain: score of the best weight minus that of the lowest weight tried, corrected for choosing "
+    "the best of several estimates. p: test of no difference between weights, corrected over all "
+    "verdicts of the report (Holm)."
 )
 
 
-def answer_markdown(answer: Answer) -> str:
-    """All of `answer`."""
-    parts = [headline(answer), *answer_conditions(answer)]
-    parts.append(_verdict_table(answer.verdicts, answer.unit))
-    if answer.follow_up is not None and answer.next_runs:
-        parts.append(_next_runs(answer.follow_up))
-    if answer.front:
-        parts.append(_front_table(answer.front, answer.unit))
-    if answer.notes:
-        parts.append("Notes\n\n" + "\n".join(f"- {note}" for note in answer.notes))
+def format_markdown(conclusions: Conclusions) -> str:
+    """Return all of `conclusions` as Markdown."""
+    parts = [headline(conclusions), *headline_conditions(conclusions)]
+    parts.append(_verdict_table(conclusions.verdicts, conclusions.unit))
+    if conclusions.follow_up is not None and conclusions.next_runs:
+        parts.append(_next_runs(conclusions.follow_up))
+    if conclusions.front:
+        parts.append(_front_table(conclusions.front, conclusions.unit))
+    if conclusions.notes:
+        parts.append("Notes\n\n" + "\n".join(f"- {note}" for note in conclusions.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def headline(answer: Answer, planned: str = "") -> str:
-    """The leading verdict with what it rests on, then its gain or what to run next.
+def headline(conclusions: Conclusions, planned: str = "") -> str:
+    """Return the leading verdict, its gain, its data, and the trials to run next.
 
     Args:
-        planned: of how many trials, such as ` of 6`, where some have no scores.
+        planned: text with the number of planned trials, such as ` of 6`; empty if all have scores.
     """
-    first = answer.lead
-    assumed = ", assuming a parabola in w_p" if rests_on_assumption(first) else ""
-    text = f"{verdict_title(first)}: {first.text}, {_basis(first, planned)}{assumed}."
-    if first.kind == "cannot say":
-        next_runs = _next_sentence(answer)
-        return f"{text} {next_runs}".rstrip()
-    if gain_text(first, answer.unit) == "-":
-        return text
-    assert first.best_plw is not None
-    assert first.gain is not None
-    label = tried_label if first.best_plw == first.nearest_plw else plw_label
+    lead = conclusions.lead
+    assumed = ", assuming a parabola in w_p" if assumes_curve(lead) else ""
+    basis = f"Based on {_basis(lead, planned)}{assumed}."
+    text = f"{verdict_title(lead)}: {lead.text}."
+    if lead.kind == "cannot say":
+        return f"{text} {basis} {_next_sentence(conclusions)}".rstrip()
+    if gain_text(lead, conclusions.unit) == "-":
+        return f"{text} {basis}"
+    assert lead.gain is not None
     return (
-        f"{text} PLW {label(first.best_plw)} gains {amount(first.gain, answer.unit)} over PLW "
-        f"{first.reference_plw:g} (95% interval {gain_interval(first, answer.unit)}), corrected "
-        "for having been chosen."
+        f"{text} Gain over PLW {lead.reference_plw:g}: "
+        f"{format_amount(lead.gain, conclusions.unit)} (95% interval "
+        f"{gain_interval(lead, conclusions.unit)}), corrected for selection. {basis}"
     )
 
 
-def answer_conditions(answer: Answer) -> list[str]:
-    """What must be read with the headline: whether the curve fits, and outliers, if any."""
-    condition = condition_text(answer.lead)
-    sentences = [f"{condition[0].upper()}{condition[1:]}." if condition else ""]
-    if rests_on_assumption(answer.lead):
+def headline_conditions(conclusions: Conclusions) -> list[str]:
+    """Return the caveats of the headline: untested assumptions, lack of fit and outliers."""
+    condition = assumption_text(conclusions.lead)
+    sentences = [f"{capitalize(condition)}." if condition else ""]
+    if assumes_curve(conclusions.lead):
         sentences = [
-            "Too few weights are repeated to test the parabola, or whether noise is equal at all "
-            "weights; a second seed of each would."
+            "Too few weights are repeated to test the parabola and equal noise at all weights; "
+            "run a second seed of each."
         ]
-    return [sentence for sentence in (*sentences, outlier_sentence(answer)) if sentence]
+    return [sentence for sentence in (*sentences, outlier_sentence(conclusions)) if sentence]
 
 
-def outlier_sentence(answer: Answer) -> str:
-    """The outliers, and the leading verdict without them; empty where there are none."""
-    if not answer.outliers:
+def outlier_sentence(conclusions: Conclusions) -> str:
+    """Return a sentence with the outliers and the leading verdict without them; else empty."""
+    if not conclusions.outliers:
         return ""
-    outliers = [outlier_text(each, answer.unit) for each in answer.outliers]
-    sentence = f"Outlier{'s' if outliers[1:] else ''}: {listed(outliers)}."
-    if answer.without_outliers:
-        lead = answer.without_outliers[0]
+    outliers = [outlier_text(each, conclusions.unit) for each in conclusions.outliers]
+    sentence = f"Outlier{'s' if outliers[1:] else ''}: {join_words(outliers)}."
+    if conclusions.without_outliers:
+        lead = conclusions.without_outliers[0]
         sentence += f" Without {'them' if outliers[1:] else 'it'}: {lead.text}"
-        gain = gain_text(lead, answer.unit)
-        sentence += "." if gain == "-" else f"; gain {gain} {answer.unit}."
+        gain = gain_text(lead, conclusions.unit)
+        sentence += "." if gain == "-" else f"; gain {gain} {conclusions.unit}."
     return sentence
 
 
 def _basis(verdict: Verdict, planned: str) -> str:
-    """Such as `from 21 of 24 trials of 7 weights with 3 seeds each`."""
+    """Return text such as `21 of 24 trials (7 weights, 3 seeds each)`."""
+    trials = format_count(verdict.num_trials, "trial")
+    if planned:
+        trials = f"{verdict.num_trials}{planned} trials"
+    if not verdict.num_trials:
+        return trials
+    return f"{trials} ({weights_and_seeds(verdict)})"
+
+
+def weights_and_seeds(verdict: Verdict) -> str:
+    """Return text such as `7 weights, 2 to 3 seeds each`."""
     fewest, most = verdict.num_seeds
-    each = f"{fewest} to {most} seeds" if fewest < most else _counted(most, "seed")
-    trials = (
-        _counted(verdict.num_trials, "trial")
-        if not planned
-        else (f"{verdict.num_trials}{planned} trials")
-    )
-    weights = _counted(verdict.num_weights, "weight")
-    return (
-        f"from {trials} of {weights} with {each} each" if verdict.num_trials else f"from {trials}"
-    )
+    seeds = format_count(most, "seed")
+    if fewest < most:
+        seeds = f"{fewest} to {seeds}"
+    return f"{format_count(verdict.num_weights, 'weight')}, {seeds} each"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _next_sentence(answer: Answer) -> str:
-    """The runs to do next, by seed and cell."""
+def _next_sentence(conclusions: Conclusions) -> str:
+    """Return a sentence that lists the trials to run next, by seed and cell."""
     plws: dict[tuple[int, str], list[str]] = {}
-    for run in answer.next_runs:
+    for run in conclusions.next_runs:
         cell = ", ".join(part for part in run.cell if part)
-        plws.setdefault((run.seed, cell), []).append(tried_label(run.plw))
+        plws.setdefault((run.seed, cell), []).append(format_tried_plw(run.plw))
     if not plws:
         return ""
     parts = [
-        f"PLW {listed(own)} with seed {seed}" + (f" ({cell})" if cell else "")
+        f"PLW {join_words(own)} with seed {seed}" + (f" ({cell})" if cell else "")
         for (seed, cell), own in plws.items()
     ]
-    count = len(answer.next_runs)
-    runs = "Run this trial next" if count == 1 else f"Run these {count} next"
+    count = len(conclusions.next_runs)
+    runs = "Run this trial next" if count == 1 else f"Run these {count} trials next"
     return f"{runs}: {'; '.join(parts)}."
 
 
 def verdict_title(verdict: Verdict) -> str:
-    """Such as `Multiple choice` or `Overall (model tiny)`."""
-    name = verdict.group.replace("_", " ").replace("heldout", "held-out")
+    """Return text such as `Multiple choice` or `Overall (model tiny)`."""
+    name = group_name(verdict.group)
     if verdict.cell is not None:
         name += f" ({', '.join(part for part in verdict.cell if part)})"
-    return name[0].upper() + name[1:]
+    return capitalize(name)
 
 
 def gain_interval(verdict: Verdict, unit: str) -> str:
-    """Such as `0.4 to 3.1`."""
+    """Return text such as `0.4 to 3.1`."""
     if verdict.gain_low is None or verdict.gain_high is None:
         return "-"
-    return f"{bare_amount(verdict.gain_low, unit)} to {bare_amount(verdict.gain_high, unit)}"
+    return f"{format_number(verdict.gain_low, unit)} to {format_number(verdict.gain_high, unit)}"
 
 
 def gain_text(verdict: Verdict, unit: str) -> str:
-    """The gain with its interval; a dash where there is none to speak of."""
+    """Return the gain with its interval, or `-` if the verdict has none."""
     is_reference = verdict.best_plw == verdict.reference_plw
     if verdict.gain is None or is_reference or not verdict.names_weight:
         return "-"
-    return f"{bare_amount(verdict.gain, unit)} ({gain_interval(verdict, unit)})"
+    return f"{format_number(verdict.gain, unit)} ({gain_interval(verdict, unit)})"
 
 
 def _verdict_table(verdicts: Sequence[Verdict], unit: str) -> str:
@@ -155,7 +156,7 @@ def _verdict_table(verdicts: Sequence[Verdict], unit: str) -> str:
         "|---|---:|---|---|---:|",
     ]
     for verdict in verdicts:
-        p_value = "-" if verdict.adjusted_p_value is None else f"{verdict.adjusted_p_value:.2g}"
+        p_value = format_p_value(verdict.adjusted_p_value)
         lines.append(
             f"| {verdict_title(verdict)} | {verdict.num_trials} | {verdict.text} "
             f"| {gain_text(verdict, unit)} | {p_value} |"
@@ -165,33 +166,37 @@ def _verdict_table(verdicts: Sequence[Verdict], unit: str) -> str:
 
 def _next_runs(design: FollowUp) -> str:
     lines = [f"Next trials ({design.reason}):", ""]
-    for run in design.runs:
-        where = ", ".join(part for part in run.cell if part)
-        lines.append(f"- PLW {run.plw:g}, seed {run.seed}" + (f" ({where})" if where else ""))
+    lines += [f"- {run_text(run)}" for run in design.runs]
     prospect = prospect_text(design)
     return "\n".join([*lines, *(["", prospect] if prospect else [])])
 
 
+def run_text(run: NextRun) -> str:
+    """Return text such as `PLW 0.1, seed 3 (model tiny)`."""
+    cell = ", ".join(part for part in run.cell if part)
+    return f"PLW {run.plw:g}, seed {run.seed}" + (f" ({cell})" if cell else "")
+
+
 def prospect_text(design: FollowUp) -> str:
-    """What the next trials would show, in a sentence; empty where it is not known."""
+    """Return a sentence on the expected result of the next trials; empty if unknown."""
     prospect = design.prospect
     if prospect is None:
         return ""
     text = (
-        f"If the effect is as estimated, {prospect.names:.0%} of {prospect.num_studies} simulated "
-        "studies name a best weight with them"
+        f"With these trials, if the effect is as estimated, {prospect.names:.0%} of "
+        f"{prospect.num_studies} simulated studies name a best weight"
     )
     if prospect.detects > 0 and prospect.width_ratio:
-        text += f", and its interval is about {prospect.width_ratio:.0%} as wide as now"
+        text += f", with an interval about {prospect.width_ratio:.0%} as wide as now"
     return f"{text}."
 
 
 def _front_table(front: Sequence[FrontPoint], unit: str) -> str:
     groups = list(front[0].points)
     lines = [
-        f"No other weight is better in all groups ({unit} over PLW {front[0].plw:g}):",
+        f"Pareto front over the groups ({unit} over PLW {front[0].plw:g}):",
         "",
-        "| PLW | " + " | ".join(group.replace("_", " ") for group in groups) + " | on the front |",
+        "| PLW | " + " | ".join(map(group_name, groups)) + " | on the front |",
         "|---:|" + "---:|" * len(groups) + "---|",
     ]
     for point in front:
@@ -201,10 +206,10 @@ def _front_table(front: Sequence[FrontPoint], unit: str) -> str:
 
 
 def front_place(point: FrontPoint) -> str:
-    """Whether a weight is on the front, and how sure that is."""
+    """Return whether a weight is on the front, with its probability."""
     found = "yes" if point.is_on_front else "no"
     if point.probability is None:
         return found
-    is_open = 1 - _SURE < point.probability < _SURE
-    sure = "open" if is_open else "sure"
-    return f"{found}, {sure} ({point.probability:.0%} likely on it)"
+    is_certain = not 1 - _CERTAIN < point.probability < _CERTAIN
+    certainty = "certain" if is_certain else "uncertain"
+    return f"{found}, {certainty} (probability {point.probability:.0%})"

@@ -1,4 +1,4 @@
-"""What a verdict rests on, to be drawn: a curve with its confidence band, or means."""
+"""Compute confidence bands for plots: a fitted curve with its band, or means with intervals."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,13 @@ _NUM_PLACES = 41
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnCurve:
-    """The line of a group, in one cell or the mean of all, at `w_p`.
+class CurveBand:
+    """The fitted line of a group at `w_p`, in one cell or over all cells.
 
-    `rise`, `low` and `high`: above its own mean over the trials, in the unit of the answer, with
-    the 95% band of its shape at each place (not of its level, which no verdict depends on); None
-    where too few trials tell how wide it is. With method `means` the places are the tried weights.
+    `rise`, `low` and `high` are relative to the line's mean over the trials, in the unit of the
+    conclusions. The 95% band is pointwise and describes the shape of the line. It excludes the
+    level, which no verdict depends on. It is None if too few trials determine it. With method
+    `means`, `w_p` contains the tried weights.
     """
 
     group: str
@@ -30,8 +31,8 @@ class DrawnCurve:
     high: tuple[float, ...] | None
 
 
-def draw_curve(analysis: WeightAnalysis, trials: Trials) -> DrawnCurve:
-    """The line that `analysis` rests on."""
+def curve_band(analysis: WeightAnalysis, trials: Trials) -> CurveBand:
+    """Return the line that `analysis` is based on."""
     tried = trials.w_p
     if analysis.cell is not None:
         tried = tried[trials.cell == trials.cells.index(analysis.cell)]
@@ -47,7 +48,7 @@ def draw_curve(analysis: WeightAnalysis, trials: Trials) -> DrawnCurve:
     rise, errors, df = estimates.contrasts(rows)
     half = t_quantile(df, 0.975) * errors
     is_known = analysis.means is not None or estimates.noise.total_df >= MIN_CURVE_DF - 0.5
-    return DrawnCurve(
+    return CurveBand(
         group=analysis.group,
         cell=analysis.cell,
         method=analysis.method,

@@ -1,8 +1,9 @@
-"""The weights that may be the best: all to which no other weight is significantly superior.
+"""Compute the 95% confidence set of the best weight.
 
-On a curve, w_p stays unless the curve rises significantly from it to another w_p of the tried
-range. With means, a tried weight stays unless another's mean is significantly higher. Nothing is
-assumed of the shape of the set: it may be one interval, a single weight, several pieces or all.
+The set contains all weights to which no other weight is significantly superior. On a curve, w_p
+stays in the set unless the curve rises significantly from it to another w_p of the tried range.
+With means, a tried weight stays unless another weight's mean is significantly higher. The set may
+be one interval, a single weight, several pieces or the whole range.
 
 Source: Fieller 1954 (the test of a slope of 0, which the curve's rule contains); Hsu 1984, multiple
 comparisons with the best, with Bonferroni's bound for the largest of the differences.
@@ -23,15 +24,15 @@ Pieces = tuple[tuple[float, float], ...]
 
 CONFIDENCE = 0.95
 _NUM_PLACES = 1001
-# A curve that fits can still be wrong in detail: it does not rule out a tried weight whose mean is
-# within this many standard errors of the best mean.
+# A curve that fits may still be slightly wrong. It therefore never excludes a tried weight whose
+# mean is within this many standard errors of the best mean.
 _NEAR_BEST = 1.5
 
 
 def confidence_set(analysis: WeightAnalysis) -> Pieces:
-    """The w_p that may be the best (95%), as ascending pieces; never empty.
+    """Return the w_p that may be best (95%), as ascending intervals; never empty.
 
-    With means, a piece is a run of neighbouring tried weights.
+    With means, an interval is a run of neighbouring tried weights.
     """
     if analysis.method == "means":
         assert analysis.pairs is not None
@@ -47,7 +48,7 @@ def confidence_set(analysis: WeightAnalysis) -> Pieces:
 
 
 def may_be_best(means: Estimates, confidence: float = CONFIDENCE) -> Bools:
-    """(K): whether no other mean is significantly higher."""
+    """Return (K): True if no other mean is significantly higher."""
     num = len(means.values)
     first, second = (each.ravel() for each in np.meshgrid(range(num), range(num), indexing="ij"))
     rows = np.eye(num)[second] - np.eye(num)[first]
@@ -58,10 +59,10 @@ def may_be_best(means: Estimates, confidence: float = CONFIDENCE) -> Bools:
 
 
 def _kept_by_curve(curve: Estimates, places: Array) -> Bools:
-    """(places): whether the curve rises significantly to no other place.
+    """Return a mask of the places from which the curve rises significantly to no other place.
 
-    From w to v it rises by (v - w) (slope + curvature (v + w)), so that what is tested depends on
-    v + w alone.
+    From w to v the curve rises by (v - w) (slope + curvature (v + w)), so the test depends only on
+    v + w.
     """
     low, high = places[0], places[-1]
     sums = np.linspace(2 * low, 2 * high, 2 * _NUM_PLACES - 1)
@@ -83,7 +84,7 @@ def _kept_by_curve(curve: Estimates, places: Array) -> Bools:
 
 
 def _with_near_best(pieces: Pieces, analysis: WeightAnalysis) -> Pieces:
-    """The pieces joined with the tried weights near the best mean, up to the farthest of them."""
+    """Extend the set to the farthest tried weights whose means are near the best mean."""
     assert analysis.pairs is not None
     best = int(np.argmax(analysis.pairs.values))
     rows = np.eye(len(analysis.w_p))[best] - np.eye(len(analysis.w_p))
@@ -96,7 +97,7 @@ def _with_near_best(pieces: Pieces, analysis: WeightAnalysis) -> Pieces:
 
 
 def _runs(places: Array, is_kept: Bools) -> Pieces:
-    """The runs of neighbouring places that are kept."""
+    """Return the runs of adjacent places that are kept."""
     kept = np.flatnonzero(is_kept)
     runs: Sequence[Array] = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
     return tuple((float(places[run[0]]), float(places[run[-1]])) for run in runs)

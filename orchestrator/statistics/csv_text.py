@@ -1,6 +1,7 @@
-"""A delimited text file as records with line numbers, whatever its separator.
+"""Read a delimited text file as records with line numbers.
 
-Commas, semicolons or tabs separate fields; quoted fields may hold separators and line breaks.
+Fields are separated by commas, semicolons or tabs; the separator is detected. Quoted fields may
+contain separators and line breaks.
 """
 
 import csv
@@ -14,13 +15,13 @@ from trainers.foundation.errors import InputError, Problem
 SEPARATORS = (",", ";", "\t")
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-# The line on which it begins, counted from 1, and its fields.
+# First line of the record, counted from 1, and its fields.
 Record = tuple[int, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvText:
-    """A file whose `separator` was found; `header` is its first record, which is on `line`."""
+    """A decoded file with its detected `separator`; `header` is the first record, at `line`."""
 
     path: Path
     separator: str
@@ -29,10 +30,10 @@ class CsvText:
     text: str
 
     def records(self) -> Iterator[Record]:
-        """The records after the header; blank ones are left out.
+        """Yield the records after the header, without blank ones.
 
         Raises:
-            InputError: a quoted field does not end, or is followed by more text.
+            InputError: a quoted field is not closed, or is followed by more text.
         """
         records = _records(self.text, self.separator, self.path)
         next(records)
@@ -40,14 +41,14 @@ class CsvText:
 
 
 def read_csv_text(path: Path, is_known: Callable[[str], bool]) -> CsvText:
-    """The file at `path`, in UTF-8 (or in UTF-16 with a byte order mark).
+    """Read the file at `path`, in UTF-8 (or in UTF-16 with a byte order mark).
 
     Args:
-        is_known: whether a field of the header names a column: the separator is the one that
-            finds most of them, commas where none does.
+        is_known: returns whether a header field names a column. The separator with the most known
+            columns is used; if no column is known, the comma.
 
     Raises:
-        InputError: the file cannot be read, is empty, or its header has a quote that is not closed.
+        InputError: the file cannot be read, is empty, or its header has an unclosed quote.
     """
     text = _decoded(path)
     found: dict[str, Record] = {}
@@ -69,7 +70,7 @@ def _decoded(path: Path) -> str:
         content = path.read_bytes()
         return content.decode("utf-16" if content.startswith(_UTF_16_MARKS) else "utf-8-sig")
     except OSError as error:
-        fault, fix = error.strerror or str(error), "give the path of a CSV file"
+        fault, fix = error.strerror or str(error), "check the path of the CSV file"
     except UnicodeDecodeError as error:
         fault, fix = f"byte {error.start} is not {error.encoding.upper()}", "save it in UTF-8"
     raise InputError(Problem(message=f"cannot be read: {fault}", where=str(path), fix=fix))
@@ -78,19 +79,19 @@ def _decoded(path: Path) -> str:
 def _header(text: str, separator: str, path: Path) -> Record:
     for line, fields in _records(text, separator, path):
         return line, [field.strip() for field in fields]
-    fix = "give a header, and a row for each score"
-    raise InputError(Problem(message="is empty", where=str(path), fix=fix))
+    fix = "write a header line and one row per score"
+    raise InputError(Problem(message="file is empty", where=str(path), fix=fix))
 
 
 def _records(text: str, separator: str, path: Path) -> Iterator[Record]:
-    # Strict, because an open quote would otherwise swallow the rest of the file without a word.
+    # Strict: otherwise an unclosed quote silently swallows the rest of the file.
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
     )
     line = 1
     try:
         for fields in reader:
-            # Spreadsheets write separators alone for rows that were cleared.
+            # A cleared row of a spreadsheet contains only separators.
             if any(field and not field.isspace() for field in fields):
                 yield line, fields
             line = reader.line_num + 1
@@ -99,6 +100,6 @@ def _records(text: str, separator: str, path: Path) -> Iterator[Record]:
             Problem(
                 message=f"cannot be split into fields: {error}",
                 where=f"{path}:{line}",
-                fix='close the quotes on this line, and write a quote inside them as ""',
+                fix='close the quotes on this line; write a quote inside a field as ""',
             )
         ) from None

@@ -1,8 +1,8 @@
-"""The trials to run next where nothing can be said yet, and what they would show.
+"""Choose the next trials after an inconclusive verdict, and simulate their expected result.
 
-Verdicts compare weights within seeds, so what is missing of a seed comes first, and then one whole
-seed more, with the next number. What that would show is simulated: studies drawn from what is known
-today go through the same analysis.
+Verdicts compare weights within seeds. Missing weights of existing seeds therefore come first, then
+one new seed with all weights. The expected result is simulated: studies drawn from the current
+estimates go through the same analysis.
 """
 
 from collections.abc import Sequence
@@ -20,27 +20,27 @@ from orchestrator.statistics.weight_effects import Effects
 
 Array = NDArray[np.float64]
 
-# Weights that are worth a trial beside those tried: the published grid, in round numbers.
-LADDER = (0.0, 0.0005, 0.002, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-# A search's trials share few seeds; a whole seed of more weights than these is no next step.
+# Candidate weights in addition to the tried ones: the published grid, rounded.
+STANDARD_PLWS = (0.0, 0.0005, 0.002, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+# Maximum number of weights for a new seed. A search tries many weights with few seeds each.
 MAX_WEIGHTS = 12
 NUM_SPREAD = 5
-# Of more cells, as a search over other settings makes, one is followed up.
+# With more cells, as in a search over other settings, only the largest cell is followed up.
 MAX_CELLS = 4
-# Above this share of weights x seeds that is there, the rest is missing and not left out.
-_MOSTLY_COMPLETE = 0.5
+# If at least this share of weights x seeds exists, the other trials count as missing.
+_MIN_COMPLETE_SHARE = 0.5
 _NUM_STUDIES = 100
-# What two weights of one seed need for a paired test with two degrees of freedom.
-_SEEDS_OF_TWO = 2
-# More trials than these are not simulated: each study takes as long as an analysis.
-_MOST_SIMULATED = 500
+# Two weights with one seed need two more seeds for a paired test with two degrees of freedom.
+_NEW_SEEDS_FOR_TWO_WEIGHTS = 2
+# Designs with more trials are not simulated: each study takes as long as an analysis.
+_MAX_SIMULATED_TRIALS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextRun:
-    """A trial to run: its weight, seed and cell.
+    """A trial to run: weight, seed and cell.
 
-    `learning_rate`: the middle one of those tried; None where none are known.
+    `learning_rate` is the middle one of the tried learning rates; None if unknown.
     """
 
     plw: float
@@ -51,11 +51,11 @@ class NextRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FollowUp:
-    """The next trials and their prospect.
+    """The next trials and their expected result.
 
-    `prospect`: of the leading verdict with these trials, if the truth is what today's trials
-    suggest; None where today's trials leave no noise to simulate with, or are of several cells.
-    `reason`: why these.
+    `prospect` describes the leading verdict with these trials if the current estimates are true. It
+    is None if there is no noise estimate, or if the trials are from several cells. `reason`
+    explains the choice of trials.
     """
 
     runs: tuple[NextRun, ...]
@@ -63,13 +63,15 @@ class FollowUp:
     prospect: Prospect | None
 
 
-def follow_up(trials: Trials, effects: Effects | None, analysis: WeightAnalysis | None) -> FollowUp:
-    """What to run next: in each cell, or of many cells in the one with most trials."""
+def design_follow_up(
+    trials: Trials, effects: Effects | None, analysis: WeightAnalysis | None
+) -> FollowUp:
+    """Return the next trials in each cell; if there are many cells, only in the largest one."""
     sizes = np.bincount(trials.cell)
     cells = list(range(len(sizes))) if len(sizes) <= MAX_CELLS else [int(sizes.argmax())]
     found: list[NextRun] = []
     for cell in cells:
-        runs, reason = _of_cell(trials, cell)
+        runs, reason = _cell_runs(trials, cell)
         found += runs
     prospect = None
     is_single = len(trials.cells) == 1
@@ -78,14 +80,14 @@ def follow_up(trials: Trials, effects: Effects | None, analysis: WeightAnalysis 
     return FollowUp(runs=tuple(found), reason=reason, prospect=prospect)
 
 
-def _of_cell(trials: Trials, cell: int) -> tuple[list[NextRun], str]:
-    """The next trials of one cell, and why these."""
-    own = np.flatnonzero(trials.cell == cell)
-    plws = sorted({float(trials.plw[each]) for each in own})
-    seeds = list(dict.fromkeys(trials.seed[each] for each in own))
-    there = {(float(trials.plw[each]), trials.seed[each]) for each in own}
-    runs, reason = _chosen(plws, seeds, there)
-    rates = sorted(rate for each in own if (rate := trials.rates[each]) is not None)
+def _cell_runs(trials: Trials, cell: int) -> tuple[list[NextRun], str]:
+    """Return the next trials of one cell, and the reason."""
+    of_cell = np.flatnonzero(trials.cell == cell)
+    plws = sorted({float(trials.plw[each]) for each in of_cell})
+    seeds = list(dict.fromkeys(trials.seed[each] for each in of_cell))
+    existing = {(float(trials.plw[each]), trials.seed[each]) for each in of_cell}
+    runs, reason = _choose_runs(plws, seeds, existing)
+    rates = sorted(rate for each in of_cell if (rate := trials.rates[each]) is not None)
     found = [
         NextRun(
             plw=plw,
@@ -98,33 +100,33 @@ def _of_cell(trials: Trials, cell: int) -> tuple[list[NextRun], str]:
     return found, reason
 
 
-def _chosen(
-    plws: Sequence[float], seeds: Sequence[str], there: set[tuple[float, str]]
+def _choose_runs(
+    plws: Sequence[float], seeds: Sequence[str], existing: set[tuple[float, str]]
 ) -> tuple[list[tuple[float, int]], str]:
-    """(PLW, seed) of the next trials, and why these."""
+    """Return (PLW, seed) pairs for the next trials, and the reason."""
     numbers = [number for number in map(_seed_number, seeds) if number is not None]
     following = max(numbers, default=-1) + 1
     if len(plws) == 2 and len(seeds) == 1:
-        new = range(following, following + _SEEDS_OF_TWO)
+        new = range(following, following + _NEW_SEEDS_FOR_TWO_WEIGHTS)
         return [(plw, seed) for seed in new for plw in plws], "more seeds of both weights"
     if len(plws) < 2:
         used = numbers or [0]
-        spread = [plw for plw in _spread(plws) if plw not in plws]
-        return [(plw, used[0]) for plw in spread], "more weights with a seed in use"
-    whole = [(plw, seed) for seed in seeds for plw in plws]
+        spread = [plw for plw in _spaced_weights(plws) if plw not in plws]
+        return [(plw, used[0]) for plw in spread], "more weights, with a seed in use"
+    complete = [(plw, seed) for seed in seeds for plw in plws]
     missing = [
         (plw, number)
-        for plw, seed in whole
-        if (plw, seed) not in there and (number := _seed_number(seed)) is not None
+        for plw, seed in complete
+        if (plw, seed) not in existing and (number := _seed_number(seed)) is not None
     ]
-    if missing and len(missing) <= (1 - _MOSTLY_COMPLETE) * len(whole):
-        return missing, "what is missing of the seeds in use"
-    chosen = plws if len(plws) <= MAX_WEIGHTS else _spread(plws)
-    return [(plw, following) for plw in chosen], "one seed more at every weight"
+    if missing and len(missing) <= (1 - _MIN_COMPLETE_SHARE) * len(complete):
+        return missing, "missing weights of the seeds in use"
+    chosen = plws if len(plws) <= MAX_WEIGHTS else _spaced_weights(plws)
+    return [(plw, following) for plw in chosen], "one more seed at every weight"
 
 
 def _seed_number(seed: str) -> int | None:
-    """The number of a seed, also of one written as 2.0; None where it is a name."""
+    """Return the number of a seed, including forms such as 2.0; None if the seed is a name."""
     try:
         value = float(seed)
     except ValueError:
@@ -132,34 +134,37 @@ def _seed_number(seed: str) -> int | None:
     return int(value) if value.is_integer() else None
 
 
-def _spread(plws: Sequence[float]) -> list[float]:
-    """Weights spread over w_p: of those tried where they are many, else of the ladder."""
-    source = list(plws) if len(plws) > MAX_WEIGHTS else list(LADDER)
-    at = np.array([w_p_of(plw) for plw in source])
-    evenly = np.linspace(at.min(), at.max(), NUM_SPREAD)
-    return [source[int(np.abs(at - place).argmin())] for place in evenly]
+def _spaced_weights(plws: Sequence[float]) -> list[float]:
+    """Return weights that are evenly spaced over w_p.
+
+    They are chosen from the tried weights if there are many, else from the standard weights.
+    """
+    source = list(plws) if len(plws) > MAX_WEIGHTS else list(STANDARD_PLWS)
+    w_p = np.array([w_p_of(plw) for plw in source])
+    evenly = np.linspace(w_p.min(), w_p.max(), NUM_SPREAD)
+    return [source[int(np.abs(w_p - place).argmin())] for place in evenly]
 
 
 def _prospect(
     trials: Trials, effects: Effects, analysis: WeightAnalysis, runs: Sequence[tuple[float, int]]
 ) -> Prospect | None:
-    """What the design with `runs` would show if the estimates are the truth."""
+    """Simulate the design with `runs`, with the estimates as the truth."""
     estimates = analysis.estimates
     if estimates is None or effects.noise is None or effects.noise.pooled <= 0:
         return None
-    if len(effects.present) > _MOST_SIMULATED:
+    if len(effects.present) > _MAX_SIMULATED_TRIALS:
         return None
     present = effects.present
     plw = np.concatenate([trials.plw[present], [run[0] for run in runs]])
     seed = [*(trials.seed[each] for each in present), *(str(run[1]) for run in runs)]
-    at = np.array([w_p_of(each) for each in plw])
+    w_p = np.array([w_p_of(each) for each in plw])
     if analysis.method == "means":
-        truth = np.interp(at, analysis.w_p, estimates.values)
-        ratio = estimates.f_ratio(np.eye(len(analysis.w_p)) - 1 / len(analysis.w_p))[0]
+        truth = np.interp(w_p, analysis.w_p, estimates.values)
+        ratio = estimates.f_statistic(np.eye(len(analysis.w_p)) - 1 / len(analysis.w_p))[0]
     else:
-        truth = estimates.values[0] * at + estimates.values[1] * at**2
-        ratio = estimates.f_ratio(np.eye(2))[0]
-    # Estimates vary by noise too: what is left of their squares without it.
+        truth = estimates.values[0] * w_p + estimates.values[1] * w_p**2
+        ratio = estimates.f_statistic(np.eye(2))[0]
+    # Estimates contain noise, so keep only the share of their squares that is not noise.
     truth = truth * max(0.0, 1 - 1 / max(ratio, 1e-300)) ** 0.5
     width = sum(high - low for low, high in confidence_set(analysis))
     return simulate_verdicts(

@@ -1,4 +1,4 @@
-"""A sweep's records as the table that the statistics take."""
+"""Convert a sweep's records to rows of scores."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -6,28 +6,28 @@ from typing import Any
 
 from evals.results.scores import Score, ScoreCard
 from orchestrator.foundation.redaction import flatten
-from orchestrator.record.bases import base_labels
+from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepRecord, TrialRecord
-from orchestrator.spec.setting_fields import CADENCE
-from orchestrator.statistics.aggregates import in_points
+from orchestrator.spec.setting_fields import INTERVAL_SETTINGS
+from orchestrator.statistics.aggregates import to_points
 from orchestrator.statistics.table import ScoreRow
 
 HELDOUT_LOSS = "heldout_completion_loss"
 _TOP = 100.0
-# These have columns of their own; what else differs makes another condition.
-_OWN_COLUMNS = ("loss.prompt_loss_weight", "optimizer.learning_rate", "seed")
-# A base has one model and one data set, so that these are told by its label.
-_OF_BASE = ("model.path", "model.revision", "data.path", "data.split")
+# Settings with separate columns. A difference in any other setting is another condition.
+_COLUMN_SETTINGS = ("loss.prompt_loss_weight", "optimizer.learning_rate", "seed")
+# Constant within a base; the base's label states them.
+_BASE_SETTINGS = ("model.path", "model.revision", "data.path", "data.split")
 
 
 def benchmark_rows(
     sweep: SweepRecord, trials: Sequence[TrialRecord], cards: Mapping[str, ScoreCard]
 ) -> list[ScoreRow]:
-    """The benchmark scores of the trials that are done and have a card, as shares, higher better.
+    """Return the benchmark scores of finished trials with a card as rows.
 
-    Each score is a benchmark of its group, in points as in the aggregates; one whose unit has none
-    is left out. Trials of one base under the same settings, apart from PLW, learning rate and
-    seed, are a cell.
+    Scores are shares, higher is better. They are converted to points as in the aggregates;
+    benchmarks whose unit cannot be converted are left out. Trials of one base that differ only in
+    PLW, learning rate and seed form a cell.
     """
     return _rows(sweep, trials, cards, losses=False)
 
@@ -35,7 +35,10 @@ def benchmark_rows(
 def loss_rows(
     sweep: SweepRecord, trials: Sequence[TrialRecord], cards: Mapping[str, ScoreCard]
 ) -> list[ScoreRow]:
-    """The held-out losses of completions, in nats per token; the prompt's select nothing."""
+    """Return the held-out completion losses of finished trials as rows, in nats per token.
+
+    Prompt losses are never used for selection.
+    """
     return _rows(sweep, trials, cards, losses=True)
 
 
@@ -46,7 +49,7 @@ def _rows(
     *,
     losses: bool,
 ) -> list[ScoreRow]:
-    labels = base_labels(sweep.bases)
+    labels = baseline_labels(sweep.bases)
     conditions = trial_conditions(
         [trial for trial in trials if trial.state == "done" and trial.id in cards]
     )
@@ -63,7 +66,7 @@ def _rows(
 
 
 def untuned_rows(base: str, card: ScoreCard, *, losses: bool) -> list[ScoreRow]:
-    """The scores of an untuned model in the same form; it has no weight, and 0 stands in."""
+    """Return the scores of an untuned model as rows; their weight is 0, a placeholder."""
     found = [(score, _loss(score) if losses else _share(score)) for score in card.scores]
     return [
         ScoreRow(
@@ -81,10 +84,10 @@ def untuned_rows(base: str, card: ScoreCard, *, losses: bool) -> list[ScoreRow]:
 
 
 def trial_conditions(trials: Sequence[TrialRecord]) -> dict[str, str]:
-    """By trial: its settings that differ within its base, but for those of own columns, in words.
+    """Return, by trial, the settings that differ within its base.
 
-    All settings count and not only those that were searched: scores under two normalizations of
-    the loss are never taken together, whatever made them differ.
+    PLW, learning rate and seed are excluded. All other settings count, even if they were not
+    searched, so that scores under two loss normalizations are never pooled.
     """
     found: dict[str, str] = {}
     for base in {trial.base for trial in trials}:
@@ -96,11 +99,11 @@ def trial_conditions(trials: Sequence[TrialRecord]) -> dict[str, str]:
 
 
 def _settings(trial: TrialRecord) -> dict[str, Any]:
-    left_out = {*_OWN_COLUMNS, *_OF_BASE}
+    left_out = {*_COLUMN_SETTINGS, *_BASE_SETTINGS}
     return {
         key: value
         for key, value in flatten(trial.settings)
-        if key not in left_out and key.partition(".")[0] not in CADENCE
+        if key not in left_out and key.partition(".")[0] not in INTERVAL_SETTINGS
     }
 
 
@@ -113,8 +116,8 @@ def _varying(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 
 def _share(score: Score) -> tuple[float, float | None] | None:
-    """A benchmark's score in [0, 1] and its standard error; None for what is none."""
-    measured = in_points(score) if score.group is not None else None
+    """Return a benchmark's score in [0, 1] and its standard error; None for other scores."""
+    measured = to_points(score) if score.group is not None else None
     if measured is None or not math.isfinite(measured.points):
         return None
     error = measured.standard_error

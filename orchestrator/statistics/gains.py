@@ -1,12 +1,13 @@
-"""What the chosen weight gains over a reference, without the winner's curse.
+"""Compute the gain of the chosen weight over a reference, corrected for the winner's curse.
 
-The best of several estimates is where luck and merit add up, so its own value is too high.
-Splitting the items cures the luck of the items alone: the luck of a trial's seed is in both
-halves. So the estimates are split: with z of their own covariance, b + g z and b - z / g are
-independent, the first chooses, the second reports, and the mean over many z is reported. That is
-the expected gain of a weight chosen with a little more noise than ours, whatever the curve is.
+The best of several estimates is biased upwards. Splitting the items would remove only the noise of
+the items, because both halves share the noise of a trial's seed. Therefore the estimates are split:
+with z drawn from their covariance, b + g z and b - z / g are independent. The first selects the
+weight, the second is reported, and the gain is the mean over many z. It is the expected gain of a
+weight that is chosen with slightly more noise than ours, for any curve.
+
 Source: Leiner, Duan, Wasserman & Ramdas 2023, "Data fission". Deviation: the covariance is an
-estimate; benchmarks/analysis.py measures what is left of the bias.
+estimate; benchmarks/analysis.py measures the remaining bias.
 """
 
 from dataclasses import dataclass
@@ -21,17 +22,18 @@ from orchestrator.statistics.weight_analysis import WeightAnalysis
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-# Variance that the choice gets on top of its own: little of it chooses nearly as we do.
+# Variance added to the selecting half. It is small, so that the selection is close to that of the
+# full estimates.
 _ADDED_VARIANCE = 0.25
 _DRAWS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """The optimum's value less that at `reference_w_p`, in the unit of the analysis.
+    """The value at the optimum minus that at `reference_w_p`, in the unit of the analysis.
 
-    `naive` is the difference of the estimates, which is too high. `low` and `high` bound the true
-    difference in 95% of studies, however the optimum was chosen.
+    `naive` is the difference of the estimates, which is biased upwards. `low` and `high` contain
+    the true difference in 95% of studies, for any rule that selects the optimum.
     """
 
     reference_w_p: float
@@ -43,10 +45,13 @@ class Gain:
 
 
 def corrected_gain(analysis: WeightAnalysis, seed: int = 0) -> Gain:
-    """The gain of the optimum over the lowest weight; `seed` draws the splits.
+    """Return the gain of the optimum over the lowest weight.
 
-    The interval holds for all weights at once and so for the chosen one: Scheffe's on a curve,
-    Bonferroni's over the tried weights with means.
+    The interval holds simultaneously for all weights, so also for the selected one. It is Scheffé's
+    interval on a curve, and Bonferroni's interval over the tried weights with means.
+
+    Args:
+        seed: seed of the random splits.
     """
     reference, best = float(analysis.w_p[0]), analysis.optimum
     if best == reference:
@@ -58,15 +63,15 @@ def corrected_gain(analysis: WeightAnalysis, seed: int = 0) -> Gain:
         w_p=best,
         value=value,
         naive=naive,
-        # The corrected value is of all weights that might have been chosen: near the reference it
-        # may lie outside the interval of the one that was.
+        # The corrected value averages over all weights that might have been selected. Near the
+        # reference it may therefore be outside the interval of the selected weight.
         low=min(naive - half, value),
         high=max(naive + half, value),
     )
 
 
 def _interval(analysis: WeightAnalysis, reference: float, best: float) -> tuple[float, float]:
-    """The difference of the estimates, and half the width of its interval."""
+    """Return the difference of the estimates, and the half width of its interval."""
     if analysis.method == "means":
         assert analysis.pairs is not None
         row = (analysis.w_p == best).astype(float) - (analysis.w_p == reference)
@@ -85,7 +90,7 @@ def _split_gain(analysis: WeightAnalysis, reference: float, rng: np.random.Gener
     assert estimates is not None
     zero = np.zeros(len(estimates.values))
     half = rng.multivariate_normal(zero, estimates.covariance, _DRAWS // 2, method="eigh")
-    # Each draw with its negative: what is linear in them then cancels exactly.
+    # Antithetic draws: terms that are linear in the draws cancel exactly.
     drawn = np.concatenate([half, -half])
     chosen = estimates.values + drawn * _ADDED_VARIANCE**0.5
     reported = estimates.values - drawn / _ADDED_VARIANCE**0.5
@@ -93,12 +98,13 @@ def _split_gain(analysis: WeightAnalysis, reference: float, rng: np.random.Gener
         best = np.argmax(chosen, axis=1)
         start = int(np.flatnonzero(analysis.w_p == reference)[0])
         return float(np.mean(reported[np.arange(len(best)), best] - reported[:, start]))
-    tops = _tops(chosen, analysis.low, analysis.high)
-    steps = np.column_stack([tops - reference, tops**2 - reference**2])
+    optima = _vertices(chosen, analysis.low, analysis.high)
+    steps = np.column_stack([optima - reference, optima**2 - reference**2])
     return float(np.mean(np.sum(steps * reported, axis=1)))
 
 
-def _tops(coefficients: Array, low: float, high: float) -> Array:
+def _vertices(coefficients: Array, low: float, high: float) -> Array:
+    """Return the w_p in [low, high] at which each quadratic is highest."""
     slope, curvature = coefficients.T
     better_end = np.where(slope + curvature * (low + high) > 0, high, low)
     is_hill = curvature < 0

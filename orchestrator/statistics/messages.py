@@ -1,42 +1,40 @@
-"""The sentences of verdicts and notes."""
+"""Format the sentences and numbers of verdicts, notes and reports."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.statistics.table import ScoreRow, plw_of
+from orchestrator.foundation.plw_scale import plw_from_w_p
+from orchestrator.statistics.outliers import Outlier
+from orchestrator.statistics.table import ScoreRow, scale_warning
 from orchestrator.statistics.trial_points import Trials
+from orchestrator.statistics.verdict import Verdict
 from orchestrator.statistics.weight_analysis import FIT_LEVEL
 from orchestrator.statistics.weight_effects import MAX_SETTINGS, MIN_CURVE_DF, MIN_WEIGHTS
 
-if TYPE_CHECKING:
-    from orchestrator.statistics.outliers import Outlier
-    from orchestrator.statistics.verdict import Verdict
-
 _SMALLEST_PLW_SHOWN = 1e-4
-_MOST_NAMED = 4
-_FLOOR = 0.02
+_SMALLEST_P_SHOWN = 0.001
+_MAX_NAMED = 4
 
 
-def plw_text(w_p: float) -> str:
-    """The PLW of a w_p with two digits; tiny ones as 0."""
-    return plw_label(plw_of(w_p))
-
-
-def plw_label(plw: float) -> str:
-    """An estimated PLW with two digits; tiny ones as 0."""
+def format_plw(plw: float) -> str:
+    """Return an estimated PLW with two significant digits; tiny values become 0."""
     return "0" if plw < _SMALLEST_PLW_SHOWN else f"{plw:.2g}"
 
 
-def tried_label(plw: float) -> str:
-    """A tried PLW as it was given, with four digits."""
+def format_tried_plw(plw: float) -> str:
+    """Return a tried PLW with up to four significant digits."""
     return f"{plw:.4g}"
 
 
-def pieces_text(verdict: "Verdict") -> str:
-    """The weights that may be best, such as `0.1 to 0.46`, or `0 or 0.3 to 1`."""
-    label = tried_label if verdict.method == "means" else plw_label
+def format_w_p_as_plw(w_p: float) -> str:
+    """Return the PLW of a w_p with two significant digits; tiny values become 0."""
+    return format_plw(plw_from_w_p(w_p))
+
+
+def format_confidence_set(verdict: Verdict) -> str:
+    """Return the weights that may be best, such as `0.1 to 0.46`, or `0 or 0.3 to 1`."""
+    label = format_tried_plw if verdict.method == "means" else format_plw
     parts = []
     for start, end in verdict.pieces:
         low, high = label(start), label(end)
@@ -44,173 +42,197 @@ def pieces_text(verdict: "Verdict") -> str:
     return " or ".join(parts)
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Such as `a, b and c`."""
-    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), parts[-1]])
+def format_number(value: float, unit: str, *, signed: bool = False) -> str:
+    """Return a score or difference: one decimal for points, three for other units."""
+    digits = 1 if unit == "points" else 3
+    # Adding 0.0 converts a rounded -0.0 to 0.0.
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
-def amount(value: float, unit: str) -> str:
-    """Such as `2.1 points` or `0.031 nats per token`."""
-    return f"{bare_amount(value, unit)} {unit}"
+def format_amount(value: float, unit: str) -> str:
+    """Return a number with its unit, such as `2.1 points` or `0.031 nats per token`."""
+    return f"{format_number(value, unit)} {unit}"
 
 
-def bare_amount(value: float, unit: str) -> str:
-    """The number alone, with the digits that the unit deserves."""
-    # So that a gain of -0.04 points does not read as -0.0.
-    return f"{value:.1f}".replace("-0.0", "0.0") if unit == "points" else f"{value:.3f}"
+def format_p_value(p_value: float | None) -> str:
+    """Return `< 0.001`, two digits, or `-` for None."""
+    if p_value is None:
+        return "-"
+    return f"< {_SMALLEST_P_SHOWN:g}" if p_value < _SMALLEST_P_SHOWN else f"{p_value:.2g}"
 
 
-def verdict_text(
-    verdict: "Verdict", margin: float, unit: str, w_p_range: tuple[float, float]
-) -> str:
-    """The verdict in words."""
+def join_words(parts: Sequence[str], word: str = "and") -> str:
+    """Return text such as `a, b and c`."""
+    return f" {word} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def capitalize(text: str) -> str:
+    """Return `text` with an upper-case first letter; the rest is unchanged."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def group_name(group: str) -> str:
+    """Return `multiple choice` for `multiple_choice`."""
+    return group.replace("_", " ").replace("heldout", "held-out")
+
+
+def verdict_text(verdict: Verdict, margin: float, unit: str, w_p_range: tuple[float, float]) -> str:
+    """Return the verdict as a sentence without a full stop."""
     assert verdict.difference is not None
     assert verdict.difference_high is not None
     assert verdict.adjusted_p_value is not None
     if verdict.kind == "no effect":
-        span = f"{plw_text(w_p_range[0])} to {plw_text(w_p_range[1])}"
+        low, high = (format_w_p_as_plw(end) for end in w_p_range)
         return (
-            f"no effect: from PLW {span} no two weights differ by more than "
-            f"{verdict.difference_high:.2g} {unit} (95%), within the margin of {margin:g}"
+            f"no effect: between PLW {low} and {high}, scores differ by at most "
+            f"{verdict.difference_high:.2g} {unit} (95%), less than the margin of {margin:g}"
         )
     if verdict.kind == "cannot say" and not verdict.has_effect:
         return (
-            "cannot say: no difference between weights is shown "
-            f"(p = {verdict.adjusted_p_value:.2g}), and one of up to "
+            "cannot say: no significant difference between weights "
+            f"(p = {verdict.adjusted_p_value:.2g}); a difference of up to "
             f"{verdict.difference_high:.2g} {unit} is not ruled out"
         )
     if verdict.kind == "cannot say":
         return (
-            f"cannot say which is best: PLW matters (p = {verdict.adjusted_p_value:.2g}), but the "
-            f"best may be {pieces_text(verdict)}"
+            "cannot say which PLW is best: PLW has an effect "
+            f"(p = {verdict.adjusted_p_value:.2g}), but the 95% set of the best PLW is "
+            f"{format_confidence_set(verdict)}"
         )
     if verdict.kind == "tied":
         return _tied_text(verdict)
     if verdict.kind in ("rises", "falls"):
-        return _end_text(verdict, unit, w_p_range)
+        return _range_end_text(verdict, unit, w_p_range)
     return _best_text(verdict)
 
 
-def _best_text(verdict: "Verdict") -> str:
+def _interval_text(verdict: Verdict) -> str:
+    """Return the confidence set of the best PLW, such as `95% interval 0.1 to 0.46`."""
+    name = "interval" if len(verdict.pieces) == 1 else "set"
+    return f"95% {name} {format_confidence_set(verdict)}"
+
+
+def _best_text(verdict: Verdict) -> str:
     assert verdict.best_plw is not None
     assert verdict.nearest_plw is not None
     if verdict.method == "means":
-        return f"best PLW is {tried_label(verdict.best_plw)}, among the {verdict.num_weights} tried"
-    nearest = f"; nearest tried: {tried_label(verdict.nearest_plw)}"
+        best = format_tried_plw(verdict.best_plw)
+        return f"best PLW {best} of the {verdict.num_weights} tried"
+    nearest = f"; nearest tried: {format_tried_plw(verdict.nearest_plw)}"
     near = nearest if verdict.nearest_plw != verdict.best_plw else ""
-    return (
-        f"best PLW is about {plw_label(verdict.best_plw)} (95% interval {pieces_text(verdict)}"
-        f"{near})"
-    )
+    return f"best PLW {format_plw(verdict.best_plw)} ({_interval_text(verdict)}{near})"
 
 
-def _tied_text(verdict: "Verdict") -> str:
-    """Several tried weights that share the best."""
-    tied = [tried_label(plw) for plw in verdict.tied_plws]
-    if len(tied) == 2:
-        shared = f"no difference is shown between PLW {tied[0]} and {tied[1]}"
-    elif len(verdict.pieces) == 1 and len(tied) > _MOST_NAMED:
-        shared = f"no difference is shown between the {len(tied)} weights {tied[0]} to {tied[-1]}"
-    else:
-        shared = f"no difference is shown between PLW {listed(tied)}"
+def _tied_text(verdict: Verdict) -> str:
+    """Return the text for several tried weights that are tied for best."""
+    tied = [format_tried_plw(plw) for plw in verdict.tied_plws]
+    weights = f"PLW {join_words(tied)}"
+    if len(tied) > _MAX_NAMED and len(verdict.pieces) == 1:
+        weights = f"the {len(tied)} weights from {tied[0]} to {tied[-1]}"
     assert verdict.best_plw is not None
-    return (
-        f"tied: {shared}, the best of those tried (highest mean: {tried_label(verdict.best_plw)})"
-    )
+    best = format_tried_plw(verdict.best_plw)
+    return f"tied for best: {weights} (no significant difference; best mean: {best})"
 
 
-def _end_text(verdict: "Verdict", unit: str, w_p_range: tuple[float, float]) -> str:
-    """The best weight is an end of the tried range; beyond it may be a better one, but for 0, 1."""
+def _range_end_text(verdict: Verdict, unit: str, w_p_range: tuple[float, float]) -> str:
+    """Return the text for a best weight at an end of the tried range.
+
+    A better weight may lie beyond the end, unless the end is 0 or 1.
+    """
     assert verdict.best_plw is not None
     assert verdict.difference is not None
     is_rising = verdict.kind == "rises"
-    end = tried_label(verdict.best_plw)
+    end = format_tried_plw(verdict.best_plw)
     is_open = w_p_range[1] < 1 if is_rising else w_p_range[0] > 0
     extreme = "highest" if is_rising else "lowest"
-    beyond = f" the {extreme} tried;" if is_open else ""
-    span = f"{amount(verdict.difference, unit)} over the range"
+    difference = format_amount(verdict.difference, unit)
     if verdict.num_weights == 2:
-        other = plw_text(w_p_range[0] if is_rising else w_p_range[1])
-        text = f"PLW {end} is better than {other}, by {amount(verdict.difference, unit)}"
+        other = format_w_p_as_plw(w_p_range[0] if is_rising else w_p_range[1])
+        text = f"PLW {end} is better than PLW {other} by {difference}"
         return text if is_rising else f"{text} ({_difference_interval(verdict, unit)})"
     if verdict.method == "means":
-        return f"best PLW is {end}, the {extreme} of the {verdict.num_weights} tried; {span}"
-    verb = "rises towards" if is_rising else "falls from"
+        return (
+            f"best PLW {end}, the {extreme} of the {verdict.num_weights} tried; largest "
+            f"difference {difference}"
+        )
     start, stop = verdict.pieces[0]
-    is_alone = plw_label(start) == plw_label(stop)
-    bound = "" if is_alone else f" (95% interval {pieces_text(verdict)})"
-    return f"{verb} {end}:{beyond} best PLW is {end}{bound}; {span}"
+    is_alone = format_plw(start) == format_plw(stop)
+    bound = "" if is_alone else f" ({_interval_text(verdict)})"
+    place = f", the {extreme} tried" if is_open else ""
+    return (
+        f"improves towards PLW {end}: best PLW {end}{place}{bound}; largest difference {difference}"
+    )
 
 
-def _difference_interval(verdict: "Verdict", unit: str) -> str:
-    """Of two weights whose lower one is better, so that no gain over the lower one is shown."""
+def _difference_interval(verdict: Verdict, unit: str) -> str:
+    """Return the interval of the difference of two weights if the lower weight is better.
+
+    The report has no gain in that case, because gains are relative to the lower weight.
+    """
     assert verdict.difference is not None
     assert verdict.difference_high is not None
     low = 2 * verdict.difference - verdict.difference_high
-    ends = f"{bare_amount(low, unit)} to {bare_amount(verdict.difference_high, unit)}"
+    ends = f"{format_number(low, unit)} to {format_number(verdict.difference_high, unit)}"
     return f"95% interval {ends}"
 
 
-def few_text(df: float) -> str:
-    """Something was fitted, and too few trials are left over."""
-    left = "1 trial is" if round(df) == 1 else f"{df:.0f} trials are"
+def too_few_trials_text(df: float) -> str:
+    """Return the text for a fit with too few residual degrees of freedom."""
+    left = "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
     return (
-        f"cannot say: {left} left over to estimate noise from, and {MIN_CURVE_DF} are needed; "
-        "a second seed of each weight would do"
+        f"cannot say: {left} of freedom to estimate noise, {MIN_CURVE_DF} needed; "
+        "add a second seed of each weight"
     )
 
 
-def floor_text(num_trials: int, share: float) -> str:
-    """Scores that cannot tell trials apart, as where nothing is ever right."""
+def uniform_scores_text(num_trials: int, share: float) -> str:
+    """Return the text for scores that are all 0 or all 100."""
     return (
-        f"cannot say: all {num_trials} trials score {share * 100:.0f}, where no weight can be seen "
-        f"to be {'worse' if share else 'better'}; use {'harder' if share else 'easier'} benchmarks"
+        f"cannot say: all {num_trials} trials score {share * 100:.0f}, so no difference between "
+        f"weights can show; use {'harder' if share else 'easier'} benchmarks"
     )
 
 
-def same_text() -> str:
-    """Scores of which seeds agree, as counts of few items may."""
+def no_noise_text() -> str:
+    """Return the text for repeated trials with identical scores.
+
+    Identical scores may occur if scores are counts of few items.
+    """
     return (
-        "cannot say: repeated trials agree to the last digit, as scores of few items may, so the "
-        "noise is not known; score more items"
+        "cannot say: repeated trials have identical scores, so noise cannot be estimated; "
+        "score more items"
     )
 
 
 def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
-    """Why nothing could be fitted."""
+    """Return the reason why nothing could be fitted."""
     if num_weights < 2:
-        return f"cannot say: two weights with scores are needed, and there {_are(num_weights)}"
+        return f"cannot say: at least two weights with scores are needed, got {num_weights}"
     if num_weights < MIN_WEIGHTS:
         return (
-            "cannot say: two weights need two degrees of freedom to estimate noise from, such as "
-            "two seeds of each"
+            "cannot say: two weights need 2 residual degrees of freedom to estimate noise; "
+            "run two seeds of each"
         )
     if num_cells > 1 and num_trials <= num_cells + 2:
         return (
-            f"cannot say: {num_trials} trials of {num_cells} settings beside PLW leave hardly two "
-            "that differ in PLW alone"
+            f"cannot say: {num_trials} trials have {num_cells} settings other than PLW, and "
+            "hardly two of them differ in PLW alone"
         )
     return (
-        "cannot say: no trial is left over to estimate noise from; a second seed of each weight "
-        "would do"
+        "cannot say: no residual degrees of freedom to estimate noise; "
+        "add a second seed of each weight"
     )
 
 
-def _are(count: int) -> str:
-    return {0: "are none", 1: "is one"}.get(count, f"are {count}")
-
-
-def rests_on_assumption(verdict: "Verdict") -> bool:
-    """Whether a parabola was assumed that could not be tested."""
+def assumes_curve(verdict: Verdict) -> bool:
+    """Return whether the verdict assumes a parabola that could not be tested."""
     return verdict.method == "assumed curve" and verdict.adjusted_p_value is not None
 
 
-def condition_text(verdict: "Verdict") -> str:
-    """What the verdict's optimum assumes, to be read with it; empty where nothing."""
-    if rests_on_assumption(verdict):
-        return (
-            "assumes a parabola in w_p and equal noise, which too few repeated weights cannot test"
-        )
+def assumption_text(verdict: Verdict) -> str:
+    """Return the assumption that the verdict's optimum depends on; empty if there is none."""
+    if assumes_curve(verdict):
+        return "assumes a parabola in w_p and equal noise; too few repeated weights to test either"
     misfit = verdict.lack_of_fit_p_value
     if verdict.kind == "no effect":
         return ""
@@ -221,57 +243,52 @@ def condition_text(verdict: "Verdict") -> str:
     return ""
 
 
-def outlier_text(outlier: "Outlier", unit: str) -> str:
-    """One outlier, such as `trial a1b2 (PLW 0.5, seed 2) is 21.3 points below ... `."""
-    name = f"trial {outlier.trial} " if outlier.trial else "the trial of "
-    where = f"PLW {tried_label(outlier.plw)}, seed {outlier.seed}"
+def outlier_text(outlier: Outlier, unit: str) -> str:
+    """Return text such as `trial a1b2 (PLW 0.5, seed 2) is 21.3 points below the ...`."""
+    name = f"trial {outlier.trial} " if outlier.trial else "the trial at "
+    where = f"PLW {format_tried_plw(outlier.plw)}, seed {outlier.seed}"
     side = "above" if outlier.deviation > 0 else "below"
     return (
         f"{name}{f'({where})' if outlier.trial else where} is "
-        f"{amount(abs(outlier.deviation), unit)} {side} what the other trials predict for "
-        f"{outlier.group.replace('_', ' ').replace('heldout', 'held-out')} "
-        f"(p = {outlier.p_value:.1g})"
+        f"{format_amount(abs(outlier.deviation), unit)} {side} the prediction from the other "
+        f"trials for {group_name(outlier.group)} (p = {outlier.p_value:.1g})"
     )
 
 
-def notes_on(
+def data_notes(
     rows: Sequence[ScoreRow], trials: Trials, interaction_p_value: float | None
 ) -> list[str]:
-    """What a reader must know beside the verdicts."""
+    """Return properties of the data that limit the verdicts."""
     notes = []
     rates = {row.learning_rate for row in rows}
     if trials.is_confounded:
-        notes.append(
-            "the learning rate changed along with PLW: the differences may be the effect of either"
-        )
+        notes.append("the learning rate changed along with PLW: either may cause the differences")
     elif len(rates) == 1 and None not in rates:
         notes.append(
-            f"every trial had the learning rate {rates.pop():g}, which is confounded with PLW: a "
-            "weight may look worse only because it needs another one"
+            f"all trials had learning rate {rates.pop():g}; a weight may score worse only because "
+            "it needs another one (confounded with PLW)"
         )
     elif None in rates:
-        notes.append("learning rates are not known, and may be confounded with PLW")
-    own = [
+        notes.append("learning rates are unknown and may be confounded with PLW")
+    num_seeds = [
         len({trials.seed[each] for each in np.flatnonzero(trials.plw == plw)})
         for plw in np.unique(trials.plw)
     ]
-    if min(own) < 2:
-        notes.append("some weights have a single seed, so their own noise is not known")
+    if min(num_seeds) < 2:
+        notes.append("some weights have a single seed, so their own variance is unknown")
     num_settings = len(set(zip(trials.cell.tolist(), trials.plw.tolist(), strict=True)))
     if num_settings > MAX_SETTINGS:
         notes.append(
-            f"{num_settings} weights are too many to compare one by one (at most {MAX_SETTINGS}): "
-            "the verdict assumes a parabola in w_p and equal noise, also where weights are repeated"
+            f"{num_settings} weights are too many to compare individually (at most "
+            f"{MAX_SETTINGS}): the verdict assumes a parabola in w_p and equal noise, even where "
+            "weights are repeated"
         )
     if interaction_p_value is not None and interaction_p_value < 0.05:
         notes.append(
-            f"models or data sets differ in their curves (p = {interaction_p_value:.2g}): read "
-            "the verdict of each before the mean"
+            f"models or data sets have different curves (p = {interaction_p_value:.2g}): read "
+            "their own verdicts before the mean"
         )
     if np.isnan(trials.values).any():
-        notes.append("trials that lack a group do not count overall")
-    if trials.is_share and max(row.score for row in rows) < _FLOOR:
-        notes.append(
-            "all scores are below 0.02: they are near the floor, or were divided by 100 twice"
-        )
-    return notes
+        notes.append("trials without scores in every group are left out of the overall verdict")
+    warning = scale_warning(rows) if trials.is_share else None
+    return [*notes, warning] if warning is not None else notes

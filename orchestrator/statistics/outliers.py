@@ -1,8 +1,8 @@
-"""Trials that lie farther from the others of their weight than noise explains.
+"""Detect trials that differ from the others of their weight by more than noise explains.
 
 Source: Cook & Weisberg 1982, externally studentised residuals, with Bonferroni's correction over
-the trials of a group. Their common variance would make outliers of the trials of a noisy weight, so
-an outlier must also be far from the others of its own weight.
+the trials of a group. With a common variance, trials of a noisy weight would look like outliers, so
+an outlier must also be far from the other trials of its weight.
 """
 
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from orchestrator.statistics.trial_points import Trials
 from orchestrator.statistics.weight_effects import Effects
 
 LEVEL = 0.01
-# Against the other trials of its own weight, of which there are few.
-_OWN_LEVEL = 0.1
+# Level of the test against the few other trials of the same weight.
+_WITHIN_WEIGHT_LEVEL = 0.1
 _MIN_DF = 2
-_LEAST_SHARE = 1e-6
-# Below this share of a deviation the others' spread is rounding: they agree to the last digit.
-_LEAST_ERROR = 1e-7
+_MIN_DF_SHARE = 1e-6
+# Standard errors below this share of a deviation are rounding errors: the other trials are
+# identical.
+_MIN_RELATIVE_ERROR = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
-    """A trial that stands out in a group.
+    """A trial that deviates from the other trials of a group.
 
     Attributes:
-        trial: the trial's name; its seed where the table names no trials.
-        deviation: its value less what the other trials predict for it, in the answer's unit.
-        p_value: of a deviation as large by noise alone, corrected for the number of trials.
+        trial: name of the trial; empty if the table names no trials.
+        deviation: value minus the prediction from the other trials, in the unit of the conclusions.
+        p_value: probability of such a deviation by noise alone, corrected for the number of trials.
     """
 
     group: str
@@ -43,33 +44,34 @@ class Outlier:
 
 
 def find_outliers(effects: Effects, trials: Trials, group: str) -> list[Outlier]:
-    """The outliers of one group, the farthest first.
+    """Return the outliers of one group, the largest deviation first.
 
-    None where too few trials are left over, or where all others agree to the last digit, so that
-    the noise is not known.
+    The result is empty if too few residual degrees of freedom are left. It is also empty if all
+    other trials are identical, because the noise is then unknown.
     """
     share, residual, df = effects.share, effects.residual, effects.total_df - 1
     if df < _MIN_DF:
         return []
-    is_tested = share > _LEAST_SHARE
+    is_tested = share > _MIN_DF_SHARE
     deviation = np.divide(residual, share, out=np.zeros_like(residual), where=is_tested)
-    left = np.maximum(float(residual @ residual) - residual * deviation, 0.0) / df
-    error = np.sqrt(np.divide(left, share, out=np.ones_like(left), where=is_tested))
-    is_tested &= error > _LEAST_ERROR * np.abs(deviation)
+    variance = np.maximum(float(residual @ residual) - residual * deviation, 0.0) / df
+    error = np.sqrt(np.divide(variance, share, out=np.ones_like(variance), where=is_tested))
+    is_tested &= error > _MIN_RELATIVE_ERROR * np.abs(deviation)
     ratio = np.divide(np.abs(deviation), error, out=np.zeros_like(error), where=is_tested)
     p_values = np.minimum(2 * special.stdtr(df, -ratio) * len(share), 1.0)
     found = [
         _outlier(trials, group, int(effects.present[each]), deviation[each], p_values[each])
         for each in np.flatnonzero(is_tested & (p_values < LEVEL))
-        if _is_far_from_own(effects, int(each))
+        if _is_outlier_within_weight(effects, int(each))
     ]
     return sorted(found, key=lambda one: -abs(one.deviation))
 
 
-def _is_far_from_own(effects: Effects, index: int) -> bool:
-    """Whether a trial is also far from the others of its weight, which may be a noisy one.
+def _is_outlier_within_weight(effects: Effects, index: int) -> bool:
+    """Return whether a trial is also far from the others of its weight, which may be noisy.
 
-    A t test of one against the rest, at a liberal level; true with fewer than two others.
+    The test is a t test of one trial against the rest, at a liberal level. The result is True with
+    fewer than two others.
     """
     own = effects.trial_setting == effects.trial_setting[index]
     own[index] = False
@@ -78,9 +80,9 @@ def _is_far_from_own(effects: Effects, index: int) -> bool:
         return True
     error = float(others.std(ddof=1)) * (1 + 1 / len(others)) ** 0.5
     distance = abs(float(effects.residual[index] - others.mean()))
-    if error <= _LEAST_ERROR * distance:
+    if error <= _MIN_RELATIVE_ERROR * distance:
         return True
-    return bool(2 * special.stdtr(len(others) - 1, -distance / error) < _OWN_LEVEL)
+    return bool(2 * special.stdtr(len(others) - 1, -distance / error) < _WITHIN_WEIGHT_LEVEL)
 
 
 def _outlier(trials: Trials, group: str, index: int, deviation: float, p_value: float) -> Outlier:

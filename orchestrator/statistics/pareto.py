@@ -1,4 +1,7 @@
-"""Which tried weights no other one beats in all groups at once, and how sure that is."""
+"""Compute the Pareto front over the groups: tried weights that no other tried weight dominates.
+
+Each weight has a probability of being on the front.
+"""
 
 from dataclasses import dataclass
 
@@ -13,16 +16,16 @@ from orchestrator.statistics.weight_effects import fit_effects
 Array = NDArray[np.float64]
 
 _DRAWS = 2000
-# Each draw compares every two weights, and no reader every two of more.
+# Maximum number of weights; more are thinned, because each draw compares all pairs of weights.
 MAX_WEIGHTS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontPoint:
-    """A tried weight: its fitted points over the reference by group, and its place on the front.
+    """A tried weight: fitted points above the reference by group, and its place on the front.
 
-    `probability`: the share of the curves that the data leave possible under which no other tried
-    weight is as good in all groups and better in one; None where too few trials are left over.
+    `probability` is the share of posterior draws in which no other tried weight is as good in all
+    groups and better in one; None if too few trials remain.
     """
 
     plw: float
@@ -32,14 +35,15 @@ class FrontPoint:
 
 
 def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoint]:
-    """Every tried weight in order; empty where too little is known of all groups.
+    """Return all tried weights in order; empty if the groups cannot be estimated.
 
-    Of more than 40 weights it is those that are spread over w_p. The groups are drawn together,
-    with the covariance that the trials' values have, from the posterior under a flat prior.
+    More than 40 weights are thinned to 40 that are spread over w_p. The groups are drawn jointly
+    from the posterior under a flat prior, with the covariance of the trials' values.
+
     Source: Gelman et al., Bayesian Data Analysis, 3.6 and 14.2.
 
     Args:
-        method: what the leading verdict rests on: means, or else a curve.
+        method: method of the leading verdict; with any other than `means`, a curve is used.
     """
     complete = np.flatnonzero(trials.is_complete)
     w_p = trials.w_p[complete]
@@ -51,30 +55,30 @@ def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoi
         kept = np.unique([np.abs(at - place).argmin() for place in evenly])
         plws, at = plws[kept], at[kept]
     if method == "means":
-        shape, steps = np.eye(len(at))[np.searchsorted(at, w_p)][:, 1:], np.eye(len(at))[:, 1:]
+        shape, contrasts = np.eye(len(at))[np.searchsorted(at, w_p)][:, 1:], np.eye(len(at))[:, 1:]
     else:
         shape = np.column_stack([w_p, w_p**2])
-        steps = np.column_stack([at - at[0], at**2 - at[0] ** 2])
+        contrasts = np.column_stack([at - at[0], at**2 - at[0] ** 2])
     effects = fit_effects(trials, OVERALL)
     if effects is None:
         return []
     terms, values = (
-        effects.nuisance.out_of(each) for each in (shape, trials.values[effects.present])
+        effects.nuisance.residualize(each) for each in (shape, trials.values[effects.present])
     )
     coefficients, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
     df = len(terms) - effects.nuisance.num_terms - int(rank)
     if df < 1 or rank < shape.shape[1]:
         return []
-    fitted = steps @ coefficients
+    fitted = contrasts @ coefficients
     probability: Array | None = None
     if df >= values.shape[1]:
         residual = values - terms @ coefficients
         inverse = np.asarray(np.linalg.inv(terms.T @ terms), dtype=np.float64)
         rng = np.random.default_rng(seed)
-        drawn = _drawn_effects(residual.T @ residual, inverse, df, rng)
-        drawn = fitted + np.einsum("kp,dpg->dkg", steps, drawn)
-        probability = is_undominated(drawn).mean(axis=0)
-    on_front = is_undominated(fitted[None])[0]
+        drawn = _draw_deviations(residual.T @ residual, inverse, df, rng)
+        drawn = fitted + np.einsum("kp,dpg->dkg", contrasts, drawn)
+        probability = is_nondominated(drawn).mean(axis=0)
+    on_front = is_nondominated(fitted[None])[0]
     return [
         FrontPoint(
             plw=float(plw),
@@ -86,18 +90,21 @@ def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoi
     ]
 
 
-def is_undominated(scores: Array) -> NDArray[np.bool_]:
-    """(draws, K) for scores (draws, K, G): whether no other of the K is as good in all, better in
-    one."""
-    mine, other = scores[:, :, None], scores[:, None]
-    beaten = (other >= mine).all(axis=-1) & (other > mine).any(axis=-1)
-    return np.asarray(~beaten.any(axis=-1))
+def is_nondominated(scores: Array) -> NDArray[np.bool_]:
+    """Return (draws, K): True if no other of the K is as good in all groups and better in one.
+
+    Args:
+        scores: (draws, K, G), higher is better.
+    """
+    candidate, other = scores[:, :, None], scores[:, None]
+    dominated = (other >= candidate).all(axis=-1) & (other > candidate).any(axis=-1)
+    return np.asarray(~dominated.any(axis=-1))
 
 
-def _drawn_effects(scatter: Array, inverse: Array, df: int, rng: np.random.Generator) -> Array:
-    """(draws, P, G): what the P effects of each group may be off by, groups together."""
+def _draw_deviations(scatter: Array, inverse: Array, df: int, rng: np.random.Generator) -> Array:
+    """Draw (draws, P, G) deviations of the P effects of each group, jointly over groups."""
     num_groups = len(scatter)
-    # Two groups that move as one make the scatter singular.
+    # Jitter: perfectly correlated groups make the scatter matrix singular.
     jitter = 1e-12 * max(float(np.trace(scatter)), 1e-300)
     scale = scatter + jitter * np.eye(num_groups)
     sigma = stats.invwishart.rvs(df, scale, size=_DRAWS, random_state=rng)

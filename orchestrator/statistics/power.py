@@ -1,11 +1,12 @@
-"""How many seeds it takes to see an effect and to name a weight, by simulating the verdict itself.
+"""Estimate statistical power by simulation: the seeds needed to detect an effect or name a weight.
 
-A trial's value is a quadratic in w_p plus noise, and each simulated study goes through the same
+A trial's value is a quadratic in w_p plus noise. Each simulated study goes through the same
 analysis as a report.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,13 @@ NUM_STUDIES = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """What `seeds` of each weight would show.
+    """Expected results of `seeds` trials per weight.
 
     Attributes:
-        effect: true points between the best and the worst tried weight.
+        effect: true difference between the best and the worst tried weight, in points.
         power: share of studies that find an effect.
         names: share of studies that name a best weight, or several tied ones.
-        plw_low, plw_high: the confidence set to expect, from its lowest to its highest weight.
+        plw_low, plw_high: expected confidence set, from its lowest to its highest weight.
     """
 
     effect: float
@@ -43,7 +44,7 @@ class Power:
     num_studies: int
 
 
-def power_of(
+def simulate_power(
     *,
     plws: Sequence[float],
     seeds: int,
@@ -54,31 +55,31 @@ def power_of(
     num_claims: int = 1,
     num_studies: int = NUM_STUDIES,
 ) -> Power:
-    """The power of `seeds` trials at each of `plws`.
+    """Return the power of `seeds` trials at each of `plws`.
 
     Args:
-        effect: points between the best and the worst tried weight.
-        trial_sd: of a score over seeds at one weight, in points, without what a seed does to all
-            weights alike (seeds are blocks).
-        item_sd: of the same over draws of items, in points, as far as trials do not share it;
-            0 where all trials are scored on the same items and `trial_sd` was measured on them.
-        best_plw: the top of the curve; by default the published 0.242.
-        num_claims: verdicts that share the level (groups, and overall).
+        effect: difference between the best and the worst tried weight, in points.
+        trial_sd: sd of a score over seeds at one weight, in points. It excludes the effect of a
+            seed that is common to all weights, because seeds are blocks.
+        item_sd: sd over draws of items, in points, of the part that trials do not share. It is 0 if
+            all trials are scored on the same items and `trial_sd` was measured on them.
+        best_plw: optimum of the curve; default: the published 0.242.
+        num_claims: number of verdicts that share the significance level (groups, and overall).
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: a number is out of range.
     """
-    check_power(plws=plws, effect=effect, trial_sd=trial_sd, item_sd=item_sd)
+    check_power_inputs(plws=plws, effect=effect, trial_sd=trial_sd, item_sd=item_sd)
     if seeds < 1 or num_claims < 1:
         raise InputError(
             Problem(
-                message=f"needs at least one seed and one claim, got {seeds} and {num_claims}",
-                fix="count the trials of each weight as seeds",
+                message=f"seeds and claims must be at least 1, got {seeds} and {num_claims}",
+                fix="seeds is the number of trials per weight",
             )
         )
     tried = sorted(set(plws))
-    top = PUBLISHED_BEST_W_P if best_plw is None else w_p_of(best_plw)
-    shape = -((np.array([w_p_of(plw) for plw in tried]) - top) ** 2)
+    best_w_p = PUBLISHED_BEST_W_P if best_plw is None else w_p_of(best_plw)
+    shape = -((np.array([w_p_of(plw) for plw in tried]) - best_w_p) ** 2)
     curve = effect * shape / np.ptp(shape)
     noise_sd = float(np.hypot(trial_sd, item_sd))
     prospect = _prospect(tried, seeds, curve, noise_sd, num_claims, num_studies)
@@ -113,7 +114,7 @@ def _prospect(
     )
 
 
-def seeds_needed(
+def required_seeds(
     *,
     plws: Sequence[float],
     effect: float,
@@ -124,74 +125,75 @@ def seeds_needed(
     num_claims: int = 1,
     num_studies: int = NUM_STUDIES,
 ) -> Power:
-    """The fewest seeds of each weight, from 2, with which `target` of the studies name a weight.
+    """Return the power at the fewest seeds with which `target` of the studies name a weight.
 
-    One seed is never enough: without repeated weights the curve would be assumed.
+    At least two seeds per weight are tried: without repeated weights, the analysis would assume the
+    curve.
 
     Raises:
-        InputError: a number is out of its range, or no number of seeds up to 100 is enough.
+        InputError: a number is out of range, or 100 seeds are not enough.
     """
     if not 0 < target < 1:
         raise InputError(
-            Problem(message=f"power must be in (0, 1), got {target:g}", fix="0.8 is usual")
+            Problem(message=f"power must be in (0, 1), got {target:g}", fix="a common value is 0.8")
         )
 
-    def of(seeds: int) -> Power:
-        return power_of(
-            plws=plws,
-            seeds=seeds,
-            effect=effect,
-            trial_sd=trial_sd,
-            item_sd=item_sd,
-            best_plw=best_plw,
-            num_claims=num_claims,
-            num_studies=num_studies,
-        )
-
+    power_with = partial(
+        simulate_power,
+        plws=plws,
+        effect=effect,
+        trial_sd=trial_sd,
+        item_sd=item_sd,
+        best_plw=best_plw,
+        num_claims=num_claims,
+        num_studies=num_studies,
+    )
     low, high = 1, 2
-    while of(high).names < target:
+    while power_with(seeds=high).names < target:
         if high >= MAX_SEEDS:
             raise InputError(
                 Problem(
-                    message=f"{effect:g} points at a trial sd of {trial_sd:g} need over "
-                    f"{MAX_SEEDS} seeds",
-                    fix="look for a larger effect, or choose weights that the effect spans",
+                    message=f"an effect of {effect:g} points with trial sd {trial_sd:g} needs "
+                    f"more than {MAX_SEEDS} seeds",
+                    fix="choose a larger effect, or weights whose scores differ more",
                 )
             )
         low, high = high, min(2 * high, MAX_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if of(middle).names >= target else (middle, high)
-    return of(high)
+        low, high = (low, middle) if power_with(seeds=middle).names >= target else (middle, high)
+    return power_with(seeds=high)
 
 
-def check_power(*, plws: Sequence[float], effect: float, trial_sd: float, item_sd: float) -> None:
-    """Refuse what no power can be computed of, with all problems at once.
+def check_power_inputs(
+    *, plws: Sequence[float], effect: float, trial_sd: float, item_sd: float
+) -> None:
+    """Check that the power is defined for these inputs.
 
     Raises:
-        InputError: as described.
+        InputError: inputs are invalid; lists all of them.
     """
     problems = []
     if len(set(plws)) < 2 or not all(0 <= plw <= 1 for plw in plws):
         problems.append(
             Problem(
-                message=f"needs at least two weights in [0, 1], got {sorted(set(plws))}",
-                fix="give the weights that a sweep would try",
+                message=f"at least two weights in [0, 1] are needed, got {sorted(set(plws))}",
+                fix="give the weights of the planned sweep",
             )
         )
     for name, value in (("effect", effect), ("trial sd", trial_sd)):
         if not value > 0:
             problems.append(
                 Problem(
-                    message=f"{name} must be over 0 points, got {value:g}",
-                    fix="give points on the scale of 0 to 100",
+                    message=f"{name} must be above 0 points, got {value:g}",
+                    fix="give points on a scale of 0 to 100",
                 )
             )
     if not item_sd >= 0:
         problems.append(
             Problem(
                 message=f"item sd must be at least 0 points, got {item_sd:g}",
-                fix="leave it out where trials share their items",
+                fix="omit it if all trials are scored on the same items",
             )
         )
     if problems:

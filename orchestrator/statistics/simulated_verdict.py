@@ -1,7 +1,7 @@
-"""Studies simulated through the analysis itself: how often a design names a weight, and how well.
+"""Simulate how often and how precisely a design names a weight.
 
-A trial's value is the truth at its weight plus normal noise of one variance; what a seed does to
-all weights alike drops out of the comparison and is left out.
+A trial's value is the truth at its weight plus normal noise with one variance. A seed's common
+effect on all weights cancels in the comparison and is not simulated.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.foundation.plw_scale import plw_from_w_p
 from orchestrator.foundation.plw_scale import w_p as w_p_of
 from orchestrator.statistics.confidence_set import confidence_set
-from orchestrator.statistics.table import plw_of
 from orchestrator.statistics.trial_points import Trials
 from orchestrator.statistics.weight_analysis import analyse_weights
 from orchestrator.statistics.weight_effects import fit_effects
@@ -26,15 +26,16 @@ _TOUCHING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
-    """What a design would show.
+    """Expected results of a design.
 
     Attributes:
         detects: share of studies that find an effect (corrected for `num_claims`).
         names: share of studies that name a best weight, or several tied ones.
-        plw_low, plw_high: the middle confidence set of the studies that find an effect, from its
-            lowest to its highest weight; the whole range where none does.
-        width_ratio: its median width in w_p over today's; None without one.
-        num_studies: how many were simulated.
+        plw_low, plw_high: ends of the median confidence set over the studies that find an effect;
+            the whole range if no study does.
+        width_ratio: median width of that set in w_p, relative to the current set; None if there is
+            no current set.
+        num_studies: number of simulated studies.
     """
 
     detects: float
@@ -56,13 +57,13 @@ def simulate_verdicts(
     width_before: float | None = None,
     random_seed: int = 0,
 ) -> Prospect:
-    """The prospect of trials at `plw` (T) with `seed` (T), whose true values are `truth` (T).
+    """Simulate trials at `plw` (T) with `seed` (T) and true values `truth` (T).
 
     Args:
-        trial_sd: of the noise of a trial, in the unit of `truth`.
-        num_claims: verdicts that share the level; Bonferroni, which is what Holm's rule gives the
-            first of them.
-        width_before: of today's confidence set, in w_p.
+        trial_sd: sd of a trial's noise, in the unit of `truth`.
+        num_claims: number of verdicts that share the significance level. The correction is
+            Bonferroni's, which equals Holm's for the smallest p-value.
+        width_before: width of the current confidence set, in w_p.
     """
     rng = np.random.default_rng(random_seed)
     at = np.array([w_p_of(each) for each in plw])
@@ -95,10 +96,10 @@ def simulate_verdicts(
 
 
 def _nearest(w_p: float, at: Array, plw: Array) -> float:
-    """The PLW of a w_p, exactly that of a tried weight where it is one."""
+    """Return the PLW of a w_p; at the w_p of a tried weight, exactly its PLW."""
     index = int(np.abs(at - w_p).argmin())
     is_tried = abs(at[index] - w_p) < _TOUCHING
-    return float(plw[index]) if is_tried else plw_of(w_p)
+    return float(plw[index]) if is_tried else plw_from_w_p(w_p)
 
 
 def _trials(plw: Array, at: Array, seed: Sequence[str], values: Array) -> Trials:

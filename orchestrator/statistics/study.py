@@ -1,4 +1,4 @@
-"""A table of scores, its trials, and what was fitted to them."""
+"""Fit the effects and analyses of a table of scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from orchestrator.statistics.weight_effects import Effects, fit_effects
 from trainers.foundation.errors import InputError, Problem
 
 MARGIN_POINTS = 1.0
-# Noise below this is rounding: trials agree to the last digit. In points, or in relation to losses.
-_LEAST_SD = 1e-6
+# Noise below this is a rounding error: trials are identical. In points, or relative to the loss.
+_MIN_NOISE_SD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of scores and how to read it; see `answer`."""
+    """A table of scores and how to interpret it; see `conclusions.draw_conclusions`."""
 
     rows: Sequence[ScoreRow]
     shares: bool = True
@@ -31,18 +31,18 @@ class Table:
         return self.unit or ("points" if self.shares else "units")
 
     def oriented(self) -> "Table":
-        """The same table with higher scores being better.
+        """Return the same table, with scores negated if lower is better.
 
         Raises:
-            InputError: rows that cannot be used.
+            InputError: rows cannot be used.
         """
         check_rows(self.rows, shares=self.shares)
         groups = {row.group for row in self.rows}
         if OVERALL in groups and len(groups) > 1:
             raise InputError(
                 Problem(
-                    message=f"group `{OVERALL}` is that of the mean of all groups",
-                    fix="leave its rows out, or give the group another name",
+                    message=f"group name `{OVERALL}` is reserved for the mean of all groups",
+                    fix="remove its rows, or rename the group",
                 )
             )
         if self.higher_is_better:
@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Study:
-    """A table with its trials, and the effects and analyses by group."""
+    """A table with its trials, and the effects (by group) and analyses fitted to them."""
 
     table: Table
     trials: Trials
@@ -63,26 +63,28 @@ class Study:
     analyses: list[WeightAnalysis]
 
 
-def study_of(table: Table) -> Study:
+def fit_study(table: Table) -> Study:
+    """Fit the effects and analyses of every group of `table`."""
     trials = collect_trials(table.rows, shares=table.shares)
     effects = {}
     analyses = []
-    for group in trials.judged_groups:
+    for group in trials.verdict_groups:
         found = fit_effects(trials, group)
         if found is None:
             continue
         effects[group] = found
-        # A group in one of several cells is there to be drawn.
-        is_lead = group == trials.judged_groups[0]
+        # With several cells, only the leading group has a verdict per cell; the others are only
+        # drawn.
+        is_lead = group == trials.verdict_groups[0]
         for analysis in analyse_weights(found, trials, group):
-            is_judged = analysis.cell is None or is_lead
-            analyses.append(analysis if is_judged else replace(analysis, is_judged=False))
+            has_verdict = analysis.cell is None or is_lead
+            analyses.append(analysis if has_verdict else replace(analysis, has_verdict=False))
     analyses.sort(key=lambda one: (one.cell is not None, one.group != OVERALL))
     return Study(table, trials, effects, analyses)
 
 
-def lacks_noise(study: Study, group: str) -> bool:
-    """Whether a fitted group's trials agree to the last digit, apart from its effects."""
+def has_zero_noise(study: Study, group: str) -> bool:
+    """Return whether a fitted group's trials are identical apart from the fitted effects."""
     noise, trials = study.effects[group].noise, study.trials
     level = 1.0 if trials.is_share else float(np.nanmax(np.abs(trials.group_values(group))))
-    return noise is not None and noise.pooled**0.5 <= _LEAST_SD * max(level, 1e-300)
+    return noise is not None and noise.pooled**0.5 <= _MIN_NOISE_SD * max(level, 1e-300)

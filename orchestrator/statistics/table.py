@@ -1,6 +1,6 @@
-"""The scores that the statistics are fitted to: one row for each benchmark of each trial.
+"""Read and check rows of scores, one row for each benchmark of each trial.
 
-Rows come from a sweep's records or from a CSV file of anyone's.
+Rows come from a sweep's records or from a user's CSV file.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.foundation.plw_scale import W_P_EXPONENT
+from orchestrator.foundation.plw_scale import w_p
 from orchestrator.statistics.columns import find_columns, is_known
 from orchestrator.statistics.csv_text import read_csv_text
 from orchestrator.statistics.row_parser import RowParser
@@ -18,13 +18,13 @@ from trainers.foundation.errors import InputError, Problem
 
 Array = NDArray[np.float64]
 
-# Larger losses are no measurements, and their squares overflow.
+# Larger losses are not plausible, and their squares overflow.
 LARGEST_SCORE = 1e50
 DEFAULT_GROUP = "scores"
-# The verdict on the mean of all groups has this name.
+# Name of the verdict on the mean of all groups.
 _MEAN_OF_GROUPS = "overall"
 _MAX_PROBLEMS = 10
-# No accuracy of interest is so low, and all percentages that were divided by 100 twice are.
+# Useful accuracies are higher; percentages that were divided by 100 twice are lower.
 _TOO_SMALL = 0.02
 
 
@@ -32,9 +32,9 @@ _TOO_SMALL = 0.02
 class ScoreRow:
     """One benchmark's score of one trial.
 
-    `score` is a share in [0, 1], or any number on a loss's scale. Trials are compared within one
-    `model`, `data_set` and `condition` (such as the loss's normalization), never across.
-    `trial` names the checkpoint; rows of one trial share its luck.
+    `score` is a share in [0, 1], or any number for losses. Trials are compared only within the same
+    `model`, `data_set` and `condition` (such as the loss normalization). `trial` names the
+    checkpoint; rows of one trial share the noise of its training run.
     """
 
     benchmark: str
@@ -53,16 +53,16 @@ class ScoreRow:
     @property
     def w_p(self) -> float:
         """PLW ** 0.30103. Source: arXiv 2401.13586."""
-        return float(self.plw**W_P_EXPONENT)
+        return w_p(self.plw)
 
     @property
     def cell(self) -> tuple[str, str, str]:
-        """What trials must share to be compared: model, data set and condition."""
+        """Model, data set and condition: only trials with the same cell are compared."""
         return (self.model, self.data_set, self.condition)
 
     @property
     def trial_key(self) -> tuple[str, ...]:
-        """Which checkpoint this is a score of."""
+        """Key of the checkpoint that was scored."""
         if self.trial:
             return (self.model, self.data_set, self.condition, self.trial)
         return (
@@ -75,21 +75,17 @@ class ScoreRow:
         )
 
 
-def plw_of(w_p: float) -> float:
-    """The PLW whose w_p = PLW ** 0.30103 is given, in [0, 1]."""
-    return float(max(w_p, 0.0) ** (1 / W_P_EXPONENT))
-
-
 def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
-    """The rows of a CSV file with a header; needs `score`, `benchmark` and `plw` or `w_p`.
+    """Read a CSV file with a header; `score`, `benchmark` and `plw` or `w_p` are required.
 
-    Weights are rounded to 6 significant digits, so that 0.1 and 0.1000000001 are one weight.
+    Weights are rounded to 6 significant digits, so 0.1 and 0.1000000001 are one weight.
 
     Args:
-        shares: whether scores must be shares in [0, 1]; else they are losses on any scale.
+        shares: whether scores must be shares in [0, 1]. If False, they are losses on any scale.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or has bad lines; ten problems at most.
+        InputError: the file cannot be read, lacks a column, or has bad lines; lists at most ten
+            problems.
     """
     table = read_csv_text(path, is_known)
     parser = RowParser(find_columns(table), table)
@@ -116,20 +112,20 @@ def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
 
 
 def check_rows(rows: Sequence[ScoreRow], *, shares: bool = True) -> None:
-    """Refuse rows that no model could be fitted to.
+    """Check that a model can be fitted to the rows.
 
     Args:
         shares: whether scores are shares in [0, 1].
 
     Raises:
-        InputError: ten problems at most.
+        InputError: rows cannot be used; lists at most ten problems.
     """
     found = _problems(rows, shares, lambda index: f"score {index + 1}")
     _raise_any([problem for _, problem in found] if rows else [_no_scores(None)])
 
 
 def scale_warning(rows: Sequence[ScoreRow]) -> str | None:
-    """What is odd about shares that are all tiny; None where they are not."""
+    """Return a warning if all shares are tiny; else None."""
     if max(row.score for row in rows) >= _TOO_SMALL:
         return None
     return (
@@ -139,7 +135,7 @@ def scale_warning(rows: Sequence[ScoreRow]) -> str | None:
 
 
 def _no_scores(where: str | None) -> Problem:
-    return Problem(message="there are no scores", where=where, fix="give a row for each score")
+    return Problem(message="no scores found", where=where, fix="give one row per score")
 
 
 def _raise_any(problems: Sequence[Problem]) -> None:
@@ -155,7 +151,7 @@ def _raise_any(problems: Sequence[Problem]) -> None:
 def _problems(
     rows: Sequence[ScoreRow], shares: bool, where: Callable[[int], str]
 ) -> list[tuple[int, Problem]]:
-    """Each problem with the index of its row, in order; `where` says where a row is."""
+    """Return each problem with its row index, in order; `where` describes a row by its index."""
     problems: list[tuple[int, Problem]] = []
     for index, row in enumerate(rows):
         problems += [
@@ -167,19 +163,17 @@ def _problems(
     groups = {row.group for row in rows}
     if len(groups) > 1 and _MEAN_OF_GROUPS in groups:
         first = next(index for index, row in enumerate(rows) if row.group == _MEAN_OF_GROUPS)
-        message = f"group `{_MEAN_OF_GROUPS}` has the name of the mean of all groups"
-        fix = "leave out rows of means, and rename a group of benchmarks"
+        message = f"group name `{_MEAN_OF_GROUPS}` is reserved for the mean of all groups"
+        fix = "remove rows of means, or rename the group"
         problems.append((first, Problem(message=message, where=where(first), fix=fix)))
     return sorted(problems, key=lambda one: one[0])
 
 
 def _row_faults(row: ScoreRow) -> list[tuple[str, str]]:
-    """The message and the fix of each."""
+    """Return (message, fix) of each problem of one row."""
     faults = []
     if not 0 <= row.plw <= 1:
-        faults.append(
-            (f"plw must be in [0, 1], got {row.plw:g}", "give the weight of prompt tokens")
-        )
+        faults.append((f"plw must be in [0, 1], got {row.plw:g}", "give the prompt loss weight"))
     if row.standard_error is not None and not row.standard_error >= 0:
         faults.append(_not_positive("standard_error", row.standard_error))
     if row.num_items is not None and not row.num_items > 0:
@@ -190,13 +184,13 @@ def _row_faults(row: ScoreRow) -> list[tuple[str, str]]:
 
 
 def _not_positive(name: str, value: float) -> tuple[str, str]:
-    return f"{name} must be positive, got {value:g}", "leave it empty where it is not known"
+    return f"{name} must be positive, got {value:g}", "leave it empty if unknown"
 
 
 def _score_problems(
     rows: Sequence[ScoreRow], shares: bool, where: Callable[[int], str]
 ) -> list[tuple[int, Problem]]:
-    """At most one: a column on another scale is one mistake, however many rows it has."""
+    """Return at most one problem, because a column on another scale is a single mistake."""
     if shares:
         bad = [index for index, row in enumerate(rows) if not 0 <= row.score <= 1]
     else:
@@ -208,9 +202,9 @@ def _score_problems(
     message = f"{rule}, got {values[0]:g}"
     if len(bad) > 1:
         message += f" ({len(bad)} of {len(rows)} scores, from {min(values):g} to {max(values):g})"
-    fix = "leave out rows without a score"
+    fix = "remove rows without a score"
     if shares:
-        fix = "for losses or errors, in a file of their own, use --lower-is-better"
+        fix = "put losses or errors in a separate file and use --lower-is-better"
         if min(values) >= 0 and max(values) <= 100:
             fix = f"divide percentages by 100; {fix}"
     return [(bad[0], Problem(message=message, where=where(bad[0]), fix=fix))]
@@ -219,7 +213,7 @@ def _score_problems(
 def _trial_problems(
     rows: Sequence[ScoreRow], where: Callable[[int], str]
 ) -> list[tuple[int, Problem]]:
-    """Second scores of a benchmark for one trial, and trials of two weights."""
+    """Return the problems of duplicate scores and of trials with two weights."""
     problems = []
     numbers: dict[tuple[str, ...], int] = {}
     plws: list[float] = []
@@ -234,18 +228,18 @@ def _trial_problems(
             if number not in of_two_weights:
                 message = f"trial {row.trial} has PLW {plws[number]:g} and {row.plw:g}"
                 fix = (
-                    "give every trial one PLW and a name of its own, or call the column `seed` if "
-                    "it numbers repetitions"
+                    "give every trial one PLW and a unique name; if the column numbers "
+                    "repetitions, rename it `seed`"
                 )
             of_two_weights.add(number)
         else:
             first = seen.setdefault((number, row.benchmark), index)
             if first != index:
                 message = (
-                    f"a second score of {row.benchmark} for one trial at PLW {row.plw:g} (the "
-                    f"first: {where(first)})"
+                    f"second score of {row.benchmark} for one trial at PLW {row.plw:g} (first: "
+                    f"{where(first)})"
                 )
-                fix = "tell the trials apart in a column `seed` or `trial`"
+                fix = "distinguish the trials in a column `seed` or `trial`"
         if message is not None:
             problems.append((index, Problem(message=message, where=where(index), fix=fix)))
     return problems

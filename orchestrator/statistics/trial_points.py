@@ -1,7 +1,7 @@
-"""Trial scores in points: one value for each trial and group, the data of every analysis here.
+"""Convert scores to one value for each trial and group, in points: the data of every analysis.
 
-A group's value is the mean of its benchmarks, each counted alike; the overall value is the mean of
-the groups, each counted alike. Differences are therefore in the unit that the report shows.
+A group's value is the unweighted mean of its benchmarks. The overall value is the unweighted mean
+of the groups. Differences are therefore in the unit that the report shows.
 
 Shapes: N scores, T trials, G groups, C cells.
 """
@@ -21,10 +21,10 @@ Cell = tuple[str, str, str]
 
 OVERALL = "overall"
 POINTS = 100.0
-# Above this share of the learning rate's variance explained by w_p, the two are confounded.
+# If w_p explains more of the learning rate's variance than this, the two are confounded.
 _CONFOUNDED = 0.8
 _DISTINCT_FOR_SQUARE = 3
-_MAX_SWEEPS = 500
+_MAX_ITERATIONS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,16 @@ class Trials:
 
     Attributes:
         keys: (T) the trial keys of the rows.
-        plw, w_p: (T) the prompt loss weight and PLW ** 0.30103.
-        cell: (T) index into `cells`: what trials must share to be compared.
+        plw, w_p: (T) prompt loss weight and PLW ** 0.30103.
+        cell: (T) index into `cells`; only trials of one cell are compared.
         seed: (T) seed names.
-        learning_rate: (T, 0 to 2) centred log10 learning rates and their squares, where they vary
-            and are not confounded with w_p.
-        rates: (T) learning rates, None where unknown.
-        is_confounded: whether the learning rate moved with w_p.
-        values: (T, G) group means in points (losses: in their own unit, higher is better); each
-            benchmark is centred on its mean over the cell. NaN where a trial lacks the group.
+        learning_rate: (T, 0 to 2) centred log10 learning rates and their squares, if they vary and
+            are not confounded with w_p.
+        rates: (T) learning rates, None if unknown.
+        is_confounded: whether the learning rate changed along with w_p.
+        values: (T, G) group means in points (losses: in their own unit, negated so that higher is
+            better). Each benchmark is centred on its mean over the cell. NaN if a trial lacks the
+            group.
         is_share: whether scores were shares in [0, 1].
     """
 
@@ -60,23 +61,23 @@ class Trials:
 
     @property
     def is_complete(self) -> Bools:
-        """(T): whether a trial has all groups."""
+        """Mask (T): True if a trial has all groups."""
         return np.asarray(~np.isnan(self.values).any(axis=1), dtype=np.bool_)
 
     def group_values(self, group: str) -> Array:
-        """(T): the values of one group, or the mean over all groups; NaN where incomplete."""
+        """Return (T): the values of one group, or the mean over all groups; NaN if incomplete."""
         if group == OVERALL:
             return np.asarray(self.values.mean(axis=1), dtype=np.float64)
         return np.asarray(self.values[:, self.groups.index(group)], dtype=np.float64)
 
     @property
-    def judged_groups(self) -> tuple[str, ...]:
-        """The groups, after `overall` where there are several."""
+    def verdict_groups(self) -> tuple[str, ...]:
+        """The groups with a verdict: all groups, preceded by `overall` if there are several."""
         return (OVERALL, *self.groups) if len(self.groups) > 1 else self.groups
 
 
 def collect_trials(rows: Sequence[ScoreRow], *, shares: bool = True) -> Trials:
-    """The trials of checked rows, in order of appearance."""
+    """Return the trials of checked rows, in order of appearance."""
     number: dict[tuple[str, ...], int] = {}
     first: list[ScoreRow] = []
     trial = np.empty(len(rows), dtype=np.int64)
@@ -111,7 +112,7 @@ def collect_trials(rows: Sequence[ScoreRow], *, shares: bool = True) -> Trials:
 def _group_means(
     rows: Sequence[ScoreRow], trial: Ints, cell: Ints, groups: tuple[str, ...]
 ) -> Array:
-    """(T, G): mean of each trial's benchmarks, each centred on its mean over the cell."""
+    """Return (T, G): mean of each trial's benchmarks, each centred on its mean over the cell."""
     score = np.array([row.score for row in rows])
     of_group = {group: index for index, group in enumerate(groups)}
     group = np.array([of_group[row.group] for row in rows])
@@ -130,22 +131,22 @@ def _group_means(
 
 
 def _centred_means(score: Array, trial: Ints, benchmark: Ints, num_trials: int) -> Array:
-    """(T): least-squares trial effects of score = benchmark + trial; NaN for absent trials.
+    """Return (T): least-squares trial effects of score = benchmark + trial; NaN for absent trials.
 
-    By alternating means, so that a trial that lacks a benchmark is not taken for a better or a
-    worse one. With complete scores the second sweep changes nothing.
+    The solution alternates means, so that the difficulty of a missing benchmark does not bias a
+    trial. With complete scores the second iteration changes nothing.
     """
     count = np.bincount(trial, minlength=num_trials)
     benchmark = np.unique(benchmark, return_inverse=True)[1]
     sizes = np.bincount(benchmark)
     mean = np.zeros(num_trials)
-    for _ in range(_MAX_SWEEPS):
+    for _ in range(_MAX_ITERATIONS):
         centre = np.bincount(benchmark, score - mean[trial]) / sizes
         total = np.bincount(trial, score - centre[benchmark], num_trials)
         found = np.divide(total, count, out=np.zeros_like(mean), where=count > 0)
-        is_settled = np.abs(found - mean).max() < 1e-12 * max(1.0, np.abs(score).max())
+        has_converged = np.abs(found - mean).max() < 1e-12 * max(1.0, np.abs(score).max())
         mean = found
-        if is_settled:
+        if has_converged:
             break
     return np.where(count > 0, mean, np.nan)
 
@@ -153,7 +154,7 @@ def _centred_means(score: Array, trial: Ints, benchmark: Ints, num_trials: int) 
 def _learning_rates(
     trials: Sequence[ScoreRow], w_p: Array, cell: Ints, num_cells: int
 ) -> tuple[Array, bool]:
-    """The terms of the learning rate, and whether it moved with w_p."""
+    """Return the terms of the learning rate, and whether it is confounded with w_p."""
     none = np.zeros((len(trials), 0))
     if any(row.learning_rate is None for row in trials):
         return none, False
@@ -161,8 +162,8 @@ def _learning_rates(
     if np.ptp(logs) < 1e-9:
         return none, False
     centred = logs - logs.mean()
-    beside = np.column_stack([np.eye(num_cells)[cell], w_p, w_p**2])
-    rest = centred - beside @ np.linalg.lstsq(beside, centred, rcond=None)[0]
+    other_terms = np.column_stack([np.eye(num_cells)[cell], w_p, w_p**2])
+    rest = centred - other_terms @ np.linalg.lstsq(other_terms, centred, rcond=None)[0]
     own = centred - np.eye(num_cells)[cell] @ (
         np.bincount(cell, centred, num_cells) / np.bincount(cell, minlength=num_cells)
     )

@@ -1,7 +1,8 @@
-"""One question about the weights: the mean curve of a group, or that of one of its cells.
+"""Analyse one question about the weights: the mean curve of a group, or the curve of one cell.
 
-Where weights are repeated, free means decide whether the weight matters, and the curve, a quadratic
-in w_p, only locates the optimum, and only where it fits. Else the curve is all there is.
+If weights are repeated, free means decide whether the weight matters. The curve, a quadratic in
+w_p, then only locates the optimum, and only if it fits. Without repeated weights, the analysis uses
+only the curve.
 
 Shapes: K tried weights, S settings, C cells.
 """
@@ -20,27 +21,30 @@ from orchestrator.statistics.weight_effects import MIN_WEIGHTS, Effects
 
 Array = NDArray[np.float64]
 
-# "curve": it fits; "means": it does not, or cannot be tested; "assumed curve": no repeated weights.
+# "curve": the curve fits; "means": the curve does not fit or cannot be tested; "assumed curve": no
+# weights are repeated.
 Method = Literal["curve", "means", "assumed curve"]
 
-# A curve that misses by this much is not used to locate the optimum. Large on purpose: a test that
-# finds nothing is weak evidence of a parabola, and means are right for any curve.
+# A curve locates the optimum only if its lack-of-fit p-value is at least this. The level is high on
+# purpose: a non-significant test is weak evidence of a parabola, and means are valid for any curve.
 FIT_LEVEL = 0.2
 # The w_p of PLW 1e-4.
-_NEXT_TO_ZERO = 1e-4**W_P_EXPONENT
+_NEAR_ZERO_W_P = 1e-4**W_P_EXPONENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightAnalysis:
-    """What was estimated to answer one question.
+    """Estimates that answer one question.
 
     Attributes:
         cell: None for the mean over all cells.
-        w_p: (K) the weights that are compared, ascending.
-        means, pairs: estimates of their means (K); `pairs` with noise for comparing two.
+        w_p: (K) weights that are compared, ascending.
+        means, pairs: estimates of the weights' means (K); `pairs` has the noise for comparing two
+            of them.
         curve: estimates of (slope, curvature) in w_p over [low, high].
-        interaction_p_value: of all cells having the same curve; None with one cell.
-        is_judged: whether the report has a verdict on it; else it is only drawn.
+        interaction_p_value: p-value of the hypothesis that all cells have the same curve; None with
+            one cell.
+        has_verdict: whether the report has a verdict on it; if False, it is only drawn.
     """
 
     group: str
@@ -53,11 +57,11 @@ class WeightAnalysis:
     high: float
     num_trials: int
     interaction_p_value: float | None
-    is_judged: bool
+    has_verdict: bool
 
     @cached_property
     def p_value(self) -> float:
-        """Of the weight making no difference."""
+        """P-value of the hypothesis that the weight makes no difference."""
         if self.means is not None:
             return self.means.f_test(_centring(len(self.w_p)))
         if self.curve is not None:
@@ -66,7 +70,7 @@ class WeightAnalysis:
 
     @cached_property
     def lack_of_fit(self) -> float | None:
-        """The p-value of the curve against free means; None where it cannot be tested."""
+        """P-value of the curve against free means; None if it cannot be tested."""
         if self.means is None or self.curve is None or len(self.w_p) <= MIN_WEIGHTS:
             return None
         terms = np.vander(self.w_p, MIN_WEIGHTS, increasing=True)
@@ -75,7 +79,7 @@ class WeightAnalysis:
 
     @cached_property
     def method(self) -> Method:
-        """What locates the optimum."""
+        """Basis of the optimum: curve, means, or assumed curve."""
         if self.means is None:
             return "assumed curve"
         fits = self.lack_of_fit is not None and self.lack_of_fit >= FIT_LEVEL
@@ -83,89 +87,89 @@ class WeightAnalysis:
 
     @property
     def estimates(self) -> Estimates | None:
-        """Those of the method; None where nothing could be fitted."""
+        """The estimates of the method; None if nothing could be fitted."""
         return self.means if self.method == "means" else self.curve
 
     @property
     def optimum(self) -> float:
-        """The best w_p: the top of the curve in the tried range, or the best tried weight."""
+        """The best w_p: the maximum of the curve in the tried range, or the best tried weight."""
         if self.method == "means":
             assert self.means is not None
             return float(self.w_p[int(np.argmax(self.means.values))])
         assert self.curve is not None
         slope, curvature = self.curve.values
-        top = quadratic_top(float(slope), float(curvature), self.low, self.high)
-        # No report tells such a weight from 0, and no trainer either.
-        return 0.0 if self.low == 0.0 and top < _NEXT_TO_ZERO else top
+        best = quadratic_argmax(float(slope), float(curvature), self.low, self.high)
+        # Such a weight is equivalent to 0 in reports and in training.
+        return 0.0 if self.low == 0.0 and best < _NEAR_ZERO_W_P else best
 
     @property
     def observed_range(self) -> float | None:
-        """The largest difference between two observed means; None where weights lack one."""
+        """The largest difference between two observed means; None without means."""
         return None if self.means is None else float(np.ptp(self.means.values))
 
 
-def quadratic_top(slope: float, curvature: float, low: float, high: float) -> float:
-    """Where slope w + curvature w^2 is highest in [low, high]."""
+def quadratic_argmax(slope: float, curvature: float, low: float, high: float) -> float:
+    """Return the w in [low, high] at which slope w + curvature w^2 is highest."""
     if curvature < 0:
         return float(min(max(-slope / (2 * curvature), low), high))
     return high if slope + curvature * (low + high) > 0 else low
 
 
 def analyse_weights(effects: Effects, trials: Trials, group: str) -> list[WeightAnalysis]:
-    """The mean over the cells and, of several cells with curves of their own, each of them."""
+    """Return the analysis of the mean over cells, then of each cell with its own curve."""
     found = [_analysis(effects, trials, group, None)]
-    if len(effects.cells) > 1 and effects.has_own_curves:
+    if len(effects.cells) > 1 and effects.has_curve_per_cell:
         found += [_analysis(effects, trials, group, cell) for cell in effects.cells]
     return [each for each in found if each.means is not None or each.curve is not None]
 
 
 def _analysis(effects: Effects, trials: Trials, group: str, cell: int | None) -> WeightAnalysis:
-    own = (cell,) if cell is not None else effects.cells
-    tried = np.unique([at for number, at in effects.settings if number in own])
+    of_cells = (cell,) if cell is not None else effects.cells
+    tried = np.unique([at for number, at in effects.settings if number in of_cells])
     means = pairs = None
     w_p = tried
     if effects.means is not None and effects.pairs is not None:
-        shared, rows = _mean_rows(effects, own)
+        shared, rows = _mean_rows(effects, of_cells)
         if len(shared) >= 2:
-            w_p, means, pairs = shared, effects.means.mapped(rows), effects.pairs.mapped(rows)
+            w_p, means, pairs = shared, effects.means.transform(rows), effects.pairs.transform(rows)
     return WeightAnalysis(
         group=group,
         cell=None if cell is None else trials.cells[cell],
         w_p=w_p,
         means=means,
         pairs=pairs,
-        curve=_mean_curve(effects, own),
+        curve=_mean_curve(effects, of_cells),
         low=float(tried[0]),
         high=float(tried[-1]),
-        num_trials=int(np.isin(trials.cell[effects.present], own).sum()),
+        num_trials=int(np.isin(trials.cell[effects.present], of_cells).sum()),
         interaction_p_value=_interaction(effects) if cell is None else None,
-        is_judged=True,
+        has_verdict=True,
     )
 
 
-def _mean_rows(effects: Effects, own: tuple[int, ...]) -> tuple[Array, Array]:
-    """The weights (K) tried in all of the cells, and rows (K, S) that average over the cells."""
-    tried = [{at for number, at in effects.settings if number == cell} for cell in own]
+def _mean_rows(effects: Effects, of_cells: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return the weights (K) tried in all given cells, and rows (K, S) that average over cells."""
+    tried = [{at for number, at in effects.settings if number == cell} for cell in of_cells]
     shared = sorted(set.intersection(*tried))
     rows = np.zeros((len(shared), len(effects.settings)))
     for index, (number, at) in enumerate(effects.settings):
-        if number in own and at in tried[0] and at in shared:
-            rows[shared.index(at), index] = 1 / len(own)
+        if number in of_cells and at in tried[0] and at in shared:
+            rows[shared.index(at), index] = 1 / len(of_cells)
     return np.array(shared), rows
 
 
-def _mean_curve(effects: Effects, own: tuple[int, ...]) -> Estimates | None:
+def _mean_curve(effects: Effects, of_cells: tuple[int, ...]) -> Estimates | None:
     if effects.curves is None:
         return None
     num_curves = len(effects.curves.values) // 2
     share = np.full(num_curves, 1 / num_curves)
     if num_curves > 1:
-        share = np.isin(effects.cells, own) / len(own)
-    return effects.curves.mapped(np.kron(np.eye(2), share))
+        share = np.isin(effects.cells, of_cells) / len(of_cells)
+    return effects.curves.transform(np.kron(np.eye(2), share))
 
 
 def _interaction(effects: Effects) -> float | None:
-    """The p-value of all cells having one curve, up to a level."""
+    """Return the p-value of the hypothesis that all cells have the same curve, up to a level."""
     num_cells = len(effects.cells)
     if num_cells == 1:
         return None
@@ -174,11 +178,11 @@ def _interaction(effects: Effects) -> float | None:
         each = [_mean_rows(effects, (cell,)) for cell in effects.cells]
         shared = _mean_rows(effects, effects.cells)[0]
         if len(shared) >= 2:
-            rows = [own[np.isin(w_p, shared)] for w_p, own in each]
+            rows = [means[np.isin(w_p, shared)] for w_p, means in each]
             centred = _centring(len(shared))
             contrasts = [centred @ (one - rows[0]) for one in rows[1:]]
             return effects.means.f_test(np.vstack(contrasts))
-    if effects.curves is None or not effects.has_own_curves:
+    if effects.curves is None or not effects.has_curve_per_cell:
         return None
     return effects.curves.f_test(np.kron(np.eye(2), differences))
 

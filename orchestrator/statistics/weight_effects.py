@@ -1,13 +1,14 @@
-"""Least squares of trial values: free means of the weights, curves in w_p, and the trials' noise.
+"""Fit trial values by least squares: free means of the weights, curves in w_p, and noise.
 
     value = cell (or cell x seed) + learning rate + mean of its weight + noise
 
-Seeds are blocks where each was tried at enough weights: a seed brings one order of the data and one
-draw of everything random, so what it does to all weights alike is no noise between weights. They
-are taken out by centring, as is the cell. Whether they are blocks depends on which trials there
-are, never on their scores: a choice by the scores would make the tests too sure.
+Seeds are blocks if each was tried at enough weights. A seed fixes the data order and all random
+draws, so its common effect on all weights is not noise between weights. Cells and seeds are removed
+by centring. Whether seeds are blocks depends only on which trials exist, never on their scores: a
+choice by the scores would bias the tests.
 
 Shapes: T trials, S settings (a weight in a cell), C cells.
+
 Source: Fisher, The Design of Experiments (1935), on randomised blocks; Frisch & Waugh 1933.
 """
 
@@ -17,41 +18,42 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.statistics.estimates import Estimates, Noise, equal_noise, noise_of
+from orchestrator.statistics.estimates import Estimates, Noise, equal_noise, estimate_noise
 from orchestrator.statistics.trial_points import Trials
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_WEIGHTS = 3
-# Fewer residual degrees of freedom than these say too little of the noise.
+# Minimum residual degrees of freedom to estimate noise.
 MIN_MEANS_DF = 2
 MIN_CURVE_DF = 3
-# More settings than these are analysed by their curve alone.
+# Maximum number of settings with free means; more are analysed by their curve alone.
 MAX_SETTINGS = 300
-# Two weights are compared with variances drawn towards the common one, as by so many df.
+# Prior degrees of freedom of the pooled variance when two weights are compared.
 PRIOR_DF = 2.0
-# Blocks may not cost more of what is known of the weights.
+# Blocks must keep at least this share of the information on the weights.
 _MIN_KEPT = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """The fitted values of one group (or overall) in the trials that have it.
+    """Fitted values of one group (or overall) in the trials that have it.
 
     Attributes:
         settings: (S) cell index and w_p of each setting; `plws` (S) its PLW.
         trial_setting: (T) index into `settings`; `present` (T) index into the table's trials.
-        means: estimates of the settings' means (S), comparable within a cell; `pairs` the same
-            with noise for comparing two of them. None where weights are not repeated.
-        noise: of the trials, by setting where weights are repeated, else one for all, from the
-            curve; None where nothing is left to estimate it from.
+        means: estimates of the settings' means (S), comparable within a cell; `pairs` the same with
+            the noise for comparing two of them. None if weights are not repeated.
+        noise: noise of the trials, by setting if weights are repeated, else one variance from the
+            curve; None if no degrees of freedom are left.
         curves: estimates of slope and curvature of each cell (2 C: all slopes first), or of one
-            shared curve (2); None with under three weights.
-        nuisance: what was taken out of the values; `is_blocked` whether that holds seeds.
+            shared curve (2); None with fewer than three weights.
+        nuisance: blocks and covariates removed from the values; `is_blocked` whether seeds are
+            blocks.
         cells: the cells that are present, as indices into `Trials.cells`.
-        seed_levels: cell index, seed and what it does to all weights alike, where it is a block.
-        residual, share: (T) residuals of the richest model fitted, and shares of its `total_df`.
+        seed_levels: cell index, seed and its common effect on all weights, if seeds are blocks.
+        residual, share: (T) residuals of the largest fitted model, and shares of its `total_df`.
     """
 
     settings: tuple[tuple[int, float], ...]
@@ -63,7 +65,7 @@ class Effects:
     noise: Noise | None
     pairs: Estimates | None
     curves: Estimates | None
-    has_own_curves: bool
+    has_curve_per_cell: bool
     nuisance: "Nuisance"
     is_blocked: bool
     seed_levels: tuple[tuple[int, str, float], ...]
@@ -73,24 +75,24 @@ class Effects:
 
     @property
     def is_replicated(self) -> bool:
-        """Whether weights are repeated, so that noise is known without assuming a curve."""
+        """True if weights are repeated, so that noise can be estimated without assuming a curve."""
         return self.means is not None
 
 
 @dataclass(frozen=True)
 class Nuisance:
-    """What is taken out of values and terms by centring: blocks (T), then covariates (T, Q)."""
+    """Terms that are removed from values by centring: blocks (T), then covariates (T, Q)."""
 
     block: Ints
     covariates: Array
 
     @property
     def num_terms(self) -> int:
-        """How many degrees of freedom it takes."""
+        """Degrees of freedom that the nuisance terms use."""
         return int(self.block.max()) + 1 + int(self.covariates.shape[1])
 
-    def out_of(self, columns: Array) -> Array:
-        """`columns` (T, P) less their block means and what covariates explain."""
+    def residualize(self, columns: Array) -> Array:
+        """Return `columns` (T, P) minus their block means and the part explained by covariates."""
         sizes = np.bincount(self.block)
         centred = np.empty_like(columns, dtype=np.float64)
         for each in range(columns.shape[1]):
@@ -100,13 +102,13 @@ class Nuisance:
 
     @property
     def leverage(self) -> Array:
-        """(T): each trial's leverage on blocks and covariates."""
+        """Leverage (T) of each trial on blocks and covariates."""
         sizes = np.bincount(self.block)[self.block]
         return np.asarray(1 / sizes + (self.covariates**2).sum(axis=1))
 
 
 def fit_effects(trials: Trials, group: str) -> Effects | None:
-    """The effects of the weights on one group's values; None without two trials."""
+    """Fit the effects of the weights on one group's values; None with fewer than two trials."""
     all_values = trials.group_values(group)
     present = np.flatnonzero(~np.isnan(all_values))
     if len(present) < 2:
@@ -118,13 +120,15 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
     keys, trial_setting = np.unique(np.column_stack([cell, w_p]), axis=0, return_inverse=True)
     trial_setting = trial_setting.ravel()
     first = np.unique(trial_setting, return_index=True)[1]
-    has_own = all(len(np.unique(w_p[cell == each])) >= MIN_WEIGHTS for each in range(len(cells)))
-    curve_terms = _curve_terms(w_p, cell, len(cells), has_own)
+    is_per_cell = all(
+        len(np.unique(w_p[cell == each])) >= MIN_WEIGHTS for each in range(len(cells))
+    )
+    curve_terms = _curve_terms(w_p, cell, len(cells), is_per_cell)
     dummies = np.eye(len(keys))[trial_setting] if len(keys) <= MAX_SETTINGS else None
     seeds = [trials.seed[each] for each in present]
     rates = trials.learning_rate[present]
     nuisance = _choose_blocks(cell, seeds, rates, dummies, curve_terms)
-    target = nuisance.out_of(y[:, None])[:, 0]
+    target = nuisance.residualize(y[:, None])[:, 0]
     free = _fit(dummies, nuisance, target) if dummies is not None else None
     is_curved = len(np.unique(w_p)) >= MIN_WEIGHTS
     curve = _fit(curve_terms, nuisance, target) if is_curved else None
@@ -133,7 +137,7 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
     noise = means = pairs = None
     richest = curve
     if free is not None and _is_replicated(free):
-        noise = noise_of(free.residual, free.share, trial_setting)
+        noise = estimate_noise(free.residual, free.share, trial_setting)
         means = noise.estimates(free.linear, target)
         pairs = noise.shrunk(PRIOR_DF).estimates(free.linear, target)
         richest = free
@@ -151,7 +155,7 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
         noise=noise,
         pairs=pairs,
         curves=noise.estimates(curve.linear, target) if curve is not None and noise else None,
-        has_own_curves=has_own,
+        has_curve_per_cell=is_per_cell,
         nuisance=nuisance,
         is_blocked=int(nuisance.block.max()) + 1 > len(cells),
         seed_levels=_seed_levels(nuisance, cells, seeds, cell, rest),
@@ -165,8 +169,8 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
 class _Fit:
     """Least squares of centred values on centred terms.
 
-    `linear` (P, T) maps values to coefficients, `basis` (T, rank) spans the centred terms,
-    `share` (T) is each trial's share of the residual df.
+    `linear` (P, T) maps values to coefficients, `basis` (T, rank) spans the centred terms, `share`
+    (T) is each trial's share of the residual df.
     """
 
     linear: Array
@@ -178,7 +182,7 @@ class _Fit:
 
 
 def _fit(terms: Array, nuisance: Nuisance, target: Array) -> _Fit:
-    centred = nuisance.out_of(terms)
+    centred = nuisance.residualize(terms)
     moments = centred.T @ centred
     values, vectors = np.linalg.eigh(moments)
     is_kept = values > 1e-10 * max(float(values.max(initial=0.0)), 1e-300)
@@ -191,16 +195,16 @@ def _fit(terms: Array, nuisance: Nuisance, target: Array) -> _Fit:
     return _Fit(linear, basis, rank, residual, share, df)
 
 
-def _curve_terms(w_p: Array, cell: Ints, num_cells: int, has_own: bool) -> Array:
-    """(T, 2 C): w_p of each cell, then w_p^2 of each; (T, 2) where cells share a curve."""
-    shares = np.eye(num_cells)[cell] if has_own else np.ones((len(w_p), 1))
+def _curve_terms(w_p: Array, cell: Ints, num_cells: int, is_per_cell: bool) -> Array:
+    """Return (T, 2 C): w_p of each cell, then w_p^2 of each; (T, 2) if cells share a curve."""
+    shares = np.eye(num_cells)[cell] if is_per_cell else np.ones((len(w_p), 1))
     return np.hstack([shares * w_p[:, None], shares * w_p[:, None] ** 2])
 
 
 def _seed_levels(
     nuisance: Nuisance, cells: tuple[int, ...], seeds: Sequence[str], cell: Ints, rest: Array
 ) -> tuple[tuple[int, str, float], ...]:
-    """The mean of each block less that of its cell, of values without the weights' effects."""
+    """Return each block's mean minus its cell's mean, after removing the weights' effects."""
     first = np.unique(nuisance.block, return_index=True)[1]
     if len(first) == len(cells):
         return ()
@@ -213,42 +217,45 @@ def _seed_levels(
 
 
 def _is_replicated(free: _Fit) -> bool:
-    """Whether repeated weights leave enough to estimate noise from, beside so many means."""
+    """Return whether repeated weights leave enough df to estimate the noise of that many means."""
     return free.df >= max(MIN_MEANS_DF, free.rank / 2) - 1e-9
 
 
 def _choose_blocks(
     cell: Ints, seeds: Sequence[str], rates: Array, dummies: Array | None, curve_terms: Array
 ) -> Nuisance:
-    """Cell x seed blocks where they leave enough to know, else cells alone."""
+    """Return cell x seed blocks if they keep enough information, else blocks of cells alone."""
     by_cell = _nuisance(cell, rates)
     names = {key: index for index, key in enumerate(dict.fromkeys(zip(cell, seeds, strict=True)))}
     block = np.array([names[key] for key in zip(cell, seeds, strict=True)], dtype=np.int64)
     if len(names) == len(np.unique(cell)):
         return by_cell
     by_seed = _nuisance(block, rates)
-    terms, least = curve_terms, MIN_CURVE_DF
+    terms, min_df = curve_terms, MIN_CURVE_DF
     if dummies is not None and _df(dummies, by_seed) >= max(MIN_MEANS_DF, dummies.shape[1] / 2 - 1):
-        terms, least = dummies, MIN_MEANS_DF
-    keeps = _df(terms, by_seed) >= least and _kept(terms, by_cell, by_seed) >= _MIN_KEPT - 1e-9
+        terms, min_df = dummies, MIN_MEANS_DF
+    keeps = (
+        _df(terms, by_seed) >= min_df
+        and _information_kept(terms, by_cell, by_seed) >= _MIN_KEPT - 1e-9
+    )
     return by_seed if keeps else by_cell
 
 
 def _nuisance(block: Ints, rates: Array) -> Nuisance:
-    plain = Nuisance(block, np.zeros((len(block), 0)))
-    centred = plain.out_of(rates)
+    blocks_only = Nuisance(block, np.zeros((len(block), 0)))
+    centred = blocks_only.residualize(rates)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     return Nuisance(block, left[:, sizes > 1e-9])
 
 
 def _df(terms: Array, nuisance: Nuisance) -> float:
-    rank = np.linalg.matrix_rank(nuisance.out_of(terms), tol=1e-8)
+    rank = np.linalg.matrix_rank(nuisance.residualize(terms), tol=1e-8)
     return float(len(terms) - nuisance.num_terms - rank)
 
 
-def _kept(terms: Array, without: Nuisance, beside: Nuisance) -> float:
-    """The share of its information that the worst known combination of terms keeps."""
-    before, after = without.out_of(terms), beside.out_of(terms)
+def _information_kept(terms: Array, coarse: Nuisance, fine: Nuisance) -> float:
+    """Return the share of information kept by the least-known combination of terms."""
+    before, after = coarse.residualize(terms), fine.residualize(terms)
     values, vectors = np.linalg.eigh(before.T @ before)
     is_known = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
     root = vectors[:, is_known] / np.sqrt(values[is_known])

@@ -1,11 +1,12 @@
-"""Prompt weight and completion weight together: free means of the pairs that were tried.
+"""Analyse prompt and completion weight together: free means of the tried pairs.
 
-Ordinary least squares on one number per trial, with seeds as blocks: scores and design columns are
-centred by seed, which gives the estimates of a model with a column for each seed. Nothing is
-assumed of the shape over the two weights. F tests compare nested models, always against the noise
-of the model of free means: the levels of one weight on top of those of the other (type II sums of
-squares), their interaction, and free means of the pairs against free means of the ratios
-prompt / completion. Noise is taken to be equal in all pairs.
+The fit is ordinary least squares on one number per trial, with seeds as blocks: scores and design
+columns are centred by seed, which equals a model with a column for each seed. No shape over the two
+weights is assumed. Noise is assumed equal in all pairs.
+
+F tests compare nested models, always against the noise of the model of free means. They test the
+levels of one weight added to those of the other (type II sums of squares), their interaction, and
+free means of the pairs against free means of the ratios prompt / completion.
 
 Source: Searle 1971, Linear Models, on F tests of nested models; Hsu 1984 and 1996 on multiple
 comparisons with the best (here with Holm's correction in place of Dunnett's quantile).
@@ -20,20 +21,20 @@ from numpy.typing import NDArray
 
 from orchestrator.spec.two_weights import ratio_of
 from orchestrator.statistics.weight_models import (
-    Comparison,
     Fit,
-    compare,
+    FTest,
+    can_block_by_seed,
+    f_test,
     fit_means,
-    has_blocks,
     one_hot,
 )
 from orchestrator.statistics.weight_trials import (
-    MIN_FREEDOM,
+    MIN_DF,
     Pair,
     WeightTrial,
     check_trials,
     grid_notes,
-    why_unmeasured,
+    unmeasured_noise_reason,
 )
 
 Array = NDArray[np.float64]
@@ -43,10 +44,11 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class GridTest:
-    """An F test of nested models; the numbers are None where there is none, for the `reason`.
+    """An F test of nested models.
 
-    `name` is what the larger model has and the smaller has not. `adjusted_p_value` is Holm's over
-    the tests of the grid.
+    `name` is the term that only the larger model has. `adjusted_p_value` is corrected by Holm's
+    method over the tests of the grid. If the test was not possible, the numbers are None and
+    `reason` states why.
     """
 
     name: str
@@ -59,18 +61,18 @@ class GridTest:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the effect is shown at 5% after correction."""
+        """True if the effect is significant at 5% after correction."""
         return self.adjusted_p_value is not None and self.adjusted_p_value < LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridCell:
-    """A pair of weights. Intervals are 95%, each by itself; None where noise is not measured.
+    """A pair of weights. Each 95% interval is for this pair alone; None if noise is not measured.
 
     `ratio` is prompt / completion, None for completion weight 0. `mean` is adjusted to the average
-    of the seeds. `difference` is from the reference pair, in the unit of the scores. `p_value`: of
-    no other pair being better, one-sided, Holm's over the other pairs; `may_be_best` where it is
-    5% or more.
+    of the seeds. `difference` is from the reference pair, in the unit of the scores. `p_value` is
+    that of the hypothesis that no other pair is better (one-sided), Holm-corrected over the other
+    pairs. `may_be_best` is true if `p_value` is at least 5%.
     """
 
     prompt_weight: float
@@ -93,14 +95,15 @@ class GridCell:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightGrid:
-    """What the scores of pairs of weights say.
+    """Results for pairs of weights.
 
-    `reference` is the lowest prompt weight tried, with the highest completion weight tried beside
-    it: (0, 1), completion-only training, where it was tried. `best` is the pair with the best mean.
-    `gain`: of `best` over `reference`; its 95% interval holds for whichever pair is the best
-    (Bonferroni over the other pairs). `equal_ratio_difference`: the largest difference between two
-    pairs of equal ratio; `_high` what it is at most (95%, all such pairs together). `noise_sd` is
-    that of a trial beside pair and seed, None where it is not measured, for the reason in `notes`.
+    `reference` is the lowest tried prompt weight with the highest completion weight tried with it.
+    This is (0, 1), completion-only training, if it was tried. `best` is the pair with the best
+    mean. `gain` is the difference of `best` from `reference`; its 95% interval holds for any choice
+    of the best pair (Bonferroni over the other pairs). `equal_ratio_difference` is the largest
+    difference between two pairs of equal ratio, and `_high` its 95% upper bound, jointly over such
+    pairs. `noise_sd` is the sd of a trial given its pair and seed; if it is None, `notes` contains
+    the reason.
     """
 
     cells: tuple[GridCell, ...]
@@ -120,20 +123,20 @@ class WeightGrid:
     notes: tuple[str, ...]
 
     def cell(self, pair: Pair) -> GridCell:
-        """The cell of a pair that was tried."""
+        """Return the cell of a tried pair."""
         return next(cell for cell in self.cells if cell.pair == pair)
 
     def test(self, name: str) -> GridTest:
-        """The test of that name."""
+        """Return the test named `name`."""
         return next(test for test in self.tests if test.name == name)
 
 
 def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = True) -> WeightGrid:
-    """The means of the pairs, what they depend on, and which of them may be the best.
+    """Fit the means of the pairs, run the F tests, and find the pairs that may be best.
 
     Raises:
-        InputError: fewer than two pairs, weights outside [0, 1] or both 0, scores that are not
-            finite, or two trials of one pair and seed; all problems at once.
+        InputError: there are fewer than two pairs, weights are outside [0, 1] or both 0, scores are
+            not finite, or two trials have the same pair and seed; lists all problems.
     """
     check_trials(trials)
     pairs = sorted({(trial.prompt_weight, trial.completion_weight) for trial in trials})
@@ -142,20 +145,26 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
     scores = np.array([trial.score for trial in trials], dtype=np.float64)
     seeds = sorted({trial.seed for trial in trials})
     seed = np.array([seeds.index(trial.seed) for trial in trials])
-    is_blocked = has_blocks(one_hot(cell), seed, MIN_FREEDOM)
+    is_blocked = can_block_by_seed(one_hot(cell), seed, MIN_DF)
     block = seed if is_blocked else np.zeros_like(seed)
     fit = fit_means(scores, one_hot(cell), block)
-    why = why_unmeasured(scores, fit)
-    is_noisy = not why
-    notes = (why,) if why else grid_notes(trials, fit, is_blocked=is_blocked)
+    no_noise_reason = unmeasured_noise_reason(scores, fit)
+    has_noise = not no_noise_reason
+    notes = (
+        (no_noise_reason,) if no_noise_reason else grid_notes(trials, fit, is_blocked=is_blocked)
+    )
     sign = 1.0 if higher_is_better else -1.0
     reference = place[_reference(pairs)]
     best = int(np.argmax(sign * fit.effects))
-    tests = _tests(scores, np.array(pairs), cell, block, fit) if is_noisy else _no_tests(why)
-    gain = _gain(fit, best, reference, is_noisy)
-    equal, equal_most = _equal_ratios(pairs, fit, is_noisy)
+    tests = (
+        _tests(scores, np.array(pairs), cell, block, fit)
+        if has_noise
+        else _no_tests(no_noise_reason)
+    )
+    gain = _gain(fit, best, reference, has_noise)
+    equal, equal_high = _equal_ratios(pairs, fit, has_noise)
     return WeightGrid(
-        cells=tuple(_cells(pairs, cell, fit, reference, sign, is_noisy)),
+        cells=tuple(_cells(pairs, cell, fit, reference, sign, has_noise)),
         reference=pairs[reference],
         best=pairs[best],
         gain=gain[0],
@@ -163,12 +172,12 @@ def fit_weight_grid(trials: Sequence[WeightTrial], *, higher_is_better: bool = T
         gain_high=gain[2],
         tests=tests,
         equal_ratio_difference=equal,
-        equal_ratio_difference_high=equal_most,
+        equal_ratio_difference_high=equal_high,
         num_trials=len(trials),
         num_seeds=len(seeds),
         seeds_are_blocks=is_blocked,
-        noise_sd=math.sqrt(fit.variance) if is_noisy else None,
-        freedom_noise=fit.freedom,
+        noise_sd=math.sqrt(fit.variance) if has_noise else None,
+        freedom_noise=fit.df,
         notes=notes,
     )
 
@@ -178,9 +187,10 @@ def _reference(pairs: Sequence[Pair]) -> Pair:
     return max(pair for pair in pairs if pair[0] == lowest)
 
 
-# By name: the smaller and the larger model, whose means are free for each level of these.
+# Test name; smaller and larger model, with free means for each level of these; reason if the test
+# is not possible.
 _TESTS: tuple[tuple[str, str, str, str], ...] = (
-    ("any difference", "", "pair", "there is one pair"),
+    ("any difference", "", "pair", "only one pair was tried"),
     ("prompt weight", "completion", "prompt+completion",
      "no two prompt weights were tried with the same completion weight"),
     ("completion weight", "prompt", "prompt+completion",
@@ -214,8 +224,8 @@ def _tests(
         "pair": one_hot(cell),
     }
     fits = {name: fit_means(scores, design, block) for name, design in designs.items()}
-    compared: list[tuple[str, Comparison | None, str]] = [
-        (name, compare(fits[small], fits[large], fit), reason)
+    compared: list[tuple[str, FTest | None, str]] = [
+        (name, f_test(fits[small], fits[large], fit), reason)
         for name, small, large, reason in _TESTS
     ]
     p_values = [found.p_value for _, found, _ in compared if found is not None]
@@ -226,8 +236,8 @@ def _tests(
         else GridTest(
             name=name,
             f=found.f,
-            freedom=found.freedom,
-            freedom_noise=fit.freedom,
+            freedom=found.df,
+            freedom_noise=fit.df,
             p_value=found.p_value,
             adjusted_p_value=float(next(adjusted)),
         )
@@ -241,20 +251,20 @@ def _cells(
     fit: Fit,
     reference: int,
     sign: float,
-    is_noisy: bool,
+    has_noise: bool,
 ) -> list[GridCell]:
     counts = np.bincount(cell, minlength=len(pairs))
-    reach = fit.quantile(1 - LEVEL / 2) if is_noisy else None
+    quantile = fit.t_quantile(1 - LEVEL / 2) if has_noise else None
     levels, level_errors = fit.levels()
     differences = fit.effects - fit.effects[reference]
     errors = fit.difference_errors()
-    p_values = _better_p_values(fit, sign, errors) if is_noisy else None
+    p_values = _better_p_values(fit, sign, errors) if has_noise else None
     found = []
     for index, pair in enumerate(pairs):
         mean = float(levels[index])
         difference = float(differences[index])
-        mean_half = None if reach is None else reach * float(level_errors[index])
-        half = None if reach is None else reach * float(errors[index, reference])
+        mean_half = None if quantile is None else quantile * float(level_errors[index])
+        half = None if quantile is None else quantile * float(errors[index, reference])
         p_value = None if p_values is None else float(p_values[index])
         found.append(
             GridCell(
@@ -276,10 +286,10 @@ def _cells(
 
 
 def _better_p_values(fit: Fit, sign: float, errors: Array) -> Array:
-    """By pair (K,): the smallest of the one-sided p-values of another being better, after Holm's.
+    """Return (K,): smallest one-sided p-value of another pair being better, Holm-corrected.
 
-    The truly best pair is left out of the set in at most 5% of studies: for that, one of K - 1
-    others has to be significantly better than it.
+    The truly best pair is excluded from the set in at most 5% of studies, because one of K - 1
+    others must be significantly better to exclude it.
     """
     from scipy.stats import t
 
@@ -287,35 +297,35 @@ def _better_p_values(fit: Fit, sign: float, errors: Array) -> Array:
     better = sign * (fit.effects[None, :] - fit.effects[:, None])
     # A pair is not compared with itself.
     scaled = better / np.where(np.eye(num_pairs, dtype=bool), np.inf, errors)
-    smallest = t.sf(scaled.max(axis=1), fit.freedom)
-    # Of the smallest p-value Holm's correction is Bonferroni's.
+    smallest = t.sf(scaled.max(axis=1), fit.df)
+    # For the smallest p-value Holm's correction equals Bonferroni's.
     return np.asarray(np.minimum(1.0, (num_pairs - 1) * smallest))
 
 
 def _gain(
-    fit: Fit, best: int, reference: int, is_noisy: bool
+    fit: Fit, best: int, reference: int, has_noise: bool
 ) -> tuple[float, float | None, float | None]:
     gain = float(fit.effects[best] - fit.effects[reference])
-    if not is_noisy:
+    if not has_noise:
         return gain, None, None
     num_others = len(fit.effects) - 1
-    reach = fit.quantile(1 - LEVEL / 2 / num_others)
-    half = reach * float(fit.difference_errors()[best, reference])
+    quantile = fit.t_quantile(1 - LEVEL / 2 / num_others)
+    half = quantile * float(fit.difference_errors()[best, reference])
     return gain, gain - half, gain + half
 
 
 def _equal_ratios(
-    pairs: Sequence[Pair], fit: Fit, is_noisy: bool
+    pairs: Sequence[Pair], fit: Fit, has_noise: bool
 ) -> tuple[float | None, float | None]:
-    """The largest difference between pairs of equal ratio, and what it is at most (95%)."""
-    named = [ratio_of(*pair) for pair in pairs]
-    ratios = np.array([np.inf if ratio is None else ratio for ratio in named])
+    """Return the largest difference between pairs of equal ratio and its 95% upper bound."""
+    pair_ratios = [ratio_of(*pair) for pair in pairs]
+    ratios = np.array([np.inf if ratio is None else ratio for ratio in pair_ratios])
     first, second = np.nonzero(np.triu(ratios[:, None] == ratios[None, :], k=1))
     if not len(first):
         return None, None
     differences = np.abs(fit.effects[first] - fit.effects[second])
-    if not is_noisy:
+    if not has_noise:
         return float(differences.max()), None
     errors = fit.difference_errors()[first, second]
-    reach = fit.quantile(1 - LEVEL / 2 / len(first))
-    return float(differences.max()), float((differences + reach * errors).max())
+    quantile = fit.t_quantile(1 - LEVEL / 2 / len(first))
+    return float(differences.max()), float((differences + quantile * errors).max())

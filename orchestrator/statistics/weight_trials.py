@@ -1,4 +1,4 @@
-"""Trials of pairs of weights: what they must be, and what to know of them before any conclusion."""
+"""Validate trials of pairs of weights, and report limits of the data."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from trainers.foundation.errors import InputError, Problem
 Array = NDArray[np.float64]
 Pair = tuple[float, float]
 
-# With fewer left, quantiles of t and F are so large that a test says little, and scores that come
-# in steps of an item may agree by chance.
-MIN_FREEDOM = 3
-# Residuals below this share of the scores' size are rounding: seeds that agree to the last digit.
+# With fewer degrees of freedom, t and F quantiles are too large for a useful test, and scores in
+# steps of one item may be equal by chance.
+MIN_DF = 3
+# Residuals below this share of the scores' size are rounding errors: seeds have identical scores.
 _ROUNDING = 1e-9
 _OUTLIER_LEVEL = 0.01
 _UNEQUAL_LEVEL = 0.01
@@ -34,10 +34,10 @@ class WeightTrial:
 
 
 def check_trials(trials: Sequence[WeightTrial]) -> None:
-    """Refuse trials that no model could be fitted to.
+    """Check that a model can be fitted to the trials.
 
     Raises:
-        InputError: with every problem, ten at most.
+        InputError: trials cannot be used; lists at most ten problems.
     """
     problems = list(_problems(trials))
     if problems:
@@ -56,35 +56,35 @@ def _problems(trials: Sequence[WeightTrial]) -> Iterator[Problem]:
             yield Problem(message=message, where=where, fix="correct the weights")
         if not math.isfinite(trial.score):
             message = f"score must be finite, got {trial.score}"
-            yield Problem(message=message, where=where, fix="leave the trial out")
+            yield Problem(message=message, where=where, fix="remove the trial")
         if key in seen:
-            message = f"a second trial of {pair} with seed {trial.seed}"
+            message = f"second trial of {pair} with seed {trial.seed}"
             yield Problem(message=message, where=where, fix="keep one of the two")
         seen.add(key)
     if len({key[:2] for key in seen}) < 2:
-        message = "a comparison needs at least two pairs of weights"
-        yield Problem(message=message, fix="give trials of another pair")
+        message = "at least two pairs of weights are needed for a comparison"
+        yield Problem(message=message, fix="add trials of another pair")
 
 
-def why_unmeasured(scores: Array, fit: Fit) -> str:
-    """Why the trials give no estimate of noise; empty where they give one."""
-    if fit.freedom == 0:
-        return "no pair has a second seed, so noise is not measured and nothing is tested"
-    if fit.freedom < MIN_FREEDOM:
-        left = f"{fit.freedom} degree{'' if fit.freedom == 1 else 's'} of freedom"
-        return f"{left} for noise: too few to test anything, for which {MIN_FREEDOM} are needed"
-    if math.sqrt(fit.ssr / fit.freedom) <= _ROUNDING * max(1.0, float(np.abs(scores).max())):
-        return "seeds agree to the last digit, so noise is not measured and nothing is tested"
+def unmeasured_noise_reason(scores: Array, fit: Fit) -> str:
+    """Return the reason why noise cannot be estimated; empty if it can."""
+    if fit.df == 0:
+        return "no pair has a second seed, so noise cannot be estimated and nothing is tested"
+    if fit.df < MIN_DF:
+        left = f"{fit.df} residual degree{'' if fit.df == 1 else 's'} of freedom"
+        return f"{left}, but tests need {MIN_DF}"
+    if math.sqrt(fit.ssr / fit.df) <= _ROUNDING * max(1.0, float(np.abs(scores).max())):
+        return "seeds have identical scores, so noise cannot be estimated and nothing is tested"
     return ""
 
 
 def grid_notes(trials: Sequence[WeightTrial], fit: Fit, *, is_blocked: bool) -> tuple[str, ...]:
-    """What weakens conclusions from a fit whose noise is measured."""
+    """Return notes that limit conclusions from a fit whose noise is measured."""
     notes = []
     if not is_blocked and len({trial.seed for trial in trials}) > 1:
         notes.append(
-            "seeds are not blocks here, because too few of them are shared by pairs: run every "
-            "pair with the same seeds"
+            "seeds are not used as blocks because pairs share too few of them: run every pair "
+            "with the same seeds"
         )
     notes += _unequal_noise(trials, fit)
     for index in fit.outliers(_OUTLIER_LEVEL):
@@ -92,13 +92,13 @@ def grid_notes(trials: Sequence[WeightTrial], fit: Fit, *, is_blocked: bool) -> 
         notes.append(
             f"outlier: the trial at prompt weight {trial.prompt_weight:g}, completion weight "
             f"{trial.completion_weight:g}, seed {trial.seed} is {fit.residuals[index]:+.3g} from "
-            "what its pair and seed predict (externally studentised residual, Bonferroni, 1%)"
+            "the prediction for its pair and seed (externally studentised residual, Bonferroni, 1%)"
         )
     return tuple(notes)
 
 
 def _unequal_noise(trials: Sequence[WeightTrial], fit: Fit) -> Iterator[str]:
-    """Whether trials of one prompt weight or completion weight are noisier than the others.
+    """Yield a note if trials of one prompt or completion weight are noisier than the others.
 
     Source: Brown and Forsythe 1974, Robust tests for the equality of variances (medians).
     """
@@ -123,6 +123,6 @@ def _unequal_noise(trials: Sequence[WeightTrial], fit: Fit) -> Iterator[str]:
         most, least = max(noise, key=noise.__getitem__), min(noise, key=noise.__getitem__)
         yield (
             f"noise is unequal: sd {noise[most]:.2g} at {name} {most:g} and {noise[least]:.2g} at "
-            f"{least:g} (Brown-Forsythe test, p = {p_value:.1g}). Tests and intervals here assume "
-            f"equal noise; leave {name} {most:g} out to see whether they hold without it"
+            f"{least:g} (Brown-Forsythe test, p = {p_value:.1g}). Tests and intervals assume equal "
+            f"noise; remove {name} {most:g} to check the results without it"
         )

@@ -1,4 +1,6 @@
-"""MLflow as a view of the record. Only `client` imports mlflow at run time.
+"""Mirror a sweep's record in MLflow.
 
-trials, watching and the command line may import from here.
+`Tracker.open(folder, uri=..., experiment=...)` finds or creates the runs. `Tracker.sync_trial` and
+`Tracker.finish` post to them. `sync_sweep` posts everything for a sweep that has ended. Only
+`client` imports mlflow at run time. monitoring, trials and the command line may import from here.
 """

@@ -1,7 +1,7 @@
-"""The sweep's answer as MLflow shows it: the parent run's description, tags and metrics.
+"""Convert a sweep's answer to the description, tags and metrics of its parent run in MLflow.
 
-Names begin with `answer_`, so that MLflow, which sorts by name, shows them together; the name of
-the verdict follows: `answer_multiple_choice_best_plw`.
+Metrics are `answer/<verdict>_<value>`, such as `answer/multiple_choice_best_plw`, tags
+`answer_<verdict>`. MLflow sorts by name, so the common prefix keeps them together.
 """
 
 import re
@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.findings import Findings
 from orchestrator.analysis.headline import conditions, headline
-from orchestrator.report.answer import shared_basis, verdict_grid, verdict_rows
+from orchestrator.report.tables import shared_basis, verdict_grid, verdict_rows
 from orchestrator.statistics.conclusions_markdown import LEGEND
+from orchestrator.tracking.metric_names import with_intervals
 
-_NO_NAME = re.compile(r"[^A-Za-z0-9_.\- /]+")
+_INVALID_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\- /]+")
 
 
 def answer_note(findings: Findings) -> str:
-    """The text that the page of the sweep's run opens with, in Markdown."""
+    """Return the description of the sweep's run, in Markdown."""
     parts = [headline(findings), *conditions(findings)]
     rows = verdict_rows(findings)
     if rows:
@@ -33,7 +34,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def answer_tags(findings: Findings) -> dict[str, str]:
-    """`answer` with the headline, `answer_<verdict>` with each verdict, and counts of trials."""
+    """Return the headline as `answer`, each verdict as `answer_<verdict>`, and trial counts."""
     tags = {"answer": headline(findings)}
     tags |= {f"answer_{_name(verdict.name)}": verdict.text for verdict in findings.verdicts}
     counts = findings.trials.model_dump().items()
@@ -41,32 +42,32 @@ def answer_tags(findings: Findings) -> dict[str, str]:
 
 
 def answer_metrics(findings: Findings) -> dict[str, float]:
-    """Of each verdict its p-value and, where it names weights, the best PLW, its interval and gain.
+    """Return the p-value of each verdict and, if it names weights, the best PLW and its gain.
 
-    The interval of several pieces, or of tied weights, is from its lowest to its highest weight.
+    The best PLW and the gain have intervals. An interval with several pieces, or with tied weights,
+    is reported from its lowest to its highest weight.
     """
-    found: dict[str, float | None] = {}
+    found: dict[str, float] = {}
     for verdict in findings.verdicts if findings.is_about_plw else ():
-        start = f"answer_{_name(verdict.name)}"
-        found[f"{start}_p_value"] = verdict.adjusted_p_value
+        start = _name(verdict.name)
+        found |= _metric(f"{start}_p_value", verdict.adjusted_p_value)
         if not verdict.names_weight:
             continue
-        found |= {
-            f"{start}_best_plw": verdict.best_plw,
-            f"{start}_best_plw_ci_low": verdict.pieces[0][0],
-            f"{start}_best_plw_ci_high": verdict.pieces[-1][1],
-            f"{start}_nearest_tried_plw": verdict.nearest_plw,
-        }
-        # The lowest weight gains nothing over itself.
+        pieces = verdict.pieces
+        found |= _metric(f"{start}_best_plw", verdict.best_plw, pieces[0][0], pieces[-1][1])
+        found |= _metric(f"{start}_nearest_tried_plw", verdict.nearest_plw)
+        # The reference weight has no gain over itself.
         if verdict.best_plw != verdict.reference_plw:
-            found |= {
-                f"{start}_gain": verdict.gain,
-                f"{start}_gain_ci_low": verdict.gain_low,
-                f"{start}_gain_ci_high": verdict.gain_high,
-            }
-    return {name: value for name, value in found.items() if value is not None}
+            found |= _metric(f"{start}_gain", verdict.gain, verdict.gain_low, verdict.gain_high)
+    return found
+
+
+def _metric(
+    name: str, value: float | None, low: float | None = None, high: float | None = None
+) -> dict[str, float]:
+    return with_intervals("answer", name, value, {"_ci_low": low, "_ci_high": high})
 
 
 def _name(name: str) -> str:
-    """What MLflow takes as part of a name."""
-    return _NO_NAME.sub("_", name)
+    """Return `name` with each character replaced that MLflow does not allow."""
+    return _INVALID_IN_NAMES.sub("_", name)

@@ -1,6 +1,6 @@
-"""MLflow's client, made for a sweep, and posts in the sizes that it takes.
+"""Create MLflow clients, and split posts into requests of a size that MLflow accepts.
 
-The only module that imports mlflow.
+Only this module imports mlflow at run time.
 """
 
 import json
@@ -12,16 +12,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.foundation.redaction import flatten, redact
-from orchestrator.tracking.files import param_text
+from orchestrator.tracking.metric_names import mlflow_names
+from orchestrator.tracking.values import param_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Of all together, and of params or tags among them.
+SPEC_TAG_PREFIX = "spec."
+# MLflow's limits per request: all entities together, and params or tags alone.
 MAX_PER_POST = 1000
 MAX_TEXTS_PER_POST = 100
-# A sweep must not stand still while MLflow is away: its own 7 retries of 120 s take minutes,
-# and the next sync posts what this one could not. The rest keeps mlflow off the terminal.
+# MLflow's default of 7 retries of 120 s would block a sweep for minutes while MLflow is
+# unavailable; the next sync posts anything that failed. The other variables suppress mlflow's
+# terminal output.
 CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -37,10 +40,10 @@ MetricPoint = tuple[str, float, int, int]
 
 
 def make_client(uri: str) -> "MlflowClient":
-    """A client that neither waits long nor prints."""
+    """Return a client with short timeouts and without output."""
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Left by an enclosing MLflow run, it would draw our runs into that one.
+    # If an enclosing MLflow run has set this variable, our runs would be logged into that run.
     os.environ.pop("MLFLOW_RUN_ID", None)
     from mlflow import MlflowClient
 
@@ -50,7 +53,7 @@ def make_client(uri: str) -> "MlflowClient":
 
 
 def mlflow_errors() -> tuple[type[Exception], ...]:
-    """What MLflow being away or refusing raises; the errors of requests are OSErrors."""
+    """Return the exception types of a failed post; errors of requests are OSErrors."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -65,9 +68,9 @@ def log_run(
     points: Sequence[MetricPoint] = (),
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Post settings, metric points and tags in as few requests as MLflow takes.
+    """Post settings, metric points and tags in as few requests as possible.
 
-    What MLflow has already, settings and points alike, may be posted again and stays one.
+    Settings and points that MLflow already has are not duplicated.
     """
     from mlflow.entities import Metric, Param, RunTag
 
@@ -75,22 +78,22 @@ def log_run(
     all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
     metrics = [Metric(*point) for point in points]
     while all_params or all_tags or metrics:
-        room = MAX_PER_POST - len(all_params[:MAX_TEXTS_PER_POST])
-        room -= len(all_tags[:MAX_TEXTS_PER_POST])
+        capacity = MAX_PER_POST - len(all_params[:MAX_TEXTS_PER_POST])
+        capacity -= len(all_tags[:MAX_TEXTS_PER_POST])
         client.log_batch(
             run_id,
-            metrics=metrics[:room],
+            metrics=metrics[:capacity],
             params=all_params[:MAX_TEXTS_PER_POST],
             tags=all_tags[:MAX_TEXTS_PER_POST],
         )
         all_params, all_tags = all_params[MAX_TEXTS_PER_POST:], all_tags[MAX_TEXTS_PER_POST:]
-        metrics = metrics[room:]
+        metrics = metrics[capacity:]
 
 
 def log_dataset(
     client: "MlflowClient", run_id: str, *, path: str, digest: str, profile: Mapping[str, Any]
 ) -> None:
-    """Name the data that a run was trained on; logged again it stays one."""
+    """Log the training data of a run; repeated calls do not create duplicates."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -114,10 +117,10 @@ def log_model(
     link: Mapping[str, Any],
     points: Sequence[MetricPoint],
 ) -> None:
-    """Give a run its model, with the scores by which models are compared, if MLflow knows models.
+    """Log the model of a run with its scores, if the server supports logged models.
 
-    The weights stay where they are: the model's one file, model.json, is `link`. Logged again it
-    stays one model, also where MLflow went away in the middle.
+    The weights are not copied: the model's only artifact, model.json, contains `link`. Repeated
+    calls do not create a second model, even after an interrupted call.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
     from mlflow.exceptions import MlflowException
@@ -130,7 +133,7 @@ def log_model(
             experiment_id, name, source_run_id=run_id, params=texts, model_type="transformers"
         )
     except MlflowException as error:
-        # Servers before MLflow 3 know runs alone.
+        # Servers before MLflow 3 have no logged models.
         if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
             raise
         return
@@ -151,7 +154,7 @@ def log_model(
 
 
 class SystemMonitors:
-    """MLflow's monitors of this machine's processors, memory, disk and GPUs."""
+    """Sample CPU, memory, disk and GPU use of this machine with MLflow's monitors."""
 
     def __init__(self) -> None:
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
@@ -164,13 +167,13 @@ class SystemMonitors:
             try:
                 self._monitors.append(kind())
             except Exception as error:
-                # Neither says which error a machine without its GPUs gives.
+                # MLflow does not document which error is raised if the machine has no such GPUs.
                 logging.debug("no %s: %s", kind.__name__, error)
-        # How busy a processor was is counted from one question to the next.
+        # CPU use is measured between two samples, so the first sample is taken here.
         self.sample()
 
     def sample(self) -> dict[str, float]:
-        """Percentages, megabytes and watts by MLflow's names for them."""
+        """Return percentages, megabytes and watts under MLflow's metric names."""
         values: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
@@ -179,6 +182,11 @@ class SystemMonitors:
         return values
 
 
-def flat(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of settings under their dotted paths, without passwords."""
-    return dict(flatten(redact(dict(section))))
+def redacted_leaves(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves of settings by dotted path, as names for MLflow, without passwords.
+
+    The path of a setting can contain any text: `data.columns` has the names of the data's columns.
+    """
+    leaves = dict(flatten(redact(dict(section))))
+    names = mlflow_names(leaves, added_chars=len(SPEC_TAG_PREFIX))
+    return {names[path]: value for path, value in leaves.items()}

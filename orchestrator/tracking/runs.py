@@ -1,4 +1,4 @@
-"""Find a sweep's runs in MLflow again, or make them, and see what they have."""
+"""Find or create a sweep's runs in MLflow, and list their artifacts."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder, TrackingRecord
-from orchestrator.tracking.files import RunState, milliseconds
+from orchestrator.tracking.run_state import RunState
 from orchestrator.tracking.uri import artifact_root, is_web
+from orchestrator.tracking.values import milliseconds
 from trainers.foundation.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    # Types only: at run time orchestrator.tracking.client alone imports mlflow.
+    # Types only: at run time, only orchestrator.tracking.client imports mlflow.
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 def open_runs(
     client: "MlflowClient", folder: SweepFolder, uri: str, experiment: str
 ) -> TrackingRecord:
-    """The experiment, the parent run, running, and the trials' runs that MLflow has of this sweep.
+    """Return the sweep's experiment, parent run and trial runs; set the parent to running.
 
-    Runs that the record does not know are found by their tags, and those that MLflow does not
-    have are forgotten: neither a kill between the creation of a run and its record nor a deleted
-    database may make a second run or lose one.
+    Runs are found by their tags. A kill after a run was created but before it was recorded
+    therefore does not lead to a second run. Runs that MLflow no longer has, for example because its
+    database was deleted, are dropped from the record and created again later.
 
     Raises:
         InputError: the experiment was deleted in MLflow.
@@ -58,7 +59,7 @@ def open_runs(
         experiment=experiment,
         experiment_id=experiment_id,
         parent_run_id=parent_id,
-        # Of two runs of one trial, which only two sweeps at once could make, the older one.
+        # If a trial has two runs, the older one is used. Only concurrent sweeps could create two.
         trial_run_ids={
             run.data.tags["plw.trial_id"]: str(run.info.run_id)
             for run in children
@@ -70,7 +71,7 @@ def open_runs(
 def _experiment_id(client: "MlflowClient", folder: SweepFolder, uri: str, experiment: str) -> str:
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        # Without a place of ours, MLflow puts a local store's artifacts under the working folder.
+        # By default, MLflow puts the artifacts of a local store into the working directory.
         root = artifact_root(uri) or folder.root.resolve().parent / "mlartifacts"
         location = None if is_web(uri) else root.as_uri()
         return str(client.create_experiment(experiment, artifact_location=location))
@@ -86,7 +87,7 @@ def _experiment_id(client: "MlflowClient", folder: SweepFolder, uri: str, experi
 
 
 def _active_runs(client: "MlflowClient", experiment_id: str, condition: str) -> Iterator["Run"]:
-    """The runs that meet `condition` and were not deleted, the newest first."""
+    """Yield the runs that meet `condition` and are not deleted, the newest first."""
     token: str | None = None
     while True:
         page = client.search_runs(
@@ -101,13 +102,14 @@ def _active_runs(client: "MlflowClient", experiment_id: str, condition: str) -> 
             return
 
 
-def verified(client: "MlflowClient", state: RunState) -> RunState:
-    """The state as far as MLflow bears it out: what it may lack is to be posted again."""
-    there = set(_artifacts(client, state.run_id))
+def verify_state(client: "MlflowClient", state: RunState) -> RunState:
+    """Return the state reduced to the artifacts that MLflow has; the rest is posted again."""
+    present = set(_artifacts(client, state.run_id))
     return RunState(
         trial_id=state.trial_id,
         run_id=state.run_id,
-        files={name: digest for name, digest in state.files.items() if name in there},
+        files={name: digest for name, digest in state.files.items() if name in present},
+        names_version=state.names_version,
     )
 
 

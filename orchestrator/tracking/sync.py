@@ -1,4 +1,4 @@
-"""Bring MLflow up to the record of a sweep that does not run: `plw sync`."""
+"""Post the record of a sweep that is not running to MLflow, for `plw sync`."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import SweepFolder
-from orchestrator.record.lock import is_running, only_sweep_in
+from orchestrator.record.lock import is_running, sweep_lock
 from orchestrator.tracking.tracker import FinalStatus, Tracker
 from orchestrator.tracking.uri import choose_uri
 from trainers.foundation.errors import InputError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synced:
-    """Where a sweep is in MLflow now; `is_complete` is false where MLflow did not take it all."""
+class SyncResult:
+    """The sweep's location in MLflow; `is_complete` is false if MLflow rejected some of it."""
 
     uri: str
     experiment: str
@@ -27,34 +27,34 @@ def sync_sweep(
     folder: SweepFolder,
     uri: str | None,
     progress: Callable[[list[str]], Iterable[str]],
-) -> Synced:
-    """Post to MLflow what it lacks of a sweep, by what it has and not by what it was told.
+) -> SyncResult:
+    """Post everything of a sweep that MLflow lacks, as reported by MLflow itself.
 
     Args:
-        uri: where to, instead of where the sweep was tracked before.
-        progress: wraps the trials' ids and shows how far their posting is.
+        uri: URI of the MLflow to post to; None for the sweep's recorded one.
+        progress: wraps the trial ids to show the progress.
 
     Raises:
-        InputError: the sweep runs now, or MLflow is not reachable.
+        InputError: the sweep is running, or MLflow is not reachable.
     """
     if is_running(folder):
         raise InputError(
             Problem(
-                message="a sweep is running in this folder, and posts to MLflow by itself",
+                message="the sweep is running and posts to MLflow itself",
                 where=str(folder.relative()),
-                fix="wait for it, or end it with plw stop",
+                fix="wait until it ends, or stop it with plw stop",
             )
         )
     spec = folder.read_sweep().spec
     experiment = spec["tracking"]["experiment"] or spec["name"]
-    with only_sweep_in(folder):
+    with sweep_lock(folder):
         tracker = Tracker.open(
             folder, uri=_uri(folder, uri), experiment=experiment, is_verified=True
         )
         for trial_id in progress(folder.read_sweep().trial_ids):
             tracker.sync_trial(trial_id)
         is_complete = tracker.finish(final_status(folder))
-    return Synced(
+    return SyncResult(
         uri=tracker.record.uri,
         experiment=experiment,
         parent_run_id=tracker.record.parent_run_id,
@@ -64,7 +64,7 @@ def sync_sweep(
 
 
 def final_status(folder: SweepFolder) -> FinalStatus:
-    """How MLflow shows the run of a sweep that has ended."""
+    """Return the MLflow status of a sweep that has ended."""
     states = {trial.state for trial in folder.read_trials()}
     if states - {"done", "stopped", "failed"}:
         return "KILLED"
@@ -72,10 +72,10 @@ def final_status(folder: SweepFolder) -> FinalStatus:
 
 
 def _uri(folder: SweepFolder, explicit: str | None) -> str:
-    """`explicit`, else where the sweep was tracked before, else where it would be."""
+    """Return `explicit`, else the recorded URI, else the default for a new sweep."""
     known = folder.read_tracking()
     if explicit is not None or known is None:
         return choose_uri(folder.root, explicit)
-    # The record holds no passwords, the environment may.
+    # The record contains no passwords, but the environment may.
     current = os.environ.get("MLFLOW_TRACKING_URI")
     return current if current and redact(current) == known.uri else known.uri

@@ -1,66 +1,54 @@
-"""MLflow as a view of a sweep: a parent run, one child run per trial, scores and artifacts.
+"""Mirror a sweep in MLflow: a parent run, one child run per trial, scores and artifacts.
 
-Everything here is derived from the files of the sweep's folder and can be posted again at any
-time, from any process, without duplicating a run or a metric point. Three things make it so: runs
-carry tags by which they are found again, posted metric lines are counted in each run's
-`tracking_state.json`, and a point that is posted twice all the same (a kill between the post and
-the count) has the same key, time, step and value, which MLflow's SQL stores hold once.
+All content comes from the files in the sweep's folder. Any process can post it again at any time
+without duplicate runs or metric points, for three reasons. Runs are found by their tags. Each run's
+`tracking_state.json` counts the posted metric lines. A point that is posted twice (after a kill
+between the post and the count) has the same key, time, step and value, and MLflow's SQL stores keep
+it once.
 """
 
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.analysis.answer import read_findings
+from orchestrator.analysis.sweep_findings import read_findings
 from orchestrator.foundation.redaction import redact, to_yaml
-from orchestrator.record.bases import base_labels
+from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder, TrackingRecord, TrialRecord
 from orchestrator.record.reader import Version, trial_versions
-from orchestrator.statistics.aggregates import with_aggregates
+from orchestrator.statistics.aggregates import add_aggregates
 from orchestrator.tracking.answer import answer_metrics, answer_note, answer_tags
 from orchestrator.tracking.client import (
-    MAX_PER_POST,
+    SPEC_TAG_PREFIX,
     MetricPoint,
-    flat,
     log_run,
     make_client,
     mlflow_errors,
+    redacted_leaves,
 )
-from orchestrator.tracking.files import (
-    OF_INTERVAL,
-    RunState,
-    first_line,
+from orchestrator.tracking.lineage import log_trained_model, log_training_data
+from orchestrator.tracking.metric_names import is_interval
+from orchestrator.tracking.run_poster import RunPoster
+from orchestrator.tracking.run_state import RunState, read_state
+from orchestrator.tracking.runs import open_runs
+from orchestrator.tracking.uri import check_reachable, responds, sqlite_path
+from orchestrator.tracking.values import (
+    error_summary,
+    log_tail,
     metric_lines,
     milliseconds,
+    modified_ms,
     param_text,
-    read_state,
     score_metrics,
-    tail,
     trial_scores,
-    write_state,
-    written_at,
-)
-from orchestrator.tracking.links import post_data, post_model
-from orchestrator.tracking.runs import open_runs, verified
-from orchestrator.tracking.uri import (
-    answers,
-    check_reachable,
-    choose_uri,
-    default_uri,
-    sqlite_path,
-    ui_command,
 )
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-__all__ = ["Tracker", "check_reachable", "choose_uri", "default_uri", "ui_command"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +70,7 @@ ENDED = ("done", "stopped", "failed")
 
 
 class Tracker:
-    """Posts one sweep's record to MLflow, as far as MLflow does not have it yet."""
+    """Posts the parts of one sweep's record that MLflow does not have yet."""
 
     def __init__(
         self,
@@ -98,24 +86,25 @@ class Tracker:
         self._uri = uri
         self._record = record
         self._is_verified = is_verified
+        self._poster = RunPoster(folder, client, is_verified=is_verified)
         self._states: dict[str, RunState] = {}
-        self._created: set[str] = set()
+        self._new_runs: set[str] = set()
         self._posted: dict[str, tuple[Version, ...]] = {}
-        self._is_away = False
+        self._is_unavailable = False
         self._retry_at = 0.0
 
     @classmethod
     def open(
         cls, folder: SweepFolder, *, uri: str, experiment: str, is_verified: bool = False
     ) -> "Tracker":
-        """The tracker of the sweep in `folder`, its parent run found again or created: running.
+        """Find or create the parent run of the sweep in `folder`, and set it to running.
 
         Args:
-            is_verified: ask MLflow for all that it has, instead of trusting what was counted.
+            is_verified: ask MLflow for its content instead of trusting the recorded state.
 
         Raises:
-            InputError: MLflow is not reachable at `uri`, refuses the credentials, or the
-                experiment was deleted there.
+            InputError: MLflow is not reachable at `uri`, refuses the credentials, or the experiment
+                was deleted there.
         """
         check_reachable(uri)
         database = sqlite_path(uri)
@@ -124,14 +113,14 @@ class Tracker:
         try:
             client = make_client(uri)
             record = open_runs(client, folder, uri, experiment)
-            # As tags, since a sweep that is run again may have another spec, and params are fixed.
-            spec = flat(folder.read_sweep().spec)
-            tags = {f"spec.{key}": param_text(value) for key, value in spec.items()}
+            # Tags, not params: params cannot change, and a rerun of the sweep may change the spec.
+            spec = redacted_leaves(folder.read_sweep().spec)
+            tags = {f"{SPEC_TAG_PREFIX}{key}": param_text(value) for key, value in spec.items()}
             log_run(client, record.parent_run_id, tags=tags)
         except mlflow_errors() as error:
             raise InputError(
                 Problem(
-                    message=f"MLflow at {redact(uri)} refused: {first_line(error)}",
+                    message=f"MLflow at {redact(uri)} refused: {error_summary(error)}",
                     where="tracking.uri",
                     fix="see its documentation, or track to another URI",
                 )
@@ -141,29 +130,27 @@ class Tracker:
 
     @property
     def record(self) -> TrackingRecord:
-        """Where the sweep is in MLflow."""
+        """The ids of the sweep's experiment and runs in MLflow."""
         return self._record
 
     def sync_trial(self, trial_id: str) -> bool:
-        """Post what MLflow lacks of one trial; False if MLflow could not take it now.
+        """Post everything of one trial that MLflow lacks; return False if MLflow did not accept it.
 
-        Costs next to nothing while the trial's files stand still. While MLflow is away it is
-        asked once in 5 s, whichever trial is synced.
+        This is cheap while the trial's files are unchanged. While MLflow is unavailable, it is
+        contacted at most once in 5 s, over all trials.
         """
         versions = trial_versions(self._folder, trial_id)
         if self._posted.get(trial_id) == versions or self._was_posted(trial_id, versions):
             return True
         if time.monotonic() < self._retry_at:
             return False
-        has_arrived = self._attempt(
-            f"trial {trial_id}", lambda: self._sync_trial(trial_id, versions)
-        )
-        if has_arrived:
+        is_posted = self._attempt(f"trial {trial_id}", lambda: self._sync_trial(trial_id, versions))
+        if is_posted:
             self._posted[trial_id] = versions
-        return has_arrived
+        return is_posted
 
     def _was_posted(self, trial_id: str, versions: tuple[Version, ...]) -> bool:
-        """Whether an earlier process posted all of a trial, which has ended."""
+        """Return whether an earlier process posted everything of a trial that has ended."""
         run_id = self._record.trial_run_ids.get(trial_id)
         if self._is_verified or run_id is None or trial_id in self._posted:
             return False
@@ -173,41 +160,34 @@ class Tracker:
         return True
 
     def finish(self, status: FinalStatus) -> bool:
-        """Post what is left of all trials and the sweep's results, and end the parent run.
+        """Post the rest of all trials and the sweep's results, and end the parent run.
 
-        Returns whether everything arrived; what did not is posted by the next tracker's finish.
+        Returns whether everything was posted. If not, the next tracker's `finish` posts the rest.
         """
         self._retry_at = 0.0
         trial_ids = self._folder.read_sweep().trial_ids
-        arrived = [trial_id for trial_id in trial_ids if self.sync_trial(trial_id)]
-        has_arrived = self._attempt("the results", lambda: self._finish(status, arrived))
-        return has_arrived and len(arrived) == len(trial_ids)
+        posted = [trial_id for trial_id in trial_ids if self.sync_trial(trial_id)]
+        is_posted = self._attempt("the results", lambda: self._finish(status, posted))
+        return is_posted and len(posted) == len(trial_ids)
 
     def _attempt(self, what: str, post: Callable[[], None]) -> bool:
         try:
-            # A server that is away would hold each call for the time of its retries.
-            if not answers(self._uri, PROBE_TIMEOUT_S):
+            # Without this probe, each call to an unavailable server takes the time of its retries.
+            if not responds(self._uri, PROBE_TIMEOUT_S):
                 self._retry_at = time.monotonic() + RETRY_AFTER_S
-                raise ConnectionError("it does not answer")
+                raise ConnectionError("it does not respond")
             post()
         except mlflow_errors() as error:
-            # One line for each time that MLflow goes away, not one per step.
-            level = logging.DEBUG if self._is_away else logging.WARNING
-            text = "MLflow at %s did not take %s, which will be tried again: %s"
-            logger.log(level, text, redact(self._uri), what, first_line(error))
-            self._is_away = True
+            # Log one warning each time MLflow becomes unavailable, not one per step.
+            level = logging.DEBUG if self._is_unavailable else logging.WARNING
+            text = "MLflow at %s did not accept %s, which will be posted again: %s"
+            logger.log(level, text, redact(self._uri), what, error_summary(error))
+            self._is_unavailable = True
             return False
-        if self._is_away:
-            logger.info("MLflow at %s takes posts again", redact(self._uri))
-        self._is_away = False
+        if self._is_unavailable:
+            logger.info("MLflow at %s accepts posts again", redact(self._uri))
+        self._is_unavailable = False
         return True
-
-    def _save(self, state: RunState) -> None:
-        write_state(self._folder, state)
-
-    def _read_state(self, trial_id: str | None, run_id: str) -> RunState:
-        state = read_state(self._folder, trial_id, run_id)
-        return verified(self._client, state) if self._is_verified else state
 
     def _sync_trial(self, trial_id: str, versions: tuple[Version, ...]) -> None:
         trial = self._folder.read_trial(trial_id)
@@ -217,23 +197,24 @@ class Tracker:
             return
         state = self._trial_state(trial)
         self._post_values(trial, state)
-        self._post_links(trial, state)
+        self._post_lineage(trial, state)
         self._post_trial_files(trial, state)
         self._post_trial_status(trial, state)
         if trial.state in ENDED:
-            # Kept on disk alone, so that the memory of a long sweep's driver does not grow.
-            self._save(state.model_copy(update={"versions": versions}))
+            # This is kept on disk only, so that the memory of a long sweep's driver does not grow.
+            self._poster.save(state.model_copy(update={"versions": versions}))
             del self._states[trial_id]
 
     def _trial_state(self, trial: TrialRecord) -> RunState:
-        """The trial's state below its run, which is created if MLflow has none."""
+        """Return the state of the trial's run; create the run if MLflow has none."""
         run_id = self._record.trial_run_ids.get(trial.id) or self._create_trial_run(trial)
         state = self._states.get(trial.id)
         if state is None or state.run_id != run_id:
-            state = self._read_state(trial.id, run_id)
-            if state.state not in ENDED and run_id not in self._created:
-                # Killed after a post and before its count, then resumed: the lines that are
-                # written anew carry other times, so MLflow would hold both. Ask it once.
+            state = self._poster.read_state(trial.id, run_id)
+            if state.state not in ENDED and run_id not in self._new_runs:
+                # After a kill between a post and its count, the resumed trainer writes the same
+                # steps with other times, and MLflow would keep both. So query MLflow once for the
+                # last step.
                 state.last_step = max(state.last_step, self._last_posted_step(trial.id, run_id))
         self._states[trial.id] = state
         state.versions = None
@@ -248,7 +229,7 @@ class Tracker:
             tags={"mlflow.parentRunId": self._record.parent_run_id, "plw.trial_id": trial.id},
         )
         run_id = str(run.info.run_id)
-        self._created.add(run_id)
+        self._new_runs.add(run_id)
         runs = {**self._record.trial_run_ids, trial.id: run_id}
         self._record = self._record.model_copy(update={"trial_run_ids": runs})
         self._folder.write_tracking(self._record)
@@ -259,122 +240,73 @@ class Tracker:
         if first is None:
             return -1
         known = self._client.get_run(run_id).data.metrics
-        key = next((key for key in first[2] if key in known), None)
+        key = next((key for key in first.metrics if key in known), None)
         history = self._client.get_metric_history(run_id, key) if key else []
         return max((metric.step for metric in history), default=-1)
 
     def _post_values(self, trial: TrialRecord, state: RunState) -> None:
-        """Post settings, the metric lines past the last posted step, scores and state.
-
-        All of it at once where it is not too much; long metrics in batches that end with a line.
-        """
-        params = {} if state.has_params else flat(trial.settings)
+        """Post settings, new metric lines, scores and the state, in one request if they fit."""
+        params = {} if state.has_params else redacted_leaves(trial.settings)
         scores, digest = self._new_scores(trial, state)
-        steps, state_after = self._post_long(state, self._folder.metrics(trial.id), "last_step")
-        path = self._folder.system_metrics(trial.id)
-        system, state_after_system = self._post_long(state, path, "last_system_step")
+        metrics = self._folder.metrics(trial.id)
+        steps, last_step = self._poster.post_metric_lines(state, metrics, "last_step")
+        system_metrics = self._folder.system_metrics(trial.id)
+        system, last_system_step = self._poster.post_metric_lines(
+            state, system_metrics, "last_system_step"
+        )
         tags = {} if state.state == trial.state else _state_tags(trial, state)
         if not (params or steps or system or scores or tags):
             return
         points = steps + system + scores
         log_run(self._client, state.run_id, params=params, points=points, tags=tags)
         state.has_params = True
-        state.last_step, state.last_system_step = state_after, state_after_system
+        state.last_step, state.last_system_step = last_step, last_system_step
         if digest is not None:
             state.files["scores"] = digest
-        self._save(state)
+        self._poster.save(state)
 
-    def _post_long(
-        self, state: RunState, path: Path, last: Literal["last_step", "last_system_step"]
-    ) -> tuple[list[MetricPoint], int]:
-        """Post the lines past the step in `last`, but for a rest that goes with other things.
-
-        Returns the rest and its last step.
-        """
-        batch: list[MetricPoint] = []
-        batch_step: int = getattr(state, last)
-        for step, time_ms, metrics in metric_lines(path):
-            if step <= getattr(state, last):
-                continue
-            if len(batch) + len(metrics) > MAX_PER_POST:
-                log_run(self._client, state.run_id, points=batch)
-                setattr(state, last, batch_step)
-                self._save(state)
-                batch = []
-            batch += [(key, value, time_ms, step) for key, value in metrics.items()]
-            batch_step = step
-        return batch, batch_step
-
-    def _post_links(self, trial: TrialRecord, state: RunState) -> None:
-        is_new = post_data(self._client, self._folder, trial, state)
+    def _post_lineage(self, trial: TrialRecord, state: RunState) -> None:
+        is_new = log_training_data(self._client, self._folder, trial, state)
         if trial.state == "done":
             values, time_ms = trial_scores(self._folder, trial)
             step = trial.total_steps or 0
             points = [
-                (key, value, time_ms, step)
-                for key, value in values.items()
-                if not key.endswith(OF_INTERVAL)
+                (key, value, time_ms, step) for key, value in values.items() if not is_interval(key)
             ]
-            experiment_id = self._record.experiment_id
-            is_new |= post_model(self._client, self._folder, trial, state, experiment_id, points)
+            is_new |= log_trained_model(
+                self._client, self._folder, trial, state, self._record.experiment_id, points
+            )
         if is_new:
-            self._save(state)
+            self._poster.save(state)
 
     def _new_scores(
         self, trial: TrialRecord, state: RunState
     ) -> tuple[list[MetricPoint], str | None]:
-        """The scores that MLflow lacks, and the digest of all of them where there are any."""
+        """Return the scores that MLflow lacks, and the digest of all scores if there are any."""
         values, time_ms = trial_scores(self._folder, trial)
         if not values:
             return [], None
         digest = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if state.files.get("scores") == digest:
             return [], digest
-        is_first = state.run_id in self._created and "scores" not in state.files
+        is_new_run = state.run_id in self._new_runs and "scores" not in state.files
         step = trial.total_steps or 0
-        return self._changed(state.run_id, values, step, time_ms, is_first=is_first), digest
-
-    def _changed(
-        self,
-        run_id: str,
-        values: Mapping[str, float],
-        step: int,
-        time_ms: int,
-        *,
-        is_first: bool = False,
-    ) -> list[MetricPoint]:
-        """The values that MLflow does not show as the latest already.
-
-        With `is_first` it surely shows none of them, and is not asked.
-        """
-        known = {} if is_first else self._client.get_run(run_id).data.metrics
-        changed = {key: value for key, value in values.items() if known.get(key) != value}
-        return [(key, value, time_ms, step) for key, value in changed.items()]
+        points = self._poster.changed_points(
+            state.run_id, values, step, time_ms, is_new_run=is_new_run
+        )
+        return points, digest
 
     def _post_trial_files(self, trial: TrialRecord, state: RunState) -> None:
         root = self._folder.trial(trial.id)
-        self._post_text(state, "settings.yaml", to_yaml(trial.settings))
+        self._poster.post_text(state, "settings.yaml", to_yaml(trial.settings))
         if trial.state == "done":
             for name in ("scores.json", "samples.jsonl"):
-                self._post_file(state, root / name)
+                self._poster.post_file(state, root / name)
         if trial.state == "failed" and (root / "log.txt").exists():
-            self._post_text(state, "log_tail.txt", tail(root / "log.txt"))
-
-    def _post_text(self, state: RunState, name: str, text: str) -> None:
-        if state.files.get(name) != (digest := sha256(redact(text).encode()).hexdigest()):
-            self._client.log_text(state.run_id, redact(text), name)
-            state.files[name] = digest
-            self._save(state)
-
-    def _post_file(self, state: RunState, path: Path, under: str | None = None) -> None:
-        name = f"{under}/{path.name}" if under else path.name
-        if path.exists() and state.files.get(name) != (digest := sha256_of(path)):
-            self._client.log_artifact(state.run_id, str(path), under)
-            state.files[name] = digest
-            self._save(state)
+            self._poster.post_text(state, "log_tail.txt", log_tail(root / "log.txt"))
 
     def _post_trial_status(self, trial: TrialRecord, state: RunState) -> None:
-        """Last: a run that MLflow shows as finished has all of its scores and files."""
+        """Post the status last, so that a finished run in MLflow has all its scores and files."""
         if state.state == trial.state:
             return
         status = RUN_STATUS[trial.state]
@@ -383,34 +315,34 @@ class Tracker:
         else:
             self._client.set_terminated(state.run_id, status, milliseconds(trial.ended_at))
         state.state = trial.state
-        self._save(state)
+        self._poster.save(state)
 
     def _finish(self, status: FinalStatus, trial_ids: Sequence[str]) -> None:
         parent = self._record.parent_run_id
         self._post_late_aggregates(trial_ids)
-        state = self._read_state(None, parent)
-        for key, label in base_labels(self._folder.read_sweep().bases).items():
+        state = self._poster.read_state(None, parent)
+        for key, label in baseline_labels(self._folder.read_sweep().bases).items():
             self._post_untuned(state, key, label)
         sweep_text = self._folder.sweep_json.read_text(encoding="utf-8")
-        self._post_text(state, "sweep.json", sweep_text)
+        self._poster.post_text(state, "sweep.json", sweep_text)
         for path in (self._folder.report_md, self._folder.report_html):
-            self._post_file(state, path)
+            self._poster.post_file(state, path)
         for path in sorted(self._folder.plots.glob("*")):
-            self._post_file(state, path, "plots")
+            self._poster.post_file(state, path, "plots")
         findings = read_findings(self._folder)
-        # The page of a run opens with this tag's text.
+        # MLflow shows this tag as the description of the run.
         tags = {"mlflow.note.content": answer_note(findings), **answer_tags(findings)}
-        points = self._changed(
-            parent, answer_metrics(findings), 0, written_at(self._folder.sweep_json)
+        points = self._poster.changed_points(
+            parent, answer_metrics(findings), 0, modified_ms(self._folder.sweep_json)
         )
-        cut = {name: str(redact(text))[:MAX_TAG_CHARS] for name, text in tags.items()}
-        log_run(self._client, parent, points=points, tags=cut)
-        # The end of its last trial, and so the same whenever it is posted.
+        truncated = {name: str(redact(text))[:MAX_TAG_CHARS] for name, text in tags.items()}
+        log_run(self._client, parent, points=points, tags=truncated)
+        # Use the end time of the last trial, which is the same at each post.
         ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
         self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)
 
     def _post_late_aggregates(self, trial_ids: Sequence[str]) -> None:
-        """Post those of trials that were done before their untuned model was scored."""
+        """Post the aggregates of trials that ended before their untuned model was scored."""
         for trial_id in trial_ids:
             trial = self._folder.read_trial(trial_id)
             run_id = self._record.trial_run_ids.get(trial_id)
@@ -421,19 +353,21 @@ class Tracker:
             if points and digest is not None:
                 log_run(self._client, run_id, points=points)
                 state.files["scores"] = digest
-                self._save(state)
-                self._post_links(trial, state)
+                self._poster.save(state)
+                self._post_lineage(trial, state)
 
     def _post_untuned(self, state: RunState, key: str, label: str) -> None:
-        """Post the untuned scores of a base, under its key where a label says there are several."""
-        card = self._folder.read_base_scores(key)
+        """Post the scores of an untuned model; with several models, names include its key."""
+        card = self._folder.read_baseline_scores(key)
         if card is None:
             return
-        parent, path = self._record.parent_run_id, self._folder.base(key) / "scores.json"
-        card = with_aggregates(card, None)
-        values = score_metrics(card, prefix=f"untuned_{key}_" if label else "untuned_")
-        log_run(self._client, parent, points=self._changed(parent, values, 0, written_at(path)))
-        self._post_file(state, path, f"untuned/{key}" if label else "untuned")
+        parent, path = self._record.parent_run_id, self._folder.baseline(key) / "scores.json"
+        values = score_metrics(
+            add_aggregates(card, None), prefix=f"untuned_{key}" if label else "untuned"
+        )
+        points = self._poster.changed_points(parent, values, 0, modified_ms(path))
+        log_run(self._client, parent, points=points)
+        self._poster.post_file(state, path, f"untuned/{key}" if label else "untuned")
         if label:
             self._client.set_tag(parent, f"plw.untuned_{key}", label)
 

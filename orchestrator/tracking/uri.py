@@ -1,6 +1,6 @@
-"""Where MLflow is: which URI to use, whether it answers, and how to show it without passwords.
+"""Choose and check MLflow tracking URIs, and build the command of MLflow's server.
 
-Nothing here imports mlflow, so a wrong URI is refused in moments and leaves nothing behind.
+This module does not import mlflow, so a wrong URI is rejected immediately and creates no files.
 """
 
 import os
@@ -17,6 +17,8 @@ SQLITE_PREFIX = "sqlite:///"
 SQLITE_MAGIC = b"SQLite format 3\x00"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 WEB_SCHEMES = ("http", "https")
+# A question mark starts the options, and SQLAlchemy decodes escaped characters.
+_SPECIAL_IN_URI = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 HTTP_OK = 200
 HTTP_REFUSED = (401, 403)
 HTTP_SERVER_ERROR = 500
@@ -24,47 +26,65 @@ SET_URI = "set tracking.uri or MLFLOW_TRACKING_URI"
 
 
 def default_uri(folder_root: Path) -> str:
-    """The SQLite store beside the sweep's folder, which all sweeps there share."""
+    """Return the SQLite store next to the sweep's folder, shared by all sweeps there."""
     return f"{SQLITE_PREFIX}{folder_root.resolve().parent / 'mlflow.db'}"
 
 
 def choose_uri(folder_root: Path, explicit: str | None = None) -> str:
-    """The tracking URI: `explicit`, else MLFLOW_TRACKING_URI, else `default_uri`."""
-    return explicit or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(folder_root)
+    """Return `explicit`, else MLFLOW_TRACKING_URI, else `default_uri`.
+
+    Raises:
+        InputError: the path of the default has characters with a meaning in an SQLite URI.
+    """
+    chosen = explicit or os.environ.get("MLFLOW_TRACKING_URI")
+    if chosen:
+        return chosen
+    parent = folder_root.resolve().parent
+    special = _SPECIAL_IN_URI.search(str(parent))
+    if special:
+        raise InputError(
+            Problem(
+                message=f"the path {parent} contains {special.group()}, which has another meaning"
+                " in an SQLite URI",
+                where="output_dir",
+                fix=f"choose a folder without it, or {SET_URI}",
+            )
+        )
+    return default_uri(folder_root)
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The database file of a SQLite URI, absolute; None for any other URI."""
+    """Return the absolute path of a SQLite URI's database file; None for other URIs."""
     if not uri.startswith(SQLITE_PREFIX) or uri == SQLITE_PREFIX:
         return None
     return Path(uri.removeprefix(SQLITE_PREFIX).partition("?")[0]).absolute()
 
 
 def artifact_root(uri: str) -> Path | None:
-    """Where a SQLite store's artifacts go: `mlartifacts` beside it; None if a server decides."""
+    """Return `mlartifacts` next to a SQLite store; None if a tracking server decides."""
     database = sqlite_path(uri)
     return database.parent / "mlartifacts" if database else None
 
 
 def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
-    """Return if `uri` can be tracked to; within about `timeout_s` either way, creating nothing.
+    """Check within about `timeout_s` that `uri` can be used for tracking; create nothing.
 
     Raises:
-        InputError: the URI is malformed, its server does not answer, or its SQLite file cannot
-            be written.
+        InputError: the URI is malformed, its server does not respond, or its SQLite file cannot be
+            written.
     """
     problem = _problem_with(uri, timeout_s)
     if problem is not None:
         raise InputError(problem)
 
 
-def answers(uri: str, timeout_s: float) -> bool:
-    """Whether the server of an http(s) URI responds at all; True for any other kind of URI."""
+def responds(uri: str, timeout_s: float) -> bool:
+    """Return whether the server of an http(s) URI responds; True for other URIs."""
     return not is_web(uri) or _server_problem(uri, timeout_s) is None
 
 
 def is_web(uri: str) -> bool:
-    """Whether a tracking server stands behind `uri`."""
+    """Return whether `uri` is the address of a tracking server."""
     return uri.partition("://")[0].lower() in WEB_SCHEMES
 
 
@@ -86,12 +106,12 @@ def _problem_with(uri: str, timeout_s: float) -> Problem | None:
     try:
         socket.create_connection((host, port or DATABASE_PORTS[dialect]), timeout_s).close()
     except OSError as error:
-        return _silent(uri, str(error), "start the database")
+        return _unreachable(uri, str(error), "start the database")
     return None
 
 
 def _malformed(uri: str, rule: str) -> Problem:
-    # Nothing says where a malformed URI's password ends: show none of what precedes an @.
+    # The end of the password in a malformed URI is unknown: hide everything before an @.
     shown = re.sub(r"://.*@", "://", uri)
     return Problem(
         message=f"not an MLflow tracking URI: {shown!r}; {rule}",
@@ -100,7 +120,7 @@ def _malformed(uri: str, rule: str) -> Problem:
     )
 
 
-def _silent(uri: str, failure: str, remedy: str) -> Problem:
+def _unreachable(uri: str, failure: str, remedy: str) -> Problem:
     return Problem(
         message=f"MLflow cannot be reached at {redact(uri)}: {redact(failure)}",
         where="tracking.uri",
@@ -116,18 +136,20 @@ def _server_problem(uri: str, timeout_s: float) -> Problem | None:
     try:
         response = requests.get(f"{base}/health", timeout=timeout_s)
         if response.status_code in (HTTP_OK, *HTTP_REFUSED):
-            # Credentials are judged by the API itself: they may come from MLFLOW_TRACKING_*.
+            # The API checks the credentials, which may come from MLFLOW_TRACKING_*.
             return None
         if response.status_code >= HTTP_SERVER_ERROR:
-            return _silent(uri, f"it answers HTTP {response.status_code}", remedy)
-        # A managed tracking service need not have /health, but its API answers in JSON.
+            return _unreachable(
+                uri, f"the server responds with HTTP {response.status_code}", remedy
+            )
+        # A managed tracking service may lack /health, but its API returns JSON.
         api = f"{base}/api/2.0/mlflow/experiments/get-by-name"
         response = requests.get(api, params={"experiment_name": "Default"}, timeout=timeout_s)
         response.json()
     except requests.JSONDecodeError:
-        return _silent(uri, "a server answers there, but not MLflow's", remedy)
+        return _unreachable(uri, "the server there is not MLflow", remedy)
     except (requests.RequestException, ValueError) as error:
-        return _silent(uri, _reason(error, timeout_s), remedy)
+        return _unreachable(uri, _reason(error, timeout_s), remedy)
     return None
 
 
@@ -135,7 +157,7 @@ def _reason(error: Exception, timeout_s: float) -> str:
     import requests
 
     if isinstance(error, requests.Timeout):
-        return f"no answer within {timeout_s:g} s"
+        return f"no response within {timeout_s:g} s"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
@@ -148,29 +170,33 @@ def _reason(error: Exception, timeout_s: float) -> str:
 
 def _sqlite_problem(uri: str, database: Path) -> Problem | None:
     if database.is_dir():
-        return _silent(uri, "it is a folder, not a file", "name a file in it")
+        return _unreachable(uri, "the path is a folder, not a file", "name a file in it")
     if database.exists():
         if not os.access(database, os.R_OK | os.W_OK):
-            return _silent(uri, "the file cannot be written", "make it writable")
+            return _unreachable(uri, "the file cannot be written", "make it writable")
         with database.open("rb") as file:
             head = file.read(len(SQLITE_MAGIC))
         if head not in (b"", SQLITE_MAGIC):
-            return _silent(uri, "the file is not an SQLite database", "move it away")
-    # SQLite writes its journal beside the file, so the folder must be writable in any case.
+            return _unreachable(uri, "the file is not an SQLite database", "move it away")
+    # SQLite writes its journal next to the file, so the folder must be writable as well.
     folder = database.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return _silent(uri, f"{folder} is not a folder", "choose another path")
+        return _unreachable(uri, f"{folder} is not a folder", "choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
-        return _silent(uri, f"the folder {folder} cannot be written", "make it writable")
+        return _unreachable(uri, f"the folder {folder} cannot be written", "make it writable")
     return None
 
 
 def check_port(port: int, host: str = "127.0.0.1") -> None:
-    """Raise InputError if a server cannot listen on `port`, such as where another one does."""
+    """Check that a server can listen on `port`.
+
+    Raises:
+        InputError: it cannot, for example because the port is in use.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do it: a port is free although connections of its last user are winding down.
+        # Servers also set this option, so that old connections in TIME_WAIT do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -185,7 +211,7 @@ def check_port(port: int, host: str = "127.0.0.1") -> None:
 
 
 def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves MLflow's pages for a database at `uri`.
+    """Return the command that serves MLflow's pages for the database at `uri`.
 
     Raises:
         InputError: `uri` is a tracking server, which serves its own pages.
@@ -203,6 +229,6 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", uri, *artifacts),
-        # One worker: a single reader on one machine, and each costs seconds and memory to start.
+        # One worker is enough for one user; each takes seconds and memory to start.
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]

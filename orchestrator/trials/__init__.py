@@ -1,4 +1,5 @@
-"""Trials on Ray: which one is next, where it runs, and its jobs on warm ranks.
+"""Trials on Ray: the queue, the placement, and the jobs on warm ranks.
 
-The command line may import `sweep`, cluster may import `placement`; the rest is internal.
+The main calls are `sweep.check_sweep` and `sweep.run_sweep`. The command line may import `sweep`,
+cluster may import `placement`; the rest is internal.
 """

@@ -1,7 +1,7 @@
-"""Which network interface the ranks of a node talk through.
+"""Select the network interface for the ranks of a node.
 
-Gloo takes the one that the host's own name resolves to, which on many systems is loopback: ranks
-on two hosts then do not find each other. NCCL may take one that leads nowhere.
+Gloo uses the interface that the host's name resolves to, which on many systems is loopback: ranks
+on two hosts then cannot connect. NCCL may choose an interface without a route to other nodes.
 """
 
 import os
@@ -10,23 +10,23 @@ import socket
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def interface_of(address: str) -> str | None:
-    """The name of the interface of this machine that has `address`; None if none has."""
+def find_interface(address: str) -> str | None:
+    """Return the name of this machine's interface with `address`; None if there is none."""
     import psutil
 
     for name, entries in psutil.net_if_addrs().items():
         families = (socket.AF_INET, socket.AF_INET6)
-        # An IPv6 address may carry its zone: fe80::1%eth0.
+        # An IPv6 address may include its zone: fe80::1%eth0.
         if any(e.family in families and e.address.partition("%")[0] == address for e in entries):
             return str(name)
     return None
 
 
 def set_interfaces() -> None:
-    """Point Gloo and NCCL at the interface by which Ray knows this node, unless they are told."""
+    """Set the interface of Gloo and NCCL to that of Ray's address, unless already set."""
     import ray
 
-    name = interface_of(ray.util.get_node_ip_address())
+    name = find_interface(ray.util.get_node_ip_address())
     if name is None:
         return
     for variable in VARIABLES:

@@ -1,4 +1,4 @@
-"""Whether a node of a cluster can take part in a sweep: it runs this code and sees the folder."""
+"""Check that each node of a cluster has the same code and can write to the sweep's storage."""
 
 import logging
 import os
@@ -8,11 +8,11 @@ import uuid
 from pathlib import Path
 
 from orchestrator.foundation.packages import check_packages, code_digest
-from orchestrator.record.stored_sweep import check_store
+from orchestrator.record.remote_sweep import check_store
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import check_output_folder
 
-# Set for the processes that Ray starts for a sweep on a cluster; on one machine nothing can differ.
+# Only set for processes that Ray starts on a cluster; on one machine the code cannot differ.
 DIGEST_VARIABLE = "PLW_CODE_DIGEST"
 PROBE_FOLDER = ".nodes"
 PROBE_TIMEOUT_S = 300.0
@@ -21,33 +21,33 @@ MAX_CLOCK_SKEW_S = 30.0
 logger = logging.getLogger(__name__)
 
 
-def check_node(root: Path, stored_at: str | None = None) -> float:
-    """The time of this node's clock, if it runs the sweep's code and can write where it is kept.
+def check_node(root: Path, storage_uri: str | None = None) -> float:
+    """Check that this node can take part in the sweep; return the time of its clock.
 
     Args:
         root: the sweep's folder.
-        stored_at: its object store, where nodes share no folder.
+        storage_uri: its object store, if nodes share no folder.
 
     Raises:
-        InputError: it does or can not, and why.
+        InputError: the node runs other code, or cannot write to the folder or store.
     """
     check_packages()
     expected = os.environ.get(DIGEST_VARIABLE)
     if expected is not None:
         _check_code(expected)
-    if stored_at is not None:
-        check_store(stored_at)
+    if storage_uri is not None:
+        check_store(storage_uri)
         check_output_folder(root, where="output_dir")
     elif expected is not None:
         _check_storage(root)
     return time.time()
 
 
-def check_nodes(root: Path, stored_at: str | None = None) -> None:
-    """Let each node of the cluster that is there now prove that it can take part.
+def check_nodes(root: Path, storage_uri: str | None = None) -> None:
+    """Run `check_node` on each current node of the cluster.
 
     Raises:
-        InputError: with the reason of each that cannot.
+        InputError: nodes fail the check; lists the reason of each.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -61,19 +61,19 @@ def check_nodes(root: Path, stored_at: str | None = None) -> None:
         if node["Alive"]:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[probe.options(scheduling_strategy=here).remote(root, stored_at)] = name
+            asked[probe.options(scheduling_strategy=here).remote(root, storage_uri)] = name
     problems: list[Problem] = []
     answered, silent = ray.wait([*asked], num_returns=len(asked), timeout=PROBE_TIMEOUT_S)
     for answer in answered:
         try:
-            _note_skew(asked[answer], ray.get(answer), asked_at)
+            _warn_of_clock_skew(asked[answer], ray.get(answer), asked_at)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if not isinstance(cause, InputError):
                 raise
             problems += cause.problems
         except ray.exceptions.RayError as error:
-            # It went away, as spot nodes do; one that comes in its place is asked as it joins.
+            # The node has left, as spot nodes may; its replacement is checked when it joins.
             logger.warning("node %s did not answer: %s", asked[answer], error)
     for answer in silent:
         logger.warning("node %s did not answer within %g s", asked[answer], PROBE_TIMEOUT_S)
@@ -81,8 +81,8 @@ def check_nodes(root: Path, stored_at: str | None = None) -> None:
         raise InputError(problems)
 
 
-def _note_skew(node: str, its_time: float, asked_at: float) -> None:
-    """Say it where a clock is wrong: times in MLflow are those of the node that trained."""
+def _warn_of_clock_skew(node: str, its_time: float, asked_at: float) -> None:
+    """Warn if a clock is wrong, because times in MLflow are those of the node that trained."""
     ahead = its_time - time.time()
     behind = asked_at - its_time
     if max(ahead, behind) > MAX_CLOCK_SKEW_S:
@@ -93,8 +93,8 @@ def _check_code(expected: str) -> None:
     if code_digest() != expected:
         raise InputError(
             Problem(
-                message=f"host {socket.gethostname()} runs other code of plw-sweep "
-                f"({check_packages()}) than the sweep's driver",
+                message=f"host {socket.gethostname()} has different code of plw-sweep "
+                f"({check_packages()}) from the sweep's driver",
                 fix="start the sweep with plw submit, which ships its code, or install the same "
                 "version on every node",
             )
@@ -102,7 +102,7 @@ def _check_code(expected: str) -> None:
 
 
 def _check_storage(root: Path) -> None:
-    """A node without the storage would write into a folder of its own that nobody else sees."""
+    """Check that the folder is shared; a node without the mount would write to its local disk."""
     host = socket.gethostname()
     probes = root / PROBE_FOLDER
     if not probes.is_dir():
@@ -110,7 +110,7 @@ def _check_storage(root: Path) -> None:
             Problem(
                 message=f"host {host} does not see the sweep's folder {root}",
                 where="output_dir",
-                fix="mount the shared storage there at the same path, or set output_dir to a "
+                fix="mount the shared storage on the host at the same path, or set output_dir to a "
                 "folder that all nodes share",
             )
         )
@@ -124,6 +124,6 @@ def _check_storage(root: Path) -> None:
                 message=f"host {host} cannot write into the sweep's folder {root}: "
                 f"{error.strerror or error}",
                 where="output_dir",
-                fix="mount the shared storage there so that it can be written to, and make room",
+                fix="mount the shared storage on the host with write access, and free space",
             )
         ) from error

@@ -1,4 +1,4 @@
-"""What fits where: how many trials and scorers a cluster can hold, now or once it has grown."""
+"""Compute how many trials and scorers fit on a cluster at once, now or after it has grown."""
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 from orchestrator.spec.sweep_spec import ResourceConfig
 from trainers.foundation.errors import InputError, Problem
 
-# Nodes that have some of it take the drivers of trials, and no other node does: the head of a
-# cluster whose workers come and go.
+# If any nodes have this resource, trial drivers run only on these. It marks the head of a cluster
+# whose workers come and go.
 DRIVER_RESOURCE = "plw_driver"
 
-# More trials at once than anyone's cluster holds; autoscalers may name no limit.
+# Used if there is no limit, for example in an autoscaler. No cluster runs this many trials at once.
 MANY = 10_000
-_NO_ROOM = float("inf")
+_DOES_NOT_FIT = float("inf")
 
 
 @dataclass(frozen=True)
 class NodeShape:
-    """`count` nodes with these `resources` each, that are there or that an autoscaler may add."""
+    """`count` nodes with these `resources` each, which exist or which an autoscaler can add."""
 
     resources: Mapping[str, float]
     count: int
@@ -27,18 +27,18 @@ class NodeShape:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that a Ray cluster has now, and all those that it may have once it has grown.
+    """The nodes that a Ray cluster has now, and the nodes that it can have after it has grown.
 
-    `is_fixed` says that it surely never grows, as one that was started for the sweep.
+    `is_fixed` is true if the cluster never grows, for example one that was started for the sweep.
     """
 
     nodes: Sequence[NodeShape]
-    may_become: Sequence[NodeShape] = ()
+    future_nodes: Sequence[NodeShape] = ()
     is_fixed: bool = True
 
     @property
     def has_gpus(self) -> bool:
-        shapes = (*self.nodes, *self.may_become)
+        shapes = (*self.nodes, *self.future_nodes)
         return any(shape.resources.get("GPU", 0) > 0 and shape.count > 0 for shape in shapes)
 
     @property
@@ -47,97 +47,97 @@ class Cluster:
 
 
 def gpus_per_worker(resources: ResourceConfig, cluster: Cluster) -> float:
-    """The spec's GPUs for one rank, or 1 where the cluster has any and the spec is silent."""
+    """Return the number of GPUs of one rank; by default 1 if the cluster has GPUs."""
     if resources.gpus_per_worker is not None:
         return resources.gpus_per_worker
     return 1.0 if cluster.has_gpus else 0.0
 
 
 def gpus_per_scorer(resources: ResourceConfig, cluster: Cluster) -> float:
-    """The spec's GPUs for one scorer, or those of a worker: a model is scored on one GPU."""
+    """Return the number of GPUs of one scorer; by default that of a worker, at most 1."""
     if resources.gpus_per_scorer is not None:
         return resources.gpus_per_scorer
     return min(1.0, gpus_per_worker(resources, cluster))
 
 
 def cpus_per_scorer(resources: ResourceConfig) -> int:
-    """The spec's CPU cores for one scorer, or those of a worker."""
+    """Return the number of CPU cores of one scorer; by default that of a worker."""
     return resources.cpus_per_scorer or resources.cpus_per_worker
 
 
-def scores_alike(resources: ResourceConfig, cluster: Cluster) -> bool:
-    """Whether a worker computes scores as a scorer does: by as many threads, on the same device."""
+def workers_match_scorers(resources: ResourceConfig, cluster: Cluster) -> bool:
+    """Return whether workers and scorers have the same number of threads and kind of device."""
     on_gpu = gpus_per_worker(resources, cluster) > 0
     is_same_device = on_gpu == (gpus_per_scorer(resources, cluster) > 0)
     return is_same_device and cpus_per_scorer(resources) == resources.cpus_per_worker
 
 
 @dataclass(frozen=True)
-class Room:
-    """The trials, and the processes that score beside them, that a cluster holds at once."""
+class Capacity:
+    """Numbers of trials (`slots`) and scorers that can run on a cluster at the same time."""
 
     slots: int
     scorers: int
 
 
-def slots(resources: ResourceConfig, cluster: Cluster) -> int:
-    """The trials of `room`."""
-    return room(resources, cluster).slots
+def trial_slots(resources: ResourceConfig, cluster: Cluster) -> int:
+    """Return the number of trials that run at once; raises the same errors as `capacity`."""
+    return capacity(resources, cluster).slots
 
 
-def room(resources: ResourceConfig, cluster: Cluster) -> Room:
-    """What fits into the cluster at once, once it has all the nodes it may have.
+def capacity(resources: ResourceConfig, cluster: Cluster) -> Capacity:
+    """Return the numbers of trials and scorers that fit on the fully grown cluster.
 
-    Scorers that the spec asks for take the place of trials, down to one trial; others take only
-    what trials leave. Of a cluster that may grow in a way we cannot see, a spec that gives both the
-    trials at once and the GPUs of a worker is taken at its word.
+    If the spec sets `resources.scorers`, scorers take the place of trials, down to one trial.
+    Otherwise scorers use only the resources that trials leave free. If the growth of the cluster is
+    unknown, `max_concurrent_trials` together with `gpus_per_worker` of the spec is used unchecked.
 
     Raises:
-        InputError: not even one trial fits, and none ever will.
+        InputError: not even one trial fits on the grown cluster.
     """
     worker = _needs(resources.cpus_per_worker, gpus_per_worker(resources, cluster))
     scorer = _needs(cpus_per_scorer(resources), gpus_per_scorer(resources, cluster))
     shapes = max(
-        (cluster.nodes, cluster.may_become), key=lambda shapes: _workers_beside(shapes, worker)
+        (cluster.nodes, cluster.future_nodes), key=lambda shapes: _workers_that_fit(shapes, worker)
     )
 
-    def trials_beside(num_scorers: int) -> int:
-        num_workers = _workers_beside(shapes, worker, scorer, num_scorers)
+    def trials_that_fit(num_scorers: int) -> int:
+        num_workers = _workers_that_fit(shapes, worker, scorer, num_scorers)
         return num_workers // resources.workers_per_trial
 
-    fitting = trials_beside(0)
+    fitting = trials_that_fit(0)
     limit = resources.max_concurrent_trials
-    is_unseen = not cluster.is_fixed and not cluster.may_become
+    is_unseen = not cluster.is_fixed and not cluster.future_nodes
     if fitting == 0 and is_unseen and limit and resources.gpus_per_worker is not None:
-        return Room(limit, resources.scorers or 0)
+        return Capacity(limit, resources.scorers or 0)
     if fitting == 0:
-        num_workers = _workers_beside(shapes, worker)
-        raise InputError(_too_small(resources, worker, cluster, num_workers))
+        num_workers = _workers_that_fit(shapes, worker)
+        raise InputError(_capacity_problem(resources, worker, cluster, num_workers))
     most = min(fitting, limit or fitting, MANY)
     if resources.scorers is None:
-        return Room(most, _largest(most, lambda count: trials_beside(count) >= most))
-    count = _largest(min(resources.scorers, MANY), lambda count: trials_beside(count) >= 1)
-    return Room(min(most, trials_beside(count)), count)
+        return Capacity(most, _largest(most, lambda count: trials_that_fit(count) >= most))
+    count = _largest(min(resources.scorers, MANY), lambda count: trials_that_fit(count) >= 1)
+    return Capacity(min(most, trials_that_fit(count)), count)
 
 
-def where_scored(resources: ResourceConfig, cluster: Cluster) -> str:
-    """Where trained models are scored, and why there, in words."""
-    num_scorers = room(resources, cluster).scorers
+def describe_scoring(resources: ResourceConfig, cluster: Cluster) -> str:
+    """Return text that states where trained models are scored, and why."""
+    num_scorers = capacity(resources, cluster).scorers
     if num_scorers == 0:
         if resources.scorers == 0:
             return "by each trial's first worker"
         beside = "the trials" if resources.scorers is None else "one trial"
-        return f"by each trial's first worker, as there is no room for a scorer beside {beside}"
+        return f"by each trial's first worker, as no scorer fits beside {beside}"
     plural = "es" if num_scorers > 1 else ""
     gpus = gpus_per_scorer(resources, cluster)
     of = f"{cpus_per_scorer(resources)} CPU" + (f" and {gpus:g} GPU" if gpus else "")
     return f"by {num_scorers} process{plural} of {of} beside the trials"
 
 
-def shapes_of_config(config: Mapping[str, Any]) -> list[NodeShape]:
-    """All nodes that a cluster launched with this configuration may have at once.
+def node_shapes(config: Mapping[str, Any]) -> list[NodeShape]:
+    """Return all nodes that a cluster with this configuration can have at once.
 
-    All its workers together are bounded by its `max_workers`, of which the largest are counted.
+    `max_workers` limits the total number of workers; the largest kinds are counted first.
 
     Source: docs.ray.io/en/latest/cluster/vms/references/ray-cluster-configuration.html
     """
@@ -157,7 +157,7 @@ def _size(kind: Mapping[str, Any]) -> tuple[float, float]:
     return float(resources.get("GPU", 0)), float(resources.get("CPU", 0))
 
 
-def why_waiting(
+def waiting_reason(
     total: Mapping[str, float],
     available: Mapping[str, float],
     *,
@@ -165,7 +165,7 @@ def why_waiting(
     cpus: float,
     gpus: float,
 ) -> str:
-    """Why a trial's workers have not begun, in words: for nodes, for other trials, or to start."""
+    """Return text on what a trial's workers wait for: nodes, other trials, or their own start."""
     needs = {"CPU": num_workers * cpus, "GPU": num_workers * gpus}
     for kind, need in needs.items():
         if need > total.get(kind, 0):
@@ -181,27 +181,28 @@ def _needs(cpus: float, gpus: float) -> dict[str, float]:
     return {"CPU": float(cpus), **({"GPU": gpus} if gpus > 0 else {})}
 
 
-def _workers_beside(
+def _workers_that_fit(
     shapes: Sequence[NodeShape],
     worker: Mapping[str, float],
     scorer: Mapping[str, float] | None = None,
     num_scorers: int = 0,
 ) -> int:
-    """Workers that all nodes together hold beside scorers; -1 where these do not fit.
+    """Return the number of workers that fit beside the scorers; -1 if the scorers do not fit.
 
-    One worker never spans two nodes, and a scorer goes where it costs the fewest workers.
+    A worker never spans two nodes. Each scorer is placed where it displaces the fewest workers.
     """
-    total = sum(shape.count * _on_node(shape.resources, worker) for shape in shapes)
+    total = sum(shape.count * _processes_per_node(shape.resources, worker) for shape in shapes)
     if not num_scorers:
         return total
     assert scorer is not None
-    # Entries are what the next scorer on a node costs there, and how many it holds already.
+    # Entries: number of workers that the next scorer on a node displaces, index of the node, number
+    # of its scorers so far.
     nodes = [shape.resources for shape in shapes for _ in range(shape.count)]
     costs = [(_cost(node, worker, scorer, 0), index, 0) for index, node in enumerate(nodes)]
     heapq.heapify(costs)
     for _ in range(num_scorers):
-        cost, index, held = costs[0] if costs else (_NO_ROOM, 0, 0)
-        if cost == _NO_ROOM:
+        cost, index, held = costs[0] if costs else (_DOES_NOT_FIT, 0, 0)
+        if cost == _DOES_NOT_FIT:
             return -1
         total -= int(cost)
         entry = (_cost(nodes[index], worker, scorer, held + 1), index, held + 1)
@@ -212,25 +213,25 @@ def _workers_beside(
 def _cost(
     node: Mapping[str, float], worker: Mapping[str, float], scorer: Mapping[str, float], held: int
 ) -> float:
-    """Workers that a node holds fewer with one scorer more than the `held` it has."""
-    if _on_node(node, scorer) <= held:
-        return _NO_ROOM
+    """Return the number of workers that one more scorer displaces on a node with `held` scorers."""
+    if _processes_per_node(node, scorer) <= held:
+        return _DOES_NOT_FIT
 
     def workers(count: int) -> int:
         left = {kind: size - count * scorer.get(kind, 0) for kind, size in node.items()}
-        return _on_node(left, worker)
+        return _processes_per_node(left, worker)
 
     return workers(held) - workers(held + 1)
 
 
-def _on_node(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """Processes of these needs that one node holds."""
-    # Ray counts in ten-thousandths: 1 GPU holds ten processes of 0.1, which floats do not say.
+def _processes_per_node(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return the number of processes with these needs that fit on one node."""
+    # Ray counts in ten-thousandths: ten processes of 0.1 fit on 1 GPU, unlike in float arithmetic.
     return min(int(node.get(kind, 0) / need + 1e-4) for kind, need in needs.items())
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest count up to `most` that fits, 0 if none; fewer than one that fits do so too."""
+    """Return the largest count up to `most` that fits, else 0; all smaller counts must fit too."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -238,11 +239,11 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _too_small(
+def _capacity_problem(
     resources: ResourceConfig, needs: Mapping[str, float], cluster: Cluster, num_workers: int
 ) -> Problem:
     worker = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
-    shapes = [*cluster.nodes, *cluster.may_become]
+    shapes = [*cluster.nodes, *cluster.future_nodes]
     largest = ", ".join(
         f"{max((shape.resources.get(kind, 0) for shape in shapes), default=0):g} {kind}"
         for kind in needs
@@ -250,10 +251,10 @@ def _too_small(
     count = resources.workers_per_trial
     plural = "s" if count > 1 else ""
     return Problem(
-        message=f"a trial needs {count} worker{plural} of {worker} each, but the "
-        f"cluster holds at most {num_workers} of them (its largest node has {largest})",
+        message=f"a trial needs {count} worker{plural} of {worker} each, but at most {num_workers} "
+        f"fit on the cluster (its largest node has {largest})",
         where="resources",
-        fix="lower resources.workers_per_trial, cpus_per_worker or gpus_per_worker, or give the "
-        "cluster larger nodes or more of them; if it adds some on demand in a way that cannot be "
-        "seen from here, set both resources.max_concurrent_trials and gpus_per_worker",
+        fix="lower resources.workers_per_trial, cpus_per_worker or gpus_per_worker, or use larger "
+        "or more nodes; if the cluster adds nodes on demand and Ray does not report their limits, "
+        "set both resources.max_concurrent_trials and gpus_per_worker",
     )

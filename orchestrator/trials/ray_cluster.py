@@ -1,6 +1,8 @@
-"""The Ray cluster that a sweep runs on: connect to it or start one, and see what it holds."""
+"""Connect to the Ray cluster of a sweep, or start one, and list its nodes."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,30 +13,32 @@ import ray
 from ray._private.state import state as ray_state
 
 from orchestrator.foundation.packages import code_digest
-from orchestrator.trials.address import no_cluster
 from orchestrator.trials.nodes import DIGEST_VARIABLE
-from orchestrator.trials.placement import MANY, Cluster, NodeShape, shapes_of_config
+from orchestrator.trials.placement import MANY, Cluster, NodeShape, node_shapes
+from orchestrator.trials.ray_address import no_cluster, shorten_temp_dir
 from trainers.foundation.settings_file import read_yaml
 
 LOCAL_STARTS = 3
 HOSTS_TIMEOUT_S = 300.0
-# Where `ray up` puts the configuration on the head of the cluster that it launches.
+# `ray up` writes its configuration to this file on the head.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
 
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
-    """Connect to the cluster at `address`, or start one on this machine.
+    """Connect to the cluster at `address`; without an address, start one on this machine.
 
     Raises:
-        InputError: no cluster answers at the address, or it refuses us.
+        InputError: no cluster answers at the address, or it refuses the connection.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ranks that import torch and DeepSpeed on a busy machine need longer than Ray's minute.
+    # On a busy machine, ranks need longer than Ray's 60 s to import torch and DeepSpeed.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    # Ray Train asks the dashboard's state API whether a controller has died, and without it never
-    # gives the placement group of a dead one back. It takes 150 MB.
+    # Ray Train uses the dashboard's state API to detect dead controllers. Without it, their
+    # placement groups are never released. The dashboard takes 150 MB.
     local = {"num_cpus": num_cpus, "include_dashboard": True} if address is None else {}
+    if address is None:
+        shorten_temp_dir()
     options = {
         "address": address or "local",
         "log_to_driver": False,
@@ -42,6 +46,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
         "runtime_env": _worker_environment(is_local=address is None),
         **local,
     }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _connect(options, LOCAL_STARTS if address is None else 1)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -49,12 +54,15 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise no_cluster(address, reason) from error
+    if on_sigterm != signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        # ray.init replaces the handler by one that exits at once.
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         if address is not None:
-            _await_hosts()
+            _wait_for_hosts()
         yield Cluster(
-            nodes=_nodes_now(),
-            may_become=[] if address is None else _nodes_to_come(),
+            nodes=_current_nodes(),
+            future_nodes=[] if address is None else _future_nodes(),
             is_fixed=address is None,
         )
     finally:
@@ -62,24 +70,26 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
 
 
 def _worker_environment(*, is_local: bool) -> dict[str, Any]:
-    """What Ray's processes have on each node."""
+    """Return the runtime environment of Ray's processes on each node."""
     variables = {
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
         "TOKENIZERS_PARALLELISM": "false",
+        # Hide the GPUs from processes without an assigned one; Ray does not by default.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     if is_local:
         return {
             "env_vars": variables,
-            "worker_process_setup_hook": "orchestrator.trials.worker_start.on_this_machine",
+            "worker_process_setup_hook": "orchestrator.trials.worker_start.set_up_local_worker",
         }
     return {
         "env_vars": {**variables, "OMP_WAIT_POLICY": "PASSIVE", DIGEST_VARIABLE: code_digest()},
-        "worker_process_setup_hook": "orchestrator.trials.worker_start.on_cluster",
+        "worker_process_setup_hook": "orchestrator.trials.worker_start.set_up_cluster_worker",
     }
 
 
 def _connect(options: dict[str, Any], tries: int) -> None:
-    """Ray gives a node of its own 30 s to start, which a busy machine may need more than once."""
+    """Connect to Ray; retry a local start that takes longer than Ray's limit of 30 s."""
     for left in reversed(range(tries)):
         try:
             ray.init(**options)
@@ -90,10 +100,10 @@ def _connect(options: dict[str, Any], tries: int) -> None:
             ray.shutdown()
 
 
-def _await_hosts() -> None:
-    """Return once all hosts of one's own are there, or long enough after they should be.
+def _wait_for_hosts() -> None:
+    """Wait until all on-premise hosts have joined, at most HOSTS_TIMEOUT_S.
 
-    Nothing says how large they are before that, and `ray up` returns when the head is.
+    `ray up` returns when the head is ready, and the size of a host is unknown until it joins.
     """
     launched_with = LAUNCHED_WITH.expanduser()
     provider = read_yaml(launched_with)["provider"] if launched_with.exists() else {}
@@ -101,23 +111,23 @@ def _await_hosts() -> None:
         return
     expected = len(provider.get("worker_ips", [])) + 1
     deadline = time.monotonic() + HOSTS_TIMEOUT_S
-    while len(_nodes_now()) < expected and time.monotonic() < deadline:
+    while len(_current_nodes()) < expected and time.monotonic() < deadline:
         time.sleep(1)
 
 
-def _nodes_now() -> list[NodeShape]:
+def _current_nodes() -> list[NodeShape]:
     return [NodeShape(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
 
 
-def _nodes_to_come() -> list[NodeShape]:
-    """All nodes that the cluster may have; none where nobody says.
+def _future_nodes() -> list[NodeShape]:
+    """Return all nodes that the cluster can have; empty if unknown.
 
-    Some platforms tell Ray; `ray up` leaves its configuration on the head.
+    Some platforms report the nodes to Ray; `ray up` leaves its configuration on the head.
     """
     config = ray_state.get_cluster_config()
     if config is None:
         launched_with = LAUNCHED_WITH.expanduser()
-        return shapes_of_config(read_yaml(launched_with)) if launched_with.exists() else []
+        return node_shapes(read_yaml(launched_with)) if launched_with.exists() else []
     return [
         NodeShape(dict(group.resources), MANY if group.max_count < 0 else group.max_count)
         for group in config.node_group_configs

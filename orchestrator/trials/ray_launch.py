@@ -1,9 +1,9 @@
-"""Warm ranks through Ray Train: one worker group that takes trial after trial.
+"""Warm ranks on Ray Train: one worker group that trains one trial after another.
 
-A fresh worker group spends half a minute on two cores importing torch, transformers and DeepSpeed
-before its first step. These ranks import once; each trial gets a new model, a new engine and
-freshly seeded generators, and nothing else of the process is part of a trial. After any fault the
-group is replaced by fresh processes.
+A new worker group spends half a minute on two cores importing torch, transformers and DeepSpeed
+before its first step. Warm ranks import once. Each trial gets a new model, a new engine and newly
+seeded generators; it uses no other state of the process. After any fault, new processes replace the
+group.
 """
 
 import threading
@@ -15,19 +15,22 @@ from typing import Any, Literal
 
 import ray
 import ray.train
+import ray.train.torch
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.record.stored_sweep import StoredSweep
-from orchestrator.trials.mailbox import Job, Mailbox, Progress, StopKind
+from orchestrator.record.remote_sweep import RemoteSweep
+from orchestrator.trials.job_channel import Job, JobChannel, Progress, StopKind
 from orchestrator.trials.nodes import check_node
-from orchestrator.trials.run_trial import JobKind, failure_kind, reason_of, score, train_rank
+from orchestrator.trials.run_trial import JobKind, error_reason, failure_kind, score, train_rank
+from trainers.engine.ranks import GROUP_TIMEOUT
 
 
 @dataclass(frozen=True)
 class RankSettings:
-    """What a worker group is and does, the same for all of its jobs."""
+    """Settings of a worker group, the same for all of its jobs."""
 
     root: str
     evals: dict[str, Any]
@@ -35,61 +38,68 @@ class RankSettings:
     cpus_per_worker: int
     gpus_per_worker: float
     retries: dict[str, int]
-    stored_at: str | None = None
+    storage_uri: str | None = None
 
 
 class WarmRanks:
-    """A worker group that waits for jobs; started at the first one, restarted when it is gone."""
+    """A worker group that waits for jobs.
+
+    It starts with the first job and restarts after a failure.
+    """
 
     def __init__(self, name: str, settings: RankSettings) -> None:
         self._name, self._settings = name, settings
-        # Beside its driver, which is kept off nodes that come and go.
+        # Run on the driver's node, because drivers do not run on nodes that come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        self._channel = JobChannel.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         self._group: threading.Thread | None = None
         self._num_jobs = 0
 
-    def give(
+    def submit(
         self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
     ) -> None:
-        """Hand a job to the ranks."""
+        """Submit a job to the ranks."""
         self._num_jobs += 1
         job = Job(self._num_jobs, kind, key, base, settings, model_path)
-        ray.get(self._mailbox.give.remote(job))
+        ray.get(self._channel.submit.remote(job))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
             self._group.start()
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:
-        """The job's progress, once there is more of it than in `seen` or after `timeout_s`."""
+        """Return the job's progress once it is ahead of `seen`, or after `timeout_s`."""
         progress: Progress = ray.get(
-            self._mailbox.wait.remote(seen.metrics, seen.attempts, len(seen.heldout), timeout_s)
+            self._channel.wait_for_progress.remote(
+                seen.metrics, seen.attempts, len(seen.heldout), timeout_s
+            )
         )
         return progress
 
     def stop(self, kind: StopKind) -> None:
         """Ask the ranks to end the current job at their next step."""
-        ray.get(self._mailbox.stop.remote(kind))
+        ray.get(self._channel.stop.remote(kind))
 
     def close(self, *, wait: bool = True, timeout_s: float = 10) -> None:
-        """Let the ranks go, and with them the resources they hold.
+        """Release the ranks and their resources.
 
         Args:
-            wait: until they are gone, at most `timeout_s`.
+            wait: wait until the ranks have ended, at most `timeout_s`.
         """
-        ray.get(self._mailbox.close.remote())
+        ray.get(self._channel.close.remote())
         if self._group is not None and wait:
             self._group.join(timeout_s)
 
     def _run_group(self) -> None:
-        """Run worker groups, one after another, until the jobs are done or one has failed."""
+        """Run one worker group after another until all jobs are done or one has failed."""
         while True:
             try:
                 self._trainer().fit()
                 return
             except Exception as error:
-                verdict = self._mailbox.group_died.remote(reason_of(error), self._settings.retries)
-                if not ray.get(verdict):
+                retry = self._channel.handle_group_failure.remote(
+                    error_reason(error), self._settings.retries
+                )
+                if not ray.get(retry):
                     return
 
     def _trainer(self) -> TorchTrainer:
@@ -104,60 +114,71 @@ class WarmRanks:
                 "root": settings.root,
                 "evals": settings.evals,
                 "num_threads": settings.cpus_per_worker,
-                "mailbox": self._mailbox,
-                "stored_at": settings.stored_at,
+                "channel": self._channel,
+                "storage_uri": settings.storage_uri,
             },
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            torch_config=TorchConfig(
+                backend="nccl" if use_gpu else "gloo",
+                timeout_s=int(GROUP_TIMEOUT.total_seconds()),
+            ),
             scaling_config=ScalingConfig(
                 num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
             ),
             run_config=RunConfig(
-                # Ray Train restores a run whose name it knows; ours resume by themselves.
+                # A unique name, because Ray Train would restore a run with a known name.
                 name=f"{self._name}-{time.time_ns()}",
                 storage_path=str(Path(settings.root) / "ray" / "train"),
-                # It counts a group's failures, we count a job's, by kind.
+                # Ray counts the failures of a group; we count those of a job, by kind.
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
 
 
 def _rank_loop(config: dict[str, Any]) -> None:
-    mailbox = config["mailbox"]
+    channel = config["channel"]
+    _select_gpu()
     rank = ray.train.get_context().get_world_rank()
     number = 0
     is_checked = False
-    while (job := ray.get(mailbox.take.remote(number))) is not None:
+    while (job := ray.get(channel.next_job.remote(number))) is not None:
         number = job.number
         if rank == 0:
-            ray.get(mailbox.begin.remote())
+            ray.get(channel.start_attempt.remote())
         try:
             if not is_checked:
-                check_node(Path(config["root"]), config["stored_at"])
+                check_node(Path(config["root"]), config["storage_uri"])
                 is_checked = True
-            is_complete = _do(job, config, rank)
+            is_complete = _run_job(job, config, rank)
         except BaseException as error:
-            ray.get(mailbox.excuse.remote(reason_of(error), failure_kind(error)))
-            # The group restarts with fresh processes: whatever broke may have left its traces.
+            ray.get(channel.report_failure.remote(error_reason(error), failure_kind(error)))
+            # Let the group restart with new processes, because the failure may have corrupted
+            # these.
             raise
         if rank == 0:
-            ray.get(mailbox.finish.remote("done" if is_complete else "stopped"))
+            ray.get(channel.finish.remote("done" if is_complete else "stopped"))
 
 
-def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
-    """Do the job, or this rank's part of it; False if it was stopped early."""
-    mailbox, num_threads, root = config["mailbox"], config["num_threads"], Path(config["root"])
-    stored = StoredSweep(root, config["stored_at"]) if config["stored_at"] else None
+def _select_gpu() -> None:
+    """Make the GPU that Ray assigned to this rank, if any, torch's current device."""
+    if ray.get_gpu_ids():
+        torch.cuda.set_device(ray.train.torch.get_device())
+
+
+def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:
+    """Run this rank's part of the job; return False if it was stopped early."""
+    channel, num_threads, root = config["channel"], config["num_threads"], Path(config["root"])
+    stored = RemoteSweep(root, config["storage_uri"]) if config["storage_uri"] else None
     if stored is not None:
-        stored.bring(job.base, job.settings, job.model_path)
+        stored.download_inputs(job.base, job.settings, job.model_path)
     if job.kind in ("trial", "training"):
         is_complete = train_rank(
             root,
             job.key,
             job.settings,
             num_threads,
-            on_step=(lambda metrics: mailbox.report.remote(asdict(metrics))) if rank == 0 else None,
-            should_stop=_stop_wish(mailbox, job) if rank == 0 else None,
-            store=stored.of_trial(job.key) if stored is not None else None,
+            on_step=(lambda metrics: channel.report.remote(asdict(metrics))) if rank == 0 else None,
+            get_stop_request=_stop_request(channel, job) if rank == 0 else None,
+            store=stored.trial_store(job.key) if stored is not None else None,
         )
         if not is_complete:
             return False
@@ -165,21 +186,21 @@ def _do(job: Job, config: dict[str, Any], rank: int) -> bool:
         of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
         evals = config["evals"]
         if stored is not None and of == "trial":
-            stored.bring_model(job.key)
+            stored.download_model(job.key)
         score(root, of, job.key, job.base, job.model_path, job.settings, evals, num_threads)
     if rank == 0 and stored is not None:
-        stored.keep("base" if job.kind == "base" else "trial", job.key)
-        stored.drop_model(job.key)
+        stored.upload("base" if job.kind == "base" else "trial", job.key)
+        stored.remove_local_model(job.key)
     return True
 
 
-def _stop_wish(mailbox: Any, job: Job) -> Callable[[], StopKind | None]:
-    """A question that costs microseconds, since the answer is pushed to this process."""
-    answer = mailbox.stop_wish.remote(job.number)
+def _stop_request(channel: Any, job: Job) -> Callable[[], StopKind | None]:
+    """Return a function that reads the stop request, if any, within microseconds."""
+    answer = channel.stop_request.remote(job.number)
 
-    def ask() -> StopKind | None:
+    def request_now() -> StopKind | None:
         ready, _ = ray.wait([answer], timeout=0)
-        wish: StopKind | None = ray.get(answer) if ready else None
-        return wish
+        request: StopKind | None = ray.get(answer) if ready else None
+        return request
 
-    return ask
+    return request_now

@@ -1,4 +1,4 @@
-"""The jobs of a sweep through Ray Tune: it places them, the queue says which is next."""
+"""Run the jobs of a sweep through Ray Tune, in the order of the queue."""
 
 import os
 import signal
@@ -16,14 +16,14 @@ from ray.tune.search import Searcher
 
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.trials.idle_actors import all_idle_actors_kept
-from orchestrator.trials.placement import DRIVER_RESOURCE, Cluster, gpus_per_worker, slots
+from orchestrator.trials.actor_reuse import keep_idle_actors
+from orchestrator.trials.placement import DRIVER_RESOURCE, Cluster, gpus_per_worker, trial_slots
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.trial_driver import TrialDriver
 from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
 
 DRIVER_MEMORY_BYTES = 100 * 2**20
-# Times that a driver which dies, or the node under it, is started again for one trial.
+# Maximum number of restarts of a trial whose driver, or the driver's node, has died.
 DRIVER_FAILURES = 3
 POLL_S = 0.2
 
@@ -37,11 +37,10 @@ def run_jobs(
     on_interrupt: Callable[[], None],
     driver: type[TrialDriver] = TrialDriver,
 ) -> None:
-    """Run the queue's jobs to their ends, each by an actor of class `driver`.
+    """Run all jobs of the queue, each in an actor of class `driver`.
 
-    A trial that fails is recorded as failed and does not stop the others. A first Ctrl-C calls
-    `on_interrupt`, which may ask the folder's trials to stop; a second one raises
-    KeyboardInterrupt.
+    A failed trial is recorded as failed and does not stop the others. The first Ctrl-C calls
+    `on_interrupt`, the second one raises KeyboardInterrupt.
     """
     resources = spec.resources
     ranks = RankSettings(
@@ -51,17 +50,18 @@ def run_jobs(
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(resources, cluster),
         retries=spec.retries.model_dump(),
-        stored_at=spec.stored_at,
+        storage_uri=spec.storage_uri,
     )
-    # The driver of a trial only waits, so it leaves all cores to the ranks. Tune insists on a
-    # reservation, and the least that it takes is some memory.
+    # A driver only waits, so it reserves no cores. Tune requires a reservation; the smallest that
+    # it accepts is some memory.
     reservation: dict[str, float] = {"memory": DRIVER_MEMORY_BYTES}
     if cluster.has_driver_nodes:
         reservation[DRIVER_RESOURCE] = 0.001
-    # A job's record is ours and its results are few: Tune's own files would only cost time.
+    # Jobs have their own records, so Tune's files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    num_slots = slots(resources, cluster)
-    # With a searcher Tune starts one driver after another; ours fill all slots at once.
+    num_slots = trial_slots(resources, cluster)
+    # By default, Tune starts one driver at a time if it has a searcher. This fills all slots at
+    # once.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_slots)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(driver, ranks=ranks), reservation),
@@ -77,18 +77,18 @@ def run_jobs(
             storage_path=str(folder.root / "ray" / "tune"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
-            callbacks=[_ScoringFollower(queue)],
+            callbacks=[_ScoringCallback(queue)],
         ),
     )
-    with _interrupts(on_interrupt), all_idle_actors_kept():
+    with _interrupts(on_interrupt), keep_idle_actors():
         tuner.fit()
         while queue.is_scoring:
-            queue.follow_scoring()
+            queue.poll_scoring()
             time.sleep(POLL_S)
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]
-    """Tune's view of the queue. Keeps no state in Tune's files: ours is the sweep's folder."""
+    """Searcher that returns the queue's jobs; the sweep's folder contains its state."""
 
     def __init__(self, queue: TrialQueue) -> None:
         super().__init__(metric="done", mode="max")
@@ -105,30 +105,30 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._queue.ended(self._jobs.pop(trial_id))
+        self._queue.job_ended(self._jobs.pop(trial_id))
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: a sweep goes on from its own record."""
+        """Save nothing: a sweep resumes from its own record."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune writes its tuner to disk before it starts, for a restore that we never ask for.
+        # Tune pickles its tuner to restore it later, which is never needed here.
         return {}
 
     def get_state(self) -> dict[str, Any]:
         return {}
 
 
-class _ScoringFollower(tune.Callback):  # type: ignore[misc]
-    """Looks after the scorers in each round of Tune's loop, also while no trial is asked for."""
+class _ScoringCallback(tune.Callback):  # type: ignore[misc]
+    """Polls the scorers in each round of Tune's loop, even if Tune requests no trial."""
 
     def __init__(self, queue: TrialQueue) -> None:
         self._queue = queue
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._queue.follow_scoring()
+        self._queue.poll_scoring()
 
     def __getstate__(self) -> dict[str, Any]:
-        # As the searcher: not for a restore.
+        # Return no state, as in `_QueueSearcher`.
         return {}
 
 
@@ -142,7 +142,7 @@ def _interrupts(on_interrupt: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         on_interrupt()
 
-    # Tune's own handler says nothing until everything has ended.
+    # Disable Tune's handler, which prints nothing until everything has ended.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     previous = signal.signal(signal.SIGINT, handle)
     try:

@@ -1,23 +1,24 @@
-"""What one rank of a trial does, and how a checkpoint is scored. Knows nothing of Ray.
+"""Train one rank of a trial, score a model, and update a trial's record. Independent of Ray.
 
-Heavy imports live inside the functions: the processes that only schedule never pay for them.
+Heavy imports are inside the functions, because processes that only schedule do not need them.
 """
 
 import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evals.config import EvalConfig
+from orchestrator.foundation.clock import now
 from orchestrator.record.folder import SweepFolder, TrialRecord
-from orchestrator.trials.quiet import output_to
-from trainers.config import DataConfig, TrainConfig
-from trainers.foundation.errors import InputError, TrainingError
+from orchestrator.trials.redirect_output import redirect_output
+from trainers.config import TrainConfig, is_same_config
+from trainers.data_config import DataConfig
+from trainers.foundation.errors import InputError, TrainingError, is_out_of_memory
 from trainers.foundation.files import read_json
 from trainers.runs.results import StepMetrics, TrainResult
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from trainers.data.examples import Example
     from trainers.foundation.object_store import ObjectStore
 
-# A `trial` is trained and then scored, for `training` it is only trained, and for `scoring` only
-# scored; a `base` is scored untuned.
+# `trial`: train, then score; `training`: only train; `scoring`: only score; `base`: score the
+# untuned model of a baseline.
 JobKind = Literal["trial", "training", "scoring", "base"]
 
 
@@ -36,71 +37,73 @@ def train_rank(
     settings: dict[str, Any],
     num_threads: int,
     on_step: Callable[[StepMetrics], None] | None,
-    should_stop: Callable[[], Literal["checkpoint", "discard"] | None] | None = None,
+    get_stop_request: Callable[[], Literal["checkpoint", "discard"] | None] | None = None,
     store: "ObjectStore | None" = None,
 ) -> bool:
-    """Train one rank of a trial, its output going to the trial's log.
+    """Train one rank of a trial, with its output in the trial's log.
 
-    The rank with `on_step`, the first, samples what its node does as well.
-    `store` is the trial's, where the ranks share no folder.
+    Returns whether the training is complete; False if a stop request ended it.
 
-    Returns whether it was trained to its end; not so where `should_stop`, asked after each step,
-    has ended it.
+    Args:
+        on_step: called after each step. Only the first rank has one; it also samples system
+            metrics.
+        get_stop_request: called after each step; a request ends the training early.
+        store: the trial's object store, if the ranks share no folder.
 
     Raises:
-        InputError, TrainingError: as `trainers.sft.train`.
+        InputError, TrainingError: the same as in `trainers.sft.train`.
     """
     folder = SweepFolder(root)
-    with output_to(folder.trial(trial_id) / "log.txt"), ExitStack() as stack:
+    with redirect_output(folder.trial(trial_id) / "log.txt"), ExitStack() as stack:
         _log_to_stderr()
         import torch
 
         torch.set_num_threads(num_threads)
-        from orchestrator.trials.system_metrics import system_metrics_in
+        from orchestrator.trials.system_metrics import record_system_metrics
         from trainers.runs.stop_signals import Interrupted, Stopped
         from trainers.sft import train
 
         config = TrainConfig.model_validate(settings)
         if on_step is not None:
-            stack.enter_context(system_metrics_in(folder.system_metrics(trial_id)))
+            stack.enter_context(record_system_metrics(folder.system_metrics(trial_id)))
         try:
             train(
                 config,
                 folder.trial(trial_id),
                 on_step=on_step,
-                should_stop=should_stop,
+                get_stop_request=get_stop_request,
                 store=store,
             )
         except (Interrupted, Stopped):
             is_complete = False
         else:
             is_complete = True
-        # Engine and model refer to each other: without this the next trial on these warm ranks
-        # would find the memory of the last one still taken.
+        # Engine and model form a reference cycle: without this call their memory would still be
+        # allocated when the next trial starts on these warm ranks.
         gc.collect()
     return is_complete
 
 
 def is_trained(root: Path, record: TrialRecord) -> bool:
-    """Whether a trial with these very settings has been trained, so that only scores may miss."""
+    """Return whether a trial has been trained with the settings in its record."""
     folder = SweepFolder(root)
     path = folder.trial(record.id) / "train.json"
     if not path.exists() or not folder.model(record.id).is_dir():
         return False
-    return bool(read_json(path)["config"] == record.settings)
+    return is_same_config(read_json(path)["config"], TrainConfig.model_validate(record.settings))
 
 
-def is_scored_since(root: Path, trial_id: str) -> bool:
-    """Whether a trial's scores are younger than its model."""
+def is_scored_after_training(root: Path, trial_id: str) -> bool:
+    """Return whether a trial's scores are newer than its model."""
     folder = SweepFolder(root).trial(trial_id)
     scores, trained = folder / "scores.json", folder / "train.json"
     return scores.exists() and scores.stat().st_mtime >= trained.stat().st_mtime
 
 
 def train_result(root: Path, trial_id: str) -> TrainResult | None:
-    """The result that the ranks of a trained trial left behind; None while there is none."""
+    """Return the result of a trained trial; None if it has not been trained."""
     path = SweepFolder(root).trial(trial_id) / "train.json"
-    return TrainResult(**read_json(path)["result"]) if path.exists() else None
+    return TrainResult.from_record(read_json(path)["result"]) if path.exists() else None
 
 
 def score(
@@ -113,15 +116,18 @@ def score(
     evals: dict[str, Any],
     num_threads: int,
 ) -> float:
-    """Score trial `key`'s model, or base `key`'s untuned one, on the held-out examples of `base`.
+    """Score the model of trial `key`, or the untuned model of baseline `key`.
 
-    Returns the seconds it took.
+    Returns the duration in seconds.
+
+    Args:
+        base: the key of the baseline whose held-out examples are scored.
     """
     folder = SweepFolder(root)
-    out_dir = folder.base(key) if kind == "base" else folder.trial(key)
+    out_dir = folder.baseline(key) if kind == "base" else folder.trial(key)
     began = time.monotonic()
     config = EvalConfig.model_validate(evals)
-    with output_to(out_dir / "log.txt"):
+    with redirect_output(out_dir / "log.txt"):
         _log_to_stderr()
         from evals.heldout.examples import load_examples
         from evals.run import score_model
@@ -130,9 +136,13 @@ def score(
         train = TrainConfig.model_validate(settings)
         score_model(
             model_path=_at_revision(model_path, train.model.revision),
-            examples=load_examples(folder.heldout(base), may_be_empty=not config.takes_examples),
+            examples=load_examples(
+                folder.heldout(base), may_be_empty=not config.uses_heldout_examples
+            ),
             template=train.data.template,
+            template_args=train.data.template_args,
             max_length=train.data.max_length,
+            truncation_side=train.data.truncation_side,
             config=config,
             out_dir=out_dir,
             training=_training_examples(train.data, config),
@@ -142,11 +152,11 @@ def score(
     return time.monotonic() - began
 
 
-def _training_examples(data: DataConfig, evals: EvalConfig) -> "list[Example] | None":
-    """What a trial was trained on; None if it is no longer there and no measure needs it.
+def _training_examples(data: DataConfig, evals: EvalConfig) -> "Sequence[Example] | None":
+    """Return a trial's training examples; None if they cannot be read and no metric needs them.
 
     Raises:
-        InputError: it cannot be read, but memorisation is to be measured on it.
+        InputError: the examples cannot be read, but `evals.memorisation` needs them.
     """
     from trainers.data.tokenize import read_split
 
@@ -155,12 +165,12 @@ def _training_examples(data: DataConfig, evals: EvalConfig) -> "list[Example] | 
     except InputError as error:
         if evals.memorisation is not None:
             raise
-        logging.warning("not looked for overlap with the training data: %s", error)
+        logging.warning("overlap with the training data was not checked: %s", error)
         return None
 
 
 def _at_revision(model_path: str, revision: str | None) -> str:
-    """A hub model's files at a revision, which scoring would not know of; a folder as it is."""
+    """Return the local folder of a hub model at `revision`; return a local folder unchanged."""
     if revision is None or Path(model_path).is_dir():
         return model_path
     from huggingface_hub import snapshot_download
@@ -168,8 +178,8 @@ def _at_revision(model_path: str, revision: str | None) -> str:
     return snapshot_download(model_path, revision=revision)
 
 
-def started(record: TrialRecord) -> TrialRecord:
-    """The record as it is once its ranks have begun."""
+def mark_started(record: TrialRecord) -> TrialRecord:
+    """Return the record of a trial whose ranks have started."""
     return record.model_copy(
         update={
             "state": "training",
@@ -181,8 +191,8 @@ def started(record: TrialRecord) -> TrialRecord:
     )
 
 
-def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
-    """The record once the model is there and waits for its scores."""
+def mark_trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
+    """Return the record of a trained trial that waits for its scores."""
     return record.model_copy(
         update={
             "state": "scoring",
@@ -197,8 +207,8 @@ def trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
     )
 
 
-def scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
-    """The record of a trial that is finished."""
+def mark_scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
+    """Return the record of a finished trial."""
     return record.model_copy(
         update={
             "state": "done",
@@ -210,35 +220,33 @@ def scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
     )
 
 
-def interrupted(record: TrialRecord) -> TrialRecord:
-    """The record of a trial that was cut short with its sweep."""
+def mark_interrupted(record: TrialRecord) -> TrialRecord:
+    """Return the record of a trial that was interrupted together with its sweep."""
     return record.model_copy(update={"state": "interrupted", "note": None, "ended_at": now()})
 
 
-def stopped(record: TrialRecord) -> TrialRecord:
-    """The record of a trial that the scheduler has ended early."""
+def mark_stopped(record: TrialRecord) -> TrialRecord:
+    """Return the record of a trial that the scheduler has stopped early."""
     return record.model_copy(update={"state": "stopped", "note": None, "ended_at": now()})
 
 
 def failure_kind(error: BaseException) -> str:
-    """The kind of failure, as the spec's `retries` counts them; bad input is never tried again."""
+    """Return the kind of failure as named in the spec's `retries`, or `input` (never retried)."""
     if isinstance(error, TrainingError):
         return error.kind
     if isinstance(error, InputError):
         return "input"
-    # torch and Ray have a class of this name each, and neither is to be imported for it.
-    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "out_of_memory" if is_memory else "crash"
+    return "out_of_memory" if is_out_of_memory(error) else "crash"
 
 
-def reason_of(error: BaseException) -> str:
-    """What an error says, in one line."""
+def error_reason(error: BaseException) -> str:
+    """Return the message of an error, as one line."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def failed(record: TrialRecord, reason: str) -> TrialRecord:
-    """The record of a trial that has given up, with the reason in one line."""
+def mark_failed(record: TrialRecord, reason: str) -> TrialRecord:
+    """Return the record of a failed trial, with the reason as one line."""
     return record.model_copy(
         update={
             "state": "failed",
@@ -247,11 +255,6 @@ def failed(record: TrialRecord, reason: str) -> TrialRecord:
             "ended_at": now(),
         }
     )
-
-
-def now() -> str:
-    """The time as an ISO 8601 string in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _log_to_stderr() -> None:

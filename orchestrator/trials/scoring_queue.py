@@ -1,7 +1,7 @@
-"""Trained trials and untuned bases that wait for their scores, and the processes that score them.
+"""Queue of trained trials and untuned baselines that wait for a scorer. Independent of Ray.
 
-Knows nothing of Ray. Scoring runs beside the training of other trials: what fails here is tried
-again here, and a trained model is never trained again for it.
+Scoring runs in parallel with the training of other trials. If a scoring task fails, only the task
+is retried; the model is not trained again.
 """
 
 import logging
@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from orchestrator.record.folder import BaseUsage, SweepFolder, TrialRecord
-from orchestrator.trials.run_trial import failed, interrupted, scored, train_result, trained
+from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
+from orchestrator.trials.run_trial import (
+    mark_failed,
+    mark_interrupted,
+    mark_scored,
+    mark_trained,
+    train_result,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +26,9 @@ WAITING_NOTE = "waits for a scorer"
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """A model to score: that of trial `key`, or the untuned one of base `key`.
+    """A model to score: the model of trial `key`, or the untuned model of baseline `key`.
 
-    `base` is the key of the base whose held-out examples the scores are taken on.
+    `base` is the key of the baseline whose held-out examples are scored.
     """
 
     kind: Literal["trial", "base"]
@@ -33,11 +39,11 @@ class ScoringTask:
 
 
 @dataclass(frozen=True)
-class ScoringEnd:
-    """How a scoring has ended; without an `error` the scores are there.
+class ScoringResult:
+    """Result of a scoring task; without an `error`, the scores have been written.
 
-    `failure` is its kind, as the spec's `retries` counts them; `seconds` are those for which it
-    held a scorer.
+    `failure` is the kind of failure as named in the spec's `retries`. `seconds` is the time for
+    which the task used a scorer.
     """
 
     task: ScoringTask
@@ -47,25 +53,25 @@ class ScoringEnd:
 
 
 class Scorers(Protocol):
-    """Processes that score, one model each at a time."""
+    """A pool of processes, each of which scores one model at a time."""
 
     size: int
 
     def start(self, task: ScoringTask) -> bool:
-        """Hand out a task; False where all are busy."""
+        """Start a task; return False if all processes are busy."""
 
-    def begun(self) -> list[ScoringTask]:
-        """Tasks that a process has really begun with since this was asked last."""
+    def started(self) -> list[ScoringTask]:
+        """Return the tasks that have started to run since the last call."""
 
-    def ended(self) -> list[ScoringEnd]:
-        """Those that have ended since this was asked last."""
+    def finished(self) -> list[ScoringResult]:
+        """Return the results of the tasks that have ended since the last call."""
 
     def close(self) -> None:
-        """End all of them, whatever they do."""
+        """End all processes at once."""
 
 
 class ScoringQueue:
-    """Hands tasks to scorers in order, and keeps the trials' records while they are scored."""
+    """Starts tasks on scorers in order, and updates the trials' records."""
 
     def __init__(
         self,
@@ -74,10 +80,12 @@ class ScoringQueue:
         retries: Mapping[str, int],
         on_end: Callable[[ScoringTask], None],
     ) -> None:
-        """
+        """Create the queue.
+
         Args:
-            retries: how often a scoring is tried again after a failure of each kind.
-            on_end: called once a task has ended for good; a trial's record says how.
+            retries: maximum number of retries by kind of failure.
+            on_end: called when a task has ended and is not retried. The trial's record then has its
+                state.
         """
         self._folder, self._scorers = folder, scorers
         self._retries, self._on_end = retries, on_end
@@ -87,33 +95,33 @@ class ScoringQueue:
 
     @property
     def size(self) -> int:
-        """Models that are scored at once."""
+        """Maximum number of models that are scored at once."""
         return self._scorers.size
 
     @property
     def has_work(self) -> bool:
-        """Whether a model waits or is being scored."""
+        """True if a model is waiting or is being scored."""
         return bool(self._waiting or self._running)
 
     def add(self, task: ScoringTask) -> None:
-        """Let a model be scored as soon as a scorer is free."""
+        """Add a model, to be scored as soon as a scorer is free."""
         self._waiting.append(task)
         record = self._record(task)
         if record is not None:
             result = train_result(self._folder.root, task.key)
             assert result is not None
             changes = {"note": WAITING_NOTE, "is_scored_beside": True}
-            waiting = trained(record, result).model_copy(update=changes)
+            waiting = mark_trained(record, result).model_copy(update=changes)
             self._folder.write_trial(waiting)
         if self._folder.stop_requested(None):
-            self.abandon()
+            self.cancel_all()
         else:
-            self._hand_out()
+            self._start_waiting()
 
-    def take(self, *, beyond: int) -> ScoringTask | None:
-        """The first that waits, for someone else to score, if more than `beyond` do.
+    def take_waiting(self, *, beyond: int) -> ScoringTask | None:
+        """Remove and return the first waiting task if more than `beyond` wait, else None.
 
-        What has failed before stays here, where its failures are counted.
+        Tasks that have failed before stay in the queue, which counts their failures.
         """
         if len(self._waiting) <= beyond:
             return None
@@ -122,22 +130,22 @@ class ScoringQueue:
             self._waiting.remove(task)
         return task
 
-    def follow(self) -> None:
-        """Bring the records up to what the scorers have done, and give them more to do."""
+    def poll(self) -> None:
+        """Record the progress of the scorers since the last call, and start waiting tasks."""
         if self._folder.stop_requested(None):
-            self.abandon()
+            self.cancel_all()
             return
-        for task in self._scorers.begun():
+        for task in self._scorers.started():
             self._note(task, None)
-        for end in self._scorers.ended():
-            self._take_in(end)
+        for end in self._scorers.finished():
+            self._record_result(end)
         for task in [task for task in self._waiting if self._is_stopped(task)]:
             self._waiting.remove(task)
             self._interrupt(task)
-        self._hand_out()
+        self._start_waiting()
 
-    def abandon(self) -> None:
-        """End everything; what is not scored goes on when the sweep is run again."""
+    def cancel_all(self) -> None:
+        """End all tasks; unscored models are scored when the sweep runs again."""
         self._scorers.close()
         tasks = [*self._running.values(), *self._waiting]
         self._running.clear()
@@ -145,12 +153,12 @@ class ScoringQueue:
         for task in tasks:
             self._interrupt(task)
 
-    def _hand_out(self) -> None:
+    def _start_waiting(self) -> None:
         while self._waiting and self._scorers.start(self._waiting[0]):
             task = self._waiting.popleft()
             self._running[task.key] = task
 
-    def _take_in(self, end: ScoringEnd) -> None:
+    def _record_result(self, end: ScoringResult) -> None:
         task = self._running.pop(end.task.key)
         record = self._record(task)
         if record is not None:
@@ -158,26 +166,27 @@ class ScoringQueue:
             record = record.model_copy(update={"scorer_seconds": busy_s})
             self._folder.write_trial(record)
         else:
-            self._folder.add_base_usage(task.key, BaseUsage(scorer_seconds=end.seconds))
+            self._folder.add_baseline_usage(task.key, BaselineUsage(scorer_seconds=end.seconds))
         if end.error is not None and self._is_tried_again(task, end):
-            # Not behind the others: its scores have been waited for the longest.
+            # Retry before the other tasks, because the search has waited the longest for these
+            # scores.
             self._waiting.appendleft(task)
             self._note(task, f"{WAITING_NOTE}, again after: {end.error}")
             return
         if record is not None and end.error is not None:
-            self._folder.write_trial(failed(record, end.error))
+            self._folder.write_trial(mark_failed(record, end.error))
         elif record is not None:
             card = self._folder.read_scores(task.key)
             assert card is not None
-            self._folder.write_trial(scored(record, card.seconds))
+            self._folder.write_trial(mark_scored(record, card.seconds))
         self._on_end(task)
 
-    def _is_tried_again(self, task: ScoringTask, end: ScoringEnd) -> bool:
+    def _is_tried_again(self, task: ScoringTask, end: ScoringResult) -> bool:
         kind = end.failure or "crash"
         failures = self._failures.setdefault(task.key, Counter())
         failures[kind] += 1
         again = failures[kind] <= self._retries.get(kind, 0)
-        then = "it is tried again" if again else "it is given up"
+        then = "retrying" if again else "giving up"
         log.warning("scoring %s %s failed, %s: %s", task.kind, task.key, then, end.error)
         return again
 
@@ -187,7 +196,7 @@ class ScoringQueue:
     def _interrupt(self, task: ScoringTask) -> None:
         record = self._record(task)
         if record is not None:
-            self._folder.write_trial(interrupted(record))
+            self._folder.write_trial(mark_interrupted(record))
         self._on_end(task)
 
     def _note(self, task: ScoringTask, note: str | None) -> None:
@@ -196,5 +205,5 @@ class ScoringQueue:
             self._folder.write_trial(record.model_copy(update={"note": note}))
 
     def _record(self, task: ScoringTask) -> TrialRecord | None:
-        """The record of a trial; a base has none."""
+        """Return the record of a trial; None for a baseline."""
         return self._folder.read_trial(task.key) if task.kind == "trial" else None

@@ -1,4 +1,4 @@
-"""A sweep from the driver's side: check, prepare the folder, run what is not done, report."""
+"""Run a sweep: check it, prepare its folder, run the missing trials, and write the report."""
 
 import importlib.metadata
 import os
@@ -8,53 +8,59 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
 
-from evals.judge.suites import check_judging
+from evals.engine_config import check_program
+from evals.harness.plan_check import OnDownload, OnWarning, check_tasks
+from evals.judge.suites import check_judge_setup
 from orchestrator.foundation.redaction import redact
-from orchestrator.plan.planner import pending_record, prepare_base, refreshed_record
-from orchestrator.plan.sweep_plan import Prepared, SweepPlan, make_plan
+from orchestrator.plan.planner import pending_record, prepare_baseline, updated_record
+from orchestrator.plan.sweep_plan import PreparedSweep, SweepPlan, make_plan
 from orchestrator.record.folder import SweepFolder, SweepRecord
-from orchestrator.record.lock import only_sweep_in
-from orchestrator.record.stored_sweep import StoredSweep, check_store, kept_records
+from orchestrator.record.lease import sweep_lease
+from orchestrator.record.lock import sweep_lock
+from orchestrator.record.remote_sweep import RemoteSweep, check_store, upload_records
 from orchestrator.search.budget import Budget
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.tracking.uri import check_reachable, choose_uri
-from orchestrator.trials.address import check_address
 from orchestrator.trials.nodes import check_nodes
 from orchestrator.trials.placement import (
     DRIVER_RESOURCE,
     Cluster,
     NodeShape,
+    capacity,
+    describe_scoring,
     gpus_per_scorer,
     gpus_per_worker,
-    room,
-    scores_alike,
-    slots,
-    where_scored,
+    trial_slots,
+    workers_match_scorers,
 )
-from orchestrator.trials.run_trial import interrupted, now
+from orchestrator.trials.ray_address import check_address
+from orchestrator.trials.run_trial import mark_interrupted
 from orchestrator.trials.trial_queue import TrialQueue
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
-    # Types only: these import mlflow and Ray, which take seconds.
-    from orchestrator.trials.follow import Follower
+    # For types only: these modules import mlflow and Ray, which takes seconds.
+    from orchestrator.trials.progress_monitor import ProgressMonitor
     from orchestrator.trials.trial_driver import TrialDriver
 
 _VERSIONED_PACKAGES = ("plw-sweep", "torch", "transformers", "deepspeed", "ray", "mlflow")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended.
+class SweepOutcome:
+    """Result of a sweep.
 
-    `num_skipped` trials were done before it began, `num_unfinished` ones were cut short by an
-    interrupt and go on when the sweep is run again, `num_stopped` ones were given up early.
-    `end_reason` says why trials that were planned did not start.
+    `num_skipped` trials were done before. `num_unfinished` trials were interrupted and resume when
+    the sweep runs again. `num_stopped` trials were stopped early. `end_reason` states why planned
+    trials did not start; None if all did. `was_stopped` is True if Ctrl-C, SIGTERM or `plw stop`
+    left work for the next run.
     """
 
     folder: SweepFolder
@@ -66,10 +72,15 @@ class Outcome:
     num_stopped: int
     end_reason: str | None
     is_tracked: bool
+    was_stopped: bool
 
 
 def check_machine(spec: SweepSpec) -> None:
-    """Raise InputError where this machine is too small for one trial; a cluster is asked later."""
+    """Check that this machine has enough cores for one trial.
+
+    Raises:
+        InputError: it has too few cores.
+    """
     resources = spec.resources
     cores = os.cpu_count() or 1
     needed = resources.workers_per_trial * resources.cpus_per_worker
@@ -85,31 +96,35 @@ def check_machine(spec: SweepSpec) -> None:
 
 
 def check_cluster(spec: SweepSpec, address: str) -> str:
-    """Where the cluster at `address` would score models, in words.
+    """Return text that states where the cluster at `address` would score models.
 
     Raises:
-        InputError: it will never hold a trial.
+        InputError: no trial fits on the cluster.
     """
     from orchestrator.trials.ray_cluster import ray_cluster
 
     with ray_cluster(address, num_cpus=0) as cluster:
-        return where_scored(spec.resources, cluster)
+        return describe_scoring(spec.resources, cluster)
 
 
-def scored_on_this_machine(spec: SweepSpec) -> str | None:
-    """Where this machine would score models, in words; None where it is too small for a trial."""
+def describe_local_scoring(spec: SweepSpec) -> str | None:
+    """Return text on where this machine would score models; None if no trial fits on it."""
     import torch
 
     resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     try:
-        return where_scored(spec.resources, Cluster([NodeShape(resources, 1)]))
+        return describe_scoring(spec.resources, Cluster([NodeShape(resources, 1)]))
     except InputError:
-        # It may be planned on a machine without the GPUs that the spec asks for.
+        # The sweep may be planned on a machine without the GPUs that it needs.
         return None
 
 
 def check_disk(plan: SweepPlan) -> None:
-    """Raise InputError where the models and checkpoints would not fit on the disk."""
+    """Check that the models and checkpoints fit on the disk.
+
+    Raises:
+        InputError: they do not fit.
+    """
     folder = Path(plan.output_dir)
     while not folder.exists():
         folder = folder.parent
@@ -119,54 +134,83 @@ def check_disk(plan: SweepPlan) -> None:
             Problem(
                 message=f"the sweep needs about {plan.estimated_disk_gib:.1f} GiB of disk, but "
                 f"{free:.1f} GiB are free at {folder}",
-                fix="free some, or set output_dir to a larger disk",
+                fix="free disk space, or set output_dir to a larger disk",
             )
         )
 
 
-def check(spec: SweepSpec, *, address: str | None) -> Prepared:
-    """Everything that can be known to be wrong before anything is written or started.
+def check_sweep(
+    spec: SweepSpec,
+    *,
+    address: str | None,
+    on_download: OnDownload | None = None,
+    on_warning: OnWarning | None = None,
+    restores: bool = True,
+) -> PreparedSweep:
+    """Check and plan a sweep before anything is started.
 
     Args:
-        address: of the cluster to run on; None for this machine.
+        address: address of the cluster to run on; None for this machine.
+        on_download: called before data sets of benchmarks are downloaded.
+        on_warning: called with warnings about benchmarks.
+        restores: download the records of an object store into the sweep's folder. Otherwise nothing
+            is written there.
 
     Raises:
-        InputError: all that was found.
+        InputError: the sweep cannot run; lists all problems.
     """
     problems: list[Problem] = []
-    prepared: Prepared | None = None
+    prepared: PreparedSweep | None = None
 
     def plan() -> None:
         nonlocal prepared
-        if spec.stored_at is not None:
-            check_store(spec.stored_at)
-            StoredSweep(spec.folder, spec.stored_at).restore()
-        prepared = make_plan(spec)
+        if spec.storage_uri is None or (not restores and spec.folder.exists()):
+            prepared = make_plan(spec)
+        else:
+            check_store(spec.storage_uri)
+            prepared = _plan_restored(spec, spec.storage_uri, in_place=restores)
         check_disk(prepared.plan)
 
     checks: list[Callable[[], None]] = [
         plan,
+        lambda: check_tasks(spec.evals, on_download, on_warning),
         lambda: check_output_folder(spec.folder, where="output_dir"),
         lambda: check_reachable(choose_uri(spec.folder, spec.tracking.uri)),
-        lambda: check_judging(spec.evals),
+        lambda: check_judge_setup(spec.evals),
     ]
     if address is None:
         checks.append(lambda: check_machine(spec))
+        if spec.evals.engine == "vllm":
+            checks.append(lambda: check_program(spec.evals.vllm))
     else:
         checks.append(lambda: check_address(address))
     for one in checks:
         try:
             one()
         except InputError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise InputError(problems)
     assert prepared is not None
     return prepared
 
 
-def _check_one_folder(spec: SweepSpec, cluster: Cluster) -> None:
-    """Raise InputError where drivers of trials could write records beside the sweep's process."""
+def _plan_restored(spec: SweepSpec, storage: str, *, in_place: bool) -> PreparedSweep:
+    """Plan a sweep with the records of its object store, in its folder or in a temporary one."""
+    with TemporaryDirectory(prefix="plw-") as temporary:
+        folder = spec.folder if in_place else Path(temporary) / spec.name
+        RemoteSweep(folder, storage).restore()
+        prepared = make_plan(spec.model_copy(update={"output_dir": str(folder)}))
+        plan = prepared.plan.model_copy(update={"output_dir": str(spec.folder)})
+        return replace(prepared, plan=plan)
+
+
+def _check_driver_nodes(spec: SweepSpec, cluster: Cluster) -> None:
+    """Check that trial drivers run only on nodes with the sweep's records.
+
+    Raises:
+        InputError: they could run on other nodes.
+    """
     if spec.storage is not None and len(cluster.nodes) > 1 and not cluster.has_driver_nodes:
         raise InputError(
             Problem(
@@ -179,28 +223,27 @@ def _check_one_folder(spec: SweepSpec, cluster: Cluster) -> None:
         )
 
 
-def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list[str]:
-    """Write the sweep's record and held-out data; returns the ids of the trials to be run."""
+def prepare_folder(spec: SweepSpec, prepared: PreparedSweep, spec_path: Path) -> list[str]:
+    """Write the sweep's record and held-out data; return the ids of the trials to run."""
     plan = prepared.plan
     folder = SweepFolder(spec.folder)
-    earlier = folder.read_sweep() if folder.sweep_json.exists() else None
-    for base in prepared.bases:
-        prepare_base(folder, base)
-    # Of a search only what it has asked for before: what it asks for next depends on the results.
+    for base in prepared.baselines:
+        prepare_baseline(folder, base)
+    # For a search, only the trials of earlier runs: later ones depend on the results.
     trials = plan.trials if spec.search.method == "grid" else prepared.history.trials
     for trial in trials:
         known = folder.read_trial(trial.id)
-        record = pending_record(trial) if known is None else refreshed_record(known, trial)
+        record = pending_record(trial) if known is None else updated_record(known, trial)
         if record != known:
             folder.write_trial(record)
     folder.write_sweep(
         SweepRecord(
             name=spec.name,
-            created_at=earlier.created_at if earlier else now(),
+            created_at=prepared.planner.created_at,
             spec=redact(spec.model_dump(mode="json")),
             spec_path=str(spec_path),
             trial_ids=[trial.id for trial in trials],
-            bases=[base.record for base in prepared.bases],
+            bases=[base.record for base in prepared.baselines],
             environment=environment(),
         )
     )
@@ -209,7 +252,7 @@ def prepare_folder(spec: SweepSpec, prepared: Prepared, spec_path: Path) -> list
 
 
 def environment() -> dict[str, Any]:
-    """What the sweep runs on, for whoever repeats it."""
+    """Return the software and hardware of this machine, for the sweep's record."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -227,7 +270,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of this code where it runs from a checkout."""
+    """Return the commit of this code if it runs from a git checkout."""
     here = Path(__file__).parent
     try:
         found = subprocess.run(
@@ -245,82 +288,95 @@ def _commit() -> str | None:
 
 def run_sweep(
     spec: SweepSpec,
-    prepared: Prepared,
+    prepared: PreparedSweep,
     spec_path: Path,
     *,
     address: str | None,
     is_silent: bool = False,
     driver: "type[TrialDriver] | None" = None,
-) -> Outcome:
-    """Run what is not done, keep MLflow and the terminal up to date, and write the report.
+) -> SweepOutcome:
+    """Run the missing trials, update MLflow and the terminal, and write the report.
 
     Args:
-        driver: of the trials, another one than usual where what trials do is not wanted.
+        driver: class of the trials' drivers; None for `TrialDriver`. Benchmarks use others.
 
     Raises:
-        InputError: the cluster is not there or too small, MLflow stopped answering before the
+        InputError: the cluster does not answer or is too small, MLflow stopped answering before the
             start, or another sweep runs in the folder.
     """
-    # Ray takes seconds to import, so only a sweep that starts pays for it.
-    from orchestrator.trials.quiet import output_to
+    # Imported here, because Ray takes seconds to import.
     from orchestrator.trials.ray_cluster import ray_cluster
+    from orchestrator.trials.redirect_output import redirect_output
 
     folder = SweepFolder(spec.folder)
-    with only_sweep_in(folder), output_to(folder.log) as terminal, ExitStack() as stack:
+    with sweep_lock(folder), redirect_output(folder.log) as terminal, ExitStack() as stack:
         screen = None if is_silent else terminal
         cluster = None
         if prepared.plan.has_work:
-            # Nothing of the sweep is written before it is known that it can run.
+            # Check this before anything of the sweep is written.
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
-            slots(spec.resources, cluster)
+            trial_slots(spec.resources, cluster)
             if address is not None:
-                check_nodes(folder.root, spec.stored_at)
-            _check_one_folder(spec, cluster)
+                check_nodes(folder.root, spec.storage_uri)
+            _check_driver_nodes(spec, cluster)
+        stored: RemoteSweep | None = None
+        if spec.storage_uri is not None:
+            stored = RemoteSweep(folder.root, spec.storage_uri)
+            # Before anything is written: the lock of the folder is that of this machine only.
+            on_loss = partial(_stop_taken_over, folder, stored)
+            stack.enter_context(sweep_lease(spec.storage_uri, on_loss))
         to_run = prepare_folder(spec, prepared, spec_path)
-        if spec.stored_at is not None:
-            stored = StoredSweep(folder.root, spec.stored_at)
-            stack.enter_context(kept_records(stored, folder))
+        if stored is not None:
+            stack.enter_context(upload_records(stored, folder))
         outcome = _run(spec, prepared, to_run, cluster, screen, driver)
     shutil.rmtree(folder.root / "ray", ignore_errors=True)
     return outcome
 
 
+def _stop_taken_over(folder: SweepFolder, stored: RemoteSweep) -> None:
+    """Stop a sweep that another head took over, without writing its records."""
+    stored.stop_uploads()
+    folder.request_stop(None)
+
+
 def _run(
     spec: SweepSpec,
-    prepared: Prepared,
+    prepared: PreparedSweep,
     to_run: list[str],
     cluster: Cluster | None,
     screen: TextIO | None,
     driver: "type[TrialDriver] | None",
-) -> Outcome:
-    """The sweep once its folder is prepared; `cluster` is None where nothing is to be run."""
+) -> SweepOutcome:
+    """Run a sweep whose folder is prepared; `cluster` is None if nothing is left to run."""
     from orchestrator.report.pages import write_report
     from orchestrator.tracking.tracker import FinalStatus, Tracker
-    from orchestrator.trials.follow import Follower
+    from orchestrator.trials.progress_monitor import ProgressMonitor
 
     folder = SweepFolder(spec.folder)
     uri = choose_uri(spec.folder, spec.tracking.uri)
     tracker = Tracker.open(folder, uri=uri, experiment=spec.tracking.experiment or spec.name)
     skipped = set(folder.read_sweep().trial_ids) - set(to_run)
-    follower = Follower(folder, tracker, screen, skipped=skipped)
+    monitor = ProgressMonitor(folder, tracker, screen, skipped=skipped)
     end_reason = None
     try:
         if cluster is None:
-            follower.show_once()
+            monitor.show_once()
         else:
-            with follower:
-                end_reason = _run_jobs(spec, prepared, cluster, follower, driver)
+            with monitor:
+                end_reason = _run_jobs(spec, prepared, cluster, monitor, driver)
     except BaseException:
         _mark_interrupted(folder)
         tracker.finish("KILLED")
         raise
     _mark_interrupted(folder)
     folder.write_sweep(folder.read_sweep().model_copy(update={"end_reason": end_reason}))
-    states = Counter(trial.state for trial in folder.read_trials())
+    trials = folder.read_trials()
+    states = Counter(trial.state for trial in trials)
+    unfinished = [trial.id for trial in trials if trial.state in ("interrupted", "pending")]
     write_report(folder)
     status: FinalStatus = "FAILED" if states["failed"] else "FINISHED"
     is_tracked = tracker.finish("KILLED" if states["interrupted"] else status)
-    return Outcome(
+    return SweepOutcome(
         folder=folder,
         num_run=states.total() - len(skipped) - states["pending"],
         num_skipped=len(skipped),
@@ -330,17 +386,18 @@ def _run(
         num_stopped=states["stopped"],
         end_reason=end_reason,
         is_tracked=is_tracked,
+        was_stopped=bool(unfinished) and any(map(folder.stop_requested, (None, *unfinished))),
     )
 
 
 def _run_jobs(
     spec: SweepSpec,
-    prepared: Prepared,
+    prepared: PreparedSweep,
     cluster: Cluster,
-    follower: "Follower",
+    monitor: "ProgressMonitor",
     driver: "type[TrialDriver] | None",
 ) -> str | None:
-    """Run what is to be run; returns why it ended before everything was done, if it did."""
+    """Run the jobs; return the reason if the sweep ended before all jobs were done."""
     from orchestrator.search.stopping import make_scheduler
     from orchestrator.trials.ray_scorers import RayScorers, scorer_settings
     from orchestrator.trials.ray_sweep import run_jobs
@@ -354,9 +411,9 @@ def _run_jobs(
         gpus_per_scorer=gpus_per_scorer(resources, cluster),
         price_per_gpu_hour=resources.price_per_gpu_hour,
     )
-    # Into the sweep's log.
-    print(f"models are scored {where_scored(resources, cluster)}", flush=True)
-    num_scorers = room(resources, cluster).scorers
+    # This line goes to the sweep's log.
+    print(f"models are scored {describe_scoring(resources, cluster)}", flush=True)
+    num_scorers = capacity(resources, cluster).scorers
     scorers = RayScorers(num_scorers, scorer_settings(spec, cluster)) if num_scorers else None
     queue = TrialQueue(
         spec,
@@ -365,13 +422,13 @@ def _run_jobs(
         prepared.history,
         budget,
         scorers,
-        has_others_score=scores_alike(resources, cluster),
+        workers_score_too=workers_match_scorers(resources, cluster),
     )
     scheduler = make_scheduler(spec.search.early_stopping)
 
     def on_interrupt() -> None:
         folder.request_stop(None)
-        follower.say_stopping()
+        monitor.show_stopping()
 
     driver = driver or TrialDriver
     try:
@@ -383,7 +440,7 @@ def _run_jobs(
 
 
 def _mark_interrupted(folder: SweepFolder) -> None:
-    """Trials that still seem to run when the sweep ends were cut short with it."""
+    """Change the state of trials that are still recorded as running to interrupted."""
     for record in folder.read_trials():
         if record.state in ("waiting", "training", "scoring"):
-            folder.write_trial(interrupted(record))
+            folder.write_trial(mark_interrupted(record))

@@ -1,4 +1,4 @@
-"""What a trial's node was doing, sampled beside its first rank, as MLflow's own monitors see it."""
+"""Sample the system metrics of a trial's node with MLflow's monitors, in its first rank."""
 
 import json
 import logging
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.foundation.periodic import every
+from orchestrator.foundation.periodic import run_periodically
 from orchestrator.tracking.client import SystemMonitors
 
 SAMPLE_EVERY_S = 10.0
-# MLflow shows metrics of such names on a page of their own.
+# MLflow shows metrics with this prefix on a separate page.
 PREFIX = "system/"
 
 
 @contextmanager
-def system_metrics_in(path: Path) -> Iterator[None]:
+def record_system_metrics(path: Path) -> Iterator[None]:
     """Append a line to `path` every 10 s while the block runs, and one at its end.
 
-    The lines are as those of metrics.jsonl, numbered on from what the file holds. What goes wrong
-    with them is logged: the work of the block goes on.
+    The lines have the format of metrics.jsonl; their step numbers continue those in the file. A
+    failed sample is logged and does not interrupt the block.
     """
     monitors = SystemMonitors()
     num_lines = path.read_bytes().count(b"\n") if path.exists() else 0
@@ -36,6 +36,6 @@ def system_metrics_in(path: Path) -> Iterator[None]:
         except Exception as error:
             logging.warning("system metrics were not sampled: %s", error)
 
-    with every(SAMPLE_EVERY_S, sample, name="system-metrics"):
+    with run_periodically(SAMPLE_EVERY_S, sample, name="system-metrics"):
         yield
     sample()

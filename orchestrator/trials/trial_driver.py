@@ -1,65 +1,80 @@
-"""The Tune actor that drives one job after another on warm ranks.
+"""Tune actor that runs one job after another on warm ranks.
 
-A job is a trial, to be trained, scored or both, or a base, to be scored untuned. The driver alone
-writes a trial's record while its job runs; the ranks write the files beside it.
+A job trains a trial, scores it, or both, or scores the untuned model of a baseline. While a job
+runs, only the driver writes the trial's record; the ranks write the trial's other files.
 """
 
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import ray
 from ray import tune
 
-from orchestrator.record.folder import BaseUsage, SweepFolder, TrialRecord
-from orchestrator.record.stored_sweep import StoredSweep
-from orchestrator.trials.mailbox import Progress
-from orchestrator.trials.placement import why_waiting
+from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
+from orchestrator.record.remote_sweep import RemoteSweep
+from orchestrator.trials.job_channel import Progress, StopKind
+from orchestrator.trials.placement import waiting_reason
 from orchestrator.trials.ray_launch import RankSettings, WarmRanks
 from orchestrator.trials.run_trial import (
-    failed,
-    interrupted,
-    scored,
-    started,
+    JobKind,
+    mark_failed,
+    mark_interrupted,
+    mark_scored,
+    mark_started,
+    mark_trained,
     train_result,
-    trained,
 )
 from trainers.foundation.object_store import StorageError
 
 POLL_S = 1.0
-# A step may take long, and so may a checkpoint of a large model.
+# A training step may take long, and so may a checkpoint of a large model.
 STOP_TIMEOUT_S = 600.0
 
 
-class TrialDriver(tune.Trainable):  # type: ignore[misc]
-    """One `step` is one held-out measurement of a trial, or its end.
+class Ranks(Protocol):
+    """The processes that run a driver's jobs: `WarmRanks`, or a replacement in benchmarks."""
 
-    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks. A trial
-    that fails ends like any other for Tune: its record says what became of it.
+    def submit(
+        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+    ) -> None: ...
+
+    def wait(self, seen: Progress, timeout_s: float) -> Progress: ...
+
+    def stop(self, kind: StopKind) -> None: ...
+
+    def close(self, *, wait: bool = True, timeout_s: float = 10) -> None: ...
+
+
+class TrialDriver(tune.Trainable):  # type: ignore[misc]
+    """Tune actor whose `step` ends at a held-out measurement of a trial, or at the end of its job.
+
+    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks. To Tune, a
+    failed trial ends like any other; the failure is in the trial's record.
     """
 
     def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
         self._settings = ranks
         self._folder = SweepFolder(Path(ranks.root))
-        self._ranks: WarmRanks | None = None
+        self._ranks: Ranks | None = None
         self._seen = Progress()
-        self._begin(config)
+        self._reset(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._discard()
-        self._begin(new_config)
+        self._reset(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        if not self._is_given:
-            self._give()
+        if not self._is_submitted:
+            self._submit()
         assert self._ranks is not None
         num_seen = len(self._seen.heldout)
         while True:
             progress = self._ranks.wait(self._seen, POLL_S)
-            self._follow(progress)
+            self._update_record(progress)
             self._seen = progress
             if progress.is_finished:
                 self._is_running = False
@@ -79,31 +94,32 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         if self._ranks is not None:
             self._discard()
-            # Ranks in the middle of a trial end with Ray: their checkpoints are safe.
+            # Do not wait for busy ranks: they end together with Ray, and their checkpoints are
+            # complete.
             self._ranks.close(wait=not self._is_running)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to keep: the ranks write their own checkpoints into the trial's folder."""
+        """Save nothing: the ranks write checkpoints into the trial's folder."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load: a trial that runs again resumes from its own checkpoints."""
+        """Load nothing: a restarted trial resumes from the checkpoints in its folder."""
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def _reset(self, config: dict[str, Any]) -> None:
         self._kind, self._key = config["kind"], config["key"]
         self._point, self._untuned = config["point"], config["untuned"]
-        self._is_given = self._is_running = self._is_asked_to_stop = False
+        self._is_submitted = self._is_running = self._is_stopping = False
         self._seen = Progress()
 
-    def _give(self) -> None:
+    def _submit(self) -> None:
         if self._ranks is None:
             self._ranks = self._make_ranks()
-        self._is_given = self._is_running = True
-        self._begun_at: float | None = None
+        self._is_submitted = self._is_running = True
+        self._started_at: float | None = None
         if self._kind == "base":
-            self._ranks.give(kind="base", key=self._key, base=self._key, **self._untuned)
+            self._ranks.submit(kind="base", key=self._key, base=self._key, **self._untuned)
             return
         record = self._record()
-        # Scoring a trained trial is no further attempt at it.
+        # Scoring a trained trial does not count as an attempt.
         self._num_earlier = record.attempts - (record.state == "done")
         self._busy_earlier_s = record.busy_seconds
         if self._kind == "scoring":
@@ -111,7 +127,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._folder.write_trial(record.model_copy(update=taken_over))
         else:
             self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
-        self._ranks.give(
+        self._ranks.submit(
             kind=self._kind,
             key=record.id,
             base=record.base,
@@ -119,7 +135,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             model_path=str(self._folder.model(record.id)),
         )
 
-    def _make_ranks(self) -> WarmRanks:
+    def _make_ranks(self) -> Ranks:
         return WarmRanks(f"ranks-{os.getpid()}", self._settings)
 
     def _is_stop_requested(self) -> bool:
@@ -129,24 +145,24 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         )
 
     def _end_early(self) -> bool:
-        """Ask the ranks for a checkpoint; True where the job can be left as it is.
+        """Ask the ranks for a checkpoint; return True if the driver need not wait for them.
 
-        That is so when the whole sweep ends and the ranks do nothing that one could keep. If it
-        goes on, they have to finish with this job before they can have another.
+        That is the case if the whole sweep ends and the ranks are not training. If the sweep
+        continues, the ranks must finish this job before they can start another.
         """
         assert self._ranks is not None
         state = self._record().state if self._kind != "base" else None
         if self._folder.stop_requested(None) and state != "training":
             if state is not None:
-                self._folder.write_trial(interrupted(self._record()))
+                self._folder.write_trial(mark_interrupted(self._record()))
             return True
-        if state in ("waiting", "training") and not self._is_asked_to_stop:
+        if state in ("waiting", "training") and not self._is_stopping:
             self._ranks.stop("checkpoint")
-            self._is_asked_to_stop = True
+            self._is_stopping = True
         return False
 
     def _discard(self) -> None:
-        """End the trial that is still running, because the scheduler has stopped it early."""
+        """End the running trial after the scheduler has stopped it early."""
         if not self._is_running or self._ranks is None or self._folder.stop_requested(None):
             return
         self._ranks.stop("discard")
@@ -155,16 +171,16 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             self._seen = self._ranks.wait(self._seen, POLL_S)
         self._is_running = not self._seen.is_finished
 
-    def _follow(self, progress: Progress) -> None:
-        """Bring the job's record up to what is known of it."""
+    def _update_record(self, progress: Progress) -> None:
+        """Update the record of the job's trial or baseline from its progress."""
         if progress.outcome == "done":
-            progress = self._with_records(progress)
-        if progress.attempts > 0 and self._begun_at is None:
-            self._begun_at = time.monotonic()
-        busy_s = 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
+            progress = self._download_records(progress)
+        if progress.attempts > 0 and self._started_at is None:
+            self._started_at = time.monotonic()
+        busy_s = 0.0 if self._started_at is None else time.monotonic() - self._started_at
         if self._kind == "base":
             if progress.is_finished:
-                self._folder.add_base_usage(self._key, BaseUsage(busy_seconds=busy_s))
+                self._folder.add_baseline_usage(self._key, BaselineUsage(busy_seconds=busy_s))
             return
         record = self._record()
         num_attempts = 0 if self._kind == "scoring" else progress.attempts
@@ -175,7 +191,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             }
         )
         if progress.is_finished:
-            self._folder.write_trial(self._ended(record, progress))
+            self._folder.write_trial(self._final_record(record, progress))
         elif self._kind == "scoring":
             return
         elif progress.attempts == 0:
@@ -183,34 +199,34 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         elif self._kind == "trial" and self._is_past_training(record, progress):
             self._change_state(record, "scoring")
         elif record.state == "waiting":
-            self._folder.write_trial(started(record))
+            self._folder.write_trial(mark_started(record))
 
-    def _with_records(self, progress: Progress) -> Progress:
-        """Bring what the ranks wrote here, where it is not; a failure of the job if that fails."""
-        if self._settings.stored_at is None:
+    def _download_records(self, progress: Progress) -> Progress:
+        """Download the files that the ranks wrote to the object store; a failure fails the job."""
+        if self._settings.storage_uri is None:
             return progress
         kind: Literal["trial", "base"] = "base" if self._kind == "base" else "trial"
         try:
-            stored = StoredSweep(self._folder.root, self._settings.stored_at)
-            stored.fetch_records(kind, self._key)
+            stored = RemoteSweep(self._folder.root, self._settings.storage_uri)
+            stored.download_records(kind, self._key)
         except StorageError as error:
             return replace(progress, outcome="failed", error=str(error))
         return progress
 
-    def _ended(self, record: TrialRecord, progress: Progress) -> TrialRecord:
-        """The record as the end of the job leaves it."""
+    def _final_record(self, record: TrialRecord, progress: Progress) -> TrialRecord:
+        """Return the trial's record at the end of its job."""
         if progress.outcome == "failed":
-            return failed(record, progress.error or "for an unknown reason")
+            return mark_failed(record, progress.error or "unknown reason")
         if progress.outcome == "stopped":
-            return interrupted(record)
+            return mark_interrupted(record)
         result = train_result(self._folder.root, record.id)
         assert result is not None
         if self._kind == "training":
-            # Scored by others, while these ranks train the next trial.
-            return trained(record, result)
+            # A scorer scores this trial while these ranks train the next one.
+            return mark_trained(record, result)
         card = self._folder.read_scores(record.id)
         assert card is not None
-        return scored(trained(record, result), card.seconds)
+        return mark_scored(mark_trained(record, result), card.seconds)
 
     def _is_past_training(self, record: TrialRecord, progress: Progress) -> bool:
         if progress.metrics.get("step") == record.total_steps:
@@ -219,7 +235,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def _note_waiting(self, record: TrialRecord) -> None:
         settings = self._settings
-        note = why_waiting(
+        note = waiting_reason(
             ray.cluster_resources(),
             ray.available_resources(),
             num_workers=settings.num_workers,

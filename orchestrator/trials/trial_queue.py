@@ -1,6 +1,6 @@
-"""Which trial comes next: the search's points, one trial for each seed, within the budget.
+"""Queue a sweep's jobs: one trial for each searched point and seed, within the budget.
 
-Knows neither Ray nor how a trial is run; it reads what became of one from the sweep's folder.
+Independent of Ray. The queue reads the outcome of a trial from the sweep's folder.
 """
 
 from collections import deque
@@ -9,34 +9,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.plan.history import History, observe, plan_point
-from orchestrator.plan.planner import Base, Planner, TrialPlan, pending_record, prepare_base
+from orchestrator.plan.planner import Baseline, Planner, TrialPlan, pending_record, prepare_baseline
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
-from orchestrator.search.points import Observation, Point, make_search
+from orchestrator.search.methods import make_search
+from orchestrator.search.points import Observation, Point
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trials.retention import find_removals, remove
 from orchestrator.trials.run_trial import (
     JobKind,
-    failed,
-    is_scored_since,
+    is_scored_after_training,
     is_trained,
-    scored,
-    stopped,
+    mark_failed,
+    mark_scored,
+    mark_stopped,
+    mark_trained,
     train_result,
-    trained,
 )
 from orchestrator.trials.scoring_queue import Scorers, ScoringQueue, ScoringTask
 from trainers.foundation.errors import InputError
+from trainers.foundation.object_store import StorageError
 
-# States in which a trial will not go on by itself.
+# States of a trial without remaining jobs.
 ENDED = ("done", "failed", "stopped", "interrupted")
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A trial to train, to score or both, or a base to score untuned.
+    """A trial to train, to score or both, or a baseline whose untuned model is to be scored.
 
-    `point` is that of a trial which is trained; `untuned` are the `settings` and the `model_path`
-    of a base; a trial's are in its record.
+    `point` is the number of the search's point if the trial is trained. `untuned` contains
+    `settings` and `model_path` of a baseline; those of a trial are in its record.
     """
 
     kind: JobKind
@@ -47,20 +50,20 @@ class QueuedJob:
 
 @dataclass
 class _OpenPoint:
-    """A point of the search and its trials, one for each seed."""
+    """A point of the search with its trials, one for each seed."""
 
     searched: dict[str, Any]
     trial_ids: list[str]
     running: set[str] = field(default_factory=set)
-    is_told: bool = False
+    is_reported: bool = False
 
 
 class TrialQueue:
-    """Asks the search for points as there is room, and tells it their scores when they are in.
+    """Requests points from the search when a slot is free, and reports their scores to it.
 
-    With scorers, a trial that is trained is handed to them, and its turn is over: the search learns
-    of a point only once it is scored. `end_reason` says why no further trial starts, where it is
-    not that all are done.
+    With scorers, a trained trial moves to the scoring queue and its job ends. The search receives a
+    point once all its trials are scored. `end_reason` states why no further trial starts; None if
+    all are done.
     """
 
     def __init__(
@@ -72,13 +75,14 @@ class TrialQueue:
         budget: Budget,
         scorers: Scorers | None = None,
         *,
-        has_others_score: bool = True,
+        workers_score_too: bool = True,
     ) -> None:
-        """
+        """Create the queue.
+
         Args:
-            history: what is known of the points of a search that samples; empty for a grid.
-            scorers: what scores beside the training; None where each job scores what it trains.
-            has_others_score: whether jobs score as well, where the scorers do not keep up.
+            history: the known points of a sampling search; empty for a grid.
+            scorers: separate processes for scoring; None if each job scores the model it trains.
+            workers_score_too: whether jobs also score models if too many wait for a scorer.
         """
         self._spec, self._folder = spec, folder
         self._planner, self._budget = planner, budget
@@ -87,33 +91,33 @@ class TrialQueue:
         if scorers is not None:
             retries = spec.retries.model_dump()
             self._scoring = ScoringQueue(folder, scorers, retries, self._scoring_ended)
-        self._has_others_score = has_others_score
+        self._workers_score_too = workers_score_too
         self._ready: deque[QueuedJob] = deque()
         self._open: dict[int, _OpenPoint] = {}
         self._point_of: dict[str, int] = {}
-        self._bases: set[str] = set()
+        self._baselines: set[str] = set()
         self._queue_new_bases()
         self._stopped_points: set[int] = set()
         self.end_reason: str | None = None
 
     @property
     def is_scoring(self) -> bool:
-        """Whether scorers still have something to do."""
+        """True if scorers still have work."""
         return self._scoring is not None and self._scoring.has_work
 
     def next(self) -> QueuedJob | None:
-        """The next job; None when no further one starts, for the reason in `end_reason`."""
+        """Return the next job; None if no further job starts (see `end_reason`)."""
         while True:
             if self._folder.stop_requested(None):
-                self.end_reason = "it was asked to stop"
+                self.end_reason = "a stop was requested"
                 return None
-            self.follow_scoring()
-            # Each scorer has one model to score and one that waits: more would only pile up.
+            self.poll_scoring()
+            # Each scorer has one running and one waiting model; jobs score the others.
             most = self._scoring.size if self._scoring is not None else 0
             job = self._unscored(beyond=most) or self._next_ready()
             if job is not None:
                 return job
-            reason = self._budget.spent(self._folder)
+            reason = self._budget.reached_limit(self._folder)
             point = None if reason is not None else self._search.ask()
             if point is None:
                 job = self._unscored(beyond=0)
@@ -122,13 +126,13 @@ class TrialQueue:
                 return job
             self._open_point(point)
 
-    def follow_scoring(self) -> None:
-        """Take note of what the scorers have done, and give them more to do."""
+    def poll_scoring(self) -> None:
+        """Record the progress of the scorers, and start waiting tasks."""
         if self._scoring is not None:
-            self._scoring.follow()
+            self._scoring.poll()
 
-    def ended(self, job: QueuedJob) -> None:
-        """Take note that a job has ended; its record says how."""
+    def job_ended(self, job: QueuedJob) -> None:
+        """Process the end of a job; the trial's record contains its outcome."""
         if job.kind == "base":
             return
         record = self._folder.read_trial(job.key)
@@ -138,10 +142,12 @@ class TrialQueue:
                 self._scoring.add(self._task_of(record))
                 return
             if job.kind == "scoring":
-                self._folder.write_trial(failed(record, "what scored it died again and again"))
+                self._folder.write_trial(
+                    mark_failed(record, "the process that scored it died repeatedly")
+                )
             else:
-                # Tune ended it on the scheduler's word, in the middle of its training.
-                self._folder.write_trial(stopped(record))
+                # Tune ended the trial during training, because the scheduler stopped it.
+                self._folder.write_trial(mark_stopped(record))
                 self._stopped_points.add(self._point_of[job.key])
         self._trial_ended(job.key)
 
@@ -154,10 +160,10 @@ class TrialQueue:
                 self._trial_ended(job.key)
                 continue
             if job.point in self._stopped_points:
-                # The seeds of a point share one fate.
+                # All seeds of a point are stopped together.
                 record = self._folder.read_trial(job.key)
                 assert record is not None
-                self._folder.write_trial(stopped(record))
+                self._folder.write_trial(mark_stopped(record))
                 self._trial_ended(job.key)
                 continue
             return job
@@ -167,7 +173,7 @@ class TrialQueue:
         try:
             plans = plan_point(self._spec, self._planner, point.searched)
         except InputError:
-            # Values that break a rule together, which a range could not know.
+            # The combination of values violates a rule that the ranges cannot express.
             self._search.tell(point.number, Observation(point.searched, "failed", None))
             return
         self._queue_new_bases()
@@ -179,10 +185,10 @@ class TrialQueue:
         self._point_of |= dict.fromkeys(todo, point.number)
         for trial_id in todo:
             self._queue_trial(trial_id, point.number)
-        self._settle(point.number)
+        self._report_if_complete(point.number)
 
     def _queue_trial(self, trial_id: str, point: int) -> None:
-        """Have a trial trained and scored, as far as it is not."""
+        """Queue the missing steps of a trial: training, scoring, or both."""
         record = self._folder.read_trial(trial_id)
         assert record is not None
         if not is_trained(self._folder.root, record):
@@ -191,10 +197,10 @@ class TrialQueue:
             return
         card, result = self._folder.read_scores(trial_id), train_result(self._folder.root, trial_id)
         assert result is not None
-        is_younger = is_scored_since(self._folder.root, trial_id)
-        if card is not None and is_younger and self._planner.is_scored_alike(card, record):
-            # It was cut between its scores and its record.
-            self._folder.write_trial(scored(trained(record, result), card.seconds))
+        is_younger = is_scored_after_training(self._folder.root, trial_id)
+        if card is not None and is_younger and self._planner.has_requested_scores(card, record):
+            # The trial was interrupted after its scores were written but before its record was.
+            self._folder.write_trial(mark_scored(mark_trained(record, result), card.seconds))
             self._trial_ended(trial_id)
         elif self._scoring is None:
             self._ready.append(QueuedJob("trial", trial_id, point))
@@ -202,10 +208,10 @@ class TrialQueue:
             self._scoring.add(self._task_of(record))
 
     def _unscored(self, beyond: int) -> QueuedJob | None:
-        """A job to score what waits for a scorer, if more than `beyond` models do."""
-        if self._scoring is None or not self._has_others_score:
+        """Return a job that scores a waiting model if more than `beyond` models wait."""
+        if self._scoring is None or not self._workers_score_too:
             return None
-        task = self._scoring.take(beyond=beyond)
+        task = self._scoring.take_waiting(beyond=beyond)
         if task is None:
             return None
         if task.kind == "trial":
@@ -222,28 +228,44 @@ class TrialQueue:
             self._trial_ended(task.key)
 
     def _trial_ended(self, trial_id: str) -> None:
+        self._drop_models()
         number = self._point_of[trial_id]
         self._open[number].running.discard(trial_id)
-        self._settle(number)
+        self._report_if_complete(number)
+
+    def _drop_models(self) -> None:
+        """Delete the models that `keep_models` does not keep, once their trials are scored."""
+        keep = self._spec.keep_models
+        if keep == "all":
+            return
+        # Read only the few trials that have models: this runs after each trial.
+        ids = self._folder.read_sweep().trial_ids
+        records = [self._folder.read_trial(one) for one in ids if self._folder.model(one).is_dir()]
+        trials = [record for record in records if record is not None]
+        removals = [one for one in find_removals(self._folder, keep, trials) if one.is_model]
+        try:
+            remove(self._folder, removals)
+        except StorageError as error:
+            print(f"{error}; its models are deleted with the next one", flush=True)
 
     def _queue_new_bases(self) -> None:
-        """Record the bases that the planner has come across, and score those without scores."""
-        new = [base for base in self._planner.bases if base.key not in self._bases]
+        """Record the planner's new baselines, and queue those without scores."""
+        new = [base for base in self._planner.baselines if base.key not in self._baselines]
         if not new:
             return
-        self._bases |= {base.key for base in new}
+        self._baselines |= {base.key for base in new}
         sweep = self._folder.read_sweep()
         known = {base.key for base in sweep.bases}
         for base in new:
             if base.key not in known:
-                prepare_base(self._folder, base)
+                prepare_baseline(self._folder, base)
             if not base.has_scores:
                 self._queue_base(base)
         if any(base.key not in known for base in new):
-            records = [base.record for base in self._planner.bases]
+            records = [base.record for base in self._planner.baselines]
             self._folder.write_sweep(sweep.model_copy(update={"bases": records}))
 
-    def _queue_base(self, base: Base) -> None:
+    def _queue_base(self, base: Baseline) -> None:
         if self._scoring is not None:
             task = ScoringTask("base", base.key, base.key, base.settings, base.model_path)
             self._scoring.add(task)
@@ -252,7 +274,7 @@ class TrialQueue:
         self._ready.append(QueuedJob("base", base.key, untuned=untuned))
 
     def _write(self, plans: Sequence[TrialPlan]) -> None:
-        """Give the trials their records, and the sweep their ids."""
+        """Write the trials' records, and add their ids to the sweep's record."""
         for plan in plans:
             if self._folder.read_trial(plan.id) is None:
                 self._folder.write_trial(pending_record(plan))
@@ -262,12 +284,12 @@ class TrialQueue:
             ids = [*sweep.trial_ids, *new]
             self._folder.write_sweep(sweep.model_copy(update={"trial_ids": ids}))
 
-    def _settle(self, number: int) -> None:
-        """Tell the search of a point all of whose trials have ended."""
+    def _report_if_complete(self, number: int) -> None:
+        """Report a point to the search once all its trials have ended."""
         point = self._open[number]
-        if point.running or point.is_told:
+        if point.running or point.is_reported:
             return
-        point.is_told = True
+        point.is_reported = True
         records = [self._folder.read_trial(trial_id) for trial_id in point.trial_ids]
         known = [record for record in records if record is not None]
         observation = observe(self._folder, point.searched, known, self._spec.search.objectives)

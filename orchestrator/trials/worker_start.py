@@ -1,22 +1,22 @@
-"""What each of Ray's worker processes does first; Ray calls it by name."""
+"""Define set-up hooks of Ray's worker processes; Ray calls them by name."""
 
 import os
 
 from orchestrator.trials.network import set_interfaces
 
 
-def on_this_machine() -> None:
-    """Name this process its own cluster, since another one may run on the same machine.
+def set_up_local_worker() -> None:
+    """Set RAY_ADDRESS to this process's cluster, because another may run on the same machine.
 
-    What looks for one without an address finds two and gives up: so does Ray Train's cleaner, and
-    the resources of a worker group whose controller has died are never given back.
+    Without an address, Ray Train's cleaner finds two clusters and gives up. It then never releases
+    the resources of a worker group whose controller has died.
     """
     import ray
 
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
-def on_cluster() -> None:
-    """As on one machine, and have the ranks talk through the interface that Ray knows."""
-    on_this_machine()
+def set_up_cluster_worker() -> None:
+    """Set up a local worker, and select the network interface that Ray uses for the ranks."""
+    set_up_local_worker()
     set_interfaces()

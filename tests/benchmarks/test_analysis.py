@@ -1,11 +1,11 @@
-"""What the benchmark of the analysis counts, and a small run of it."""
+"""benchmarks.analysis: comparison of reports with the truth, limits, and a small run."""
 
 import json
 from typing import Any
 
 import pytest
 
-from benchmarks.analysis import Outcome, judged, main, measure, meet, row_of
+from benchmarks.analysis import Outcome, contains_best, main, measure, outcome_of_report, row_of
 from benchmarks.cells import CELLS, Cell, broken_limits
 from benchmarks.studies import Design, simulate
 from benchmarks.truths import Truth
@@ -16,7 +16,7 @@ KEYS = {"truth", "design", "claims", "named", "coverage", "regret_over_1", "gain
 
 
 def linear() -> Truth:
-    """0 at 43.14 points, 1 at 46.14."""
+    """Return a truth with 43.14 points at PLW 0 and 46.14 at 1."""
     return simulate("linear", DESIGN, 0).truth
 
 
@@ -34,8 +34,8 @@ def verdict(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_right_verdict_is_counted_as_right() -> None:
-    assert judged([verdict()], linear()) == Outcome(
+def test_a_correct_verdict_counts_as_correct() -> None:
+    assert outcome_of_report([verdict()], linear()) == Outcome(
         kind="rises",
         any_claim=True,
         covers_continuum=True,
@@ -47,8 +47,8 @@ def test_a_right_verdict_is_counted_as_right() -> None:
     )
 
 
-def test_a_wrong_weight_has_regret_and_its_own_true_gain() -> None:
-    outcome = judged([verdict(kind="best", best_plw=0.5, pieces=[[0.3, 0.7]])], linear())
+def test_a_wrong_weight_has_regret_and_its_true_gain() -> None:
+    outcome = outcome_of_report([verdict(kind="best", best_plw=0.5, pieces=[[0.3, 0.7]])], linear())
     assert not outcome.covers_continuum
     assert outcome.regret == pytest.approx(1.5)
     assert outcome.gain_true == pytest.approx(1.5)
@@ -57,16 +57,16 @@ def test_a_wrong_weight_has_regret_and_its_own_true_gain() -> None:
 
 def test_no_effect_is_wrong_where_weights_differ_by_more_than_a_point() -> None:
     silent = verdict(kind="no effect", best_plw=None, gain=None, gain_low=None, gain_high=None)
-    outcome = judged([silent, verdict(group="texts")], linear())
+    outcome = outcome_of_report([silent, verdict(group="texts")], linear())
     assert outcome.wrong_no_effect
     assert outcome.any_claim
     assert (outcome.gain, outcome.regret) == (None, None)
-    assert not judged([silent], simulate("none", DESIGN, 0).truth).wrong_no_effect
+    assert not outcome_of_report([silent], simulate("none", DESIGN, 0).truth).wrong_no_effect
 
 
-def test_the_verdict_over_all_cells_is_judged() -> None:
+def test_only_the_verdict_over_all_cells_counts() -> None:
     of_cell = verdict(kind="cannot say", cell=["model", "", ""])
-    assert judged([of_cell, verdict()], linear()).kind == "rises"
+    assert outcome_of_report([of_cell, verdict()], linear()).kind == "rises"
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_the_verdict_over_all_cells_is_judged() -> None:
         ([], [(0.0, 1.0)], False),
     ],
 )
-def test_a_set_holds_a_best_weight_up_to_a_thousandth(
+def test_a_set_contains_a_best_weight_up_to_a_thousandth(
     pieces: list[tuple[float, float]], best: list[tuple[float, float]], is_met: bool
 ) -> None:
-    assert meet(pieces, best) is is_met
+    assert contains_best(pieces, best) is is_met
 
 
-def test_a_row_has_shares_of_the_right_studies() -> None:
+def test_shares_of_a_row_count_the_right_studies() -> None:
     named = Outcome(kind="best", any_claim=True, covers_tried=True, regret=1.2, gain=2.0,
                     gain_true=1.0, gain_covered=True)  # fmt: skip
     silent = Outcome(kind="cannot say", covers_continuum=True, covers_tried=True)
@@ -121,7 +121,7 @@ def good_row() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.truth in ("none", "hill")])
-def test_figures_at_the_limits_hold_them(cell: Cell) -> None:
+def test_figures_at_a_limit_are_within_it(cell: Cell) -> None:
     assert broken_limits(cell, good_row()) == []
 
 
@@ -149,7 +149,7 @@ def test_figures_beyond_a_limit_break_it(
     assert broken_limits(cell, good_row() | changes) == broken
 
 
-def test_no_limits_are_set_for_twice_the_noise_and_for_eight_verdicts() -> None:
+def test_cells_with_twice_the_noise_or_eight_verdicts_have_no_limits() -> None:
     without = {(cell.truth, cell.design.name) for cell in CELLS if not cell.has_limits}
     assert without == {
         ("hill", "6 x 3, sd 1"),
@@ -165,7 +165,7 @@ def test_cells_differ_in_their_truth_or_the_name_of_their_design() -> None:
     assert len({(cell.truth, cell.design.name) for cell in CELLS}) == len(CELLS)
 
 
-def test_a_huge_effect_is_named_and_its_gain_is_right() -> None:
+def test_a_large_effect_is_named_with_the_right_gain() -> None:
     cell = Cell(truth="hill", design=Design(name="large", span=9.0), min_named=1.0)
     (row,) = measure([cell], 6, 1)
     assert row["named"] == 1
@@ -198,7 +198,7 @@ def test_the_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert "of 1 cells hold all limits" in printed
 
 
-def test_unknown_truths_and_no_studies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_truths_and_zero_studies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--truths", "hill,hills"]) == 2
     assert "got hills" in capsys.readouterr().err
     assert main(["--studies", "0"]) == 2

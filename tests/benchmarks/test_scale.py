@@ -1,4 +1,4 @@
-"""What `benchmarks.scale` makes of when trials held their GPUs, and a tiny run of it."""
+"""benchmarks.scale: figures from the times at which trials held their GPUs, and a small run."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ def trial(driver: int, asked: float, held: float, released: float) -> dict[str, 
     return {"driver": driver, "asked": asked, "held": held, "released": released}
 
 
-# Two slots: the second fills at 5, idles from 20 to 24, and at 30 the last trial begins.
+# Two slots: the second fills at 5 and idles from 20 to 24; the last trial starts at 30.
 TRIALS = [
     trial(1, 0, 1, 15),
     trial(2, 0, 5, 20),
@@ -36,31 +36,31 @@ def test_slots_are_full_once_as_many_trials_hold_their_gpus() -> None:
     assert full_since(TRIALS, 1) == 1
 
 
-def test_slots_that_never_were_full_at_once_are_not_called_full() -> None:
+def test_slots_that_never_filled_at_once_are_not_full() -> None:
     assert full_since(TRIALS, 3) is None
     assert full_since([], 1) is None
 
 
-def test_a_trial_that_ends_as_another_begins_is_no_two_at_once() -> None:
+def test_a_trial_that_ends_as_another_starts_does_not_overlap_it() -> None:
     assert full_since([trial(1, 0, 0, 10), trial(1, 10, 10, 20)], 2) is None
 
 
 def test_an_idle_slot_lowers_the_busy_share() -> None:
-    # 46 of 2 x 25 seconds: 4 were lost between 20 and 24.
+    # 46 of 2 x 25 seconds: 4 are idle, from 20 to 24.
     assert busy_share(TRIALS, 2, 5, 30) == pytest.approx(0.92)
 
 
-def test_a_turnaround_is_from_one_trial_of_a_driver_to_its_next() -> None:
+def test_turnaround_is_between_consecutive_trials_of_a_driver() -> None:
     assert sorted(turnarounds(TRIALS)) == [0, 0, 4]
 
 
-def test_growth_is_between_the_first_and_the_last_fifth() -> None:
+def test_growth_is_from_the_first_to_the_last_fifth() -> None:
     samples = [sample(second, 100 + 10 * second) for second in range(10)]
     assert growth_mb(samples, 0, 9) == pytest.approx(80)
     assert growth_mb(samples, 0, 2) is None
 
 
-def test_a_summary_counts_from_full_slots_to_the_last_beginning() -> None:
+def test_a_summary_counts_from_full_slots_to_the_last_start() -> None:
     job = {"nodes": 4, "gpus_per_node": 8, "gpus_per_trial": 16, "seconds": 15.0, "minutes": 0.5}
     measured = {
         "job": job,
@@ -86,7 +86,7 @@ def test_a_summary_counts_from_full_slots_to_the_last_beginning() -> None:
     }  # fmt: skip
 
 
-def test_a_run_whose_slots_never_filled_says_so_by_none() -> None:
+def test_a_run_whose_slots_never_filled_has_none_for_busy_slots() -> None:
     job = {"nodes": 64, "gpus_per_node": 8, "gpus_per_trial": 16, "seconds": 15.0, "minutes": 0.5}
     measured = {"job": job, "began": 0.0, "ended": 50.0, "trials": TRIALS, "samples": [],
                 "num_failed": 0, "nodes_alive": 64}  # fmt: skip
@@ -98,11 +98,11 @@ def test_a_run_whose_slots_never_filled_says_so_by_none() -> None:
 
 def test_a_trial_that_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--nodes", "1", "--gpus-per-node", "8", "--gpus-per-trial", "16"]) == 2
-    assert "not one trial fits" in capsys.readouterr().err
+    assert "no trial fits" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_four_pretended_nodes_are_kept_busy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_four_simulated_nodes_are_kept_busy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--nodes", "4", "--seconds", "5", "--minutes", "0.5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["slots"] == 2

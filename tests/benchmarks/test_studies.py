@@ -1,4 +1,4 @@
-"""The generator of simulated studies: its truths at literal points, its noise as measured."""
+"""benchmarks.studies and truths: literal points of the truths, measured noise."""
 
 import csv
 import math
@@ -57,7 +57,7 @@ def test_a_study_is_the_same_each_time_and_differs_from_the_next() -> None:
 
 
 @pytest.mark.parametrize("layout", [THREE_GROUPS, LOW_GROUP, LARGE_FLAT])
-def test_thirteen_benchmarks_lie_in_groups_of_five_three_and_five(
+def test_thirteen_benchmarks_are_in_groups_of_five_three_and_five(
     layout: tuple[Benchmark, ...],
 ) -> None:
     groups = [benchmark.group for benchmark in layout]
@@ -93,7 +93,7 @@ def test_a_trials_overall_mean_has_an_sd_of_half_a_point(layout: tuple[Benchmark
     assert measured_sd(design, 200) == pytest.approx(0.5, abs=0.026)
 
 
-def test_seeds_of_any_strength_leave_the_sd_within_seeds() -> None:
+def test_seed_effects_do_not_change_the_sd_within_seeds() -> None:
     design = Design(name="seeds", seed_sd=2.0)
     assert measured_sd(design, 200) == pytest.approx(0.5, abs=0.026)
     means = [
@@ -113,7 +113,7 @@ def test_one_weight_can_be_three_times_as_noisy() -> None:
     assert measured_sd(design, 200, plw=0.05) == pytest.approx(0.5, abs=0.1)
 
 
-def test_heavy_tails_give_trials_that_normal_noise_does_not() -> None:
+def test_heavy_tails_give_more_extreme_trials_than_normal_noise() -> None:
     def share_far_off(design: Design) -> float:
         far = []
         for number in range(200):
@@ -128,7 +128,7 @@ def test_heavy_tails_give_trials_that_normal_noise_does_not() -> None:
     assert share_far_off(Design(name="heavy", has_heavy_tails=True)) >= 0.001
 
 
-def test_items_that_are_noisier_than_asked_for_are_refused() -> None:
+def test_items_noisier_than_the_requested_sd_are_refused() -> None:
     with pytest.raises(ValueError, match=r"items alone give an sd of 0\.30, wanted 0\.20"):
         noise_scale(THREE_GROUPS, 0.2)
 
@@ -138,7 +138,7 @@ def test_effects_that_drive_scores_below_zero_are_refused() -> None:
         simulate("linear", Design(name="huge", span=60.0), 0)
 
 
-def test_a_seventh_of_the_scores_is_missing_where_asked() -> None:
+def test_a_seventh_of_the_scores_is_missing_on_request() -> None:
     rows = simulate("none", Design(name="missing", missing=0.15), 0).rows
     # Four standard errors of 234 scores are 22.
     assert abs(len(rows) - 0.85 * 234) < 22
@@ -206,7 +206,7 @@ def test_the_best_weights_are_known(
     assert truth.best_tried == tried
 
 
-def test_hills_have_their_top_inside_and_at_several_weights() -> None:
+def test_hills_have_their_maximum_inside_and_at_several_weights() -> None:
     truths = [truth_of("hill", number) for number in range(100)]
     tops = [truth.best_continuum[0][0] for truth in truths]
     # Positions 0.3 and 0.75 on the axis of PLW ** 0.30103.
@@ -237,7 +237,7 @@ def test_opposite_groups_cancel() -> None:
     assert truth.group("texts", 1.0) == pytest.approx(22.7)
 
 
-def test_the_group_of_the_lowest_level_alone_gains() -> None:
+def test_only_the_group_of_the_lowest_level_gains() -> None:
     truth = truth_of("low-group", 0, Design(name="low", benchmarks=LOW_GROUP))
     values = {group: [truth.group(group, plw) for plw in PLWS] for group in truth.levels}
     assert np.ptp(values["knowledge"]) == 0
@@ -291,7 +291,7 @@ def test_two_weights_and_ten_weights_are_designs() -> None:
     assert len(ten.rows) == 10 * 13
 
 
-def test_a_csv_file_leaves_out_what_a_benchmark_does_not_state(tmp_path: Path) -> None:
+def test_a_csv_file_has_empty_cells_for_unstated_errors(tmp_path: Path) -> None:
     study = simulate("hill", DESIGN, 0)
     write_csv(study.rows, tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:

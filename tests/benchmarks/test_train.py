@@ -1,4 +1,4 @@
-"""What `benchmarks.train` makes of measurements. TRL itself is not needed."""
+"""benchmarks.train: rows from measurements. Runs without TRL."""
 
 import subprocess
 import sys
@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.train import (
     LOSS_TOLERANCE,
+    MatmulReference,
     Measured,
-    Yardstick,
     main,
-    oriented,
+    orient,
     row,
     write_examples,
 )
@@ -19,14 +19,14 @@ from trainers.data.examples import pair
 from trainers.foundation.errors import InputError
 
 # A step is 100 tokens and 6e9 FLOP on a machine that could do 60e9 in a second.
-YARDSTICK = Yardstick(
+REFERENCE = MatmulReference(
     matmul_flops_per_s=60e9, flops_per_step=6e9, tokens_per_step=100, completion_tokens_per_step=10
 )
 
 
 def measured(seconds_per_step: float, gigabytes: int, losses: tuple[float, ...]) -> Measured:
     return Measured(
-        # The first step takes long, as first steps do.
+        # The first step takes long.
         step_ends_s=[50 + seconds_per_step * step for step in range(len(losses))],
         losses=list(losses),
         peak_memory_bytes=gigabytes * 10**9,
@@ -42,7 +42,7 @@ def test_a_row_is_the_median_of_each_rounds_ratio() -> None:
     losses = (3.0, 2.0)
     ours = [measured(0.5, 2, losses), measured(0.25, 2, losses), measured(1.0, 2, losses)]
     trl = [measured(1.0, 4, losses), measured(1.0, 5, losses), measured(1.0, 8, losses)]
-    result = row("short", "packed", ours, trl, YARDSTICK)
+    result = row("short", "packed", ours, trl, REFERENCE)
     assert (result["data"], result["packing"], result["rounds"]) == ("short", "packed", 3)
     assert result["tokens_per_s_ratio"] == 2.0
     assert (result["tokens_per_s_ratio_min"], result["tokens_per_s_ratio_max"]) == (1.0, 4.0)
@@ -55,26 +55,26 @@ def test_a_row_is_the_median_of_each_rounds_ratio() -> None:
 @pytest.mark.parametrize(("factor", "agree"), [(0.9, True), (1.1, False)])
 def test_losses_agree_within_the_tolerance(factor: float, agree: bool) -> None:
     ours = measured(1.0, 1, (3.0, 2.0 * (1 + factor * LOSS_TOLERANCE)))
-    result = row("long", "padded", [ours], [measured(1.0, 1, (3.0, 2.0))], YARDSTICK)
+    result = row("long", "padded", [ours], [measured(1.0, 1, (3.0, 2.0))], REFERENCE)
     assert result["losses_agree"] is agree
     assert result["loss_difference"] == pytest.approx(factor * LOSS_TOLERANCE)
 
 
 def test_short_data_has_the_longer_side_as_prompt() -> None:
     long = [pair("a", prompt="Why?", completion="Because it has always been so.")]
-    assert oriented(long, "long") == long
-    assert oriented(long, "short")[0].completion == "Why?"
-    assert oriented(oriented(long, "short"), "long")[0].completion == long[0].completion
+    assert orient(long, "long") == long
+    assert orient(long, "short")[0].completion == "Why?"
+    assert orient(orient(long, "short"), "long")[0].completion == long[0].completion
 
 
-def test_one_example_more_is_written_for_the_held_out_side(tmp_path: Path) -> None:
+def test_one_more_example_is_written_for_the_held_out_set(tmp_path: Path) -> None:
     written = write_examples("demo:python-docs-short", "short", 5, tmp_path)
     assert len(written.read_text().splitlines()) == 6
-    with pytest.raises(InputError, match="give --examples 5 or less"):
+    with pytest.raises(InputError, match="set --examples to at most 5"):
         write_examples(str(written), "short", 6, tmp_path)
 
 
-def test_help_needs_no_trl_and_a_run_says_that_it_does(
+def test_help_works_without_trl_and_a_run_reports_that_it_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -85,7 +85,7 @@ def test_help_needs_no_trl_and_a_run_says_that_it_does(
     assert "make bench" in capsys.readouterr().err
 
 
-def test_the_measuring_process_stays_small() -> None:
+def test_the_parent_process_imports_no_torch() -> None:
     code = (
         "import sys, benchmarks.train; print({'torch', 'transformers', 'trl'} & set(sys.modules))"
     )

@@ -1,10 +1,10 @@
-"""`python -m tests.cluster`: say why no hosts can be made on this machine, and exit with 1."""
+"""`python -m tests.cluster`: exit with 1 and a reason if this machine cannot create hosts."""
 
 import sys
 
-from tests.cluster.hosts import why_no_host, why_not
+from tests.cluster.hosts import host_failure, missing_requirement
 
-reason = why_not() or why_no_host()
+reason = missing_requirement() or host_failure()
 if reason is not None:
-    print(f"no cluster tests: {reason}")
+    print(f"cluster tests skipped: {reason}")
 sys.exit(reason is not None)

@@ -1,10 +1,10 @@
-"""Hosts on one machine: Linux namespaces with a network, processes, a name and files of their own.
+"""Hosts on one machine: Linux namespaces with separate network, processes, host name and files.
 
     cluster subnet 10.77.1.0/24 --- switch (routes) --- outside subnet 10.77.2.0/24
 
-Each host has an SSH server as its first process, so that killing that one kills all of the host at
-once, as a power cut does. Everything is named after the process of the tests and is removed with
-it; what a killed test run left behind is removed by the next one.
+The first process of each host is an SSH server; killing it kills the whole host at once, like a
+power cut. All names contain the id of the test process. A test run removes its hosts at the end and
+those that a killed run has left at the start.
 """
 
 import os
@@ -25,9 +25,9 @@ import psutil
 ROOT = Path(__file__).parents[2]
 SUBNETS = {"cluster": "10.77.1", "outside": "10.77.2"}
 PROGRAMS = ("ip", "unshare", "nsenter", "setpriv", "nft", "ssh", "sshd", "ssh-keygen", "rsync")
-WHERE_PROGRAMS_ARE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 PACKAGES = "iproute2 util-linux nftables openssh-client openssh-server rsync"
-# All of it lies in namespaces of the process, and ends with it. /tmp comes last: it hides {state}.
+# All mounts are in the process's namespaces and end with it. /tmp is last because it hides {state}.
 INIT = """set -e
 hostname {name}
 mount -t tmpfs tmpfs /dev/shm
@@ -41,7 +41,7 @@ mount --bind {state}/passwd /etc/passwd
 {firewall}
 mkdir -p /run/sshd
 mount -t tmpfs tmpfs {state}/tmp
-{kept}
+{tmp_mounts}
 mount --rbind {state}/tmp /tmp
 cd /
 exec {sshd} -D -e -f /mnt/state/sshd_config
@@ -62,10 +62,10 @@ HOME = "/mnt/home"
 PAUSE = threading.Event()
 
 
-def why_not() -> str | None:
-    """Why hosts cannot be made on this machine; None where they can."""
+def missing_requirement() -> str | None:
+    """Return what this machine lacks to create hosts, None if nothing."""
     if sys.platform != "linux":
-        return f"namespaces are Linux's, this is {sys.platform}"
+        return f"namespaces need Linux, this is {sys.platform}"
     if os.geteuid() != 0:
         return "root is needed for network namespaces: sudo make test-cluster"
     missing = [name for name in PROGRAMS if program(name) is None]
@@ -81,24 +81,25 @@ def why_not() -> str | None:
     return None
 
 
-def why_no_host() -> str | None:
-    """Why a first host does not come up, as in a container without the rights; None if it does."""
+def host_failure() -> str | None:
+    """Return why a first host does not start, as in a container without the rights, else None."""
     with TemporaryDirectory() as folder:
         try:
             with site_in(Path(folder) / "site") as site:
                 site.add("probe")
         except (AssertionError, OSError) as error:
-            return f"no host comes up on this machine: {' '.join(str(error).split())}"
+            return f"no host starts on this machine: {' '.join(str(error).split())}"
     return None
 
 
 def program(name: str) -> str | None:
-    return shutil.which(name, path=WHERE_PROGRAMS_ARE)
+    """Return the path of a program, None if it is missing."""
+    return shutil.which(name, path=PROGRAM_PATH)
 
 
 @dataclass
 class Host:
-    """One machine; `storage` is what it sees as /mnt/sweeps, None for a host without it."""
+    """One machine; `storage` is the folder mounted at /mnt/sweeps, None for no mount."""
 
     name: str
     subnet: str
@@ -117,16 +118,16 @@ class Host:
 
     @property
     def home(self) -> Path:
-        """Its home folder, as seen from outside."""
+        """Return the path of its home folder on this machine."""
         return self.state / "home"
 
     def start(self) -> None:
-        """Turn it on and wait until SSH answers."""
+        """Start the host and wait until SSH answers."""
         sshd = program("sshd")
         self.state.mkdir(parents=True, exist_ok=True)
         (self.state / "tmp").mkdir(exist_ok=True)
         self.home.mkdir(exist_ok=True)
-        # As installers write it: gloo would take the host's own name for loopback.
+        # As Debian's installer writes it: gloo resolves the host's name to loopback.
         (self.state / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
         (self.state / "passwd").write_text(PASSWD)
         (self.state / "sshd_config").write_text(SSHD_CONFIG)
@@ -137,7 +138,7 @@ class Host:
         script = INIT.format(
             name=self.name,
             state=self.state,
-            kept="\n".join(self._kept()),
+            tmp_mounts="\n".join(self._tmp_mounts()),
             storage=storage if self.storage else "",
             firewall=f"{program('nft')} -f {rules}" if self.has_firewall else "",
             sshd=sshd,
@@ -145,7 +146,7 @@ class Host:
         log = (self.state / "sshd.log").open("ab")
         self.process = subprocess.Popen(
             [
-                # Whatever ends this process ends its hosts.
+                # Hosts end with this process, even if it is killed.
                 *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.netns),
                 *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child"),
                 *("--mount-proc", "/bin/sh", "-c", script),
@@ -160,7 +161,7 @@ class Host:
         wait_until(self._has_sshd, f"{self.name} to start (see {self.state / 'sshd.log'})", 60)
 
     def kill(self) -> None:
-        """Cut its power: all of its processes end at once, and its memory is gone."""
+        """Kill all of its processes at once, like a power cut."""
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -169,7 +170,7 @@ class Host:
         self.process = None
 
     def command(self, *command: str) -> list[str]:
-        """What runs `command` on the host, as seen from here."""
+        """Return the local command that runs `command` on the host."""
         assert self.process is not None
         [init] = psutil.Process(self.process.pid).children()
         environment = [f"{key}={value}" for key, value in self.environment.items()]
@@ -179,7 +180,7 @@ class Host:
         ]
 
     def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run `command` on the host to its end."""
+        """Run `command` on the host and wait for its end."""
         return subprocess.run(
             self.command(*command),
             capture_output=True,
@@ -190,8 +191,8 @@ class Host:
             env=host_environment(),
         )
 
-    def begin(self, *command: str) -> subprocess.Popen[str]:
-        """Start `command` on the host."""
+    def start_command(self, *command: str) -> subprocess.Popen[str]:
+        """Start `command` on the host without waiting."""
         return subprocess.Popen(
             self.command(*command),
             stdin=subprocess.DEVNULL,
@@ -202,8 +203,8 @@ class Host:
             start_new_session=True,
         )
 
-    def _kept(self) -> list[str]:
-        """Commands that carry what it needs of this machine's /tmp into its own."""
+    def _tmp_mounts(self) -> list[str]:
+        """Return commands that mount the folders it needs from this machine's /tmp."""
         needed = {Path(sys.prefix), Path(sys.base_prefix)} | (
             {ROOT} if self.has_checkout else set()
         )
@@ -225,7 +226,7 @@ class Host:
 
 
 class Site:
-    """A switch, the hosts on it, one key that opens them all, and a folder that some share."""
+    """A switch, its hosts, one SSH key for all of them, and a folder that some share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -253,7 +254,7 @@ class Site:
         has_firewall: bool = True,
         has_checkout: bool = False,
     ) -> Host:
-        """A new host, plugged in and turned on."""
+        """Create, connect and start a host."""
         number = len(self.hosts) + 1
         netns = f"{self._tag}-{name}"
         _run("ip", "netns", "add", netns)
@@ -282,7 +283,7 @@ class Site:
         )
         keys = host.home / ".ssh"
         keys.mkdir(parents=True, mode=0o700)
-        # What the cluster's set-up commands would install is there.
+        # In place of what the cluster's set-up commands would install.
         (host.home / "plw").symlink_to(sys.prefix)
         shutil.copy(self.key.with_suffix(".pub"), keys / "authorized_keys")
         self.hosts[name] = host
@@ -290,14 +291,15 @@ class Site:
         return host
 
     def unplug(self, host: Host) -> None:
-        """Pull its network cable."""
+        """Disconnect it from the network."""
         self._in_switch("ip", "link", "set", f"port{host.number}", "down")
 
     def plug(self, host: Host) -> None:
-        """Put the cable back."""
+        """Reconnect it to the network."""
         self._in_switch("ip", "link", "set", f"port{host.number}", "up")
 
     def close(self) -> None:
+        """Kill all hosts and delete the networks."""
         for host in self.hosts.values():
             host.kill()
             _run("ip", "netns", "delete", host.netns)
@@ -309,7 +311,7 @@ class Site:
 
 @contextmanager
 def site_in(folder: Path) -> Iterator[Site]:
-    """A site that is gone afterwards, whatever happens."""
+    """Create a site, and remove it at the end."""
     remove_leftovers()
     site = Site(folder)
     try:
@@ -329,7 +331,7 @@ def remove_leftovers() -> None:
 
 
 def host_environment() -> dict[str, str]:
-    """What a login on a host has: nothing of the environment of the tests."""
+    """Return the environment of a login, without that of the tests."""
     return {
         "HOME": HOME,
         "USER": "root",
@@ -342,7 +344,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> No
     """Return as soon as `condition` holds.
 
     Raises:
-        AssertionError: it did not within `timeout_s`.
+        AssertionError: it does not hold within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -1,4 +1,4 @@
-"""An on-premise cluster as the docs bring it up: a laptop outside, a head and two workers."""
+"""The on-premise cluster of docs/clusters.md: a head, two workers, and a laptop outside."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ runs = client.search_runs([client.get_experiment_by_name(sys.argv[2]).experiment
 print(json.dumps({
     run.data.tags["plw.trial_id"]: [
         [p.step, p.timestamp, p.value]
-        for p in client.get_metric_history(run.info.run_id, "completion_loss")
+        for p in client.get_metric_history(run.info.run_id, "train/completion_loss")
     ]
     for run in runs if "plw.trial_id" in run.data.tags
 }))
@@ -37,11 +37,11 @@ print(json.dumps([one['Key'] for page in pages for one in page.get('Contents', [
 
 
 class OnPremise:
-    """The hosts of examples/clusters/on-premise.yaml and what a person does with them."""
+    """The hosts of examples/clusters/on-premise.yaml, and a user's commands on them."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        # Once here instead of on each host at first use; another environment's would not do.
+        # Compiled once here instead of on each host; it must match this environment.
         subprocess.run([sys.executable, "-m", "trainers.engine.compile_ops"], cwd=ROOT, check=True)
         self.head, *self.workers = (site.add(name) for name in ("head", "worker-1", "worker-2"))
         for host in (self.head, *self.workers):
@@ -59,14 +59,14 @@ class OnPremise:
         self.work.mkdir()
 
     def _start_store(self) -> None:
-        """An object store in the subnet, which every host's shells know of."""
+        """Start an object store in the subnet and set its address in every host's shells."""
         account = {**ACCOUNT, "AWS_ENDPOINT_URL": f"http://{self.store.address}:9000"}
         exports = "".join(f"export {key}={value}\n" for key, value in account.items())
         for host in (self.head, *self.workers):
             (host.home / ".bashrc").write_text(exports)
-        # It tells of each request, which nobody reads.
+        # Its log of each request is discarded.
         serve = f"exec {sys.executable} -m moto.server -H 0.0.0.0 -p 9000 > /dev/null 2>&1"
-        self.store.begin("sh", "-c", serve)
+        self.store.start_command("sh", "-c", serve)
         self.store.environment |= account
         wait_until(lambda: self._on_store(_MAKE_BUCKET).returncode == 0, "the object store", 120)
 
@@ -74,11 +74,11 @@ class OnPremise:
         return self.store.run(sys.executable, "-c", code)
 
     def stored(self) -> list[str]:
-        """The names of all objects in the store."""
+        """Return the names of all objects in the store."""
         return list(json.loads(self._on_store(_LIST_BUCKET).stdout))
 
     def ray(self, *arguments: str) -> str:
-        """What `ray ARGUMENTS` prints on the laptop, in the checkout; it must succeed."""
+        """Run `ray ARGUMENTS` in the laptop's checkout and return its output; it must succeed."""
         command = f'cd {ROOT} && exec ray "$@"'
         done = self.laptop.run("sh", "-c", command, "ray", *arguments, timeout_s=600)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -91,7 +91,7 @@ class OnPremise:
         wait_until(lambda: self.num_alive() == 3, "three hosts in the cluster", 300)
 
     def num_alive(self) -> int:
-        """Hosts that Ray's head counts as alive."""
+        """Return the number of hosts that Ray's head counts as alive."""
         listed = self.head.run(
             *("env", "RAY_AUTH_MODE=token", "ray", "list", "nodes", "--format", "json"),
             *("--filter", "state=ALIVE"),
@@ -99,22 +99,22 @@ class OnPremise:
         return len(json.loads(listed.stdout)) if listed.returncode == 0 else 0
 
     def plw(self, *arguments: str, timeout_s: float = 900) -> Any:
-        """Run `plw ARGUMENTS` on the laptop, beside the spec."""
+        """Run `plw ARGUMENTS` on the laptop, in the folder of the spec."""
         return self.laptop.run(*self._plw(arguments), timeout_s=timeout_s)
 
     def start(self, *arguments: str) -> Any:
         """Start `plw ARGUMENTS` on the laptop."""
-        return self.laptop.begin(*self._plw(arguments))
+        return self.laptop.start_command(*self._plw(arguments))
 
     def _plw(self, arguments: tuple[str, ...]) -> list[str]:
         return ["sh", "-c", 'cd ~/work && exec plw "$@"', "plw", *arguments]
 
     def folder(self, sweep: str) -> Path:
-        """A sweep's folder on the storage, as seen from here."""
+        """Return the local path of a sweep's folder on the storage."""
         return self.site.storage / sweep
 
     def trials(self, sweep: str) -> list[dict[str, Any]]:
-        """The trial records of a sweep in the order of its plan."""
+        """Return the trial records of a sweep in the order of its plan."""
         path = self.folder(sweep) / "sweep.json"
         if not path.exists():
             return []
@@ -123,7 +123,7 @@ class OnPremise:
         return [json.loads(file.read_text()) for file in files if file.exists()]
 
     def steps(self, sweep: str, index: int) -> list[dict[str, Any]]:
-        """The logged steps of a sweep's trial."""
+        """Return the logged steps of a sweep's trial."""
         trials = self.trials(sweep)
         if len(trials) <= index:
             return []
@@ -132,11 +132,11 @@ class OnPremise:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def scores(self, sweep: str) -> list[dict[str, float]]:
-        """The scores of each trial by name."""
+        """Return the scores of each trial by name."""
         return scores_in(self.folder(sweep), [trial["id"] for trial in self.trials(sweep)])
 
     def mlflow_points(self, sweep: str) -> dict[str, list[list[float]]]:
-        """(step, time, value) of the completion losses that the head's MLflow has, by trial."""
+        """Return (step, time, value) of the completion losses in the head's MLflow, by trial."""
         done = self.head.run(sys.executable, "-c", _POINTS, MLFLOW, sweep)
         assert done.returncode == 0, done.stderr
         points: dict[str, list[list[float]]] = json.loads(done.stdout)
@@ -144,13 +144,13 @@ class OnPremise:
 
 
 def scores_in(folder: Path, trial_ids: list[str]) -> list[dict[str, float]]:
-    """The scores of those trials of the sweep in `folder`, by name."""
+    """Return the scores of the given trials of the sweep in `folder`, by name."""
     cards = [json.loads((folder / "trials" / one / "scores.json").read_text()) for one in trial_ids]
     return [{score["name"]: score["value"] for score in card["scores"]} for card in cards]
 
 
 def install_compiled_operation(host: Host) -> None:
-    """What DeepSpeed would compile for a minute at first use."""
+    """Copy the operation that DeepSpeed would compile at first use (a minute)."""
     compiled = Path.home() / ".cache" / "torch_extensions"
     if compiled.is_dir():
         shutil.copytree(compiled, host.home / ".cache" / "torch_extensions")
@@ -158,6 +158,6 @@ def install_compiled_operation(host: Host) -> None:
 
 @contextmanager
 def on_premise_in(folder: Path) -> Iterator[OnPremise]:
-    """The hosts, turned on, without Ray."""
+    """Start the hosts, without Ray."""
     with site_in(folder) as site:
         yield OnPremise(site)

@@ -1,4 +1,4 @@
-"""cluster.yaml on a simulated EC2: `ray up` itself, with SSH and rsync that only take notes."""
+"""cluster.yaml on a simulated EC2: the real `ray up`, with SSH and rsync replaced by loggers."""
 
 import json
 import os
@@ -18,8 +18,8 @@ moto_server = pytest.importorskip("moto.server")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Writes down its arguments; rsync also keeps what it was to send.
-NOTE_TAKER = """#!{python}
+# Logs its arguments; rsync also keeps the files to send.
+LOGGING_PROGRAM = """#!{python}
 import json, os, shutil, sys
 with open(os.environ["NOTES"], "a") as file:
     file.write(json.dumps(sys.argv) + "\\n")
@@ -41,7 +41,7 @@ for kind in ("gpu_spot", "gpu_on_demand"):
 
 @dataclass
 class Account:
-    """A simulated account after `ray up`, and what was sent to its head."""
+    """A simulated account after `ray up`, and the commands and files sent to its head."""
 
     ec2: Any
     iam: Any
@@ -49,7 +49,7 @@ class Account:
     sent: Path
 
     def instance(self, kind: str) -> dict[str, Any]:
-        """The one instance of a node type."""
+        """Return the only instance of a node type."""
         found = self.ec2.describe_instances(
             Filters=[{"Name": "tag:ray-user-node-type", "Values": [kind]}]
         )
@@ -60,7 +60,7 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """What the documented `ray up cluster.yaml` makes, and one worker of each type."""
+    """Run the documented `ray up cluster.yaml` and start one worker of each type."""
     import boto3
 
     folder = tmp_path_factory.mktemp("aws")
@@ -68,10 +68,10 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     for path in (home, programs, sent):
         path.mkdir()
     for name in ("ssh", "rsync"):
-        (programs / name).write_text(NOTE_TAKER.format(python=sys.executable))
+        (programs / name).write_text(LOGGING_PROGRAM.format(python=sys.executable))
         (programs / name).chmod(0o755)
     patch = pytest.MonkeyPatch()
-    # Ray attaches policies of AWS itself, which moto leaves out unless it is told.
+    # Ray attaches AWS's managed policies, which moto does not load by default.
     patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
     server = moto_server.ThreadedMotoServer(port=0, verbose=False)
     server.start()
@@ -137,7 +137,7 @@ def test_gpu_workers_are_on_spot_and_fall_back_to_on_demand(account: Account) ->
     assert spot["InstanceType"] == on_demand["InstanceType"] == "g6e.2xlarge"
 
 
-def test_the_world_reaches_ssh_and_nothing_more(account: Account) -> None:
+def test_only_ssh_is_open_to_everyone(account: Account) -> None:
     ids = {
         group["GroupId"]
         for kind in ("head", "gpu_spot", "gpu_on_demand")
@@ -159,20 +159,20 @@ def test_only_the_head_may_start_machines(account: Account) -> None:
         assert "IamInstanceProfile" not in account.instance(kind)
 
 
-def test_the_set_up_commands_are_those_of_the_file(account: Account) -> None:
+def test_set_up_commands_run_in_the_order_of_the_file(account: Account) -> None:
     config = YAML(typ="safe").load(ROOT / "cluster.yaml")
-    said = "\n".join(account.commands).replace("'\"'\"'", "'")
-    wanted = [
+    sent = "\n".join(account.commands).replace("'\"'\"'", "'")
+    expected = [
         *config["setup_commands"],
         *config["head_setup_commands"],
         *config["head_start_ray_commands"],
     ]
-    positions = [said.find(command.strip()) for command in wanted]
+    positions = [sent.find(command.strip()) for command in expected]
     assert -1 not in positions
     assert positions == sorted(positions)
 
 
-def test_the_token_goes_by_file_and_never_by_command(account: Account) -> None:
+def test_the_token_is_sent_as_a_file_and_in_no_command(account: Account) -> None:
     token = (account.sent / "auth_token").read_text()
     assert len(token) > 20
     assert not any(token in command for command in account.commands)
@@ -185,3 +185,10 @@ def test_both_gpu_types_scale_from_zero(account: Account) -> None:
         "gpu_spot": 0,
         "gpu_on_demand": 0,
     }
+
+
+def test_the_head_runs_version_1_of_the_autoscaler(account: Account) -> None:
+    """Version 2, Ray's default, is not told of a launch that failed."""
+    starts = [command for command in account.commands if "ray start --head" in command]
+    assert starts
+    assert all("RAY_enable_autoscaler_v2=0" in command for command in starts)

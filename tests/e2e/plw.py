@@ -1,4 +1,4 @@
-"""The command line as a person uses it: a process, its files, and what MLflow got of it."""
+"""Run `plw` as a process, and read its files and its MLflow runs."""
 
 import json
 import os
@@ -20,12 +20,24 @@ from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import write_data
 
 PAUSE = threading.Event()
+# Differences from the demo: four weights with one seed, and every kind of held-out measure.
+SECTIONS: dict[str, dict[str, Any]] = {
+    "data": {"path": "mine.jsonl", "heldout_examples": 64},
+    "search": {"space": {"loss.prompt_loss_weight": [0, 0.01, 0.242, 1]}, "seeds": None},
+    "evals": {
+        "heldout": {"examples": 64},
+        "heldout_choice": {"examples": 48, "choices": 4},
+        "heldout_exact_match": {"examples": 48, "max_new_tokens": 16},
+        "heldout_chrf": {"examples": 12, "max_new_tokens": 48, "invert": True},
+    },
+    "resources": {"cpus_per_worker": 2},
+}
 DEMO_SPEC = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
 
 @dataclass
-class Workplace:
-    """A folder with a tiny model, 200 lines of Alpaca data and a spec made from the demo's."""
+class Workspace:
+    """A folder with a tiny model, 200 Alpaca records and a spec derived from the demo's."""
 
     folder: Path
 
@@ -34,7 +46,7 @@ class Workplace:
         return self.folder / "runs" / "sweep"
 
     def plw(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run `plw` to its end."""
+        """Run `plw` and wait for its end."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -45,7 +57,7 @@ class Workplace:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `plw` in a process group of its own."""
+        """Start `plw` in a new process group."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
@@ -59,7 +71,7 @@ class Workplace:
         return [str(Path(sys.executable).with_name("plw")), *arguments]
 
     def trials(self) -> list[dict[str, Any]]:
-        """The trial records in the order of the plan."""
+        """Return the trial records in the order of the plan."""
         if not (self.sweep / "sweep.json").exists():
             return []
         ids = json.loads((self.sweep / "sweep.json").read_text())["trial_ids"]
@@ -67,13 +79,13 @@ class Workplace:
         return [json.loads(path.read_text()) for path in paths]
 
     def runs(self) -> list[Any]:
-        """All MLflow runs of the sweep's experiment, the parent among them."""
+        """Return all MLflow runs of the sweep's experiment, including the parent."""
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'runs' / 'mlflow.db'}")
         [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
         return list(client.search_runs([experiment.experiment_id]))
 
     def metric_points(self, run_id: str, name: str) -> list[Any]:
-        """MLflow's points of one metric of a run."""
+        """Return MLflow's points of one metric of a run."""
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'runs' / 'mlflow.db'}")
         return list(client.get_metric_history(run_id, name))
 
@@ -81,36 +93,42 @@ class Workplace:
         return [point.step for point in self.metric_points(run_id, name)]
 
 
-def make_workplace(folder: Path, **sections: dict[str, Any]) -> Workplace:
-    """The demo's spec with model and data of one's own, and further settings changed."""
+def make_workspace(folder: Path, **sections: dict[str, Any]) -> Workspace:
+    """Write the demo's spec with a tiny model and the settings of SECTIONS and `sections`."""
     save_tiny_model(folder / "model")
     write_data(folder / "mine.jsonl", 200)
-    yaml = YAML()
-    spec = yaml.load(DEMO_SPEC.read_text())
-    spec["model"]["path"] = "./model"
-    spec["data"]["path"] = "mine.jsonl"
+    workspace = Workspace(folder)
+    (folder / "sweep.yaml").write_text(DEMO_SPEC.read_text())
+    edit_spec(workspace, model={"path": "./model"}, **SECTIONS)
+    edit_spec(workspace, **sections)
+    return workspace
+
+
+def edit_spec(workspace: Workspace, **sections: dict[str, Any]) -> None:
+    """Update sections of a workspace's spec."""
+    yaml, path = YAML(), workspace.folder / "sweep.yaml"
+    spec = yaml.load(path.read_text())
     for name, section in sections.items():
         spec.setdefault(name, {}).update(section)
-    with (folder / "sweep.yaml").open("w") as file:
+    with path.open("w") as file:
         yaml.dump(spec, file)
-    return Workplace(folder)
 
 
 def poll(condition: Callable[[], bool], what: str, timeout_s: float = 180) -> None:
     """Return as soon as `condition` holds.
 
     Raises:
-        AssertionError: it did not within `timeout_s`.
+        AssertionError: it does not hold within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        # A poll without a pause would take a core from what it waits for.
+        # Polling without a pause would use a core that the other process needs.
         PAUSE.wait(0.1)
 
 
 def rank_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The Ray processes under `driver` that train."""
+    """Return the training Ray processes below `driver`."""
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
@@ -122,7 +140,7 @@ def rank_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def kill_all(driver: subprocess.Popen[str]) -> None:
-    """SIGKILL the driver and everything it started, as a power cut would."""
+    """SIGKILL the driver and all processes that it started, like a power cut."""
     processes = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGKILL)
     for process in processes:

@@ -1,4 +1,4 @@
-"""A Ray node of its own, beside whatever else runs on the machine."""
+"""A separate Ray node on this machine."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ class RayNode:
 
 @contextmanager
 def ray_node(num_cpus: int) -> Iterator[RayNode]:
-    """Run a node that says it has `num_cpus` cores, whatever the machine has."""
+    """Run a Ray node that reports `num_cpus` cores, independent of the machine."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(num_cpus)],
         stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
-"""The report and MLflow's pages in a real browser: what a person sees without having read docs."""
+"""The report and MLflow's pages in a real browser."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from tests.orchestrator.sweeps import write_hill
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 PHONE, DESK = (390, 844), (1500, 1000)
-# No network but this machine's: each look-up of a host of its own would be waited for.
+# Disables Chromium's own network requests, which would wait for timeouts offline.
 OFFLINE = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -41,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
-    """A finished sweep of seven weights and three seeds, reported and in MLflow."""
+    """A finished sweep of seven weights and three seeds, with a report and MLflow runs."""
     folder = write_hill(tmp_path_factory.mktemp("pages") / "runs" / "demo")
     write_report(folder)
     plw("sync", folder.root)
@@ -60,23 +61,31 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture(scope="module")
-def pages(sweep: SweepFolder) -> Iterator[str]:
-    """The address of MLflow's pages, as `plw ui` serves them."""
+def first_page(sweep: SweepFolder) -> Iterator[str]:
+    """Start `plw ui` and return the page that it prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [Path(sys.executable).with_name("plw"), "ui", sweep.root, "--port", str(port)],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
-    address = f"http://127.0.0.1:{port}"
     try:
-        poll(lambda: _answers(address), "MLflow to answer")
-        yield address
+        assert server.stdout is not None
+        printed = server.stdout.readline()
+        poll(lambda: _answers(f"http://127.0.0.1:{port}"), "MLflow to answer")
+        yield printed.removeprefix("MLflow: ").split()[0]
     finally:
         server.terminate()
         server.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def pages(first_page: str) -> str:
+    """Return the address of MLflow's pages."""
+    return first_page.partition("/#")[0]
 
 
 def _answers(address: str) -> bool:
@@ -87,7 +96,7 @@ def _answers(address: str) -> bool:
 
 
 def shown(browser: webdriver.Chrome, address: str, *texts: str) -> str:
-    """The text of a page once it shows all of `texts`."""
+    """Return the text of a page once it contains all of `texts`."""
     browser.get("about:blank")
     browser.get(address)
     poll(lambda: all(text in _text(browser) for text in texts), f"{address} to show {texts}")
@@ -99,7 +108,7 @@ def _text(browser: webdriver.Chrome) -> str:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_the_report_opens_with_the_answer_and_fits_the_screen(
+def test_the_report_starts_with_the_answer_and_fits_the_screen(
     sweep: SweepFolder, browser: webdriver.Chrome, size: tuple[int, int]
 ) -> None:
     browser.set_window_size(*size)
@@ -117,25 +126,48 @@ def test_the_report_opens_with_the_answer_and_fits_the_screen(
     assert all(image.get_property("naturalWidth") for image in images)
 
 
+def test_plw_ui_opens_the_charts_of_the_sweeps_trials(
+    sweep: SweepFolder, browser: webdriver.Chrome, first_page: str
+) -> None:
+    browser.set_window_size(*DESK)
+    browser.set_script_timeout(300)
+    losses = {
+        path.parent.name: score["value"]
+        for path in sweep.root.glob("trials/*/scores.json")
+        for score in json.loads(path.read_text())["scores"]
+        if score["name"] == "heldout_completion_loss"
+    }
+    best = sorted(losses, key=lambda trial: losses[trial])
+    assert len(best) == 21
+    text = shown(browser, first_page, "21 matching runs", f" · {best[-1]}\n", "eval/aggregate")
+    lines = text.splitlines()
+    listed = [line for line in lines if line.startswith("PLW ") and "(" not in line]
+    # The sweep's own run has no chart; the trials are sorted by the objective.
+    assert [line.rpartition(" · ")[2] for line in listed] == best
+    assert "Sort: eval/heldout_completion_loss" in lines
+    sections = [lines[n - 1] for n, line in enumerate(lines) if re.fullmatch(r"\(\d+\)", line)]
+    assert sections == ["eval", "interval", "train", "Model metrics", "System metrics"]
+
+
 def runs_of(sweep: SweepFolder) -> tuple[str, dict[str, str]]:
-    """The experiment's id, and the ids of its runs by name."""
+    """Return the experiment's id, and the ids of its runs by name."""
     client = mlflow.MlflowClient(f"sqlite:///{sweep.root.parent / 'mlflow.db'}")
     [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
     runs = client.search_runs([experiment.experiment_id])
     return experiment.experiment_id, {run.info.run_name: run.info.run_id for run in runs}
 
 
-def test_the_sweep_s_run_opens_with_the_answer_and_has_the_report(
+def test_the_sweep_run_shows_the_answer_and_the_report(
     sweep: SweepFolder, browser: webdriver.Chrome, pages: str
 ) -> None:
     browser.set_window_size(*DESK)
     experiment, runs = runs_of(sweep)
     page = f"{pages}/#/experiments/{experiment}/runs/{runs['demo']}"
-    shown(browser, page, "Overall: best PLW is about 0.2", "answer_overall_best_plw")
+    shown(browser, page, "Overall: best PLW 0.2", "answer/overall_best_plw")
     shown(browser, f"{page}/artifacts", "report.html", "plots")
 
 
-def test_two_weights_can_be_compared(
+def test_mlflow_compares_two_weights(
     sweep: SweepFolder, browser: webdriver.Chrome, pages: str
 ) -> None:
     experiment, runs = runs_of(sweep)
@@ -149,12 +181,12 @@ def test_two_weights_can_be_compared(
         f"{pages}/#/compare-runs?{query}",
         "PLW 0 · seed 0",
         "PLW 1 · seed 0",
-        "aggregate_multiple_choice",
+        "eval/aggregate_multiple_choice",
     )
     assert "loss.prompt_loss_weight" in text
 
 
-def test_a_trial_s_run_names_its_data_and_its_model_can_be_registered(
+def test_a_trial_run_names_its_data_and_its_model_can_be_registered(
     sweep: SweepFolder, browser: webdriver.Chrome, pages: str
 ) -> None:
     experiment, runs = runs_of(sweep)
@@ -172,6 +204,6 @@ def test_a_trial_s_run_names_its_data_and_its_model_can_be_registered(
         browser,
         f"{pages}/#/experiments/{experiment}/models/{model.model_id}",
         "Register model",
-        "aggregate_multiple_choice",
+        "eval/aggregate_multiple_choice",
         "Ready",
     )

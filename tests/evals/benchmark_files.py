@@ -1,4 +1,4 @@
-"""A small evals.data_root: a few made-up items for each benchmark of the paper, in its layout."""
+"""Write a small evals.data_root: a few items for each benchmark of the paper."""
 
 import json
 from collections.abc import Sequence
@@ -80,14 +80,14 @@ FILES = {
 
 
 def write_lines(path: Path, rows: Sequence[Any]) -> Path:
-    """Put rows at `path`, one a line."""
+    """Write rows to `path`, one per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def write_data_root(folder: Path, num_items: int = 6) -> Path:
-    """Write all files below `folder`."""
+    """Write all files of `FILES` below `folder`."""
     for name, row in FILES.items():
         write_lines(folder / name, [row(n) for n in range(num_items)])
     return folder

@@ -1,4 +1,4 @@
-"""Tiny checkpoints, made here: one with random weights, one that knows four answers by heart."""
+"""Tiny checkpoints: one with random weights, one trained until it memorises four answers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +8,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evals.engine.loading import LoadedModel, load_model, quiet
+from evals.engine.loaded_model import LoadedModel
+from evals.engine.loading import load_model
 from trainers.data.examples import Example, pair
-from trainers.data.roles import Role, Template
+from trainers.data.roles import Role
+from trainers.data.template import Template
+from trainers.models.transformers_output import suppress_transformers_output
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -35,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level, about 300 tokens, with a chat template that is nothing like a real one."""
+    """A byte-level tokenizer with about 300 tokens and a chat template unlike any real one."""
     bare = Tokenizer(models.BPE())
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bare.decoder = decoders.ByteLevel()
@@ -66,7 +69,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        # Large, so that a random model has opinions and a mistake in the arithmetic shows.
+        # Large, so that predictions are far from uniform and arithmetic errors are visible.
         initializer_range=0.3,
         tie_word_embeddings=False,
         bos_token_id=None,
@@ -105,7 +108,7 @@ def taught_path(
     tiny_config: LlamaConfig,
     facts: list[Example],
 ) -> Path:
-    """A model trained on `facts`, both ways round, until it answers without a slip."""
+    """A model trained on `facts` and their inversions until it reproduces all of them."""
     template = Template("plain", tokenizer)
     torch.manual_seed(0)
     model = LlamaForCausalLM(tiny_config).train()
@@ -136,10 +139,10 @@ Load = Callable[..., LoadedModel]
 
 @pytest.fixture(scope="session")
 def load() -> Load:
-    """Loads a checkpoint; template plain and 128 tokens unless told otherwise."""
+    """Load a checkpoint, by default with template plain and 128 tokens."""
 
     def loaded(path: Path, template: str = "plain", max_length: int = 128) -> LoadedModel:
-        with quiet():
+        with suppress_transformers_output():
             return load_model(path, template=template, max_length=max_length)
 
     return loaded

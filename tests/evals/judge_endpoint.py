@@ -1,4 +1,4 @@
-"""A judge over real HTTP that does what it is told: a scripted verdict, or one of many faults."""
+"""Fake judge over real HTTP: scripted verdicts and faults."""
 
 import hashlib
 import json
@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 Decide = Callable[[str, str, str], str]
-Say = Callable[[str], bytes]
 FAULTS = ("500", "429", "stall", "nonsense", "half", "cut", "html", "no choices")
 
 
 def longer(instruction: str, first: str, second: str) -> str:
-    """The verdict of a judge who likes long outputs: 1, 2 or Tie."""
+    """Return the verdict of a judge that prefers longer outputs: 1, 2 or Tie."""
     if len(first) == len(second):
         return "Tie"
     return "1" if len(first) > len(second) else "2"
@@ -26,8 +25,11 @@ def longer(instruction: str, first: str, second: str) -> str:
 
 @dataclass
 class Endpoint:
-    """What it decides, how often it fails and what it was asked. Tokens: words of the question
-    and one for each character of the reply.
+    """Settings of the fake judge, and what it received.
+
+    It counts the words of the last message as input tokens and the characters of the reply as
+    output tokens. `structured_output` is how it treats `response_format`: many endpoints ignore
+    unknown fields.
     """
 
     decide: Decide = longer
@@ -35,62 +37,79 @@ class Endpoint:
     faults: Sequence[str] = FAULTS
     retry_after: str = "0.01"
     key: str | None = None
+    structured_output: Literal["ignored", "supported", "rejected"] = "ignored"
     requests: list[dict[str, Any]] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
     most_at_once: int = 0
     base_url: str = ""
+    served_model: str = "strict-1-2026"
     closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _at_once: int = 0
 
     def kind_of(self, body: dict[str, Any]) -> str:
-        """What to do with a request: by the question and how often it was asked, not by time."""
-        question = json.dumps(body["messages"])
+        """Return the kind of answer, drawn by the messages and the attempt, not by time."""
+        messages = json.dumps(body["messages"])
         with self._lock:
-            times = self.asked[question]
-            self.asked[question] += 1
+            attempt = self.attempts[messages]
+            self.attempts[messages] += 1
             self.requests.append(body)
-            draw = random.Random(hashlib.sha256(f"{times} {question}".encode()).digest())
+            draw = random.Random(hashlib.sha256(f"{attempt} {messages}".encode()).digest())
             kind = "good" if draw.random() >= self.fault_share else draw.choice(self.faults)
             self.kinds[kind] += 1
         return kind
 
     def reply(self, body: dict[str, Any], *, is_nonsense: bool) -> dict[str, Any]:
-        """A whole reply, counted as one that is paid for."""
-        question = body["messages"][-1]["content"]
-        text = "I would rather talk about the weather." if is_nonsense else self._verdict(question)
+        """Return a complete reply, and count its tokens as billed."""
+        prompt = body["messages"][-1]["content"]
+        is_structured = "response_format" in body and self.structured_output == "supported"
+        text = "I would rather talk about the weather."
+        if not is_nonsense:
+            text = self._reply_text(prompt, is_structured=is_structured)
         with self._lock:
             usage = {
-                "prompt_tokens": len(question.split()),
+                "prompt_tokens": len(prompt.split()),
                 "completion_tokens": len(text),
             }
             self.input_tokens += usage["prompt_tokens"]
             self.output_tokens += usage["completion_tokens"]
         message = {"role": "assistant", "content": text}
-        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+        return {
+            "choices": [{"message": message, "finish_reason": "stop"}],
+            "usage": usage,
+            "model": self.served_model,
+            "system_fingerprint": "fp_7",
+        }
 
-    def _verdict(self, question: str) -> str:
-        if "### Response 1:" in question:
+    def _reply_text(self, prompt: str, *, is_structured: bool) -> str:
+        if "### Response 1:" in prompt:
             found = re.search(
                 r"### Task:\n(.*?)\n\n### Response 1:\n(.*?)\n\n### Response 2:\n(.*?)\n\n###",
-                question,
+                prompt,
                 re.DOTALL,
             )
             assert found
-            return f"{self.decide(*found.groups())}\n\n### Reason: it reads better."
-        start = question.index("{")
-        shown, _ = json.JSONDecoder().raw_decode(question[start:])
-        answers = shown["answers"]
-        verdict = self.decide(shown["instruction"], answers["model_1"], answers["model_2"])
+            verdict = self.decide(*found.groups())
+            if is_structured:
+                return json.dumps({"verdict": verdict})
+            return f"{verdict}\n\n### Reason: it reads better."
+        if "python dictionaries" in prompt:  # AlpacaEval's own prompt
+            verdict = self.decide(*re.findall(r': """(.*?)"""\,?\n', prompt, re.DOTALL))
+        else:
+            content, _ = json.JSONDecoder().raw_decode(prompt[prompt.index("{") :])
+            answers = content["answers"]
+            verdict = self.decide(content["instruction"], answers["model_1"], answers["model_2"])
         one, two = {"1": (1, 2), "2": (2, 1), "Tie": (1, 1)}[verdict]
+        if is_structured:
+            return json.dumps({"model_1": one, "model_2": two})
         return f"[{{'model': 'model_1', 'rank': {one}}}, {{'model': 'model_2', 'rank': {two}}}]"
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """One more request at once."""
+        """Count the concurrent requests."""
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -105,10 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        wanted = f"Bearer {self.endpoint.key}"
-        given = self.headers.get("Authorization")
-        if self.endpoint.key is not None and given != wanted:
-            self._send(401, json.dumps({"error": f"no such key: {given}"}).encode())
+        expected = f"Bearer {self.endpoint.key}"
+        received = self.headers.get("Authorization")
+        if self.endpoint.key is not None and received != expected:
+            self._send(401, json.dumps({"error": f"no such key: {received}"}).encode())
+            return
+        if "response_format" in body and self.endpoint.structured_output == "rejected":
+            self._send(400, b'{"error": "response_format of type json_schema is not supported"}')
             return
         with self.endpoint.counted():
             self._answer(body, self.endpoint.kind_of(body))
@@ -116,8 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any], kind: str) -> None:
         match kind:
             case "good" | "nonsense":
-                whole = self.endpoint.reply(body, is_nonsense=kind == "nonsense")
-                self._send(200, json.dumps(whole).encode())
+                reply = self.endpoint.reply(body, is_nonsense=kind == "nonsense")
+                self._send(200, json.dumps(reply).encode())
             case "500":
                 self._send(500, b"oops")
             case "400":
@@ -125,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "429":
                 self._send(429, b"slower", {"Retry-After": self.endpoint.retry_after})
             case "stall":
-                # Until the client has gone away, or the test is over.
+                # Until the client disconnects, or the test ends.
                 self.endpoint.closing.wait(30)
                 self.close_connection = True
             case "half":
@@ -159,7 +181,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
-    """`endpoint` on a free port; its `base_url` says where."""
+    """Serve `endpoint` on a free port, and set its `base_url`."""
     handler = type("Handler", (_Handler,), {"endpoint": endpoint})
     server = _Server(("127.0.0.1", 0), handler)
     endpoint.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"

@@ -1,4 +1,4 @@
-"""What scores are checked against: one sequence at a time, all logits, float64, plain Python."""
+"""Reference implementations for tests: single sequences, all logits, float64, pure Python."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 
 def token_losses(model: PreTrainedModel, input_ids: Sequence[int]) -> list[float]:
-    """The loss of each token in nats; 0 for the first, which nothing predicts."""
+    """Return the loss of each token in nats; 0 for the first, which has no prediction."""
     exact = copy.deepcopy(model).double()
     with torch.no_grad():
         logits_TV = exact(input_ids=torch.tensor([list(input_ids)])).logits[0].tolist()
@@ -24,9 +24,5 @@ def token_losses(model: PreTrainedModel, input_ids: Sequence[int]) -> list[float
 def choice_log_likelihood(
     model: PreTrainedModel, prompt: Sequence[int], choice: Sequence[int]
 ) -> float:
-    """ln p(choice | prompt)."""
+    """Return ln p(choice | prompt)."""
     return -sum(token_losses(model, [*prompt, *choice])[len(prompt) :])
-
-
-def no_progress(done: int, total: int) -> None:
-    """A listener that does not care."""

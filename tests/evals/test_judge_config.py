@@ -1,3 +1,5 @@
+"""Settings of the judge: rules and requests."""
+
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig
 ENDPOINT: dict[str, Any] = {"base_url": "https://judges.example/v1", "model": "strict"}
 
 
-def test_a_judge_survives_json() -> None:
+def test_judge_config_round_trips_through_json() -> None:
     config = JudgeConfig(**ENDPOINT, budget=5.0, price_per_million_input_tokens=1.0)
     assert JudgeConfig.model_validate_json(config.model_dump_json()) == config
 
@@ -20,7 +22,7 @@ def test_a_judge_survives_json() -> None:
         ({}, "a judge needs base_url and model, or local_model"),
         ({"base_url": "https://judges.example/v1"}, "model must name the judge at base_url"),
         (ENDPOINT | {"local_model": "judge"}, "a judge needs base_url and model, or local_model"),
-        ({"local_model": "judge", "model": "x"}, "drop it beside local_model"),
+        ({"local_model": "judge", "model": "x"}, "remove it next to local_model"),
         (ENDPOINT | {"base_url": "judges.example/v1"}, "begin it with https://"),
         (ENDPOINT | {"base_url": "https://me:secret@j.example/v1"}, "must hold no user, password"),
         (ENDPOINT | {"budget": 5.0}, "budget needs a price"),
@@ -28,21 +30,23 @@ def test_a_judge_survives_json() -> None:
         (ENDPOINT | {"key": "sk-1"}, "Extra inputs are not permitted"),
     ],
 )
-def test_a_judge_that_cannot_be_asked_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_unusable_judge_is_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         JudgeConfig(**settings)
 
 
-def test_judged_measures_need_a_judge_and_names_of_their_own() -> None:
+def test_judged_tasks_need_a_judge_and_unique_names() -> None:
     alpaca_eval = AlpacaEvalConfig(reference="outputs.json")
-    with pytest.raises(ValidationError, match=r"evals.judge must say who judges"):
+    with pytest.raises(ValidationError, match=r"evals.judge must be set for alpaca_eval"):
         EvalConfig(alpaca_eval=alpaca_eval)
-    own = JudgedSetConfig(name="pandalm", path="own.jsonl")
-    with pytest.raises(ValidationError, match="got pandalm which is a measure"):
-        EvalConfig(judged=[own], judge=JudgeConfig(**ENDPOINT))
+    custom = JudgedSetConfig(name="pandalm_prompts", path="custom.jsonl")
+    with pytest.raises(
+        ValidationError, match="not those of built-in evaluations, got pandalm_prompts"
+    ):
+        EvalConfig(judged=[custom], judge=JudgeConfig(**ENDPOINT))
 
 
-def test_what_the_endpoint_does_not_take_is_left_out_of_requests() -> None:
+def test_null_settings_are_left_out_of_requests() -> None:
     config = JudgeConfig(
         **ENDPOINT, temperature=None, seed=None, token_limit_field="max_completion_tokens"
     )

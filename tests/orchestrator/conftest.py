@@ -1,3 +1,5 @@
+"""Fixtures of a finished sweep and of MLflow stores."""
+
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ assert tracker.finish("FINISHED")
 
 @dataclass(frozen=True, kw_only=True)
 class NewStore:
-    """An MLflow database as the first sweep leaves it, and what making it printed."""
+    """An MLflow database after the first sweep, and the output of creating it."""
 
     path: Path
     stdout: str
@@ -30,13 +32,13 @@ class NewStore:
 
 @pytest.fixture
 def demo_sweep(tmp_path: Path) -> SweepFolder:
-    """The folder of a finished sweep: PLW 0, 0.01, 0.1 and 1, one seed, overlapping intervals."""
+    """Return a finished sweep: PLW 0, 0.01, 0.1 and 1, one seed, overlapping intervals."""
     return write_demo(tmp_path / "runs" / "demo")
 
 
 @pytest.fixture(scope="session")
 def new_store(tmp_path_factory: pytest.TempPathFactory) -> NewStore:
-    """Made once: creating MLflow's tables takes 5 s. In a process of its own, as in real life."""
+    """Create the store once, in a separate process: creating MLflow's tables takes 5 s."""
     root = tmp_path_factory.mktemp("mlflow")
     folder = write_demo(root / "demo")
     path = root / "mlflow.db"
@@ -52,7 +54,7 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> NewStore:
 
 @pytest.fixture
 def store_uri(new_store: NewStore, tmp_path: Path) -> str:
-    """The URI of a store of this test's own, which has all tables."""
+    """Return the URI of a new store for this test, with all tables."""
     path = tmp_path / "store" / "mlflow.db"
     path.parent.mkdir()
     shutil.copy(new_store.path, path)

@@ -1,4 +1,4 @@
-"""Write the folder of a large sweep, most of whose trials are done."""
+"""Write the folder of a large sweep with mostly finished trials."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tests.orchestrator.sweeps import DEMO, UNTUNED, card, trial, write_metrics,
 
 
 def write_large_sweep(root: Path, num_trials: int, num_steps: int) -> SweepFolder:
-    """Of every 20 trials 16 are done; one each has failed, runs, waits and is pending."""
+    """Write a sweep: of 20 trials 16 are done, one each is failed, running, waiting and pending."""
     cycle: list[State] = ["done"] * 16 + ["failed", "training", "waiting", "pending"]
     trials = []
     for index in range(num_trials):

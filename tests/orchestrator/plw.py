@@ -1,4 +1,4 @@
-"""Call `plw` in this process."""
+"""Run `plw` in the test process."""
 
 import json
 from typing import Any
@@ -9,19 +9,19 @@ from orchestrator.cli.main import main
 
 
 def plw(*arguments: object) -> Result:
-    """What `plw ARGUMENTS` does, which must succeed."""
+    """Run `plw ARGUMENTS`, which must succeed."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result
 
 
 def plw_json(*arguments: object) -> Any:
-    """What `plw ARGUMENTS --json` prints."""
+    """Return the JSON output of `plw ARGUMENTS --json`."""
     return json.loads(plw(*arguments, "--json").stdout)
 
 
 def refused(*arguments: object) -> str:
-    """What `plw ARGUMENTS` says when it refuses them, on one line."""
+    """Return the error message of `plw ARGUMENTS`, which must exit with 2, on one line."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output

@@ -1,4 +1,4 @@
-"""A report's page as a person finds it: what stands where."""
+"""Parse a report's HTML page for tests."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +10,7 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """What a page says: text by element id, tables by id, pictures, and addresses it refers to."""
+    """Content of a page: text by element id, tables by id, images, addresses and headings."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -55,5 +55,6 @@ class Page(HTMLParser):
                 self.headings[-1] += data
 
 
-def page_of(folder: SweepFolder) -> Page:
+def read_page(folder: SweepFolder) -> Page:
+    """Write the report of the sweep in `folder` and return its page."""
     return Page(write_report(folder))

@@ -1,4 +1,4 @@
-"""Write the folder of a sweep, finished or not, without training anything."""
+"""Write the folder of a sweep, finished or not, without training."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from evals.config import Group
 from evals.results.scores import Score, ScoreCard
 from orchestrator.foundation.plw_scale import w_p
-from orchestrator.record.bases import BaseRecord
+from orchestrator.record.baselines import BaselineRecord
 from orchestrator.record.folder import State, SweepFolder, SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import with_values
 from trainers.config import TrainConfig
@@ -20,9 +20,9 @@ from trainers.foundation.files import write_json, write_text
 Interval = tuple[float, float, float]
 
 MEASURES: dict[str, tuple[Group | None, bool, str]] = {
-    "multiple_choice_accuracy": ("multiple_choice", True, "share of items"),
-    "short_generation_exact_match": ("short_generation", True, "share of items"),
-    "long_generation_chrf": ("long_generation", True, "chrF"),
+    "quiz.acc": ("multiple_choice", True, "share of items"),
+    "answers.exact_match": ("short_generation", True, "share of items"),
+    "essays.chrf": ("long_generation", True, "chrF"),
     "heldout_completion_loss": (None, False, "nats per token"),
     "heldout_prompt_loss": (None, False, "nats per token"),
 }
@@ -32,38 +32,38 @@ START = 1_790_000_000.0
 
 DEMO: dict[float, dict[str, Interval]] = {
     0.0: {
-        "multiple_choice_accuracy": (0.75, 0.632, 0.840),
-        "short_generation_exact_match": (0.31, 0.211, 0.434),
-        "long_generation_chrf": (24.1, 21.0, 27.4),
+        "quiz.acc": (0.75, 0.632, 0.840),
+        "answers.exact_match": (0.31, 0.211, 0.434),
+        "essays.chrf": (24.1, 21.0, 27.4),
         "heldout_completion_loss": (2.031, 1.812, 2.262),
         "heldout_prompt_loss": (4.120, 3.900, 4.350),
     },
     0.01: {
-        "multiple_choice_accuracy": (0.78, 0.664, 0.866),
-        "short_generation_exact_match": (0.33, 0.225, 0.451),
-        "long_generation_chrf": (25.3, 22.0, 28.5),
+        "quiz.acc": (0.78, 0.664, 0.866),
+        "answers.exact_match": (0.33, 0.225, 0.451),
+        "essays.chrf": (25.3, 22.0, 28.5),
         "heldout_completion_loss": (2.012, 1.795, 2.240),
         "heldout_prompt_loss": (3.210, 3.010, 3.400),
     },
     0.1: {
-        "multiple_choice_accuracy": (0.77, 0.650, 0.855),
-        "short_generation_exact_match": (0.28, 0.186, 0.402),
-        "long_generation_chrf": (29.8, 26.4, 33.0),
+        "quiz.acc": (0.77, 0.650, 0.855),
+        "answers.exact_match": (0.28, 0.186, 0.402),
+        "essays.chrf": (29.8, 26.4, 33.0),
         "heldout_completion_loss": (2.104, 1.880, 2.330),
         "heldout_prompt_loss": (2.650, 2.480, 2.830),
     },
     1.0: {
-        "multiple_choice_accuracy": (0.64, 0.518, 0.746),
-        "short_generation_exact_match": (0.19, 0.111, 0.302),
-        "long_generation_chrf": (31.2, 27.9, 34.6),
+        "quiz.acc": (0.64, 0.518, 0.746),
+        "answers.exact_match": (0.19, 0.111, 0.302),
+        "essays.chrf": (31.2, 27.9, 34.6),
         "heldout_completion_loss": (2.611, 2.370, 2.860),
         "heldout_prompt_loss": (2.310, 2.150, 2.470),
     },
 }
 UNTUNED: dict[str, Interval] = {
-    "multiple_choice_accuracy": (0.56, 0.441, 0.677),
-    "short_generation_exact_match": (0.0, 0.0, 0.057),
-    "long_generation_chrf": (12.0, 10.1, 14.2),
+    "quiz.acc": (0.56, 0.441, 0.677),
+    "answers.exact_match": (0.0, 0.0, 0.057),
+    "essays.chrf": (12.0, 10.1, 14.2),
     "heldout_completion_loss": (5.301, 4.900, 5.720),
     "heldout_prompt_loss": (4.402, 4.180, 4.610),
 }
@@ -114,7 +114,7 @@ def trial(
             "seed": seed,
         }
     ).model_dump(mode="json")
-    # As in a real record, what was searched is what the trial was set to.
+    # As in a real record, searched settings are part of the trial's settings.
     settings = with_values(settings, other)
     has_ended = state in ("done", "stopped", "failed")
     other_id = "".join(f"-{value}" for value in other.values())
@@ -144,9 +144,9 @@ def base_record(
     model: str = "demo:smollm2-135m-instruct",
     data: str = "demo:python-docs-short",
     stats: Mapping[str, Any] | None = None,
-) -> BaseRecord:
+) -> BaselineRecord:
     ratio = {"generation_ratio": {"of_means": 0.0421, "mean_of_ratios": 0.051}}
-    return BaseRecord(
+    return BaselineRecord(
         key=key,
         template="plain",
         max_length=128,
@@ -192,7 +192,7 @@ def sweep_record(trial_ids: Sequence[str], **changes: Any) -> SweepRecord:
 
 
 def write_metrics(folder: SweepFolder, trial_id: str, steps: range, start: float = START) -> None:
-    """Metric lines as the trainer writes them, one second apart."""
+    """Write metric lines as the trainer does, one second apart."""
     lines = [
         {
             "step": step,
@@ -233,7 +233,7 @@ def write_sweep(
         if record.id in cards:
             write_card(folder.trial(record.id), cards[record.id])
     if untuned is not None:
-        write_card(folder.base(BASE), untuned)
+        write_card(folder.baseline(BASE), untuned)
     return folder
 
 
@@ -241,7 +241,7 @@ OTHER_BASE = "9f8e7d6c"
 
 
 def write_two_models(root: Path) -> SweepFolder:
-    """PLW 0 and 0.1 on two models, of which one is far better, also before it is tuned."""
+    """Write PLW 0 and 0.1 on two models; one is far better, also before tuning."""
     bases = [base_record(model="/models/weak"), base_record(OTHER_BASE, model="/models/strong")]
     trials, cards = [], {}
     for base, shift in zip(bases, (0.0, 0.2), strict=True):
@@ -252,16 +252,16 @@ def write_two_models(root: Path) -> SweepFolder:
             trials.append(record)
             center = value + shift
             interval = (center, center - 0.05, center + 0.05)
-            cards[record.id] = card({"multiple_choice_accuracy": interval})
-    untuned = card({"multiple_choice_accuracy": (0.4, 0.35, 0.44)})
+            cards[record.id] = card({"quiz.acc": interval})
+    untuned = card({"quiz.acc": (0.4, 0.35, 0.44)})
     folder = write_sweep(root, trials, cards, untuned, bases=bases)
-    better = card({"multiple_choice_accuracy": (0.68, 0.6, 0.8)})
-    write_card(folder.base(OTHER_BASE), better)
+    better = card({"quiz.acc": (0.68, 0.6, 0.8)})
+    write_card(folder.baseline(OTHER_BASE), better)
     return folder
 
 
 def write_demo(root: Path) -> SweepFolder:
-    """Four PLWs, one seed, everything scored: what the demo leaves behind."""
+    """Write a sweep like the demo: four PLWs, one seed, everything scored."""
     trials = [trial(plw) for plw in DEMO]
     cards = {record.id: card(DEMO[record.prompt_loss_weight]) for record in trials}
     return write_sweep(root, trials, cards, card(UNTUNED))
@@ -273,7 +273,7 @@ HILL_PLWS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 def hill(
     plws: Sequence[float] = HILL_PLWS, seeds: int = 3, *, bend: float = 1.2, noise: float = 0.03
 ) -> tuple[list[TrialRecord], dict[str, ScoreCard]]:
-    """Trials whose scores are highest at w_p 0.65, which is PLW 0.24, in all three groups."""
+    """Return trials whose scores in all groups are highest at w_p 0.65, which is PLW 0.24."""
     rng = random.Random(0)
     trials, cards = [], {}
     for plw in plws:
@@ -295,6 +295,6 @@ def hill(
 
 
 def write_hill(root: Path, **changes: Any) -> SweepFolder:
-    """A sweep that can say which PLW is best: seven weights, three seeds each."""
+    """Write a sweep with a clear best PLW: seven weights, three seeds each."""
     trials, cards = hill()
     return write_sweep(root, trials, cards, card(UNTUNED), **changes)

@@ -1,4 +1,4 @@
-"""Sweeps over prompt and completion weight, of which the truth is plain."""
+"""Sweeps over prompt and completion weight with a known truth."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ COMPLETIONS = (0.25, 0.5, 1.0)
 
 
 def ratio_alone(prompt: float, completion: float) -> float:
-    """40 points and a hill of 4 over the ratio, which is highest at 0.2."""
+    """Return 40 points plus a hill of 4 points over the ratio, with its maximum at 0.2."""
     return 40 - 100 * (min(prompt / completion, 0.4) - 0.2) ** 2
 
 
 def product(prompt: float, completion: float) -> float:
-    """More than the ratio: pairs of equal ratio differ."""
+    """Return a score that depends on more than the ratio: pairs of equal ratio differ."""
     return 40 + 8 * prompt * completion
 
 
@@ -36,7 +36,7 @@ def grid_trials(
     seed_sd: float = 2.0,
     seed: int = 0,
 ) -> list[WeightTrial]:
-    """A trial of each pair and seed: the truth, its seed's level, and noise, in points."""
+    """Return a trial for each pair and seed: truth + level of the seed + noise, in points."""
     rng = random.Random(seed)
     level = [rng.gauss(0, seed_sd) for _ in range(seeds)]
     return [
@@ -53,22 +53,26 @@ def grid_trials(
     ]
 
 
-def records_of(
+def make_records(
     trials: Sequence[WeightTrial], **searched: Any
 ) -> tuple[list[TrialRecord], dict[str, ScoreCard]]:
-    """Records and cards of one multiple choice benchmark, whose scores are the trials'."""
+    """Return records and cards of one multiple choice benchmark with the trials' scores."""
     records, cards = [], {}
     for number, one in enumerate(trials):
-        own = {"loss.normalization": "completion", **searched, COMPLETION: one.completion_weight}
-        record = trial(one.prompt_weight, seed=int(one.seed), searched=own)
+        settings = {
+            "loss.normalization": "completion",
+            **searched,
+            COMPLETION: one.completion_weight,
+        }
+        record = trial(one.prompt_weight, seed=int(one.seed), searched=settings)
         record = record.model_copy(update={"id": f"{number:03d}"})
         records.append(record)
         share = one.score / 100
-        cards[record.id] = card({"multiple_choice_accuracy": (share, share - 0.05, share + 0.05)})
+        cards[record.id] = card({"quiz.acc": (share, share - 0.05, share + 0.05)})
     return records, cards
 
 
 def write_two_weights(root: Path, trials: Sequence[WeightTrial], **searched: Any) -> SweepFolder:
-    """The folder of a finished sweep over both weights."""
-    records, cards = records_of(trials, **searched)
+    """Write the folder of a finished sweep over both weights."""
+    records, cards = make_records(trials, **searched)
     return write_sweep(root, records, cards, spec=sweep_record([]).spec)

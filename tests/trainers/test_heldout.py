@@ -1,4 +1,4 @@
-"""The held-out loss during training is that of the evaluation, and measuring it changes nothing."""
+"""The held-out loss during training equals the evaluation's and does not affect training."""
 
 import json
 import math
@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from evals.engine.loading import load_model
-from evals.heldout.loss import measure_heldout
+from evals.heldout.loss import evaluate_heldout_loss
 from tests.tiny_model import tiny_tokenizer
-from tests.trainers.tiny_runs import settings, train_cut_and_whole, train_until
+from tests.trainers.tiny_runs import settings, train_interrupted_and_uninterrupted, train_until
 from tests.worlds import run_in_world
-from trainers.config import DataConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.data.examples import pair
 from trainers.data.tokenize import encode_heldout, read_split
-from trainers.runs.metrics_file import losses_of_every
+from trainers.data_config import DataConfig
+from trainers.runs.metrics_file import read_losses
 
 CASES: dict[str, dict[str, Any]] = {
     "zero-0": {"deepspeed": {"zero_stage": 0, "precision": "float32"}},
@@ -40,7 +41,7 @@ FAST = ("zero-3-packed",)
 
 
 def with_heldout(folder: Path, case: str, **changes: Any) -> dict[str, Any]:
-    """Measured after steps 2, 4 and 6; weights, smoothing and dropout must not touch the loss."""
+    """Measure after steps 2, 4 and 6; weights, smoothing and dropout must not affect the loss."""
     return settings(
         folder,
         model={"path": str(folder / "model"), "dropout": 0.2},
@@ -54,7 +55,7 @@ def train_measured_and_not(folder: Path, cases: tuple[str, ...]) -> None:
         train_until(
             with_heldout(folder, case, log_heldout_every_steps=None), folder / f"off-{case}"
         )
-        train_cut_and_whole(with_heldout(folder, case), folder, case)
+        train_interrupted_and_uninterrupted(with_heldout(folder, case), folder, case)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,10 @@ def weights(output_dir: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("world", "case"), RUNS)
-def test_the_last_loss_is_that_which_the_evaluation_gives_the_model(
-    folder: Path, case: str
-) -> None:
+def test_the_last_loss_equals_that_of_the_evaluation(folder: Path, case: str) -> None:
     config = TrainConfig.model_validate(with_heldout(folder, case))
     loaded = load_model(folder / f"whole-{case}" / "model", template="plain", max_length=64)
-    measured = measure_heldout(
+    measured = evaluate_heldout_loss(
         loaded, read_split(config.data).heldout, batch_size=3, seed=0, on_progress=lambda *_: None
     )
     wanted = {score.name: score.value for score in measured.scores}
@@ -120,13 +119,13 @@ def test_the_last_loss_is_that_which_the_evaluation_gives_the_model(
 
 
 @pytest.mark.parametrize(("world", "case"), RUNS)
-def test_a_measured_run_ends_with_the_bits_of_one_that_is_not(folder: Path, case: str) -> None:
+def test_measuring_does_not_change_the_trained_bits(folder: Path, case: str) -> None:
     assert weights(folder / f"whole-{case}") == weights(folder / f"off-{case}")
     assert weights(folder / f"cut-{case}") == weights(folder / f"off-{case}")
 
 
 @pytest.mark.parametrize(("world", "case"), RUNS)
-def test_a_resumed_run_logs_the_losses_of_one_without_a_break(folder: Path, case: str) -> None:
+def test_a_resumed_run_logs_the_losses_of_an_uninterrupted_run(folder: Path, case: str) -> None:
     keys = ("step", "loss", "grad_norm", "heldout_completion_loss", "heldout_prompt_loss")
     whole, cut, off = (
         [[line[key] for key in keys] for line in metrics(folder / f"{kind}-{case}")]
@@ -140,9 +139,9 @@ def test_a_resumed_run_logs_the_losses_of_one_without_a_break(folder: Path, case
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", FAST)
-def test_two_ranks_measure_what_one_does(alone: Path, together: Path, case: str) -> None:
+def test_two_ranks_measure_the_same_losses_as_one(alone: Path, together: Path, case: str) -> None:
     one, two = (metrics(folder / f"whole-{case}")[1] for folder in (alone, together))
-    # Not the same bits: each rank draws a dropout of its own.
+    # Not the same bits: each rank draws its own dropout.
     for key in ("heldout_completion_loss", "heldout_prompt_loss"):
         assert two[key] == pytest.approx(one[key], rel=0.05)
 
@@ -158,12 +157,12 @@ def random_states(folder: Path) -> None:
             seen.append(torch.get_rng_state().numpy().tobytes())
 
         config = with_heldout(folder, "zero-2", log_heldout_every_steps=every)
-        train(TrainConfig.model_validate(config), folder / name, should_stop=remember)
+        train(TrainConfig.model_validate(config), folder / name, get_stop_request=remember)
     assert len(states["on"]) == 6
     assert states["on"] == states["off"]
 
 
-def test_measuring_draws_no_random_number(tmp_path: Path) -> None:
+def test_measuring_draws_no_random_numbers(tmp_path: Path) -> None:
     settings(tmp_path)
     run_in_world(1, random_states, tmp_path)
 
@@ -182,14 +181,14 @@ def test_a_measured_step_is_logged_and_the_last_one_is_measured(tmp_path: Path) 
     assert all(math.isfinite(line["heldout_prompt_loss"] or 0) for line in logged)
 
 
-def test_lines_of_measured_steps_do_not_change_the_losses_that_are_compared(tmp_path: Path) -> None:
+def test_lines_of_measured_steps_do_not_change_the_compared_losses(tmp_path: Path) -> None:
     lines = [{"step": step, "total_steps": 11, "loss": float(step)} for step in (3, 4, 6, 8, 9, 11)]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert losses_of_every(path, 4) == [4.0, 8.0, 11.0]
+    assert read_losses(path, 4) == [4.0, 8.0, 11.0]
 
 
-def test_the_first_64_are_measured_on_and_long_ones_are_cut_whatever_training_does() -> None:
+def test_the_first_64_examples_are_measured_and_long_ones_are_truncated() -> None:
     examples = [pair(f"e:{i}", prompt="long " * 20, completion=str(i)) for i in range(70)]
     data = DataConfig(path="data.jsonl", template="plain", max_length=16, too_long="error")
     encoded = encode_heldout(examples, data, tiny_tokenizer())

@@ -15,7 +15,7 @@ POSITIONS, HIDDEN, VOCABULARY = 23, 8, 31
 def test_equals_torch_cross_entropy_and_its_gradients(
     label_smoothing: float, has_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Five positions to a chunk, so that the last chunk is a partial one.
+    # Five positions per chunk, so that the last chunk is incomplete.
     monkeypatch.setattr(loss, "CHUNK_BYTES", 5 * VOCABULARY * 8)
     torch.manual_seed(0)
     hidden = torch.randn(POSITIONS, HIDDEN, dtype=torch.float64, requires_grad=True)
@@ -37,7 +37,7 @@ def test_equals_torch_cross_entropy_and_its_gradients(
         torch.testing.assert_close(gradient, wanted)
 
 
-def test_no_position_that_counts_gives_zero_and_zero_gradients() -> None:
+def test_without_positions_loss_and_gradients_are_zero() -> None:
     hidden = torch.randn(0, HIDDEN, requires_grad=True)
     head = torch.randn(VOCABULARY, HIDDEN, requires_grad=True)
     none = torch.empty(0, dtype=torch.long)
@@ -47,3 +47,17 @@ def test_no_position_that_counts_gives_zero_and_zero_gradients() -> None:
     assert losses.shape == (0,)
     assert head.grad is not None
     assert head.grad.abs().max() == 0
+
+
+def test_scale_of_a_bfloat16_gradient_is_exact() -> None:
+    """The scale is 1 / divisor. 1.4101 in bfloat16 is 1.4063: the gradient would be too small."""
+    torch.manual_seed(0)
+    head = torch.randn(VOCABULARY, 64, dtype=torch.bfloat16)
+    hidden = torch.randn(200, 64, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.randint(0, VOCABULARY, (200,))
+    total, _ = chunked_cross_entropy(hidden, head, None, targets, torch.ones(200))
+    [plain] = torch.autograd.grad(total, hidden)
+    total, _ = chunked_cross_entropy(hidden, head, None, targets, torch.ones(200))
+    [scaled] = torch.autograd.grad(total * 1.4101, hidden)
+    plain, scaled = plain.double(), scaled.double()
+    assert float((scaled * plain).sum() / plain.square().sum()) == pytest.approx(1.4101, abs=5e-4)

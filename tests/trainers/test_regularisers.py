@@ -1,4 +1,4 @@
-"""What the paper compared the prompt loss with: decay, distance penalty, dropout; and distances."""
+"""The regularisers of the paper (weight decay, L2-SP, dropout), and distances of weights."""
 
 import json
 import math
@@ -9,18 +9,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.trainer_pt_utils import get_parameter_names
 
 from tests.families import family
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import settings, train_until
 from tests.worlds import run_in_world
-from trainers.config import ModelConfig, TrainConfig
-from trainers.data.batches import step_window
+from trainers.config import ModelConfig, TrainConfig, is_same_config
+from trainers.data.batches import global_batch_indices
 from trainers.data.roles import Role
-from trainers.data.tokenize import encode_all, read_split
+from trainers.data.tokenize import encode_examples, read_split
+from trainers.engine.weight_decay import is_vector_or_bias
 from trainers.foundation.errors import InputError
 from trainers.models.loading import load_model
-from trainers.runs.diagnostics import distance_by_layer, loss_rsd
+from trainers.runs.diagnostics import layer_distances, loss_rsd
 
 STAGES = (0, 1, 2, 3)
 LEARNING_RATE, WEIGHT_DECAY, PENALTY, STEPS = 1e-2, 0.1, 7.0, 4
@@ -32,8 +35,8 @@ def penalised(folder: Path, stage: int) -> dict[str, Any]:
         optimizer={
             "learning_rate": LEARNING_RATE,
             "weight_decay": WEIGHT_DECAY,
-            "distance_penalty": PENALTY,
-            # Large beside the gradients, so that no sign of a tiny one decides a whole step.
+            "l2_sp": PENALTY,
+            # Large relative to the gradients, so that tiny gradients do not cause full steps.
             "epsilon": 1e-2,
             "max_grad_norm": 0.0,
         },
@@ -58,18 +61,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(trained: Path) -> dict[str, torch.Tensor]:
-    """The same steps in float64 with torch alone, the penalty written out."""
+    """Compute the same steps in float64 with torch, and L2-SP explicitly."""
     config = TrainConfig.model_validate(penalised(trained, 0))
     model = AutoModelForCausalLM.from_pretrained(trained / "model").double()
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
-    examples = encode_all(read_split(config.data).train, config.data, tokenizer)
-    origin = {name: p.detach().clone() for name, p in model.named_parameters()}
-    adam = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=1e-2
-    )
+    examples = encode_examples(read_split(config.data).train, config.data, tokenizer)
+    pretrained_weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    decayed = get_parameter_names(model, [LlamaRMSNorm])
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n in decayed]},
+        {"params": [p for n, p in model.named_parameters() if n not in decayed], "weight_decay": 0},
+    ]
+    assert [len(group["params"]) for group in groups] == [15, 5]
+    adam = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=1e-2)
     for step in range(STEPS):
         weighted, weights = torch.zeros((), dtype=torch.float64), 0.0
-        for index in step_window(step, len(examples), 7, config.seed):
+        for index in global_batch_indices(step, len(examples), 7, config.seed):
             example = examples[index]
             logits = model(torch.tensor([list(example.input_ids)])).logits[0].log_softmax(-1)
             for position in range(1, len(example.input_ids)):
@@ -80,14 +87,14 @@ def reference(trained: Path) -> dict[str, torch.Tensor]:
         (weighted / weights).backward()
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                weight.sub_(LEARNING_RATE * PENALTY * (weight - origin[name]))
+                weight.sub_(LEARNING_RATE * PENALTY * (weight - pretrained_weights[name]))
         adam.step()
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_distance_penalty_equals_its_definition(
+def test_l2_sp_equals_its_definition(
     stage: int, trained: Path, reference: dict[str, torch.Tensor]
 ) -> None:
     weights = load_file(trained / f"stage-{stage}" / "model" / "model.safetensors")
@@ -98,9 +105,7 @@ def test_distance_penalty_equals_its_definition(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_distance_is_that_of_the_exported_model_from_the_original(
-    stage: int, trained: Path
-) -> None:
+def test_distance_is_between_the_exported_and_the_original_model(stage: int, trained: Path) -> None:
     before = load_file(trained / "model" / "model.safetensors")
     after = load_file(trained / f"stage-{stage}" / "model" / "model.safetensors")
     squared = {name: float((after[name] - before[name]).double().square().sum()) for name in before}
@@ -118,7 +123,27 @@ def test_distance_is_that_of_the_exported_model_from_the_original(
     assert logged[1] > 0
 
 
-def test_dropout_reaches_the_model(tmp_path: Path) -> None:
+def test_vectors_and_biases_do_not_decay() -> None:
+    """The biases of the experts of a layer are one matrix."""
+    model = family("gpt_oss")
+    left_out = {n for n, p in model.named_parameters() if is_vector_or_bias(n, p)}
+    layer = "model.layers.0"
+    assert {f"{layer}.input_layernorm.weight", f"{layer}.mlp.experts.down_proj_bias"} <= left_out
+    assert not {f"{layer}.mlp.experts.down_proj", "model.embed_tokens.weight"} & left_out
+
+
+def test_a_record_without_the_setting_decayed_all_weights() -> None:
+    recorded = {"model": {"path": "m"}, "data": {"path": "d"}}
+    config = TrainConfig.model_validate(recorded)
+    assert is_same_config(recorded, config)
+    recorded["optimizer"] = {"weight_decay": 0.1}
+    config = TrainConfig.model_validate(recorded)
+    assert not is_same_config(recorded, config)
+    recorded["optimizer"]["decay_norms_and_biases"] = False
+    assert is_same_config(recorded, config)
+
+
+def test_dropout_is_set_in_the_model(tmp_path: Path) -> None:
     path = str(save_tiny_model(tmp_path / "model"))
     model = load_model(ModelConfig(path=path, dropout=0.25), torch.float32)
     assert model.get_submodule("model.layers.0.self_attn").attention_dropout == 0.25
@@ -126,7 +151,7 @@ def test_dropout_reaches_the_model(tmp_path: Path) -> None:
     assert plain.get_submodule("model.layers.0.self_attn").attention_dropout == 0.0
 
 
-def test_dropout_of_a_family_without_it_is_refused(tmp_path: Path) -> None:
+def test_dropout_of_a_family_without_it_is_rejected(tmp_path: Path) -> None:
     save_tiny_model(tmp_path)
     family("mamba").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="models of the family mamba have no dropout"):
@@ -142,11 +167,11 @@ def test_relative_standard_deviation_of_the_loss() -> None:
     assert loss_rsd([1.0] * 9) is None
 
 
-def test_distance_by_layer_groups_names_of_common_families() -> None:
+def test_layer_distances_group_names_of_common_families() -> None:
     squared = {
         "model.model.layers.0.mlp.up_proj.weight": 9.0,
         "model.model.layers.0.mlp.down_proj.weight": 16.0,
         "model.transformer.h.11.attn.c_attn.weight": 4.0,
         "head.weight": 1.0,
     }
-    assert distance_by_layer(squared) == {"layer.0": 5.0, "layer.11": 2.0, "other": 1.0}
+    assert layer_distances(squared) == {"layer.0": 5.0, "layer.11": 2.0, "other": 1.0}

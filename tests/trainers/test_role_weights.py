@@ -1,4 +1,4 @@
-"""Each role has its own loss weight, and what is divided by follows from it."""
+"""Loss weights by role."""
 
 import json
 from dataclasses import asdict
@@ -9,85 +9,57 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.plan.planner import trial_config
+from orchestrator.spec.search_points import grid_points
 from orchestrator.spec.sweep_spec import load_spec
 from tests.trainers.gradients import tiny_model
 from tests.worlds import run_in_world
-from trainers.config import (
-    BatchConfig,
-    DeepSpeedConfig,
-    LossConfig,
-    NormalizationMode,
-    OptimizerConfig,
-    RoleWeights,
-)
-from trainers.data.roles import Encoded, Role
+from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig, RoleWeights
+from trainers.data.roles import EncodedExample, Role
 from trainers.engine.ranks import Ranks
 from trainers.engine.zero import ZeroEngine
 from trainers.foundation.errors import InputError
-from trainers.loss import WeightedPromptLM, check_counted, denominator, role_weights, token_weights
+from trainers.loss import WeightedPromptLM
 from trainers.step import accumulate_gradient
-
-# Targets by role: 1 system, 2 user, 4 template, 8 completion.
-COUNTS = {Role.PADDING: 99, Role.SYSTEM: 1, Role.USER: 2, Role.TEMPLATE: 4, Role.COMPLETION: 8}
+from trainers.token_weights import role_weights
 
 MIXED = LossConfig(
     prompt_loss_weight=0.25, role_weights=RoleWeights(system=1.0, template=0.0, completion=0.5)
 )
 
 
-def test_roles_without_a_weight_of_their_own_keep_the_usual_one() -> None:
+def test_roles_without_an_override_have_the_default_weight() -> None:
     assert role_weights(MIXED) == {
         Role.PADDING: 0.0,
         Role.SYSTEM: 1.0,
         Role.USER: 0.25,
+        Role.TOOL: 0.25,
+        Role.HISTORY: 0.25,
         Role.TEMPLATE: 0.0,
+        Role.THINKING: 0.5,
         Role.COMPLETION: 0.5,
+        Role.EXCLUDED: 0.0,
     }
 
 
-def test_a_weight_of_zero_is_not_taken_for_none() -> None:
+def test_thinking_and_tool_results_can_have_weights_of_their_own() -> None:
+    """Thinking 0.8 with answers 1, and the PLW of tool results alone."""
+    roles = RoleWeights(thinking=0.8, tool=0.3, history=0.0)
+    weights = role_weights(LossConfig(prompt_loss_weight=0.1, role_weights=roles))
+    assert (weights[Role.THINKING], weights[Role.COMPLETION]) == (0.8, 1.0)
+    assert (weights[Role.TOOL], weights[Role.HISTORY], weights[Role.USER]) == (0.3, 0.0, 0.1)
+
+
+def test_a_weight_of_zero_overrides_the_default() -> None:
     loss = LossConfig(prompt_loss_weight=0.5, role_weights=RoleWeights(user=0.0))
     assert role_weights(loss)[Role.USER] == 0.0
 
 
-def test_each_target_has_the_weight_of_its_role() -> None:
-    roles = torch.tensor([[Role.SYSTEM, Role.TEMPLATE, Role.USER, Role.COMPLETION, Role.PADDING]])
-    assert token_weights(roles, MIXED).tolist() == [[1.0, 0.0, 0.25, 0.5, 0.0]]
-
-
-@pytest.mark.parametrize(
-    ("mode", "divisor"),
-    [
-        ("weights", 1 * 1 + 0.25 * 2 + 0.5 * 8),
-        ("nonzero", 1 + 2 + 8),
-        ("completion", 8),
-        ("tokens", 1 + 2 + 4 + 8),
-    ],
-)
-def test_divisor_follows_from_the_weights(mode: NormalizationMode, divisor: float) -> None:
-    assert denominator(COUNTS, MIXED.model_copy(update={"normalization": mode})) == divisor
-
-
-def test_a_batch_without_a_counted_token_is_divided_by_one() -> None:
-    only_system = LossConfig(role_weights=RoleWeights(system=1.0, completion=0.0))
-    assert denominator({Role.USER: 3, Role.COMPLETION: 2}, only_system) == 1.0
-
-
-def test_data_of_which_no_token_counts_is_refused() -> None:
-    only_system = LossConfig(role_weights=RoleWeights(system=1.0, completion=0.0))
-    with pytest.raises(InputError) as caught:
-        check_counted({Role.SYSTEM: 0, Role.USER: 3, Role.COMPLETION: 2}, only_system)
-    assert str(caught.value) == (
-        "no token of the training data counts: all are of roles (user, completion) of weight 0; set"
-        " loss.prompt_loss_weight or one of loss.role_weights above 0"
-    )
-    check_counted({Role.SYSTEM: 1, Role.USER: 3, Role.COMPLETION: 2}, only_system)
-
-
 def write_losses(losses: dict[str, LossConfig], folder: Path) -> None:
-    """The losses of one step over one example, under each of several weightings."""
+    """Return the losses of one step over one example for several weightings."""
     roles = [Role.TEMPLATE, Role.SYSTEM, Role.USER, Role.USER, Role.TEMPLATE, Role.COMPLETION]
-    example = Encoded(id="a", input_ids=[5, 6, 7, 8, 9, 10], roles=[int(role) for role in roles])
+    example = EncodedExample(
+        id="a", input_ids=[5, 6, 7, 8, 9, 10], roles=[int(role) for role in roles]
+    )
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
     engine = ZeroEngine(
         WeightedPromptLM(tiny_model()),
@@ -161,15 +133,41 @@ def test_a_sweep_searches_over_the_weight_of_a_role(tmp_path: Path) -> None:
     assert trial_config(spec, searched).loss.role_weights.model_dump() == {
         "system": 0.5,
         "user": None,
+        "tool": None,
+        "history": None,
         "template": None,
+        "thinking": None,
         "completion": 0.0,
     }
 
 
-def test_a_trial_in_which_nothing_counts_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        # PLW of tool results.
+        ("loss.role_weights.tool: [0, 0.3, 1]", [(0, 1), (0.3, 1), (1, 1)]),
+        # Thinking 0.8, answers 1.
+        ("loss.role_weights.thinking: [0.8, 1]", [(0, 0.8), (0, 1)]),
+    ],
+)
+def test_one_line_of_a_spec_searches_the_weight_of_tools_or_thinking(
+    tmp_path: Path, space: str, expected: list[tuple[float, float]]
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(f"{SPEC.partition('    loss.')[0]}    {space}\n")
+    spec = load_spec(tmp_path / "sweep.yaml")
+    points = grid_points(spec.search)
+    configs = [trial_config(spec, point) for point in points]
+    weights = [role_weights(config.loss) for config in configs]
+    assert [(one[Role.TOOL], one[Role.THINKING]) for one in weights] == expected
+    assert {one[Role.COMPLETION] for one in weights} == {1}
+
+
+def test_error_names_a_trial_without_weighted_tokens(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SPEC)
     spec = load_spec(tmp_path / "sweep.yaml")
     searched = {"loss.role_weights.system": 0, "loss.role_weights.completion": 0}
     with pytest.raises(InputError) as caught:
         trial_config(spec, searched)
-    assert f"the trial {searched} is not valid: a token of some role" in str(caught.value)
+    assert f"the trial {searched} is not valid: the weight of at least one role" in str(
+        caught.value
+    )

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer as a second implementation: at the ends of the scale both mean the same loss.
+"""TRL's SFTTrainer as a second implementation: at PLW 0 and 1 both define the same loss.
 
 Its proposed Weighted Instruction Tuning divides by the tokens of non-zero weight, as our mode
 `nonzero` does: prompt weight 0 is its completion-only loss, 1 its loss over the whole sequence.
@@ -31,7 +31,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trl_gradient(folder: Path, *, completion_only: bool) -> dict[str, torch.Tensor]:
-    """What TRL has accumulated over two micro-batches of four when its optimizer would step."""
+    """Return TRL's gradient over two micro-batches of four, before its optimizer step."""
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 

@@ -1,4 +1,4 @@
-"""A common factor of prompt and completion weight: when AdamW ignores it, and when it does not.
+"""A common factor of prompt and completion weight: when it affects training, and when not.
 
 AdamW divides the mean of gradients by the root of the mean of their squares. A factor of the loss
 is a factor of both, so that it cancels up to epsilon, as long as nothing else looks at the size of
@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tests.trainers.tiny_runs import settings, train_until
 from tests.worlds import run_in_world
 from trainers.config import LossConfig, RoleWeights
-from trainers.data.roles import Role
-from trainers.loss import denominator
+from trainers.data.roles import EncodedExample, Role
+from trainers.token_weights import batch_weights
 
 STEPS = 4
 # Of the largest change that training makes to a parameter; 2e-6 (`completion`) and 2e-5 (`nonzero`)
 # were seen. A factor of 2 is exact in floating point, so that epsilon alone is left.
 TOLERANCE = 1e-4
-# What the same number is at least where the size of gradients counts.
+# The smallest such change if the size of gradients matters.
 CLEAR = 1e-2
 HALF, WHOLE = (0.1, 0.5), (0.2, 1.0)
 ADAM = {"epsilon": 1e-12, "weight_decay": 0.0, "max_grad_norm": 0.0, "learning_rate": 1e-3}
@@ -74,46 +74,46 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changes(trained: Path, name: str, pair: tuple[float, float]) -> torch.Tensor:
-    """What training did to every number of the model, float64."""
+    """Return the change of every weight of the model, float64."""
     before = load_file(trained / "model" / "model.safetensors")
     after = load_file(trained / f"{name}-{pair[1]}" / "model" / "model.safetensors")
     return torch.cat([(after[key].double() - before[key].double()).flatten() for key in before])
 
 
 def largest_difference(trained: Path, name: str) -> float:
-    """Between both pairs of weights, over the largest change of a weight."""
+    """Return the largest difference between both pairs, relative to the largest change."""
     half, whole = (changes(trained, name, pair) for pair in (HALF, WHOLE))
     assert float(whole.abs().max()) > 1e-4, "training changed something"
     return float((half - whole).abs().max() / whole.abs().max())
 
 
-def test_under_adamw_twice_both_weights_train_the_same_model(trained: Path) -> None:
+def test_doubling_both_weights_trains_the_same_model_under_adamw(trained: Path) -> None:
     assert largest_difference(trained, "adam") < TOLERANCE
     assert largest_difference(trained, "nonzero") < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["epsilon", "clipping", "descent"])
-def test_a_large_epsilon_clipping_and_plain_descent_tell_the_factor(
+def test_a_large_epsilon_clipping_and_gradient_descent_depend_on_the_factor(
     name: str, trained: Path
 ) -> None:
-    # The same comparison could fail: these differ by 100 times the tolerance and more.
+    # The comparison can fail: these differ by at least 100 times the tolerance.
     assert largest_difference(trained, name) > CLEAR
 
 
-def test_plain_descent_goes_twice_as_far(trained: Path) -> None:
+def test_gradient_descent_moves_twice_as_far(trained: Path) -> None:
     half, whole = (changes(trained, "descent", pair) for pair in (HALF, WHOLE))
     assert float(half.norm() / whole.norm()) == pytest.approx(0.5, abs=0.05)
 
 
-def test_divided_by_the_sum_of_weights_the_factor_cancels_whatever_the_optimizer(
+def test_the_factor_cancels_with_normalization_weights_for_every_optimizer(
     trained: Path,
 ) -> None:
-    # So that under `weights` the first test could not fail, even with a large epsilon.
+    # So the first test cannot fail under `weights`, even with a large epsilon.
     assert largest_difference(trained, "weights") == 0.0
 
 
 @pytest.mark.parametrize("completion", [0.0, 0.25, 1.0])
-def test_the_divisor_of_completion_does_not_depend_on_the_completion_weight(
+def test_the_denominator_of_completion_does_not_depend_on_the_completion_weight(
     completion: float,
 ) -> None:
     loss = LossConfig(
@@ -121,4 +121,6 @@ def test_the_divisor_of_completion_does_not_depend_on_the_completion_weight(
         role_weights=RoleWeights(completion=completion),
         normalization="completion",
     )
-    assert denominator({Role.USER: 7, Role.COMPLETION: 3}, loss) == 3.0
+    roles = [Role.USER] * 7 + [Role.COMPLETION] * 3
+    example = EncodedExample(id="a", input_ids=[0] * 10, roles=[int(role) for role in roles])
+    assert batch_weights([example], loss).divisor == 3.0

@@ -10,9 +10,12 @@ from tests.tiny_model import save_tiny_model
 from trainers.config import TrainConfig
 from trainers.runs.results import StepMetrics
 
+# ZeRO 3 does not partition weights below this size, by default 100,000 elements.
+NO_PERSISTENCE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+
 
 def write_data(path: Path, count: int = 40) -> Path:
-    """Sums in Alpaca form: short completions, prompts of several lengths."""
+    """Return sums in Alpaca form, with short completions and prompts of several lengths."""
     records = [
         {
             "instruction": f"Add {i} and {7 * i % 13}." + " Take care." * (i % 4),
@@ -26,7 +29,7 @@ def write_data(path: Path, count: int = 40) -> Path:
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Six steps on a tiny model in `folder`; `changes` replace whole sections."""
+    """Return settings of six steps on a tiny model in `folder`; `changes` replace sections."""
     if not (folder / "model").exists():
         save_tiny_model(folder / "model")
         write_data(folder / "data.jsonl")
@@ -49,31 +52,30 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def whole_settings(folder: Path, prompt_loss_weight: float) -> dict[str, Any]:
-    """Those settings with all defaults, as a trial's record has them."""
+    """Return the settings with all defaults, as in a trial's record."""
     given = settings(folder, loss={"prompt_loss_weight": prompt_loss_weight})
     return TrainConfig.model_validate(given).model_dump(mode="json")
 
 
 class Crash(Exception):
-    """The end of a process, as far as one can have it without ending the process."""
+    """Raised to simulate the crash of a process."""
 
 
 def train_until(config: dict[str, Any], output_dir: Path, crash_after: int | None = None) -> None:
     """Train, or crash once step `crash_after` is logged.
 
-    No step begins before the shards of the one before are written, so that it is certain which
-    checkpoints are complete.
+    Each step waits for the shards of the previous checkpoint, so it is known which are complete.
     """
     from trainers.sft import train
 
     try:
-        train(TrainConfig.model_validate(config), output_dir, on_step=stop_at(crash_after))
+        train(TrainConfig.model_validate(config), output_dir, on_step=crash_callback(crash_after))
     except Crash:
         return
 
 
-def stop_at(crash_after: int | None) -> Callable[[StepMetrics], None]:
-    """What waits at each step for checkpoints under way, and crashes once one is logged."""
+def crash_callback(crash_after: int | None) -> Callable[[StepMetrics], None]:
+    """Return a callback that waits for pending checkpoints and crashes after a step."""
 
     def on_step(metrics: StepMetrics) -> None:
         for thread in threading.enumerate():
@@ -85,9 +87,11 @@ def stop_at(crash_after: int | None) -> Callable[[StepMetrics], None]:
     return on_step
 
 
-def train_cut_and_whole(config: dict[str, Any], folder: Path, name: str) -> None:
-    """One run without a break, `whole-<name>`; one that crashes after step 6 and goes on from 4,
-    `cut-<name>`."""
+def train_interrupted_and_uninterrupted(config: dict[str, Any], folder: Path, name: str) -> None:
+    """Train `whole-<name>` without interruption, and `cut-<name>` with a crash after step 6.
+
+    The second run resumes from step 4.
+    """
     train_until(config, folder / f"whole-{name}")
     train_until(config, folder / f"cut-{name}", crash_after=6)
     train_until(config, folder / f"cut-{name}")

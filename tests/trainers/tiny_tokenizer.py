@@ -1,9 +1,9 @@
-"""A tokenizer small enough to work out every token of a test by hand."""
+"""A small tokenizer whose tokens can be determined by hand."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-# The form of most chat models, with a default system turn in which short user texts also occur.
+# The format of most chat models; its default system turn contains short user texts.
 CHAT_TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|start|>system\nYou help.<|end|>\n{% endif %}"
     "{% for message in messages %}"
@@ -16,7 +16,7 @@ CHAT_TEMPLATE = (
 def tiny_tokenizer(
     corpus: tuple[str, ...] = (), *, vocab_size: int = 259, chat_template: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer; at its least size every ASCII character is one token.
+    """Return a byte-level BPE tokenizer; at its smallest size every ASCII character is one token.
 
     `<|end|>` ends a sequence, `<|start|>` and `<|end|>` are one token each.
     """

@@ -1,6 +1,6 @@
-"""From a data file to token ids and roles: reading, splitting, templates, tokenising, batching.
+"""Convert a data file to token ids and roles: read, split, apply templates, tokenise, batch.
 
-`tokenize.read_split(config)` returns training and held-out examples, `tokenize.encode_all` their
-tokens and roles. The training loop imports everything it needs from here. evals and orchestrator
-may import `examples`, `roles`, `tokenize`, `length_stats` and `readers`.
+`tokenize.read_split(config)` returns training and held-out examples; `tokenize.encode_examples`
+returns their tokens and roles. evals and orchestrator may import `examples`, `roles`, `tokenize`,
+`length_stats`, `readers` and `template_spans`.
 """

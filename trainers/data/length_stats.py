@@ -1,6 +1,8 @@
-"""How long prompts and completions are, in tokens, and how they compare."""
+"""Token counts of prompts and completions, and their ratio R_g."""
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from math import ceil
 from typing import Any
 
@@ -8,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from trainers.config import CompletionTurns, DataConfig
-from trainers.data.roles import Role
+from trainers.data.encoding_counts import EncodingCounts
+from trainers.data.reading_counts import ReadingCounts
+from trainers.data.roles import PROMPT_ROLES, Role
 from trainers.data.tokenized import EncodedExamples
+from trainers.data_config import CompletionTurns, DataConfig
 
 
 class _Stats(BaseModel):
@@ -18,7 +22,7 @@ class _Stats(BaseModel):
 
 
 class TokenCounts(_Stats):
-    """Tokens of one kind: of all examples together, and per example."""
+    """Tokens of one kind: total over all examples, and statistics per example."""
 
     total: int
     mean: float
@@ -26,10 +30,14 @@ class TokenCounts(_Stats):
     percentile_95: int
 
 
-class RatioSpread(_Stats):
-    """How the ratios of single examples spread: quantiles, and the share of them below 1.
+# Default for records of earlier versions, which count fewer roles.
+_NO_TOKENS = TokenCounts(total=0, mean=0.0, median=0.0, percentile_95=0)
 
-    A quantile is a value that occurs, by the nearest rank.
+
+class RatioSpread(_Stats):
+    """Distribution of the per-example ratios: quantiles, and the share below 1.
+
+    Quantiles use the nearest rank, so each is a value that occurs in the data.
     """
 
     percentile_5: float
@@ -41,13 +49,13 @@ class RatioSpread(_Stats):
 
 
 class GenerationRatio(_Stats):
-    """R_g, completion tokens over prompt tokens; None where no prompt has a token.
+    """R_g, completion tokens divided by prompt tokens; None if no prompt has a token.
 
-    `of_means` divides the mean lengths. `mean_of_ratios` averages over examples and leaves out
-    those without a prompt token, as `spread` does. Records of older sweeps have no `spread`.
+    `of_means` divides the mean lengths. `mean_of_ratios` and `spread` use the examples with at
+    least one prompt token. Records of older sweeps have no `spread`.
 
-    Source: arXiv 2401.13586, which calls data with R_g < 1 short-completion data. Whether it
-    counts the template's tokens, and how it averages, could not be read there: hence all four.
+    Source: arXiv 2401.13586, which calls data with R_g < 1 short-completion data. The paper does
+    not specify whether template tokens count or how it averages, so we report all four variants.
     """
 
     of_means: float | None
@@ -56,11 +64,11 @@ class GenerationRatio(_Stats):
 
 
 class DataStats(_Stats):
-    """Token counts of a data set, as it is trained on: after truncation to `max_length`.
+    """Token counts of a data set after truncation to `max_length`.
 
-    `prompt` is the sum of system, user and template tokens. The end-of-sequence token counts as
-    a completion token, with and without the template. The numbers of what is truncated, cut and
-    dropped are those of `trainers.data.tokenized.LengthCounts`.
+    `prompt` is the sum of system, user, tool, history, template and excluded tokens; `completion`
+    includes thinking and the end token. `EncodingCounts` defines the counts of truncated, cut and
+    dropped examples, `ReadingCounts` those of dropped records and ignored fields.
     """
 
     num_examples: int
@@ -69,51 +77,85 @@ class DataStats(_Stats):
     completion_turns: CompletionTurns
     num_truncated_examples: int
     num_truncated_tokens: int
+    num_removed_turns: int = 0
+    num_cut_prompts: int = 0
     num_cut_completions: int
     num_dropped_examples: int
+    num_dropped_completions: int = 0
     num_dropped_tokens: int
+    num_zero_weight_turns: int = 0
+    num_chats_without_thinking: int = 0
+    num_chats_without_names: int = 0
+    num_tokenised_examples: int = 0
+    dropped_records: dict[str, int] = {}
+    ignored_fields: dict[str, int] = {}
     prompt: TokenCounts
     completion: TokenCounts
     system: TokenCounts
     user: TokenCounts
+    tool: TokenCounts = _NO_TOKENS
+    history: TokenCounts = _NO_TOKENS
     template_tokens: TokenCounts
+    thinking: TokenCounts = _NO_TOKENS
+    excluded: TokenCounts = _NO_TOKENS
     generation_ratio: GenerationRatio
     generation_ratio_without_template: GenerationRatio
 
+    def loss_lines(self) -> Iterator[str]:
+        """Yield lines of text on what was used, truncated, dropped and ignored."""
+        counts = {field.name: getattr(self, field.name) for field in fields(EncodingCounts)}
+        yield from EncodingCounts(**counts).lines(self.max_length)
+        yield from ReadingCounts(
+            dropped=Counter(self.dropped_records), ignored=Counter(self.ignored_fields)
+        ).lines()
+
+    @property
+    def has_truncated_examples(self) -> bool:
+        """Return whether examples were truncated, or dropped because they cannot be truncated."""
+        return self.num_truncated_examples + self.num_dropped_completions > 0
+
     @property
     def tokens_per_example(self) -> float:
-        """The mean of prompt and completion together."""
+        """Return the mean number of prompt and completion tokens per example."""
         return (self.prompt.total + self.completion.total) / self.num_examples
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON takes it; `DataStats.model_validate` reads it back."""
+        """Return all counts as JSON values; `DataStats.model_validate` reads them."""
         return self.model_dump(mode="json")
 
 
-def data_stats(examples: EncodedExamples, config: DataConfig) -> DataStats:
-    """The token counts of `examples`, which `encode_all` made with `config`."""
-    of_role = {role: _counts_per_example(examples, role) for role in Role}
-    completion = of_role[Role.COMPLETION]
-    shown = of_role[Role.SYSTEM] + of_role[Role.USER]
-    prompt = shown + of_role[Role.TEMPLATE]
+def compute_data_stats(
+    examples: EncodedExamples, config: DataConfig, reading: ReadingCounts | None = None
+) -> DataStats:
+    """Return the token counts of `examples`, as encoded by `encode_examples` with `config`.
+
+    Args:
+        reading: what was left out of the records of the examples.
+    """
+    reading = reading or ReadingCounts()
+    role_counts = examples.role_counts()
+    completion = role_counts[Role.COMPLETION] + role_counts[Role.THINKING]
+    prompt = np.sum([role_counts[role] for role in (*PROMPT_ROLES, Role.EXCLUDED)], axis=0)
+    text = prompt - role_counts[Role.TEMPLATE]
     return DataStats(
         **asdict(examples.counts),
+        dropped_records=dict(reading.dropped),
+        ignored_fields=dict(reading.ignored),
         max_length=config.max_length,
         template=config.template,
         completion_turns=config.completion_turns,
         prompt=_token_counts(prompt),
         completion=_token_counts(completion),
-        system=_token_counts(of_role[Role.SYSTEM]),
-        user=_token_counts(of_role[Role.USER]),
-        template_tokens=_token_counts(of_role[Role.TEMPLATE]),
+        system=_token_counts(role_counts[Role.SYSTEM]),
+        user=_token_counts(role_counts[Role.USER]),
+        tool=_token_counts(role_counts[Role.TOOL]),
+        history=_token_counts(role_counts[Role.HISTORY]),
+        thinking=_token_counts(role_counts[Role.THINKING]),
+        excluded=_token_counts(role_counts[Role.EXCLUDED]),
+        template_tokens=_token_counts(role_counts[Role.TEMPLATE]),
         generation_ratio=_generation_ratio(completion, prompt),
-        generation_ratio_without_template=_generation_ratio(completion, shown),
+        generation_ratio_without_template=_generation_ratio(completion, text),
     )
-
-
-def _counts_per_example(examples: EncodedExamples, role: Role) -> NDArray[np.int64]:
-    up_to = np.concatenate([[0], np.cumsum(examples.roles == role, dtype=np.int64)])
-    return np.diff(up_to[examples.offsets])
 
 
 def _token_counts(counts: NDArray[np.int64]) -> TokenCounts:
@@ -126,7 +168,7 @@ def _token_counts(counts: NDArray[np.int64]) -> TokenCounts:
 
 
 def _nearest_rank(ordered: NDArray[Any], share: float) -> Any:
-    """The smallest of the values that at least `share` of them do not exceed."""
+    """Return the smallest sorted value that is at least as large as `share` of the values."""
     return ordered[ceil(share * len(ordered)) - 1]
 
 

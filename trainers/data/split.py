@@ -1,81 +1,126 @@
-"""Which examples are held out: the same ones in every trial that holds out as many."""
+"""Split examples into training and held-out examples, the same way in every trial."""
 
 import hashlib
 import json
-from itertools import groupby
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trainers.data.examples import Example
 from trainers.foundation.errors import InputError, Problem
 
+Indices = NDArray[np.int64]
+# 128 bits of a SHA-256, as two numbers with the order of its bytes; (N, 2).
+Digests = NDArray[np.uint64]
+
 
 def split_heldout(
-    examples: list[Example], *, heldout_examples: int, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """(training examples, held-out examples), each in an order drawn by `seed`.
+    examples: Sequence[Example], *, heldout_examples: int, seed: int
+) -> tuple[Indices, Indices]:
+    """Return the indices of (training examples, held-out examples), each shuffled by `seed`.
 
-    Who is held out and in which order depends on the seed and on what the examples say, not on
-    how the file orders them. Examples with the same prompt stay on one side: white space aside,
-    and judged by the last user turn alone, since that is all that some templates show. A prompt
-    that more examples share than still fit is left to training, so when nearly all prompts are
-    shared fewer than `heldout_examples` may be held out.
+    The split and the order depend on the seed and the texts of the examples, not on their order in
+    the file. Examples with the same prompt are never split between both sides. Only the last user
+    turn is compared, because some templates use nothing else; white space is ignored. A group of
+    examples with the same prompt that exceeds the remaining held-out places goes to training. So
+    fewer than `heldout_examples` may be held out if nearly all prompts are shared.
+
+    The examples are read once and not kept; memory is below 100 bytes per example.
 
     Raises:
-        InputError: no example would be left to train on, or none can be held out.
+        InputError: no example remains for training, or none can be held out.
     """
     if heldout_examples >= len(examples):
-        raise InputError(
-            Problem(
-                message=(
-                    f"data.heldout_examples must be smaller than the number of examples, got"
-                    f" {heldout_examples} of {len(examples)}: none is left to train on"
-                ),
-                fix=(
-                    f"set data.heldout_examples to {len(examples) - 1} or less, or give more data"
-                    if len(examples) > 1
-                    else "give at least 2 examples, one to train on and one to hold out"
-                ),
-            )
-        )
-    drawn = sorted(examples, key=lambda example: _draw(seed, example))
-    train: list[Example] = []
-    heldout: list[Example] = []
-    groups = [list(group) for _, group in groupby(drawn, key=_prompt_key)]
-    for alike in groups:
-        fits = len(heldout) + len(alike) <= heldout_examples
-        (heldout if fits else train).extend(alike)
+        raise InputError(_too_few_problem(heldout_examples, len(examples)))
+    prompts, contents = _digests(examples, seed)
+    by_prompt = _order(prompts)
+    starts, sizes = _runs(prompts[by_prompt])
+    heldout: list[int] = []
+    for start, size in zip(starts, sizes, strict=True):
+        if len(heldout) == heldout_examples:
+            break
+        if len(heldout) + size <= heldout_examples:
+            # Texts, not digests, order the examples of a group.
+            group = {int(i): examples[i] for i in by_prompt[start : start + size]}
+            heldout += sorted(group, key=lambda i: (_content(group[i]), group[i].id))
     if heldout_examples and not heldout:
-        raise InputError(
-            Problem(
-                message=(
-                    f"data.heldout_examples is {heldout_examples}, but every prompt is shared by"
-                    " more examples than that, and those must stay together"
-                ),
-                fix=(
-                    f"set data.heldout_examples to {min(map(len, groups))} or more, or remove"
-                    " examples with the same prompt"
-                    if len(groups) > 1
-                    else "give examples with other prompts: all have the same one, and what is"
-                    " held out must not have been trained on"
-                ),
-            )
-        )
-    # Drawn anew: so far examples with the same prompt stand side by side.
-    train.sort(key=lambda example: _digest(seed, _content(example)))
-    return train, heldout
+        raise InputError(_shared_prompts_problem(heldout_examples, sizes))
+    is_train = np.ones(len(examples), dtype=np.bool_)
+    is_train[heldout] = False
+    train = np.flatnonzero(is_train)
+    # Shuffle again, because examples with the same prompt are still adjacent.
+    train = train[_order(contents[train])]
+    for start, size in zip(*_runs(contents[train]), strict=True):
+        if size > 1:  # Ids order examples with the same texts.
+            same = train[start : start + size]
+            same[:] = sorted(same, key=lambda index: examples[index].id)
+    return train, np.array(heldout, dtype=np.int64)
 
 
-def _draw(seed: int, example: Example) -> tuple[str, str, str]:
-    # The id decides only between examples that say the same.
-    return _digest(seed, _prompt_key(example)), _content(example), example.id
+def _digests(examples: Sequence[Example], seed: int) -> tuple[Digests, Digests]:
+    """Return the digest of each example's prompt, and that of its content."""
+    digests = bytearray()
+    for example in examples:
+        digests += _digest(seed, _prompt_key(example)) + _digest(seed, _content(example))
+    numbers = np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 4)
+    return numbers[:, :2], numbers[:, 2:]
+
+
+def _order(digests: Digests) -> Indices:
+    """Return the stable order of the digests."""
+    return np.lexsort((digests[:, 1], digests[:, 0]))
+
+
+def _runs(digests: Digests) -> tuple[list[int], list[int]]:
+    """Return the start and the length of each run of equal digests."""
+    is_start = np.ones(len(digests) + 1, dtype=np.bool_)
+    is_start[1:-1] = (digests[1:] != digests[:-1]).any(axis=1)
+    bounds = np.flatnonzero(is_start)
+    return bounds[:-1].tolist(), np.diff(bounds).tolist()
+
+
+def _digest(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n{text}".encode()).digest()[:16]
 
 
 def _prompt_key(example: Example) -> str:
+    if example.tokens is not None:
+        return json.dumps(example.tokens.input_ids[: example.tokens.completion_start])
     return " ".join(example.prompt.split())
 
 
 def _content(example: Example) -> str:
+    if example.tokens is not None:
+        return json.dumps(example.tokens.input_ids)
     return json.dumps([[message.role, message.content] for message in example.messages])
 
 
-def _digest(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()
+def _too_few_problem(heldout_examples: int, num_examples: int) -> Problem:
+    return Problem(
+        message=(
+            f"data.heldout_examples must be smaller than the number of examples, got"
+            f" {heldout_examples} of {num_examples}: none remains for training"
+        ),
+        fix=(
+            f"set data.heldout_examples to {num_examples - 1} or less, or use more data"
+            if num_examples > 1
+            else "use at least 2 examples, one for training and one held out"
+        ),
+    )
+
+
+def _shared_prompts_problem(heldout_examples: int, group_sizes: Sequence[int]) -> Problem:
+    return Problem(
+        message=(
+            f"data.heldout_examples is {heldout_examples}, but every prompt is shared by"
+            " more examples, and examples with one prompt must stay together"
+        ),
+        fix=(
+            f"set data.heldout_examples to {min(group_sizes)} or more, or remove"
+            " examples with the same prompt"
+            if len(group_sizes) > 1
+            else "add examples with other prompts: all have the same one, and a held-out"
+            " prompt must not be in the training data"
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Templates as texts: what each says, and where in it the texts of a record stand."""
+"""Compile prompt templates and locate a record's texts in their output."""
 
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -21,15 +21,16 @@ ALPACA_WITHOUT_INPUT = (
 )
 
 Piece = tuple[str, int | None]
-"""A part of a rendered text: what it says, and the number of the field it shows, if it does."""
+"""A part of a rendered text: its text, and the number of the field that it shows, if any."""
 
-# Stands for the text of field number N while a template is searched for its fields. The spaces
-# are ones that a template would trim, and that no template writes itself.
+# Marker of field N. Rendering it instead of the text locates the field in the template's output.
+# The em spaces around it show whether the template trims the text; no template writes em spaces
+# itself.
 _MARKER = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
 
 
 class FieldFinder:
-    """Finds the texts of fields in what one template makes of them."""
+    """Locates the texts of fields in the output of one template."""
 
     def __init__(self) -> None:
         self._marked: dict[Hashable, list[str]] = {}
@@ -37,15 +38,16 @@ class FieldFinder:
     def find(
         self, shape: Hashable, texts: Sequence[str], render: Callable[[Sequence[str]], str]
     ) -> tuple[list[Piece], str]:
-        """The pieces of `render(texts)` in their order, and all of it as one text.
+        """Return the pieces of `render(texts)` in order, and its whole text.
 
-        Found by rendering with markers for texts too, since a short text may occur in the
-        template: "help" in "You are a helpful assistant". No pieces if a text is changed by more
-        than trimming, or changes what the template says around it, or if the template cannot
-        render markers, such as one that counts on a separator in the text.
+        Markers are rendered to locate the fields, because a short text may also occur in the
+        template, such as "help" in "You are a helpful assistant". The list of pieces is empty if
+        the template changes a text other than by trimming, if a text changes the template's output
+        around it, or if the template cannot render markers, for example because it expects a
+        separator in the text.
 
         Args:
-            shape: all that `render` depends on beside `texts`; it is kept for the next one.
+            shape: everything else that `render` depends on, used as a cache key.
         """
         whole = render(texts)
         key = (shape, tuple(map(bool, texts)))
@@ -53,66 +55,63 @@ class FieldFinder:
             markers = [
                 f"\u2003\ue000{i}\ue001\u2003" if text else "" for i, text in enumerate(texts)
             ]
-            self._marked[key] = _MARKER.split(_rendered(render, markers) or "")
+            self._marked[key] = _MARKER.split(_try_render(render, markers) or "")
         before, *rest = self._marked[key]
         pieces: list[Piece] = [(before, None)]
         for lead, number, trail, after in zip(*(rest[part::4] for part in range(4)), strict=True):
+            if int(number) >= len(texts):  # The example itself contains such characters.
+                return [], whole
             text = texts[int(number)]
             text = text if lead else text.lstrip()
             pieces += [(text if trail else text.rstrip(), int(number)), (after, None)]
         return (pieces if whole == "".join(text for text, _ in pieces) else []), whole
 
 
-def depends_on_texts(whole: str, num_texts: int, render: Callable[[Sequence[str]], str]) -> bool:
-    """Whether a template says something else for other texts than the ones it made `whole` of.
+def depends_on_fields(whole: str, num_texts: int, render: Callable[[Sequence[str]], str]) -> bool:
+    """Return whether the template's output depends on the texts of its fields.
 
-    Yes in doubt: where it can render neither of two sets of made-up texts.
+    `whole` is the output for the real texts; it is compared with the output for artificial texts.
+    The result is True if the template rejects both sets of artificial texts.
     """
-    made_up = [
-        _rendered(render, [f"{mark}{number}" for number in range(num_texts)])
+    artificial = [
+        _try_render(render, [f"{mark}{number}" for number in range(num_texts)])
         for mark in ("\ue000", "\ue001")
     ]
-    others = [text for text in made_up if text is not None]
+    others = [text for text in artificial if text is not None]
     return not others or any(text != whole for text in others)
 
 
-def _rendered(render: Callable[[Sequence[str]], str], texts: Sequence[str]) -> str | None:
-    """What a template makes of made-up texts; None where it cannot, which is no fault of it."""
+def _try_render(render: Callable[[Sequence[str]], str], texts: Sequence[str]) -> str | None:
+    """Return the output for artificial texts; None if the template rejects them."""
     try:
         return render(texts)
+    except Exception:  # Rejected: it may demand a separator in a text. Real texts still raise.
+        return None
+
+
+def text_or_none(render: Callable[[], str]) -> str | None:
+    """Return the text of `render`; None if the template rejects the messages.
+
+    A template is a program and can raise any error.
+    """
+    try:
+        return render()
     except Exception:
         return None
 
 
 def describe_error(error: Exception) -> str:
-    """What went wrong in a template, which may run into any error of Python's."""
+    """Return the message of an error in a template, which can be any Python exception."""
     if isinstance(error, jinja2.TemplateError):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
 
-def read_template(path: Path) -> str:
-    """The content of a Jinja file.
-
-    Raises:
-        InputError: it is not there, or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            Problem(
-                message=f"data.template must be chat, alpaca, plain or a Jinja file, got {path}",
-                fix="give the path of a UTF-8 file that exists",
-            )
-        ) from None
-
-
 def compile_template(path: Path, source: str) -> jinja2.Template:
-    """The template with the text `source`, sandboxed; an undefined variable is an error in it.
+    """Return the sandboxed template with the text `source`; undefined variables are errors.
 
     Raises:
-        InputError: it is not a template; the message names the line in `path`.
+        InputError: the template has a syntax error; the message names the line in `path`.
     """
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True

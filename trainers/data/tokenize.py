@@ -1,149 +1,233 @@
-"""The examples of a fine-tune, read, split and tokenised."""
+"""Read, split and tokenise the examples of a fine-tune."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from trainers.config import DataConfig
+from trainers.data.encoding_counts import EncodingCounts
+from trainers.data.example_store import StoredExamples, open_examples
 from trainers.data.examples import Example
-from trainers.data.readers import read_examples
-from trainers.data.roles import Encoded, Template, WholeExample
-from trainers.data.split import split_heldout
-from trainers.data.token_cache import cached, token_key
-from trainers.data.tokenized import EncodedExamples, LengthCounts
+from trainers.data.reading_counts import ReadingCounts
+from trainers.data.roles import EncodedExample, UntruncatedExample
+from trainers.data.split_cache import load_or_split, split_examples
+from trainers.data.template import Template
+from trainers.data.token_cache import cache_key, load_or_encode
+from trainers.data.tokenized import EncodedBatch, EncodedExamples
+from trainers.data.truncation import TruncatedExample
+from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError, Problem
 
 log = logging.getLogger(__name__)
 
-# Examples tokenised at once: enough for the tokenizer's threads, few enough to hold as lists.
+# Number of examples per tokenizer call: enough for the tokenizer's threads, and few enough to keep
+# as Python lists.
 _CHUNK = 1000
 
-# Bounds the cost of a measurement to the forward passes of half a usual global batch of 128. The
-# examples stand in the order that data.seed has drawn, so the first ones are a random sample.
+# Limits the cost of one measurement to the forward passes of half a global batch of 128. The
+# examples are shuffled by data.seed, so the first ones are a random sample.
 MAX_HELDOUT_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on and what is kept for scoring."""
+    """Training examples and held-out examples; those of files are decoded when they are used.
 
-    train: list[Example]
-    heldout: list[Example]
+    `reading` counts what was left out of all their records.
+    """
+
+    train: Sequence[Example]
+    heldout: Sequence[Example]
+    reading: ReadingCounts
 
 
-def read_split(config: DataConfig) -> Split:
-    """The training and held-out examples, the same in every trial that shares `config`.
+def read_split(config: DataConfig, *, is_main: bool = True) -> Split:
+    """Return the training and held-out examples, the same in every trial with `config`.
+
+    Args:
+        is_main: log warnings.
 
     Raises:
-        InputError: the data cannot be read or is too small for the split.
+        InputError: the data cannot be read, or is too small for the split.
     """
-    examples = read_examples(config.path, split=config.split)
-    train, heldout = split_heldout(
-        examples, heldout_examples=config.heldout_examples, seed=config.seed
+    reading = ReadingCounts()
+    examples = open_examples(config, reading, is_main=is_main)
+    if isinstance(examples, StoredExamples):
+        train, heldout = load_or_split(examples, config, is_main=is_main)
+        return Split(
+            examples.select(train)[: config.train_examples], examples.select(heldout), reading
+        )
+    train, heldout = split_examples(examples, config)
+    return Split(
+        [examples[index] for index in train[: config.train_examples]],
+        [examples[index] for index in heldout],
+        reading,
     )
-    return Split(train[: config.train_examples], heldout)
 
 
-def encode_all(
+def encode_examples(
     examples: Sequence[Example],
     config: DataConfig,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    is_first: bool = True,
+    is_main: bool = True,
 ) -> EncodedExamples:
-    """The examples as tokens and roles, none longer than `config.max_length`.
+    """Return the tokens and roles of the examples, none longer than `config.max_length`.
 
-    They are tokenised once and then read from the cache by all ranks and trials. One process of
-    a run, with `is_first`, logs how many were too long.
+    The examples are tokenised once. All ranks and trials then read them from the cache. The process
+    with `is_main` logs how many were too long.
 
     Raises:
-        InputError: the template cannot show an example, examples are too long and may not be,
-            none is left, or the cache folder that was asked for cannot be written.
+        InputError: the template cannot render an example; an example is too long and data.too_long
+            is error; no example remains; or PLW_CACHE_DIR is not writable.
     """
-    template = Template(config.template, tokenizer, config.completion_turns)
-    encoded = cached(
-        token_key(examples, template, config),
+    template = Template.for_data(config, tokenizer)
+    encoded = load_or_encode(
+        cache_key(examples, template, config),
         lambda: _encode(examples, config, template),
-        is_first=is_first,
+        is_main=is_main,
     )
-    if is_first:
-        log.info("%s", encoded.counts.sentence(config.max_length))
+    if is_main and config.completion_turns == "each":
+        log.info("%d chats, with an example for each assistant turn", len(examples))
+    if is_main:
+        for line in encoded.counts.lines(config.max_length):
+            log.info("%s", line)
     return encoded
+
+
+def as_trained(examples: Iterable[Example], config: DataConfig) -> list[Example]:
+    """Return the examples of a data set, or those of each turn if `completion_turns` is each."""
+    if config.completion_turns != "each":
+        return list(examples)
+    return [turn for example in examples for turn in example.split_turns()]
 
 
 def encode_heldout(
     heldout: Sequence[Example], config: DataConfig, tokenizer: PreTrainedTokenizerBase
-) -> list[Encoded]:
-    """The held-out examples to measure on, encoded as they are for the scores of a model.
+) -> list[EncodedExample]:
+    """Return the held-out examples for the loss during training, encoded as for scoring.
 
-    So neither what is done to long training examples nor which of their turns count matters.
+    Options for training examples are ignored: data.too_long, data.completion_turns, and the
+    selection of assistant turns in the data.
     """
-    as_scored = config.model_copy(update={"too_long": "truncate", "completion_turns": "last"})
-    # The training examples have been logged; these are not worth a line of their own.
-    return list(encode_all(heldout[:MAX_HELDOUT_EXAMPLES], as_scored, tokenizer, is_first=False))
+    template = Template(
+        config.template,
+        tokenizer,
+        args=config.template_args,
+        truncation_side=config.truncation_side,
+    )
+    return [
+        template.encode(example.with_last_turn_as_completion(), config.max_length)
+        for example in heldout[:MAX_HELDOUT_EXAMPLES]
+    ]
 
 
-def _encode(examples: Sequence[Example], config: DataConfig, template: Template) -> EncodedExamples:
-    kept: list[Encoded] = []
+def _encode(
+    examples: Sequence[Example], config: DataConfig, template: Template
+) -> Iterator[EncodedBatch]:
+    """Yield the encoded examples in batches.
+
+    Raises:
+        InputError: see `encode_examples`; raised at the end, with all problems.
+    """
     problems: list[Problem] = []
-    num_cut_completions = num_dropped = num_dropped_tokens = 0
+    num_encoded = 0
+    outcome, dropped = config.too_long, "num_dropped_examples"
+    if outcome == "truncate":  # Only examples that cannot be truncated are excluded.
+        outcome, dropped = config.too_long_completion, "num_dropped_completions"
     for start in range(0, len(examples), _CHUNK):
-        for whole in template.tokenize(examples[start : start + _CHUNK]):
-            if whole.num_tokens <= config.max_length or config.too_long == "truncate":
-                num_cut_completions += len(whole.completion_ids) >= config.max_length
-                kept.append(_compact(whole.cut_to(config.max_length)))
-            elif config.too_long == "drop":
-                num_dropped += 1
-                num_dropped_tokens += whole.num_tokens
+        encoded: list[EncodedExample] = []
+        counts: Counter[str] = Counter()
+        chunk = as_trained(examples[start : start + _CHUNK], config)
+        for example, whole in zip(chunk, template.tokenize(chunk), strict=True):
+            truncated = _truncate(example, whole, config, template)
+            if truncated is not None:
+                encoded.append(truncated.tokens)
+                counts.update(_counts(example, whole, truncated))
+            elif outcome == "error":
+                problems.append(_too_long_problem(whole, config))
             else:
-                problems.append(_too_long(whole, config.max_length))
+                counts.update({dropped: 1, "num_dropped_tokens": whole.num_tokens})
+        num_encoded += len(encoded)
+        yield EncodedBatch.of(encoded, EncodingCounts(num_examples=len(encoded), **counts))
     if problems:
         raise InputError(problems)
-    if not kept:
-        raise InputError(_nothing_left(config, num_dropped))
-    return EncodedExamples.of(
-        kept,
-        LengthCounts(
-            num_examples=len(kept),
-            num_truncated_examples=sum(item.num_truncated_tokens > 0 for item in kept),
-            num_truncated_tokens=sum(item.num_truncated_tokens for item in kept),
-            num_cut_completions=num_cut_completions,
-            num_dropped_examples=num_dropped,
-            num_dropped_tokens=num_dropped_tokens,
-        ),
+    if not num_encoded:
+        raise InputError(_no_examples_problem(config, len(examples)))
+
+
+def _truncate(
+    example: Example, whole: UntruncatedExample, config: DataConfig, template: Template
+) -> TruncatedExample | None:
+    """Return an example with at most data.max_length tokens; None if the settings exclude it."""
+    if whole.num_tokens > config.max_length and config.too_long != "truncate":
+        return None
+    return template.truncate(
+        example,
+        whole,
+        config.max_length,
+        cut_completion=config.too_long_completion == "truncate",
     )
 
 
-def _compact(encoded: Encoded) -> Encoded:
-    # Lists of all examples would take ten times the memory.
-    return replace(
-        encoded,
-        input_ids=np.array(encoded.input_ids, dtype=np.int32),
-        roles=np.array(encoded.roles, dtype=np.int8),
-    )
+def _counts(
+    example: Example, whole: UntruncatedExample, truncated: TruncatedExample
+) -> dict[str, int]:
+    """Return what happened to an example that is used, by the names in `EncodingCounts`."""
+    num_truncated_tokens = truncated.tokens.num_truncated_tokens
+    counts = {
+        "num_truncated_examples": int(num_truncated_tokens > 0),
+        "num_truncated_tokens": num_truncated_tokens,
+        "num_removed_turns": truncated.num_removed_turns,
+        "num_cut_prompts": int(truncated.has_cut_texts),
+        "num_cut_completions": int(truncated.has_cut_completion),
+        "num_zero_weight_turns": sum(turn.train is False for turn in example.messages),
+        "num_chats_without_thinking": int(whole.hides_thinking),
+        "num_chats_without_names": int(whole.hides_name),
+        "num_tokenised_examples": int(example.tokens is not None),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
-def _too_long(whole: WholeExample, max_length: int) -> Problem:
+def _too_long_problem(whole: UntruncatedExample, config: DataConfig) -> Problem:
+    limit = f"data.max_length {config.max_length}"
+    if config.too_long == "error":
+        return Problem(
+            message=f"the example has {whole.num_tokens} tokens, more than {limit}",
+            where=whole.id,
+            fix="raise data.max_length, shorten the example, or set data.too_long to truncate or"
+            " drop",
+        )
     return Problem(
         message=(
-            f"the example has {whole.num_tokens} tokens, more than data.max_length {max_length}"
+            f"the example has {whole.num_tokens} tokens and does not fit {limit}: the completion,"
+            f" {len(whole.completion_ids)} tokens, would lose its end"
         ),
         where=whole.id,
-        fix="raise data.max_length, shorten it, or set data.too_long to truncate or drop",
+        fix="raise data.max_length, shorten the example, or set data.too_long_completion to drop"
+        " or truncate",
     )
 
 
-def _nothing_left(config: DataConfig, num_dropped: int) -> Problem:
-    if not num_dropped:
-        return Problem(message="there is no training example", where=config.path)
+def _no_examples_problem(config: DataConfig, num_examples: int) -> Problem:
+    if not num_examples:
+        return Problem(message="no training examples", where=config.label)
+    if config.too_long == "drop":
+        return Problem(
+            message=(
+                f"every example has more tokens than data.max_length {config.max_length}, and"
+                " data.too_long is drop"
+            ),
+            where=config.label,
+            fix="raise data.max_length, or set data.too_long to truncate",
+        )
     return Problem(
         message=(
-            f"all {num_dropped} examples have more tokens than data.max_length"
-            f" {config.max_length}, and data.too_long is drop"
+            f"no example fits data.max_length {config.max_length}: template and completion alone"
+            " have more tokens"
         ),
-        where=config.path,
-        fix="raise data.max_length, or set data.too_long to truncate",
+        where=config.label,
+        fix="raise data.max_length",
     )

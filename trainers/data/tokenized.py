@@ -1,16 +1,19 @@
-"""Tokenised examples as four Arrow columns, in memory or mapped from a file."""
+"""Tokenised examples as Arrow columns, in memory or memory-mapped from a file."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-from trainers.data.roles import Encoded, Role
+from trainers.data.arrow_files import read_batches, write_batches
+from trainers.data.encoding_counts import EncodingCounts
+from trainers.data.roles import EncodedExample, Role
 
 _SCHEMA = pyarrow.schema(
     [
@@ -18,154 +21,156 @@ _SCHEMA = pyarrow.schema(
         pyarrow.field("input_ids", pyarrow.large_list(pyarrow.int32()), nullable=False),
         pyarrow.field("roles", pyarrow.large_list(pyarrow.int8()), nullable=False),
         pyarrow.field("num_truncated_tokens", pyarrow.int32(), nullable=False),
+        pyarrow.field("weights", pyarrow.large_list(pyarrow.float32())),
+        pyarrow.field("sample_weight", pyarrow.float64(), nullable=False),
     ]
 )
 
 
-class DamagedFileError(Exception):
-    """A file that is not, or no longer, what `EncodedExamples.write` wrote."""
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The columns of consecutive examples, and their counts; there may be no examples."""
 
+    columns: pyarrow.RecordBatch
+    counts: EncodingCounts
 
-@dataclass(frozen=True, kw_only=True)
-class LengthCounts:
-    """How many examples there are, and what became of those that were too long.
-
-    A truncated example has lost tokens; `num_cut_completions` of them have lost the end of their
-    completion, with its end-of-sequence token, too. A dropped one is not among the
-    `num_examples`, and all of its tokens are lost.
-    """
-
-    num_examples: int
-    num_truncated_examples: int = 0
-    num_truncated_tokens: int = 0
-    num_cut_completions: int = 0
-    num_dropped_examples: int = 0
-    num_dropped_tokens: int = 0
-
-    def sentence(self, max_length: int) -> str:
-        """The counts for a person; `max_length` is the limit that they are of."""
-        total = self.num_examples + self.num_dropped_examples
-        if not self.num_truncated_examples and not self.num_dropped_examples:
-            return f"{total} examples, none above {max_length} tokens"
-        parts = [f"{total} examples"]
-        if self.num_dropped_examples:
-            parts.append(
-                f"{self.num_dropped_examples} dropped with {self.num_dropped_tokens} tokens for"
-                f" being longer than {max_length}"
-            )
-        if self.num_truncated_examples:
-            parts.append(
-                f"{self.num_truncated_examples} cut to {max_length} tokens, which lost"
-                f" {self.num_truncated_tokens}"
-            )
-        if self.num_cut_completions:
-            parts.append(
-                f"{self.num_cut_completions} of them without the end of their completion and its"
-                " end-of-sequence token"
-            )
-        return ", ".join(parts)
+    @classmethod
+    def of(cls, examples: Sequence[EncodedExample], counts: EncodingCounts) -> "EncodedBatch":
+        offsets = np.cumsum([0, *(len(example.roles) for example in examples)], dtype=np.int64)
+        tokens = np.fromiter(chain.from_iterable(e.input_ids for e in examples), dtype=np.int32)
+        roles = np.fromiter(chain.from_iterable(e.roles for e in examples), dtype=np.int8)
+        weights = [
+            None if e.weights is None else np.asarray(e.weights, np.float32) for e in examples
+        ]
+        columns = [
+            pyarrow.array([example.id for example in examples], pyarrow.large_string()),
+            pyarrow.LargeListArray.from_arrays(offsets, tokens),
+            pyarrow.LargeListArray.from_arrays(offsets, roles),
+            pyarrow.array([e.num_truncated_tokens for e in examples], pyarrow.int32()),
+            pyarrow.array(weights, pyarrow.large_list(pyarrow.float32())),
+            pyarrow.array([e.sample_weight for e in examples], pyarrow.float64()),
+        ]
+        return cls(pyarrow.record_batch(columns, schema=_SCHEMA), counts)
 
 
 class EncodedExamples:
-    """Tokenised examples by index. Whatever is read from it is a view: nothing is copied.
+    """A sequence of tokenised examples in batches; items are views without copies of the tokens.
 
-    `lengths` are the examples' tokens, int64 (N,) for N examples. `roles` holds the roles of all
-    of them back to back, int8; those of example i stand at `offsets[i]` to `offsets[i + 1]`.
+    `lengths` are the token counts of the N examples, int64 (N,).
     """
 
-    def __init__(self, columns: pyarrow.RecordBatch, counts: LengthCounts) -> None:
+    def __init__(self, batches: Sequence[pyarrow.RecordBatch], counts: EncodingCounts) -> None:
         self.counts = counts
-        self._columns = columns
-        self._ids = columns.column("id")
-        self._num_truncated_tokens = columns.column("num_truncated_tokens").to_numpy()
-        self._input_ids: NDArray[np.int32] = columns.column("input_ids").values.to_numpy()
-        self.roles: NDArray[np.int8] = columns.column("roles").values.to_numpy()
-        self.offsets: NDArray[np.int64] = columns.column("roles").offsets.to_numpy()
-        self.lengths: NDArray[np.int64] = np.diff(self.offsets)
-
-    @classmethod
-    def of(cls, examples: Sequence[Encoded], counts: LengthCounts) -> "EncodedExamples":
-        """`examples`, of which there is at least one, in columns."""
-        offsets = np.cumsum([0, *(len(example.roles) for example in examples)], dtype=np.int64)
-        tokens = np.concatenate([example.input_ids for example in examples], dtype=np.int32)
-        roles = np.concatenate([example.roles for example in examples], dtype=np.int8)
-        columns = pyarrow.record_batch(
-            [
-                pyarrow.array([example.id for example in examples], pyarrow.large_string()),
-                pyarrow.LargeListArray.from_arrays(offsets, tokens),
-                pyarrow.LargeListArray.from_arrays(offsets, roles),
-                pyarrow.array([e.num_truncated_tokens for e in examples], pyarrow.int32()),
-            ],
-            schema=_SCHEMA,
-        )
-        return cls(columns, counts)
+        self._batches = [_Batch(batch) for batch in batches]
+        self._starts = list(accumulate((len(one.lengths) for one in self._batches), initial=0))
+        self.lengths: NDArray[np.int64] = np.concatenate([one.lengths for one in self._batches])
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> Encoded:
+    def __getitem__(self, index: int) -> EncodedExample:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         position = index % len(self)
-        part = slice(self.offsets[position], self.offsets[position + 1])
-        return Encoded(
-            id=self._ids[position].as_py(),
-            input_ids=self._input_ids[part],
-            roles=self.roles[part],
-            num_truncated_tokens=int(self._num_truncated_tokens[position]),
-        )
+        number = bisect_right(self._starts, position) - 1
+        return self._batches[number].example(position - self._starts[number])
 
-    def __iter__(self) -> Iterator[Encoded]:
+    def __iter__(self) -> Iterator[EncodedExample]:
         return map(self.__getitem__, range(len(self)))
 
-    def target_counts(self) -> dict[Role, int]:
-        """Targets by role in all examples: every token but the first of each."""
-        firsts = self.roles[self.offsets[:-1]]
-        return {
-            role: int(np.count_nonzero(self.roles == role) - np.count_nonzero(firsts == role))
-            for role in Role
-        }
+    def ids_with_weight(self, role: Role, weight: float) -> list[str]:
+        """Return the ids of the examples in which the data gives `weight` to a token of `role`."""
+        return [id for one in self._batches for id in one.ids_with_weight(role, weight)]
 
-    def write(self, path: Path) -> None:
-        """Put the columns and the counts at `path` as an Arrow file with a checksum.
+    def max_token_id(self) -> int:
+        """Return the largest token id of all examples."""
+        return max(int(one.input_ids.max(initial=0)) for one in self._batches)
 
-        Raises:
-            OSError: it cannot be written.
-        """
-        counts = json.dumps(asdict(self.counts))
-        metadata = {"counts": counts, "sha256": self._sha256(counts)}
-        columns = self._columns.replace_schema_metadata(metadata)
-        with (
-            pyarrow.OSFile(str(path), "wb") as file,
-            pyarrow.ipc.new_file(file, columns.schema) as writer,
-        ):
-            writer.write_batch(columns)
+    def role_counts(self) -> dict[Role, NDArray[np.int64]]:
+        """Return the number of tokens of each role in each example, (N,)."""
+        per_batch = [one.role_counts() for one in self._batches]
+        return dict(zip(Role, np.concatenate(per_batch, axis=1), strict=True))
+
+    @classmethod
+    def of(cls, batches: Iterable[EncodedBatch]) -> "EncodedExamples":
+        """Return the examples of the batches, in memory; there must be at least one."""
+        found = list(batches)
+        return cls(
+            [one.columns for one in found],
+            sum((one.counts for one in found), EncodingCounts(num_examples=0)),
+        )
 
     @classmethod
     def read(cls, path: Path) -> "EncodedExamples":
-        """What was written at `path`, mapped into memory that all processes share.
+        """Return the examples in the file `path`, memory-mapped and shared by all processes.
 
         Raises:
-            OSError: there is no such file, or it cannot be read.
-            DamagedFileError: its content is not what was written.
+            OSError: the file does not exist or cannot be read.
+            CorruptFileError: the file's content differs from what was written.
         """
-        with path.open("rb"):
-            pass  # Arrow's own errors do not tell a missing file from a damaged one.
-        try:
-            reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
-            columns = reader.get_batch(0)
-            metadata = {k.decode(): v.decode() for k, v in columns.schema.metadata.items()}
-            examples = cls(columns, LengthCounts(**json.loads(metadata["counts"])))
-            intact = examples._sha256(metadata["counts"]) == metadata["sha256"]
-        except Exception as error:
-            raise DamagedFileError(str(error)) from error
-        if not intact:
-            raise DamagedFileError("its checksum is another")
-        return examples
+        batches, summary = read_batches(path)
+        return cls(batches, EncodingCounts(**json.loads(summary["counts"])))
 
-    def _sha256(self, counts: str) -> str:
-        digest = hashlib.sha256(counts.encode())
-        for column in (self._input_ids, self.roles, self.offsets, self._num_truncated_tokens):
-            digest.update(column.data)
-        digest.update(json.dumps(self._ids.to_pylist()).encode())
-        return digest.hexdigest()
+    @staticmethod
+    def write(path: Path, batches: Iterable[EncodedBatch]) -> None:
+        """Write the batches to `path`, one after the other, and their total counts.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        counts = EncodingCounts(num_examples=0)
+        with write_batches(path, _SCHEMA) as file:
+            for batch in batches:
+                file.write(batch.columns)
+                counts += batch.counts
+            file.finish({"counts": json.dumps(asdict(counts))})
+
+
+class _Batch:
+    """The columns of consecutive examples.
+
+    `roles` and `input_ids` are those of all examples, concatenated. Those of example i are at
+    `offsets[i]` to `offsets[i + 1]`.
+    """
+
+    def __init__(self, columns: pyarrow.RecordBatch) -> None:
+        self._ids = columns.column("id")
+        self._num_truncated_tokens = columns.column("num_truncated_tokens").to_numpy()
+        self.input_ids: NDArray[np.int32] = columns.column("input_ids").values.to_numpy()
+        self._roles: NDArray[np.int8] = columns.column("roles").values.to_numpy()
+        self._offsets: NDArray[np.int64] = columns.column("roles").offsets.to_numpy()
+        self.lengths: NDArray[np.int64] = np.diff(self._offsets)
+        weights = columns.column("weights")
+        self._weights: NDArray[np.float32] = weights.values.to_numpy()
+        # The weights of an example without any take no space.
+        self._weight_offsets: NDArray[np.int64] = weights.offsets.to_numpy()
+        self._sample_weights: NDArray[np.float64] = columns.column("sample_weight").to_numpy()
+
+    def example(self, position: int) -> EncodedExample:
+        tokens = slice(self._offsets[position], self._offsets[position + 1])
+        weights = self._weights[slice(*self._weight_offsets[position : position + 2])]
+        return EncodedExample(
+            id=self._ids[position].as_py(),
+            input_ids=self.input_ids[tokens],
+            roles=self._roles[tokens],
+            num_truncated_tokens=int(self._num_truncated_tokens[position]),
+            weights=weights if len(weights) else None,
+            sample_weight=float(self._sample_weights[position]),
+        )
+
+    def ids_with_weight(self, role: Role, weight: float) -> list[str]:
+        if not len(self._weights):
+            return []
+        num_weights = np.diff(self._weight_offsets)
+        examples = np.repeat(np.arange(len(self.lengths)), num_weights)
+        roles = self._roles[np.repeat(num_weights > 0, self.lengths)]
+        found = np.unique(examples[(roles == role) & (self._weights == weight)])
+        ids: list[str] = self._ids.take(pyarrow.array(found)).to_pylist()
+        return ids
+
+    def role_counts(self) -> NDArray[np.int64]:
+        """Return the number of tokens by role and example, (number of roles, N)."""
+        num_roles, num_examples = len(Role), len(self.lengths)
+        cells = np.repeat(np.arange(num_examples) * num_roles, self.lengths) + self._roles
+        counts = np.bincount(cells, minlength=num_roles * num_examples)
+        return counts.reshape(num_examples, num_roles).T

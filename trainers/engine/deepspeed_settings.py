@@ -1,4 +1,4 @@
-"""What DeepSpeed is told, from what a fine-tune's config says. Imports nothing of it."""
+"""DeepSpeed's configuration, derived from the config of a fine-tune without importing DeepSpeed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,34 +9,45 @@ from trainers.config import DeepSpeedConfig
 def deepspeed_settings(
     max_grad_norm: float, config: DeepSpeedConfig, world_size: int, micro_batch_size: int
 ) -> dict[str, Any]:
-    """DeepSpeed's config: what ours says, and what keeps a step's loss the one that we wrote down.
+    """Return DeepSpeed's config, with `config.override` merged into it leaf by leaf.
 
-    `override` of ours is put over it leaf by leaf; a `max_grad_norm` of 0 clips nothing.
+    DeepSpeed must not scale the gradient. Its config therefore has one accumulation step, and our
+    code divides the loss. A `max_grad_norm` of 0 disables clipping.
+
+    In bfloat16, the gradients of micro-batches and ranks are summed in float32: a bfloat16 sum
+    rounds each addend to 8 bits of the sum.
     """
-    own = {
+    is_bfloat16 = config.precision == "bfloat16"
+    settings = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_grad_norm,
-        "bf16": {"enabled": config.precision == "bfloat16"},
+        # Without the immediate update, stage 1 also keeps the bfloat16 gradients.
+        "bf16": {"enabled": is_bfloat16, "immediate_grad_update": is_bfloat16},
+        **(
+            {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+            if is_bfloat16
+            else {}
+        ),
         "zero_optimization": {
             "stage": config.zero_stage,
             **({"offload_optimizer": {"device": "cpu"}} if config.offload_optimizer else {}),
             **({"offload_param": {"device": "cpu"}} if config.offload_parameters else {}),
         },
-        # torch's AdamW on the CPU: DeepSpeed's own would be compiled first, and the states
-        # would no longer be those of a plain float32 AdamW.
+        # Use torch's AdamW on the CPU. DeepSpeed's AdamW must be compiled first, and its states
+        # differ from those of torch's float32 AdamW.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**62,
         "wall_clock_breakdown": False,
     }
-    return _merged(own, config.override)
+    return _merge(settings, config.override)
 
 
-def _merged(own: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` with the leaves of `override` put in or over it."""
-    merged = dict(own)
+def _merge(settings: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings` with the leaves of `override` added or replaced."""
+    merged = dict(settings)
     for key, value in override.items():
-        is_tree = isinstance(value, dict) and isinstance(own.get(key), dict)
-        merged[key] = _merged(own[key], value) if is_tree else value
+        is_tree = isinstance(value, dict) and isinstance(settings.get(key), dict)
+        merged[key] = _merge(settings[key], value) if is_tree else value
     return merged

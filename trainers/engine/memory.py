@@ -1,59 +1,56 @@
-"""How much memory a fine-tune's states take, and what to change where it is not there."""
+"""Estimate the memory for the states of a fine-tune."""
 
 from trainers.config import TrainConfig
 
 GIB = 2**30
 
+# DeepSpeed's default bucket of gradients that are reduced together, in elements.
+BUCKET_ELEMENTS = 5e8
+# Source: arXiv 2305.14314, section 3: 4 bits, and 0.127 bits for the scales. Embeddings and the
+# head, which are not quantized, are counted as if they were.
+_NF4_BYTES = 4.127 / 8
+
 
 def state_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> float:
-    """Device memory of one rank for weights, gradients, master weights and AdamW moments.
+    """Return the largest bytes of weights, gradients and AdamW states on one rank during a step.
 
-    Activations come on top. With `lora` only the frozen weights count: the rest is small.
-    Source: arXiv 1910.02054 (ZeRO), section 3.1, with what each stage partitions.
+    The estimate is for device memory, without activations. It includes copies of gradients that
+    DeepSpeed makes in the backward pass and in the step. With `lora`, only the frozen weights are
+    counted, because the rest is small.
+
+    Source: arXiv 1910.02054 (ZeRO), section 3.1, for the states that each stage partitions. The
+    copies were measured with DeepSpeed 0.19 (docs/design-log.md).
     """
     deepspeed = config.deepspeed
     stage = deepspeed.zero_stage
-    width = 4 if deepspeed.precision == "float32" else 2
-    weights = width / (world_size if stage >= 3 else 1)
+    is_float32 = deepspeed.precision == "float32"
+    weights = (4 if is_float32 else 2) / (world_size if stage >= 3 else 1)
     if deepspeed.offload_parameters:
         weights = 0.0
+    if config.lora is not None and config.lora.quantization is not None:
+        return num_parameters * _NF4_BYTES
     if config.lora is not None:
         return num_parameters * weights
-    gradients = width / (world_size if stage >= 2 else 1)
-    has_master_copy = stage > 0
-    states = (8 + 4 * has_master_copy) / (world_size if stage >= 1 else 1)
-    if deepspeed.offload_optimizer:
-        gradients = states = 0.0
-    return num_parameters * (weights + gradients + states)
+    states = (8 if stage == 0 else 12 / world_size) if not deepspeed.offload_optimizer else 0.0
+    return num_parameters * (weights + states) + _gradient_bytes(num_parameters, config, world_size)
 
 
-def advice(num_parameters: int, config: TrainConfig, world_size: int) -> str:
-    """What to change after a rank ran out of memory, the cheapest first, with an estimate."""
-    batch, deepspeed = config.batch, config.deepspeed
-    now = state_bytes(num_parameters, config, world_size) / GIB
-    ways = []
-    if batch.packing:
-        tokens = batch.max_tokens or batch.micro_batch_size * config.data.max_length
-        ways.append(f"batch.max_tokens {max(1, tokens // 2)} (now {tokens})")
-    elif batch.max_tokens is not None:
-        ways.append(f"batch.max_tokens {max(1, batch.max_tokens // 2)} (now {batch.max_tokens})")
-    elif batch.micro_batch_size > 1:
-        ways.append(f"batch.micro_batch_size {batch.micro_batch_size // 2}")
-    if not deepspeed.gradient_checkpointing:
-        ways.append("deepspeed.gradient_checkpointing true")
-    if deepspeed.zero_stage < 3 and world_size > 1:
-        partitioned = config.model_copy(
-            update={"deepspeed": deepspeed.model_copy(update={"zero_stage": 3})}
-        )
-        least = state_bytes(num_parameters, partitioned, world_size) / GIB
-        ways.append(f"deepspeed.zero_stage 3 (states {least:.1f} GiB)")
-    if not deepspeed.offload_optimizer and deepspeed.zero_stage > 0:
-        ways.append("deepspeed.offload_optimizer true")
-    if deepspeed.precision == "float32":
-        ways.append("deepspeed.precision bfloat16")
-    if config.lora is None:
-        ways.append("lora")
-    return (
-        f"weights, gradients and optimizer take about {now:.1f} GiB of it on each rank, the rest "
-        f"is activations; try {', '.join(ways)}"
-    )
+def _gradient_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> float:
+    """Return the bytes of float32 gradients, of buckets and of the step's copy on one rank."""
+    deepspeed = config.deepspeed
+    is_float32, is_offloaded = deepspeed.precision == "float32", deepspeed.offload_optimizer
+    share = 4 * num_parameters / world_size
+    bucket = min(num_parameters, BUCKET_ELEMENTS)
+    match deepspeed.zero_stage:
+        case 0:
+            return 4 * num_parameters + 4 * bucket
+        case 1 if not is_float32 and not is_offloaded:
+            # BF16_Optimizer keeps all gradients on each rank and needs no bucket.
+            return 4 * num_parameters
+        case 1:
+            return 4 * num_parameters + max(4 * bucket, share)
+        case 2:
+            # With offload, only float32 gradients are summed in CPU memory.
+            kept = 0.0 if is_offloaded and is_float32 else share
+            return kept + max(8 * bucket, share if is_float32 else 0.0)
+    return (0.0 if is_offloaded else share) + 12 * bucket

@@ -1,8 +1,8 @@
-"""The DeepSpeed engine: built, stepped, read and taken apart again. Nothing else imports it.
+"""A DeepSpeed engine with the operations that training needs; only this module imports deepspeed.
 
-DeepSpeed divides by the accumulation steps and averages over the ranks by itself. The first is
-switched off (`scale_wrt_gas=False`), the second undone by multiplying with the world size, so
-that a step's gradient is that of the loss we wrote down.
+DeepSpeed divides the loss by the accumulation steps and averages gradients over ranks. The division
+is disabled (`scale_wrt_gas=False`). The averaging is undone: the loss is multiplied by the world
+size. So a step's gradient is the gradient of our loss.
 """
 
 import contextlib
@@ -10,20 +10,23 @@ import logging
 import math
 import os
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.utils.cpp_extension import _get_build_directory
 
-if not torch.cuda.is_available():
+from trainers.engine.ranks import Ranks, uses_cuda
+
+if not uses_cuda():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DS_LOG_LEVEL", "warning")
-# DeepSpeed looks for ninja on the path, where a virtual environment that nobody activated is not.
+# DeepSpeed looks for ninja on the PATH. Without activation, a virtual environment is not on the
+# PATH.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 import deepspeed
@@ -35,23 +38,26 @@ from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
 
 from trainers.config import DeepSpeedConfig, OptimizerConfig
 from trainers.engine.deepspeed_settings import deepspeed_settings
-from trainers.engine.ranks import Ranks
+from trainers.engine.weight_decay import is_vector_or_bias
 
-# DeepSpeed 0.19 calls names that torch 2.13 has renamed, and under ZeRO 3 each step would say so.
+# DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
 
-# Compiling takes about a minute; a lock this old belongs to a process that was killed.
-CACHED_ELEMENTS = 2**16
-STALE_LOCK_S = 180
+# Number of elements of a float32 chunk that stays in a CPU's cache (256 KiB).
+CACHE_CHUNK_ELEMENTS = 2**16
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+# Returns up to `size` elements of a flattened weight, from its name, `start` and `size`.
+ReadSlice = Callable[[str, int, int], Tensor]
 
 
 class ZeroEngine:
-    """One DeepSpeed engine for one fine-tune, with the few operations that training needs."""
+    """The DeepSpeed engine of one fine-tune."""
 
     def __init__(
         self,
@@ -62,47 +68,43 @@ class ZeroEngine:
         ranks: Ranks,
         micro_batch_size: int,
     ) -> None:
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # DeepSpeed insists on it even where the group is already there.
-        os.environ.setdefault("LOCAL_RANK", str(ranks.device.index or 0))
-        _await_build_lock()
-        deepspeed.init_distributed(
-            dist_backend="nccl" if ranks.device.type == "cuda" else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-        )
+        init_deepspeed(ranks)
         self.ranks = ranks
-        # Without ZeRO, and so in float32, DeepSpeed steps torch's own optimizer and wraps nothing.
-        self._is_plain = deepspeed_config.zero_stage == 0
+        # At stage 0 (float32 only), DeepSpeed steps torch's optimizer without a wrapper.
+        self._is_stage_0 = deepspeed_config.zero_stage == 0
         self._max_grad_norm = optimizer.max_grad_norm
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        decayed = [name for name, p in trainable.items() if not is_vector_or_bias(name, p)]
+        decays_all = optimizer.decay_norms_and_biases or len(decayed) == len(trainable)
+        self._weight_decay = 0.0 if decays_all else optimizer.weight_decay
+        self._decayed = decayed if self._weight_decay > 0 else []
         adam = torch.optim.AdamW(
-            trainable,
+            list(trainable.values()),
             lr=optimizer.learning_rate,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.epsilon,
-            weight_decay=optimizer.weight_decay,
-            # One pass and no temporaries: 0.3 s instead of 0.7 s a step for 135M parameters on
-            # one core.
+            # `step` decays some of the weights: a second group of parameters would lose its moments
+            # in DeepSpeed 0.19 at stages 1 and 2, which links them after the first group's step.
+            weight_decay=optimizer.weight_decay if decays_all else 0.0,
+            # A single pass without temporaries: 0.3 s instead of 0.7 s per step for 135M parameters
+            # on one core.
             fused=True,
         )
-        self._engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=adam,
-            config=deepspeed_settings(
-                # Without ZeRO, `step` clips: it has the norm at hand.
-                0.0 if self._is_plain else optimizer.max_grad_norm,
-                deepspeed_config,
-                ranks.world_size,
-                micro_batch_size,
-            ),
-            dist_init_required=False,
-        )
-        self._parameters = {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
+        # DeepSpeed prints the memory use of its optimizer for bfloat16 at stage 1.
+        with contextlib.redirect_stdout(sys.stderr):
+            self._engine, *_ = deepspeed.initialize(
+                model=model,
+                optimizer=adam,
+                config=deepspeed_settings(
+                    # At stage 0, `step` clips the gradient, because it computes the norm.
+                    0.0 if self._is_stage_0 else optimizer.max_grad_norm,
+                    deepspeed_config,
+                    ranks.world_size,
+                    micro_batch_size,
+                ),
+                dist_init_required=False,
+            )
+        self._parameters = trainable
 
     @property
     def module(self) -> nn.Module:
@@ -111,7 +113,7 @@ class ZeroEngine:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained, over all ranks."""
+        """Return the number of trained parameters, over all ranks."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters.values())
 
     def forward(self, *inputs: Tensor, **settings: Any) -> Any:
@@ -119,9 +121,9 @@ class ZeroEngine:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Forward passes without dropout or gradient, after which training goes on as before.
+        """Run forward passes without dropout or gradient, then return to training mode.
 
-        To be entered between steps, by all ranks.
+        Collective: all ranks must enter it together, between steps.
         """
         self._engine.eval()
         try:
@@ -129,27 +131,27 @@ class ZeroEngine:
                 yield
         finally:
             self._engine.train()
-            # ZeRO 3 has fetched ahead for a backward pass that never comes.
+            # ZeRO 3 has prefetched parameters for a backward pass that will not follow.
             release = getattr(self._engine.optimizer, "empty_partition_cache", None)
             if release is not None:
                 release()
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
-        """Add the gradient of `loss` to the step's; after the last one it is summed over ranks.
+        """Add the gradient of `loss` to the step's gradient; sum it over ranks if `is_last`.
 
-        The step's loss is the plain sum of all that `backward` was given on all ranks.
+        The step's loss is the sum over all losses passed to `backward` on all ranks.
         """
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> float:
-        """Move the parameters; returns the global gradient norm before clipping.
+        """Update the parameters and return the global gradient norm before clipping.
 
-        A norm that is not finite is returned too, on all ranks, and then nothing has moved.
+        A norm that is not finite is returned on all ranks, and no parameter is changed.
         """
         for group in self._inner_optimizer.param_groups:
             group["lr"] = learning_rate
-        if self._is_plain:
+        if self._is_stage_0:
             parameters = list(self._parameters.values())
             norm = torch.nn.utils.get_total_norm(
                 [grad for parameter in parameters if (grad := parameter.grad) is not None]
@@ -157,18 +159,28 @@ class ZeroEngine:
             if torch.isfinite(norm):
                 if self._max_grad_norm > 0:
                     torch.nn.utils.clip_grads_with_norm_(parameters, self._max_grad_norm, norm)
+                self._decay_weights(learning_rate)
                 self._engine.step()
             return float(norm)
+        self._decay_weights(learning_rate)
         self._engine.step()
-        # DeepSpeed's ZeRO optimizers pass over a step whose gradient is not finite.
+        # DeepSpeed's ZeRO optimizers skip a step whose gradient is not finite.
         if self._engine.optimizer.overflow:
             return math.inf
         return float(self._engine.get_global_grad_norm())
 
-    def gradients(self) -> dict[str, Tensor]:
-        """The full gradient of the step by parameter, float32, before clipping and stepping.
+    @torch.no_grad()
+    def _decay_weights(self, learning_rate: float) -> None:
+        """Decay the weights that AdamW does not, as it does at the start of its step."""
+        for name in self._decayed:
+            fragment, _ = self._local_weight(name)
+            if fragment is not None:
+                fragment.mul_(1 - learning_rate * self._weight_decay)
 
-        To be called between the last `backward` and `step`, by all ranks.
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the full float32 gradient of each parameter, before clipping.
+
+        Collective: all ranks must call it together, between the last `backward` and `step`.
         """
         return {
             name: safe_get_full_grad(parameter).detach().clone()
@@ -176,12 +188,12 @@ class ZeroEngine:
         }
 
     def weights_and_moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """By parameter: the float32 weight and AdamW's two moments, whole, in any ZeRO stage.
+        """Yield each parameter's full float32 weight and AdamW moments, at any ZeRO stage.
 
-        A collective: all ranks iterate together. Tensors are transient, so copy what is kept.
+        Collective: all ranks iterate together. The tensors are temporary; copy them to keep them.
         """
         for name, parameter in self._parameters.items():
-            if self._is_plain:
+            if self._is_stage_0:
                 state = self._inner_optimizer.state[parameter]
                 yield (
                     name,
@@ -203,28 +215,37 @@ class ZeroEngine:
                 )
 
     def restore(self, name: str, saved: dict[str, Tensor]) -> None:
-        """Set one parameter's float32 weight and moments, after `start_moments`.
+        """Set one parameter's float32 weight and moments, after `init_optimizer_state`.
 
-        The model must have been built with the same weights: this sets the float32 master copy,
-        not the working copy in bfloat16.
+        The model must have been built with the same weights, because this method sets the float32
+        master copy but not the bfloat16 copy.
         """
-        parameter = self._parameters[name]
-        device = self.ranks.device
-        if self._is_plain:
+        parameter: Any = self._parameters[name]
+        if self._is_stage_0:
             parameter.data.copy_(saved["weight"])
             for moment in ADAM_MOMENTS:
                 self._inner_optimizer.state[parameter][moment].copy_(saved[moment])
             return
-        safe_set_full_fp32_param(parameter, self._padded(parameter, saved["weight"].to(device)))
+        values = {kind: value.to(self.ranks.device) for kind, value in saved.items()}
+        if hasattr(parameter, "ds_id"):
+            # safe_set_full_fp32_param cannot set a last partition that ends in padding.
+            size = parameter.ds_tensor.ds_numel
+            start = self.ranks.rank * size
+            safe_set_local_fp32_param(parameter, _padded_slice(values["weight"], start, size))
+            for moment in ADAM_MOMENTS:
+                partition = _padded_slice(values[moment], start, size)
+                safe_set_local_optimizer_state(parameter, partition, moment)
+            return
+        safe_set_full_fp32_param(parameter, values["weight"])
         for moment in ADAM_MOMENTS:
-            value = self._padded(parameter, saved[moment].to(device))
-            safe_set_full_optimizer_state(parameter, value, moment)
+            safe_set_full_optimizer_state(parameter, values[moment], moment)
 
-    def start_moments(self, steps_done: int) -> None:
-        """Make empty AdamW moments that have seen `steps_done` steps, to be filled by `restore`."""
+    def init_optimizer_state(self, steps_done: int) -> None:
+        """Create zero AdamW moments after `steps_done` steps; `restore` sets their values."""
         for flat in self._flat_partitions():
             self._inner_optimizer.state[flat] = {
-                "step": torch.tensor(float(steps_done)),
+                # torch's fused AdamW requires all states on the parameter's device.
+                "step": torch.tensor(float(steps_done), device=flat.device),
                 **{moment: torch.zeros_like(flat.data) for moment in ADAM_MOMENTS},
             }
         link = getattr(self._engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
@@ -232,32 +253,64 @@ class ZeroEngine:
             link()
 
     @torch.no_grad()
-    def squared_distances(self, origin: Mapping[str, Tensor]) -> dict[str, float]:
-        """By parameter: the squared L2 distance of its float32 weight from `origin`'s, in all.
+    def squared_distances(
+        self, read: ReadSlice, is_measured: Callable[[str], bool] = lambda _: True
+    ) -> dict[str, float]:
+        """Return each parameter's squared L2 distance from the weights that `read` returns.
 
-        A collective; reads only what each rank holds.
+        Collective; each rank reads only its own partitions.
+
+        Args:
+            is_measured: whether a parameter of this name is in the result.
         """
-        names = list(self._parameters)
+        names = [name for name in self._parameters if is_measured(name)]
         sums = torch.zeros(len(names), dtype=torch.float64)
         for index, name in enumerate(names):
             fragment, start = self._local_weight(name)
-            if fragment is None or (self._is_plain and not self.ranks.is_first):
+            if fragment is None or (self._is_stage_0 and not self.ranks.is_main):
                 continue
-            sums[index] = _squared_distance(fragment, _slice_of(origin[name], start, fragment))
+            sums[index] = _squared_distance(fragment, self._read(read, name, start, fragment))
         return dict(zip(names, self.ranks.sum(sums.tolist()), strict=True))
 
     @torch.no_grad()
-    def pull_towards(self, origin: Mapping[str, Tensor], share: float) -> None:
-        """Move every float32 weight by `share` of its way to `origin`'s, before `step`."""
-        for name in self._parameters:
+    def own_partitions(self, read: ReadSlice) -> dict[str, Tensor]:
+        """Return what `read` returns for this rank's partition of each float32 weight, flat."""
+        partitions: dict[str, Tensor] = {}
+        for name, parameter in self._parameters.items():
             fragment, start = self._local_weight(name)
             if fragment is not None:
-                fragment.lerp_(_slice_of(origin[name], start, fragment), share)
+                # In the model's dtype, from which training started.
+                partitions[name] = self._read(read, name, start, fragment).to(
+                    parameter.dtype, copy=True
+                )
+        return partitions
+
+    @torch.no_grad()
+    def apply_l2_sp(self, pretrained: Mapping[str, Tensor], share: float) -> None:
+        """Move every float32 weight by `share` of its distance towards `pretrained`.
+
+        Source: L2-SP, arXiv 1802.01483; decoupled from the gradient, like AdamW's weight decay.
+
+        Args:
+            pretrained: this rank's partitions (`own_partitions`).
+        """
+        for name in self._parameters:
+            fragment, _ = self._local_weight(name)
+            if fragment is not None:
+                fragment.lerp_(pretrained[name].to(fragment), share)
+
+    def _read(self, read: ReadSlice, name: str, start: int, like: Tensor) -> Tensor:
+        """Return a slice in the shape, dtype and device of `like`, padded with zeros.
+
+        The values are rounded to the dtype in which the model was loaded.
+        """
+        values = read(name, start, like.numel()).to(self._parameters[name].dtype).to(like)
+        return nn.functional.pad(values, (0, like.numel() - values.numel()))
 
     def _local_weight(self, name: str) -> tuple[Tensor | None, int]:
-        """This rank's part of a float32 weight, flat, and where in the weight it starts."""
+        """Return this rank's flat partition of a float32 weight, and its start in the weight."""
         parameter: Any = self._parameters[name]
-        if self._is_plain:
+        if self._is_stage_0:
             return parameter.data.view(-1), 0
         if hasattr(parameter, "ds_id"):
             fragment, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(
@@ -270,44 +323,43 @@ class ZeroEngine:
         return mapping.hp_fragment, mapping.lp_fragment_address.start
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """The wrapped model's weights on the CPU of the first rank, whole; empty on the others.
+        """Return the full weights of the wrapped model on the main rank's CPU; {} on other ranks.
 
-        A tied weight is there once, and a buffer only if it is part of the model's state.
+        A tied weight is included once. A buffer is included only if it is in the model's state
+        dict.
         """
         weights: dict[str, Tensor] = {}
         for name, parameter in self.module.named_parameters():
-            gather = (
-                deepspeed.zero.GatheredParameters([parameter])
-                if hasattr(parameter, "ds_id")
-                else contextlib.nullcontext()
-            )
-            with gather:
-                if self.ranks.is_first:
+            with gathered(parameter):
+                if self.ranks.is_main:
                     weights[name] = parameter.detach().to("cpu", copy=True)
-        if self.ranks.is_first:
-            kept = self.module.state_dict().keys()
+        if self.ranks.is_main:
+            persistent = self.module.state_dict().keys()
             weights.update(
                 {
                     name: buffer.detach().to("cpu", copy=True)
                     for name, buffer in self.module.named_buffers()
-                    if name in kept
+                    if name in persistent
                 }
             )
         return weights
 
     def destroy(self) -> None:
-        """Let go of hooks, buffers and parameters, so that another engine can follow."""
+        """Free hooks, buffers and parameters, so that the process can build another engine."""
         optimizer = self._engine.optimizer
         self._engine.destroy()
-        # ZeRO 3 stays alive behind its hooks on the autograd graph, out of reach of the garbage
-        # collector, so its memory is given back whoever still refers to it.
+        # Hooks on the autograd graph keep ZeRO 3 alive, and the garbage collector cannot free it.
+        # So the storages are freed although references remain.
         parameter_offload.FWD_MODULE_STACK.clear()
-        held = [vars(optimizer), self._inner_optimizer.state, list(self.module.parameters())]
-        for tensor in _tensors_in(held):
+        owners = [vars(optimizer), self._inner_optimizer.state, list(self.module.parameters())]
+        for tensor in _tensors_in(owners):
             storage = tensor.untyped_storage()
             if storage.resizable():
                 storage.resize_(0)
         del self._engine, self._parameters
+        if self.ranks.device.type == "cuda":
+            # Another process, such as a scorer, may use the same GPU.
+            torch.cuda.empty_cache()
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:
@@ -320,59 +372,77 @@ class ZeroEngine:
         for attribute in (
             "fp32_partitioned_groups_flat",  # stage 3
             "single_partition_of_fp32_groups",  # stages 1 and 2
+            "fp32_groups_flat_partition",  # stage 1 in bfloat16
         ):
             if hasattr(outer, attribute):
                 partitions: list[Tensor] = list(getattr(outer, attribute))
                 return partitions
         return [p for group in self._inner_optimizer.param_groups for p in group["params"]]
 
-    def _padded(self, parameter: nn.Parameter, value: Tensor) -> Any:
-        """Stage 3 slices a flat value by equal partitions, whose last one may be padding."""
-        partition = getattr(parameter, "ds_tensor", None)
-        if partition is None:
-            return value
-        missing = partition.ds_numel * self.ranks.world_size - value.numel()
-        if missing <= 0:
-            return value
-        # The setter checks the element count first, so the padding must hide from it.
-        return _PaddedValue(value, missing)
+
+def init_deepspeed(ranks: Ranks) -> None:
+    """Let DeepSpeed use the process group."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed requires this variable even if the process group exists.
+    os.environ.setdefault("LOCAL_RANK", str(ranks.device.index or 0))
+    load_cpu_op()
+    deepspeed.init_distributed(
+        dist_backend="nccl" if ranks.device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+    )
 
 
-class _PaddedValue:
-    """A value that reports its own size but flattens with zeros behind it."""
+def gathered(
+    parameter: Tensor, *, is_changed: bool = False
+) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a parameter has its full values, even if it is partitioned.
 
-    def __init__(self, value: Tensor, missing: int) -> None:
-        self._value, self._missing = value, missing
+    Collective for a partitioned parameter. With `is_changed`, the values of the main rank are kept.
+    """
+    if not hasattr(parameter, "ds_id"):
+        return contextlib.nullcontext()
+    gather: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+        [parameter], modifier_rank=0 if is_changed else None
+    )
+    return gather
 
-    def numel(self) -> int:
-        return self._value.numel()
 
-    def flatten(self) -> Tensor:
-        return nn.functional.pad(self._value.flatten(), (0, self._missing))
+def read_slice(weight: Any, start: int, size: int) -> Tensor:
+    """Return up to `size` elements of the flattened `weight` from `start`.
+
+    If `weight` is partitioned, `start` and `size` must be this rank's partition.
+    """
+    if hasattr(weight, "ds_tensor"):
+        partition: Tensor = weight.ds_tensor.flatten()[: max(0, weight.ds_numel - start)]
+        return partition
+    elements: Tensor = weight.flatten()[start : start + size]
+    return elements
 
 
-def _slice_of(weight: Tensor, start: int, like: Tensor) -> Tensor:
-    """The elements of `weight` that `like` holds, zeros where that is padding."""
-    part = weight.flatten()[start : start + like.numel()].to(like)
-    return nn.functional.pad(part, (0, like.numel() - part.numel()))
+def _padded_slice(weight: Tensor, start: int, size: int) -> Tensor:
+    elements = read_slice(weight, start, size)
+    return nn.functional.pad(elements, (0, size - elements.numel()))
 
 
 def _squared_distance(one: Tensor, other: Tensor) -> float:
-    """Of two flat float32 tensors. On a CPU by pieces that stay in its cache: a quarter of the
-    time."""
+    """Return the squared L2 distance of two flat float32 tensors.
+
+    On a CPU, chunks that stay in the cache reduce the time to a quarter.
+    """
     if one.device.type != "cpu":
         return float((one - other).square().sum(dtype=torch.float64))
-    pieces = (torch.split(tensor, CACHED_ELEMENTS) for tensor in (one, other))
-    pairs = zip(*pieces, strict=True)
-    differences = (a - b for a, b in pairs)
+    chunks = (torch.split(tensor, CACHE_CHUNK_ELEMENTS) for tensor in (one, other))
+    differences = (a - b for a, b in zip(*chunks, strict=True))
     return sum(float(torch.dot(difference, difference)) for difference in differences)
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors inside nested lists, tuples and dicts; a parameter with its ZeRO 3 partition."""
+    """Yield the tensors in nested lists, tuples and dicts, with gradients and ZeRO 3 partitions."""
     if isinstance(value, Tensor):
         yield value
-        yield from _tensors_in([value.grad, getattr(value, "ds_tensor", None)])
+        gradient = value.grad if value.is_leaf else None
+        yield from _tensors_in([gradient, getattr(value, "ds_tensor", None)])
     elif isinstance(value, dict):
         yield from _tensors_in(list(value.values()))
     elif isinstance(value, list | tuple):
@@ -381,21 +451,15 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def load_cpu_op() -> bool:
-    """Compile or load DeepSpeed's CPU operation; False where the device needs none."""
-    if torch.cuda.is_available():
-        return False
-    _await_build_lock()
-    return build_shm_op() is not None
+    """Compile or load DeepSpeed's CPU operation; return False if the device needs none.
 
-
-def _await_build_lock() -> None:
-    """Wait while another process builds the CPU operation, and clear the lock of a dead one.
-
-    torch waits for such a lock without end, so a kill at the wrong moment would hang every later
-    run on the machine.
+    One process at a time, because concurrent builds damage the build folder, and then every later
+    process builds again. A killed process's file lock ends with it. Its torch lock does not: torch
+    would wait for it without a timeout.
     """
-    lock = Path(_get_build_directory("deepspeed_shm_comm", verbose=False)) / "lock"
-    with contextlib.suppress(FileNotFoundError):
-        while time.time() - lock.stat().st_mtime < STALE_LOCK_S:
-            time.sleep(0.2)
-        lock.unlink()
+    if uses_cuda():
+        return False
+    folder = Path(_get_build_directory("deepspeed_shm_comm", verbose=False))
+    with FileLock(folder / "plw.lock"):
+        (folder / "lock").unlink(missing_ok=True)
+        return build_shm_op() is not None

@@ -1,5 +1,5 @@
-"""Errors, atomic file writes, YAML settings files, the object store and the cache folder.
+"""Errors, files, JSON Lines, YAML settings, renamed settings, object store and cache folder.
 
-Every package of trainers, evals and orchestrator may import from here. Nothing here imports
-another package of this project, torch or transformers.
+Every package of trainers, evals and orchestrator may import this package. It imports no other
+package of this project, and neither torch nor transformers.
 """

@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept: the demo's data and its model."""
+"""Location of the cache folder. Its content (tokens, the demo's data and model) can be rebuilt."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,10 @@ from platformdirs import user_cache_dir
 
 
 def cache_dir() -> Path:
-    """The folder of the cache: `PLW_CACHE_DIR`, or the user's cache folder for plw-sweep.
+    """Return the cache folder: `PLW_CACHE_DIR`, or else the user's cache folder for plw-sweep.
 
-    Absolute, because workers of a cluster run in other working folders. It need not exist yet.
+    The path is absolute, because cluster workers have other working directories. The folder may not
+    exist.
     """
     chosen = os.environ.get("PLW_CACHE_DIR")
     return Path(chosen or user_cache_dir("plw-sweep", appauthor=False)).expanduser().absolute()

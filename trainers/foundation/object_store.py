@@ -1,7 +1,7 @@
-"""Files in an object store such as S3: whole ones, put and fetched, with retries.
+"""Upload files to an object store such as S3, and download them, with retries.
 
-An object store knows no appends, renames or locks. What is written here is whole or not there, and
-a marker that is put last says that what belongs to it is there.
+An object store has no append, rename or lock. An object is either complete or absent. A marker
+object is uploaded last; it shows that the objects it belongs to are complete.
 """
 
 import os
@@ -15,52 +15,62 @@ from pyarrow import fs
 
 from trainers.foundation.errors import TrainingError
 
-# Backs off up to 20 s between tries: a store may be away for about a minute.
-TRIES = 8
+# The backoff between attempts grows to 20 s, so an outage of about a minute is tolerated.
+MAX_ATTEMPTS = 8
 CONNECT_TIMEOUT_S = 10.0
-SILENCE_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 30.0
 
 
 class StorageError(TrainingError):
-    """The store failed again and again."""
+    """The object store failed in every attempt."""
 
 
 class ObjectStore:
-    """The objects below `uri`, s3://bucket/prefix, by names such as `trials/a/train.json`.
+    """The objects below `uri` (s3://bucket/prefix), by names such as `trials/a/train.json`.
 
-    Credentials and region are found as the `aws` command finds them; AWS_ENDPOINT_URL names another
-    store that speaks S3.
+    Credentials and region come from the same sources as for the `aws` command. AWS_ENDPOINT_URL
+    selects another S3-compatible store.
 
     Raises:
-        StorageError: from every method, once the store has failed `tries` times.
+        StorageError: every method raises it after `tries` failed attempts.
     """
 
-    def __init__(self, uri: str, *, tries: int = TRIES) -> None:
+    def __init__(self, uri: str, *, tries: int = MAX_ATTEMPTS) -> None:
         self.uri, self._tries = uri.rstrip("/"), tries
         self._files, self._root = _connect(self.uri, tries)
 
-    def at(self, name: str) -> "ObjectStore":
-        """The objects below `name`."""
+    def subfolder(self, name: str) -> "ObjectStore":
+        """Return a store for the objects below `name`."""
         return ObjectStore(f"{self.uri}/{name}", tries=self._tries)
 
-    def put(self, path: Path, name: str) -> None:
-        """Store the file at `path` under `name`."""
+    def upload(self, path: Path, name: str) -> None:
+        """Upload the file at `path` as the object `name`."""
         try:
             with path.open("rb") as source, self._writer(name) as target:
                 shutil.copyfileobj(source, target, 2**23)
         except OSError as error:
-            raise self._failed("take", name, error) from error
+            raise self._failed("accept", name, error) from error
 
-    def put_text(self, text: str, name: str) -> None:
-        """Store a text under `name`."""
+    def upload_text(self, text: str, name: str) -> None:
+        """Upload `text` as the object `name`."""
         try:
             with self._writer(name) as target:
                 target.write(text.encode())
         except OSError as error:
-            raise self._failed("take", name, error) from error
+            raise self._failed("accept", name, error) from error
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Put the object `name` at `path`, in one step."""
+    def read_text(self, name: str) -> str | None:
+        """Return the text of the object `name`; None if there is none."""
+        try:
+            with self._files.open_input_stream(self._path(name)) as source:
+                return bytes(source.read()).decode()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("return", name, error) from error
+
+    def download(self, name: str, path: Path) -> None:
+        """Download the object `name` to `path` atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -72,20 +82,20 @@ class ObjectStore:
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise self._failed("give", name, error) from error
+            raise self._failed("return", name, error) from error
 
     def sizes(self, name: str = "") -> dict[str, int]:
-        """The sizes of all objects below `name`, by their names below it."""
+        """Return the size in bytes of each object below `name`, by its name relative to `name`."""
         folder = self._path(name)
         selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
         try:
             found = self._files.get_file_info(selector)
         except OSError as error:
             raise self._failed("list", name, error) from error
-        return {one.path.removeprefix(f"{folder}/"): one.size for one in found if one.is_file}
+        return {info.path.removeprefix(f"{folder}/"): info.size for info in found if info.is_file}
 
     def remove(self, name: str) -> None:
-        """Remove the object `name`, or all objects below it; nothing if there are none."""
+        """Remove the object `name` or all objects below it, if they exist."""
         path = self._path(name)
         try:
             kind = self._files.get_file_info(path).type
@@ -96,21 +106,23 @@ class ObjectStore:
         except OSError as error:
             raise self._failed("remove", name, error) from error
 
-    def put_folder(self, folder: Path, name: str, paths: Iterator[Path]) -> None:
-        """Store those files of `folder`, in their order."""
+    def upload_folder(self, folder: Path, name: str, paths: Iterator[Path]) -> None:
+        """Upload the files `paths` of `folder`, in this order, to objects below `name`."""
         for path in paths:
-            self.put(path, f"{name}/{path.relative_to(folder)}")
+            self.upload(path, f"{name}/{path.relative_to(folder)}")
 
-    def fetch_folder(self, name: str, folder: Path, *, only: frozenset[str] | None = None) -> None:
-        """Put all objects below `name` into `folder`, or those called as in `only`.
+    def download_folder(
+        self, name: str, folder: Path, *, only: frozenset[str] | None = None
+    ) -> None:
+        """Download all objects below `name` into `folder`, or those with a file name in `only`.
 
-        What is there with the same size is left as it is.
+        A local file of the same size is not downloaded again.
         """
-        for one, size in sorted(self.sizes(name).items()):
-            path = folder / one
-            is_wanted = only is None or path.name in only
-            if is_wanted and not (path.is_file() and path.stat().st_size == size):
-                self.fetch(f"{name}/{one}", path)
+        for key, size in sorted(self.sizes(name).items()):
+            path = folder / key
+            is_selected = only is None or path.name in only
+            if is_selected and not (path.is_file() and path.stat().st_size == size):
+                self.download(f"{name}/{key}", path)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}".rstrip("/")
@@ -123,8 +135,8 @@ class ObjectStore:
     def _failed(self, verb: str, name: str, error: OSError) -> StorageError:
         reason = str(error).strip().splitlines()[0]
         return StorageError(
-            f"the storage {self.uri} did not {verb} {name or 'its objects'} in {self._tries} tries"
-            f": {reason}"
+            f"the storage {self.uri} did not {verb} {name or 'its objects'} in {self._tries} "
+            f"attempts: {reason}"
         )
 
 
@@ -138,8 +150,8 @@ def _connect(uri: str, tries: int) -> tuple[fs.FileSystem, str]:
         endpoint_override=endpoint,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=tries),
         connect_timeout=CONNECT_TIMEOUT_S,
-        request_timeout=SILENCE_TIMEOUT_S,
-        # Small files in one request.
+        request_timeout=REQUEST_TIMEOUT_S,
+        # Small files are uploaded in a single request.
         allow_delayed_open=True,
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
     )

@@ -1,4 +1,4 @@
-"""Read a YAML file into a settings model, with every problem named by file and line."""
+"""Read a YAML file into a settings model and report every problem with its file and line."""
 
 import datetime
 import difflib
@@ -19,35 +19,37 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 from ruamel.yaml.nodes import Node, ScalarNode
 
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.renamed_settings import current_name
+from trainers.foundation.yaml_limits import check_depth, check_expansion, read_limited
 
 KeyPath = tuple[str | int, ...]
 T = TypeVar("T", bound=BaseModel)
 
-_OF_KEY = ".[key]"  # how pydantic names the key of a mapping instead of its value
+_KEY_SUFFIX = ".[key]"  # pydantic's suffix for an error in the key of a mapping, not in its value
 _MAX_SHOWN = 200  # characters of a value
-# What YAML 1.1 took for switches, and 1.2 takes for text.
-_OLD_SWITCHES = ("yes", "no", "on", "off", "y", "n")
-# How to mend what the parser's words say, or else what it was within when it stopped.
+# Booleans in YAML 1.1, strings in YAML 1.2.
+_YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
+# Fixes by the parser's message, or by the construct that it was parsing.
 _YAML_PROBLEMS = {
     "'\\t'": "indent with spaces",
-    "undefined alias": "mark what it stands for with & first",
+    "undefined alias": "define the anchor with & first",
     "for merging": "merge a mapping, or drop the << key",
-    "another document": "keep one document, without lines of --- or ...",
+    "another document": "keep one document; remove lines of --- or ...",
 }
 _YAML_FIXES = {
-    "a flow sequence": "close the [ of line {}",
-    "a flow mapping": "close the {{ of line {}",
-    "a quoted scalar": "close the quote of line {}",
-    "a block mapping": "indent alike what belongs to the group that begins in line {}",
-    "a block collection": "indent alike what belongs to the list that begins in line {}",
+    "a flow sequence": "close the [ on line {}",
+    "a flow mapping": "close the {{ on line {}",
+    "a quoted scalar": "close the quote on line {}",
+    "a block mapping": "use one indentation for the group that begins on line {}",
+    "a block collection": "use one indentation for the list that begins on line {}",
 }
 
 
 def load_config(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """The settings in `path`, with `a.b=value` overrides applied on top.
+    """Return the settings in `path`, with `a.b=value` overrides applied.
 
     Raises:
-        InputError: the file cannot be read, is not YAML, or breaks rules of `model`.
+        InputError: the file cannot be read, is not YAML, or breaks a rule of `model`.
     """
     content = read_yaml(path)
     for override in overrides:
@@ -56,20 +58,21 @@ def load_config(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; nested mappings remember their lines."""
+    """Return the mapping in a YAML file; nested mappings keep their line numbers."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_limited(path)
     except FileNotFoundError:
-        fix = "correct the path, or write such a file with plw init"
+        fix = "correct the path, or create a spec with plw init"
         raise InputError(Problem(message="no such file", where=str(path), fix=fix)) from None
     except (OSError, UnicodeDecodeError) as error:
-        fault = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        fault = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         fix = "give a YAML file"
         problem = Problem(message=f"cannot be read: {fault}", where=str(path), fix=fix)
         raise InputError(problem) from None
+    check_depth(text, path)
     try:
         with warnings.catch_warnings():
-            # Of 1e-4 under YAML 1.1, which is read as a number all the same.
+            # ruamel warns that 1e-4 is a string in YAML 1.1, but it reads 1e-4 as a number.
             warnings.simplefilter("ignore", YAMLWarning)
             content = YAML(typ="rt").load(text)
     except DuplicateKeyError as error:
@@ -78,19 +81,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         message = f"not valid YAML: {error.problem}"
         raise InputError(_yaml_problem(path, error, message, _yaml_fix(error))) from None
-    except YAMLError as error:  # A character that YAML does not allow, found before any line.
+    except YAMLError as error:  # YAML does not allow some characters; the error has no line.
         fault = str(error).partition("\n")[0]
         raise InputError(Problem(message=f"not valid YAML: {fault}", where=str(path))) from None
     except RecursionError:
         raise InputError(
             Problem(message="nested too deeply", where=str(path), fix="close the brackets")
         ) from None
-    except ValueError as error:  # A date, or another value that spells none of its kind.
-        raise InputError(_bad_value(path, text, error)) from None
+    except ValueError as error:  # A date or number cannot be parsed.
+        raise InputError(_unparsable_value(path, text, error)) from None
+    check_expansion(content, path)
     if not isinstance(content, dict):
         raise InputError(
             Problem(
-                message="must hold a mapping of settings",
+                message="must be a mapping of settings",
                 where=str(path),
                 fix="start from a file in examples/",
             )
@@ -98,17 +102,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_config(model: type[T], content: Mapping[str, Any], source: Path) -> T:
-    """`model` built from `content`, or one InputError that lists every broken rule."""
+def build_config(
+    model: type[T], content: Mapping[str, Any], source: Path, *, section: str = ""
+) -> T:
+    """Return `model` built from `content`.
+
+    `section` is the dotted path of `model` in a sweep spec, if `content` is only that section.
+
+    Raises:
+        InputError: `content` breaks rules; the error lists all of them.
+    """
     try:
-        return model.model_validate(_plain(content))
+        return model.model_validate(to_builtin(content))
     except ValidationError as error:
-        problems = [_problem(model, content, source, dict(detail)) for detail in error.errors()]
+        problems = [
+            _problem(model, content, source, dict(detail), section) for detail in error.errors()
+        ]
         raise InputError(problems) from None
 
 
-def line_of(content: Any, key_path: KeyPath) -> int | None:
-    """The 1-based line at which the deepest known part of `key_path` stands, if known."""
+def find_line(content: Any, key_path: KeyPath) -> int | None:
+    """Return the 1-based line of the deepest part of `key_path` that `content` has, if known."""
     line: int | None = None
     for key in key_path:
         if not isinstance(content, CommentedBase):
@@ -139,8 +153,8 @@ def _yaml_fix(error: MarkedYAMLError) -> str | None:
     return _YAML_FIXES[context].format(error.context_mark.line + 1)
 
 
-def _bad_value(path: Path, text: str, error: ValueError) -> Problem:
-    """The value that YAML takes for a date or number and cannot read, with its line."""
+def _unparsable_value(path: Path, text: str, error: ValueError) -> Problem:
+    """Return the problem for a value that looks like a date or number but cannot be parsed."""
     fault = str(error).partition(":")[0]
     for node in _scalars(YAML(typ="rt").compose(text)):
         try:
@@ -148,43 +162,57 @@ def _bad_value(path: Path, text: str, error: ValueError) -> Problem:
         except ValueError:
             kind = str(node.tag).rpartition(":")[2]
             return Problem(
-                message=f"{shown(node.value)} cannot be read as {kind}: {fault}",
+                message=f"{format_value(node.value)} cannot be read as {kind}: {fault}",
                 where=f"{path}:{node.start_mark.line + 1}",
-                fix="put it in quotes if it is a text, or write another value",
+                fix="quote it if it is a string, or write another value",
             )
     return Problem(message=f"a value cannot be read: {fault}", where=str(path))
 
 
-def _scalars(node: Node | None) -> Iterator[ScalarNode]:
-    if isinstance(node, ScalarNode):
-        yield node
-    elif node is not None:
-        for item in node.value:
-            for part in item if isinstance(item, tuple) else (item,):
-                yield from _scalars(part)
+def _scalars(root: Node | None) -> Iterator[ScalarNode]:
+    """Yield every scalar once; an alias is the node of its anchor."""
+    pending, known = [root], {id(None)}
+    while pending:
+        node = pending.pop()
+        if id(node) in known:
+            continue
+        known.add(id(node))
+        if isinstance(node, ScalarNode):
+            yield node
+        elif node is not None:
+            parts = (item if isinstance(item, tuple) else (item,) for item in node.value)
+            pending.extend(reversed([part for item in parts for part in item]))
 
 
-def _plain(value: Any) -> Any:
+def to_builtin(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: to_builtin(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [to_builtin(item) for item in value]
     return value
 
 
 def _problem(
-    model: type[BaseModel], content: Mapping[str, Any], source: Path, detail: dict[str, Any]
+    model: type[BaseModel],
+    content: Mapping[str, Any],
+    source: Path,
+    detail: dict[str, Any],
+    section: str,
 ) -> Problem:
     key_path: KeyPath = detail["loc"]
-    line = line_of(content, key_path)
+    line = find_line(content, key_path)
     if detail["type"] == "value_error" and not key_path:
-        line = line_of_named(content, detail["msg"])
+        line = find_setting_line(content, detail["msg"])
     where = f"{source}:{line}" if line else str(source)
     dotted = ".".join(str(key) for key in key_path)
     match detail["type"]:
-        case "rule":  # One that says itself what is wrong and how to mend it.
+        case "rule":  # Our own validators raise it, with a fix.
             return Problem(message=detail["msg"], where=where, fix=detail["ctx"]["fix"])
         case "extra_forbidden":
+            current = current_name(f"{section}.{dotted}" if section else dotted)
+            if current is not None:
+                renamed = f"{dotted} was renamed to {current}"
+                return Problem(message=renamed, where=where, fix="use the new name")
             nearest = _nearest_key(model, key_path)
             return Problem(message=f"unknown key {dotted}", where=where, fix=nearest)
         case "missing":
@@ -194,28 +222,28 @@ def _problem(
 
 
 def _value_problem(dotted: str, detail: Mapping[str, Any]) -> tuple[str, str | None]:
-    """What is wrong with a value, and how to mend it."""
+    """Return the problem with a value, and its fix."""
     rule, value = _rule(detail), detail["input"]
-    if dotted.endswith(_OF_KEY) or detail["type"] == "invalid_key":
-        section = dotted.removesuffix(_OF_KEY).rpartition(".")[0]
-        message = f"{section}: a key must be a text, got {shown(value)}".removeprefix(": ")
-        return message, "put the key in quotes, or give another one"
+    if dotted.endswith(_KEY_SUFFIX) or detail["type"] == "invalid_key":
+        section = dotted.removesuffix(_KEY_SUFFIX).rpartition(".")[0]
+        message = f"{section}: a key must be a string, got {format_value(value)}".removeprefix(": ")
+        return message, "quote the key, or use another one"
     if not dotted:
         return rule, None
     if isinstance(value, Mapping):
-        # Of a rule between settings, the message says what to do with which.
+        # The message of a rule between settings already contains its fix.
         fix = None if detail["type"] == "value_error" else f"edit {dotted}"
         return f"{dotted}: {rule}", fix
-    return f"{dotted}: {rule}, got {shown(value)}", mend(dotted, value, rule)
+    return f"{dotted}: {rule}, got {format_value(value)}", suggest_fix(dotted, value, rule)
 
 
 def _rule(detail: Mapping[str, Any]) -> str:
-    """The rule that was broken, in words of ours where pydantic's are those of Python."""
+    """Return the broken rule; messages of pydantic that use Python terms are reworded."""
     kind = detail["type"]
     if kind == "model_type":
         return "must be a group of settings"
     if kind == "dict_type":
-        return "must be a group of keys and values"
+        return "must be a mapping of keys to values"
     if kind == "too_short":
         least = detail["ctx"]["min_length"]
         return f"needs at least {least} value{'' if least == 1 else 's'}"
@@ -223,51 +251,55 @@ def _rule(detail: Mapping[str, Any]) -> str:
     return rule[0].lower() + rule[1:]
 
 
-def shown(value: Any) -> str:
-    """A value as an error shows it: as Python does, but as YAML does what Python spells its way."""
+def format_value(value: Any) -> str:
+    """Return a value for an error message: Python's repr, or YAML's form for tags and dates."""
     if isinstance(value, TaggedScalar):
         return f"{value.tag} {value.value}"
     if isinstance(value, datetime.date):
         return value.isoformat()
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print integers of more than 4300 digits.
+        return "an integer of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def mend(dotted: str, value: Any, rule: str) -> str:
-    """What to do with a value that breaks `rule`; often it has the wrong type."""
+def suggest_fix(dotted: str, value: Any, rule: str) -> str:
+    """Return the fix for a value that breaks `rule`; often the value has the wrong type."""
     if isinstance(value, TaggedScalar):
         return f"drop {value.tag}"
-    if "boolean" in rule and str(value).lower() in _OLD_SWITCHES:
+    if "boolean" in rule and str(value).lower() in _YAML_1_1_BOOLEANS:
         return "write true or false"
     if "number" in rule or "integer" in rule:
         with suppress(ValueError):
             if isinstance(value, str) and math.isfinite(float(value)):
                 return f"write {float(value):g}, without quotes"
     if "string" in rule and isinstance(value, int | float | datetime.date):
-        return "put it in quotes"
+        return "quote it"
     if "group" in rule and value is None:
-        return f"give {dotted} settings, or leave it out"
+        return f"give {dotted} settings, or omit it"
     return f"edit {dotted}"
 
 
-def line_of_named(content: Mapping[str, Any], message: str) -> int | None:
-    """The line of the first setting that `message` names, by its dotted path, and that is set."""
+def find_setting_line(content: Mapping[str, Any], message: str) -> int | None:
+    """Return the line of the first setting in `content` whose dotted path is in `message`."""
     for dotted in re.findall(r"\w+(?:\.\w+)+", message):
         keys = dotted.split(".")
         section: Any = content
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping) and keys[-1] in section:
-            return line_of(content, tuple(keys))
+            return find_line(content, tuple(keys))
     return None
 
 
 def _nearest_key(model: type[BaseModel], key_path: KeyPath) -> str:
     valid = _valid_keys(model, key_path[:-1])
     key = str(key_path[-1])
-    # `workers` is meant for workers_per_trial, though `scorers` has more letters in common.
-    begun = [name for name in valid if name.startswith(f"{key}_")]
-    near = begun or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    # A prefix takes precedence: `workers` means workers_per_trial, although `scorers` is more
+    # similar.
+    completed = [name for name in valid if name.startswith(f"{key}_")]
+    near = completed or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(sorted(valid))}"
 
 
@@ -282,7 +314,7 @@ def _valid_keys(model: type[BaseModel], parents: KeyPath) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Every settings model that an annotation mentions, through unions and containers."""
+    """Return every settings model in an annotation, including unions and containers."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict) or get_args(
@@ -293,17 +325,17 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set the value at a dotted path of `content`, given as `key.path=value` with a YAML value.
+    """Set the value at a dotted path of `content`, from `key.path=value` with a YAML value.
 
     Raises:
-        InputError: it reads otherwise, or the path leads through a value.
+        InputError: the override has another form, or part of its path is a value, not a section.
     """
     dotted, separator, text = override.partition("=")
     keys = dotted.split(".")
     if not separator or not all(keys):
         raise InputError(
             Problem(
-                message=f"an override must read key.path=value, got {override!r}",
+                message=f"an override must have the form key.path=value, got {override!r}",
                 fix="for example optimizer.learning_rate=1e-4",
             )
         )
@@ -321,5 +353,5 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         section = nested
     section[keys[-1]] = value
     if isinstance(section, CommentedBase) and section.lc.data:
-        # A problem with the new value must not point at the line of the old one.
+        # An error about the new value must not point to the line of the old value.
         section.lc.data.pop(keys[-1], None)

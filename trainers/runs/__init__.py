@@ -1,5 +1,5 @@
-"""What a run writes and how it ends: checkpoints, metrics.jsonl, its result, stop signals.
+"""The files of a run (checkpoints, metrics.jsonl, results), and its stop signals.
 
-`sft` imports everything it needs from here. orchestrator may import `results` (plain data, without
-torch) and the exceptions of `stop_signals`.
+The main entry points are `checkpoint.CheckpointWriter` and `checkpoint.latest_checkpoint(...)`.
+orchestrator may import `results` (data classes without torch) and the exceptions of `stop_signals`.
 """

@@ -1,21 +1,24 @@
-"""Checkpoints to resume from, and the plain model folder at the end.
+"""Write and read checkpoints, and export the trained model.
 
     checkpoints/step-00000010/
       shard-00000-of-00002.safetensors   float32 weights and AdamW moments of some parameters
       shard-00001-of-00002.safetensors
-      COMPLETE.json                      written last: step, config, shards and their digests
+      COMPLETE.json                      written last: step, config, dtype of summed gradients,
+                                         shards and their digests
 
-Parameters are dealt to the ranks for writing, each one whole, so a checkpoint can be read at any
-world size and ZeRO stage. There is no random state to keep: every step seeds its own generator.
+Each rank writes a share of the parameters, each of them unpartitioned. So a checkpoint can be read
+at any world size and ZeRO stage. No random state is saved, because every step seeds its own
+generator.
 
-With an object store the folder is each node's own, and all of it goes to the store as well, from
-where every node fetches what it lacks (trainers/runs/remote_run.py).
+With an object store, the folder is local to each node. All files are also uploaded to the store,
+and nodes download the files that they lack (trainers/runs/remote_run.py).
 """
 
 import json
 import logging
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +28,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trainers.config import TrainConfig, is_same_config
 from trainers.engine.memory import GIB
 from trainers.engine.ranks import Ranks
-from trainers.engine.zero import ADAM_MOMENTS, ZeroEngine
+from trainers.engine.sharding import full_shape
+from trainers.engine.zero import ADAM_MOMENTS, ZeroEngine, gathered
 from trainers.foundation.errors import InputError, Problem, TrainingError
-from trainers.foundation.files import read_json, sha256_of, write_json
+from trainers.foundation.files import read_json, sha256_file, write_json
 from trainers.foundation.object_store import ObjectStore, StorageError
 
 log = logging.getLogger(__name__)
@@ -38,36 +43,49 @@ MARKER = "COMPLETE.json"
 # A float32 weight and AdamW's two moments.
 _BYTES_PER_PARAMETER = 12
 CHECKPOINTS = "checkpoints"
-# Without them the steps up to a checkpoint would be lost to whoever goes on from it elsewhere.
-WITH_CHECKPOINT = ("config.json", "metrics.jsonl")
+# Uploaded with each checkpoint, so that a run that resumes on another node keeps its earlier steps.
+RUN_FILES = ("config.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: `step` optimizer steps are done, `tokens` were seen in them."""
+    """A complete checkpoint after `step` optimizer steps with `tokens` tokens."""
 
     folder: Path
     step: int
     tokens: int
-    config: dict[str, Any]
 
-    def read_all(self, names: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
-        """The tensors of each parameter under the keys in `names`, on the CPU."""
-        saved: dict[str, dict[str, Tensor]] = {}
-        for shard in sorted(self.folder.glob("shard-*.safetensors")):
+    def read(self, kinds: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield each parameter's name and its tensors of these kinds, one parameter at a time."""
+        for shard in self._shards():
             with safe_open(shard, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - not a mapping
-                    kind, _, name = key.partition("/")
-                    if kind in names:
-                        saved.setdefault(name, {})[kind] = tensors.get_tensor(key)
-        return saved
+                for name in _weight_names(tensors):
+                    yield name, {kind: tensors.get_tensor(f"{kind}/{name}") for kind in kinds}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each parameter."""
+        found: dict[str, tuple[int, ...]] = {}
+        for shard in self._shards():
+            with safe_open(shard, framework="pt") as tensors:
+                for name in _weight_names(tensors):
+                    found[name] = tuple(tensors.get_slice(f"weight/{name}").get_shape())
+        return found
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.safetensors"))
+
+
+def _weight_names(tensors: Any) -> list[str]:
+    keys = tensors.keys()  # safetensors' file is not a mapping
+    return [key.removeprefix("weight/") for key in keys if key.startswith("weight/")]
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of one run, each from a thread beside the training.
+    """Write the checkpoints of one run in a background thread.
 
-    What is written is a copy, so training may go on at once. A checkpoint counts once `settle`
-    has found the shards of all ranks and put the marker beside them; older ones go only then.
+    `save_async` copies the state, so training continues immediately. `finalize` completes a
+    checkpoint: it checks that all ranks have written their shards, then writes the marker. Only
+    then are older checkpoints deleted.
     """
 
     def __init__(
@@ -81,7 +99,7 @@ class CheckpointWriter:
     ) -> None:
         """
         Args:
-            store: of the run, where the ranks do not share its folder.
+            store: object store of the run, if the ranks do not share its folder.
         """
         self._engine, self._checkpoints = engine, checkpoints
         self._config, self._keep, self._store = config, keep, store
@@ -89,37 +107,51 @@ class CheckpointWriter:
         self._error: Exception | None = None
         self._marker: dict[str, Any] = {}
 
-    def begin(self, *, step: int, tokens: int) -> None:
-        """Copy the weights and moments after `step` steps and start to write; a collective.
+    def save_async(self, *, step: int, tokens: int) -> None:
+        """Copy the weights and moments after `step` steps and start to write them.
+
+        Collective: all ranks must call it together.
 
         Raises:
-            TrainingError: the disk has no room for it, or the one before could not be written.
+            TrainingError: the disk is full, or the previous checkpoint could not be written.
         """
-        self.settle(wait=True)
+        self.finalize(wait=True)
         ranks = self._engine.ranks
         folder = self._folder(step)
-        if ranks.is_first:
+        if ranks.is_main:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         elif self._store is not None:
             folder.mkdir(parents=True, exist_ok=True)
         needed = self._engine.num_parameters * _BYTES_PER_PARAMETER
-        check_disk(ranks, self._checkpoints, needed, f"the checkpoint of step {step}")
-        mine: dict[str, Tensor] = {}
+        check_disk_space(ranks, self._checkpoints, needed, f"the checkpoint of step {step}")
+        shard_tensors: dict[str, Tensor] = {}
         for index, (name, tensors) in enumerate(self._engine.weights_and_moments()):
             if index % ranks.world_size == ranks.rank:
                 for kind, tensor in tensors.items():
-                    mine[f"{kind}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
+                    shard_tensors[f"{kind}/{name}"] = (
+                        tensor.detach().to("cpu", copy=True).contiguous()
+                    )
         shard = folder / f"shard-{ranks.rank:05d}-of-{ranks.world_size:05d}.safetensors"
-        self._marker = {"step": step, "tokens": tokens, "config": self._config}
-        self._thread = threading.Thread(target=self._write, args=(mine, shard), name="checkpoint")
+        self._marker = {
+            "step": step,
+            "tokens": tokens,
+            "config": self._config,
+            "gradient_dtype": "float32",
+        }
+        self._thread = threading.Thread(
+            target=self._write, args=(shard_tensors, shard), name="checkpoint"
+        )
         self._thread.start()
 
-    def settle(self, *, wait: bool) -> None:
-        """Complete the checkpoint that is being written once all ranks have; a collective.
+    def finalize(self, *, wait: bool) -> None:
+        """Complete the pending checkpoint if all ranks have written it; a collective operation.
+
+        Args:
+            wait: wait for this rank's thread. If False, return while any rank is still writing.
 
         Raises:
-            TrainingError: a rank could not write.
+            TrainingError: a rank could not write its shard.
         """
         if self._thread is None:
             return
@@ -132,31 +164,34 @@ class CheckpointWriter:
             reason = self._error or "another rank could not write its shard"
             raise TrainingError(
                 f"the checkpoint of step {self._marker['step']} could not be written in "
-                f"{self._checkpoints}: {reason}; the one before it is kept"
+                f"{self._checkpoints}: {reason}; the previous checkpoint is kept"
             )
         if num_writing:
             return
         self._thread = None
-        if ranks.is_first:
+        if ranks.is_main:
             self._complete(self._folder(self._marker["step"]))
         ranks.barrier()
-        if ranks.is_first or self._store is not None:
-            # Nodes that share no folder each have their own old ones.
+        if ranks.is_main or self._store is not None:
+            # Nodes without a shared folder each delete their own old checkpoints.
             for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
                 shutil.rmtree(old, ignore_errors=True)
-        # No rank goes on while another may still see what is being deleted.
+        # No rank may continue while another one is still deleting files.
         ranks.barrier()
 
     def discard(self) -> None:
-        """Delete all checkpoints of the run, once no rank is writing; a collective."""
+        """Delete all checkpoints of the run after every rank has stopped writing.
+
+        Collective: all ranks must call it together.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         ranks = self._engine.ranks
         ranks.barrier()
-        if ranks.is_first or self._store is not None:
+        if ranks.is_main or self._store is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
-        if ranks.is_first and self._store is not None:
+        if ranks.is_main and self._store is not None:
             self._store.remove(CHECKPOINTS)
         ranks.barrier()
 
@@ -167,18 +202,18 @@ class CheckpointWriter:
         try:
             save_file(tensors, shard)
             digest = shard.with_suffix(".json")
-            write_json(digest, {"sha256": sha256_of(shard)})
+            write_json(digest, {"sha256": sha256_file(shard)})
             if self._store is not None:
                 for path in (shard, digest):
-                    self._store.put(path, _stored(path.parent, path.name))
+                    self._store.upload(path, _object_name(path.parent, path.name))
         except (OSError, SafetensorError, StorageError) as error:
             self._error = error
 
     def _complete(self, folder: Path) -> None:
-        store, name = self._store, _stored(folder)
+        store, name = self._store, _object_name(folder)
         if store is not None:
-            found = [one for one in store.sizes(name) if one.endswith(".json")]
-            store.fetch_folder(name, folder, only=frozenset(found))
+            digest_names = [key for key in store.sizes(name) if key.endswith(".json")]
+            store.download_folder(name, folder, only=frozenset(digest_names))
         digests = sorted(folder.glob("shard-*.json"))
         num_ranks = self._engine.ranks.world_size
         if len(digests) != num_ranks:
@@ -189,102 +224,111 @@ class CheckpointWriter:
         shards = {path.stem + ".safetensors": read_json(path)["sha256"] for path in digests}
         marker = {**self._marker, "shards": shards}
         if store is not None:
-            for path in (self._checkpoints.parent / one for one in WITH_CHECKPOINT):
+            for path in (self._checkpoints.parent / file_name for file_name in RUN_FILES):
                 if path.exists():
-                    store.put(path, path.name)
-            # First there: what one node alone calls complete, the others would not resume from.
-            store.put_text(json.dumps(marker), f"{name}/{MARKER}")
+                    store.upload(path, path.name)
+            # Write the store's marker first: other nodes could not resume from a local marker.
+            store.upload_text(json.dumps(marker), f"{name}/{MARKER}")
         write_json(folder / MARKER, marker)
         for path in digests:
             path.unlink()
         if store is not None:
-            steps = {one.partition("/")[0] for one in store.sizes(CHECKPOINTS)}
+            steps = {key.partition("/")[0] for key in store.sizes(CHECKPOINTS)}
             for step in sorted(steps)[: -self._keep]:
                 store.remove(f"{CHECKPOINTS}/{step}")
 
 
-def _stored(folder: Path, name: str = "") -> str:
-    """A checkpoint's name in the store, or that of a file in it."""
+def _object_name(folder: Path, name: str = "") -> str:
+    """Return the name in the store of a checkpoint, or of a file in it."""
     return f"{CHECKPOINTS}/{folder.name}/{name}".rstrip("/")
 
 
-def check_disk(ranks: Ranks, folder: Path, needed: int, what: str) -> None:
-    """Stop every rank where `folder`, which the first one looks at, has no room; a collective.
+def check_disk_space(ranks: Ranks, folder: Path, needed: int, what: str) -> None:
+    """Check that the disk of `folder` has `needed` free bytes; a collective operation.
+
+    The main rank does the check.
 
     Raises:
-        TrainingError: fewer than `needed` bytes are free.
+        TrainingError: fewer bytes are free; raised on every rank.
     """
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    [is_short] = ranks.sum([float(ranks.is_first and free < needed)])
+    [is_short] = ranks.sum([float(ranks.is_main and free < needed)])
     if is_short:
         raise TrainingError(
             f"{what} needs {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free at {folder}; "
-            "free some and run the same again: it goes on from the last checkpoint"
+            "free disk space and run the same command again to resume from the last checkpoint"
         )
 
 
-def latest_checkpoint(checkpoints: Path, config: dict[str, Any]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; damaged ones are passed over with a logged line.
+def latest_checkpoint(checkpoints: Path, config: TrainConfig) -> Checkpoint | None:
+    """Return the newest intact checkpoint; damaged ones are skipped with a warning.
 
     Raises:
-        InputError: it was made by a run with other settings.
+        InputError: a run with other settings wrote the checkpoint, or an earlier release that
+            computes other gradients with these settings.
     """
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
-        damage = _damage(folder)
+        damage = _find_damage(folder)
         if damage:
-            log.warning("checkpoint %s is passed over: %s", folder, damage)
+            log.warning("checkpoint %s is skipped: %s", folder, damage)
             continue
         marker = read_json(folder / MARKER)
-        if marker["config"] != config:
+        if not is_same_config(marker["config"], config):
             raise InputError(
                 Problem(
-                    message="the folder holds a checkpoint of a run with other settings",
+                    message="the folder contains a checkpoint of a run with other settings",
                     where=str(folder),
-                    fix="use another output folder, or delete this one",
+                    fix="use another output folder, or delete this checkpoint",
                 )
             )
-        return Checkpoint(folder, marker["step"], marker["tokens"], marker["config"])
+        if config.deepspeed.precision == "bfloat16" and "gradient_dtype" not in marker:
+            raise InputError(
+                Problem(
+                    message="the checkpoint is of an earlier release, which summed gradients in "
+                    "bfloat16 instead of float32",
+                    where=str(folder),
+                    fix="use another output folder, or delete this checkpoint to start again",
+                )
+            )
+        return Checkpoint(folder, marker["step"], marker["tokens"])
     return None
 
 
 def check_same_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> None:
-    """Stop every rank where one has found another checkpoint than the others; a collective.
+    """Check that all ranks found the same checkpoint; a collective operation.
 
     Raises:
-        TrainingError: they have.
+        TrainingError: the checkpoints differ; raised on every rank.
     """
     step = float(-1 if checkpoint is None else checkpoint.step)
     [total] = ranks.sum([step])
     if any(ranks.sum([float(total != step * ranks.world_size)])):
         raise TrainingError(
-            f"the ranks found different checkpoints, this one that of step {step:.0f}: they must "
-            "see the same storage; run the same again"
+            f"the ranks found different checkpoints, this rank that of step {step:.0f}: all ranks "
+            "must see the same storage; run the same command again"
         )
 
 
 def restore_engine(engine: ZeroEngine, checkpoint: Checkpoint) -> None:
-    """Bring a fresh engine, built on the checkpoint's weights, to the checkpoint's step."""
-    engine.start_moments(checkpoint.step)
-    for name, tensors in checkpoint.read_all(("weight", *ADAM_MOMENTS)).items():
+    """Set the weights and moments of a new engine to those of the checkpoint."""
+    engine.init_optimizer_state(checkpoint.step)
+    for name, tensors in checkpoint.read(("weight", *ADAM_MOMENTS)):
         engine.restore(name, tensors)
 
 
 def load_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's float32 weights into a model that has no engine yet.
+    """Copy the checkpoint's float32 weights into a model before its engine is built.
 
     Raises:
-        InputError: it is a checkpoint of another model.
+        InputError: the checkpoint belongs to another model.
     """
-    saved = checkpoint.read_all(("weight",))
+    saved = checkpoint.shapes()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    shapes = {name: full_shape(parameter) for name, parameter in trained.items()}
     different = sorted(
-        name
-        for name in saved.keys() | trained.keys()
-        if name not in saved
-        or name not in trained
-        or saved[name]["weight"].shape != trained[name].shape
+        name for name in saved.keys() | shapes.keys() if saved.get(name) != shapes.get(name)
     )
     if different:
         raise InputError(
@@ -292,11 +336,12 @@ def load_weights(model: Any, checkpoint: Checkpoint) -> None:
                 message=f"the checkpoint is of another model: {len(different)} weights differ in "
                 f"name or shape, such as {different[0]}",
                 where=str(checkpoint.folder),
-                fix="use another output folder, or delete this one",
+                fix="use another output folder, or delete this checkpoint",
             )
         )
-    for name, parameter in trained.items():
-        parameter.data.copy_(saved[name]["weight"])
+    for name, tensors in checkpoint.read(("weight",)):
+        with gathered(trained[name], is_changed=True):
+            trained[name].data.copy_(tensors["weight"])
 
 
 def export_model(
@@ -304,12 +349,21 @@ def export_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    end_token_id: int,
 ) -> None:
-    """Write the model as `from_pretrained` loads it: safetensors, tokenizer, chat template.
+    """Write the model for `from_pretrained`: safetensors, tokenizer and chat template.
 
     Args:
-        weights: all of them, by the model's own names.
+        weights: all weights, by the model's parameter names.
+        end_token_id: the token that ends a completion in training; generation stops at it.
     """
+    if model.generation_config is not None:
+        configured = model.generation_config.eos_token_id
+        ids = configured if isinstance(configured, list) else [configured]
+        if end_token_id not in ids:
+            model.generation_config.eos_token_id = [id for id in ids if id is not None] + [
+                end_token_id
+            ]
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=weights)
@@ -318,17 +372,18 @@ def export_model(
     temporary.replace(folder)
 
 
-def _damage(folder: Path) -> str | None:
+def _find_damage(folder: Path) -> str | None:
+    """Return the reason why a checkpoint cannot be used; None if it is intact."""
     try:
         marker = read_json(folder / MARKER)
     except FileNotFoundError:
-        return "it was not finished"
+        return "it is incomplete"
     except ValueError:
         return f"{MARKER} is not JSON"
     for name, digest in marker["shards"].items():
         shard = folder / name
         if not shard.exists():
             return f"{name} is missing"
-        if sha256_of(shard) != digest:
-            return f"{name} has changed since it was written"
+        if sha256_file(shard) != digest:
+            return f"the digest of {name} does not match"
     return None

@@ -1,4 +1,4 @@
-"""What arXiv 2401.13586 explains its effect by: an unstable loss, and weights that drift away."""
+"""Diagnostics of arXiv 2401.13586: instability of the loss, and distance of the weights."""
 
 import math
 import re
@@ -10,27 +10,27 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
 
 def loss_rsd(losses: Sequence[float], window: int = RSD_WINDOW) -> float | None:
-    """Relative standard deviation of the training loss, comparable between weights.
+    """Return the relative standard deviation of the training loss, comparable between weights.
 
-    The mean, over consecutive windows of `window` steps, of standard deviation over mean: within
-    a window the fall of the loss hardly counts, and the ratio is free of the loss's scale. None
-    for fewer than `window` steps; a last part of a window is left out.
+    It is the mean of standard deviation / mean over consecutive windows of `window` steps. Within a
+    window, the decrease of the loss has little effect, and the ratio does not depend on the loss's
+    scale. An incomplete last window is not used. None for fewer than `window` steps.
     """
     ratios = [
-        statistics.stdev(part) / statistics.fmean(part)
+        statistics.stdev(losses_in_window) / statistics.fmean(losses_in_window)
         for start in range(0, len(losses) - window + 1, window)
-        if statistics.fmean(part := losses[start : start + window]) > 0
+        if statistics.fmean(losses_in_window := losses[start : start + window]) > 0
     ]
     return statistics.fmean(ratios) if ratios else None
 
 
-def distance(squared: Mapping[str, float]) -> float:
-    """The L2 norm over all parameters, from the squared norm of each."""
+def total_distance(squared: Mapping[str, float]) -> float:
+    """Return the L2 norm over all parameters, from the squared norm of each parameter."""
     return math.sqrt(sum(squared.values()))
 
 
-def distance_by_layer(squared: Mapping[str, float]) -> dict[str, float]:
-    """The L2 norm by decoder layer, as `layer.0`; `other` for embeddings, head and last norm."""
+def layer_distances(squared: Mapping[str, float]) -> dict[str, float]:
+    """Return the L2 norm by decoder layer (`layer.0`); `other`: embeddings, head, last norm."""
     sums: dict[str, float] = {}
     for name, value in squared.items():
         found = _LAYER.search(name)

@@ -1,63 +1,64 @@
-"""metrics.jsonl: one line per logged step."""
+"""The metrics file of a run: metrics.jsonl, with one line for each logged step."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from trainers.config import TrainConfig, is_same_config
 from trainers.engine.ranks import Ranks
 from trainers.foundation.files import read_json, write_json, write_text
+from trainers.foundation.jsonl import read_jsonl
 from trainers.runs.results import StepMetrics
 
 
 class MetricsFile:
-    """The file in a run's folder, appended to by the first rank.
+    """The metrics file in a run's folder; only the main rank appends to it.
 
-    Steps that a resumed run computes again keep the line, and with it the time, of the first time.
+    If a resumed run repeats a step, the step keeps its first line, including the time.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], ranks: Ranks) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, ranks: Ranks) -> None:
         """
         Args:
-            settings: of the run; the lines of a run with others are dropped.
+            config: config of the run; lines of a run with another config are deleted.
         """
-        self._path = folder / "metrics.jsonl" if ranks.is_first else None
+        self._path = folder / "metrics.jsonl" if ranks.is_main else None
         self._last_step = 0
         if self._path is None:
             return
-        config = folder / "config.json"
-        is_same_run = config.exists() and read_json(config) == settings
+        config_json = folder / "config.json"
+        is_same_run = config_json.exists() and is_same_config(read_json(config_json), config)
         text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        whole = [line for line in text.splitlines() if is_same_run and _is_whole(line)]
-        kept = "".join(f"{line}\n" for line in whole)
-        if kept != text or not self._path.exists():
-            write_text(self._path, kept)
-        write_json(config, settings)
-        self._last_step = max((json.loads(line)["step"] for line in whole), default=0)
+        complete = [line for line in text.splitlines() if is_same_run and _is_complete(line)]
+        valid_text = "".join(f"{line}\n" for line in complete)
+        if valid_text != text or not self._path.exists():
+            write_text(self._path, valid_text)
+        write_json(config_json, config.model_dump(mode="json"))
+        self._last_step = max((json.loads(line)["step"] for line in complete), default=0)
 
     def append(self, metrics: StepMetrics) -> None:
+        """Append the metrics of a step, unless the file already contains it."""
         if self._path is not None and metrics.step > self._last_step:
             self._last_step = metrics.step
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(metrics)) + "\n")
 
 
-def losses_of_every(path: Path, every_steps: int) -> list[float]:
-    """The training losses of each `every_steps`-th step and of the last one.
+def read_losses(path: Path, every_steps: int) -> list[float]:
+    """Return the training losses of every `every_steps`-th step and of the last step.
 
-    Lines between them are there for what else was measured: they would change how far apart the
-    losses are.
+    Other lines exist only because something else was measured at their step. They are skipped to
+    keep the spacing regular.
     """
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
-        line["loss"]
-        for line in lines
-        if line["step"] % every_steps == 0 or line["step"] == line["total_steps"]
+        row["loss"]
+        for row in read_jsonl(path, dict)
+        if row["step"] % every_steps == 0 or row["step"] == row["total_steps"]
     ]
 
 
-def _is_whole(line: str) -> bool:
-    """Not so for a line that a kill cut short, which counts as not yet written."""
+def _is_complete(line: str) -> bool:
+    """Return whether a line is complete; killing the run can truncate the last line."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:

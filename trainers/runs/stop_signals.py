@@ -1,4 +1,4 @@
-"""Ending a fine-tune before its last step: by SIGTERM, or because whoever runs it wishes so."""
+"""End a fine-tune before its last step, after SIGTERM or at the caller's request."""
 
 import signal
 import threading
@@ -8,14 +8,15 @@ from typing import Literal
 
 from trainers.engine.ranks import Ranks
 
-# checkpoint: write one and end, to go on later; discard: end at once and delete checkpoints.
-Stop = Literal["checkpoint", "discard"]
+# checkpoint: write a checkpoint and end, to resume later.
+# discard: end and delete the checkpoints.
+StopRequest = Literal["checkpoint", "discard"]
 
 
 class Interrupted(SystemExit):
-    """A checkpoint was written, for SIGTERM or a wish, and the run can be resumed.
+    """Raised after SIGTERM or a request, once a checkpoint for resuming has been written.
 
-    A process that is to go on with another run catches it.
+    A process that continues with another run must catch it.
     """
 
     def __init__(self) -> None:
@@ -23,20 +24,20 @@ class Interrupted(SystemExit):
 
 
 class Stopped(Exception):
-    """The run was ended for good: it has left its metrics, no checkpoint and no model."""
+    """Raised when a run was discarded: its metrics remain, but no checkpoint and no model."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
         self.step = step
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:
-        # Exceptions pickle by their args; ours cross process boundaries inside Ray.
+        # Pickle rebuilds an exception from its args; Ray sends our exceptions between processes.
         return (Stopped, (self.step,))
 
 
 @contextmanager
-def termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, where this thread may handle signals at all."""
+def handle_sigterm() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM sets, if this is the main thread, which can handle signals."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -48,17 +49,26 @@ def termination() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def agreed_stop(
-    ranks: Ranks, terminated: threading.Event, should_stop: Callable[[], Stop | None] | None
-) -> Stop | None:
-    """What any of the ranks wishes, the same on all of them; a collective.
+def agree_on_stop(
+    ranks: Ranks,
+    terminated: threading.Event,
+    get_stop_request: Callable[[], StopRequest | None] | None,
+    *,
+    is_late: bool,
+) -> tuple[StopRequest | None, bool]:
+    """Return the stop request of any rank, and whether a checkpoint is late on any rank.
 
-    A checkpoint wins over its opposite: what was kept can still be thrown away.
+    Both are the same on all ranks; a collective operation. "checkpoint" takes precedence over
+    "discard", because a checkpoint can still be deleted later.
+
+    Args:
+        is_late: whether this rank's clock says that the time between checkpoints is over.
     """
-    wish: Stop | None = "checkpoint" if terminated.is_set() else None
-    if wish is None and should_stop is not None:
-        wish = should_stop()
-    num_checkpoint, num_discard = ranks.sum([wish == "checkpoint", wish == "discard"])
-    if num_checkpoint:
-        return "checkpoint"
-    return "discard" if num_discard else None
+    request: StopRequest | None = "checkpoint" if terminated.is_set() else None
+    if request is None and get_stop_request is not None:
+        request = get_stop_request()
+    num_checkpoint, num_discard, num_late = ranks.sum(
+        [request == "checkpoint", request == "discard", is_late]
+    )
+    agreed: StopRequest | None = "discard" if num_discard else None
+    return "checkpoint" if num_checkpoint else agreed, bool(num_late)

@@ -1,3 +1,5 @@
+"""N-gram overlap with the training data."""
+
 import random
 
 import pytest
@@ -20,19 +22,19 @@ def _overlaps(prompt: str, completion: str, training: list[Example]) -> bool:
     return found
 
 
-def test_words_are_without_letter_case_and_punctuation() -> None:
+def test_words_ignore_letter_case_and_punctuation() -> None:
     assert words("Don't STOP -- os.path_join, ﬁne!") == [
         "don", "t", "stop", "os", "path", "join", "fine",
     ]  # fmt: skip
     assert words("日本語 text") == ["日", "本", "語", "text"]
     assert words("... !") == []
     ascii_text = "".join(map(chr, range(128)))
-    # The letter at the end takes the other way.
+    # The last letter is not ASCII, which selects the other implementation.
     assert words(ascii_text) == words(f"{ascii_text} é")[:-1]
 
 
 def test_thirteen_words_in_a_row_overlap_and_twelve_do_not() -> None:
-    tail = " and then nothing else of it is alike"
+    tail = " and then nothing else that is equal"
     item = words(FOX)[:13]
     training = _training(("Continue: " + " ".join(item).upper() + "!", "more"))
     assert _overlaps(" ".join(item) + tail, "x", training)
@@ -40,20 +42,20 @@ def test_thirteen_words_in_a_row_overlap_and_twelve_do_not() -> None:
     assert not _overlaps(" ".join(item) + tail, "x", twelve)
 
 
-def test_a_run_may_cross_from_prompt_to_completion_but_not_between_examples() -> None:
+def test_an_ngram_may_span_prompt_and_completion_but_not_two_examples() -> None:
     first, second = FOX[:40], FOX[40:]
     assert _overlaps(FOX, "entirely other words", _training((first, second)))
     assert not _overlaps(FOX, "entirely other words", _training(("a", first), (second, "b")))
 
 
-def test_an_item_of_8_to_12_words_overlaps_where_all_of_it_stands_in_an_example() -> None:
+def test_an_item_of_8_to_12_words_overlaps_if_an_example_contains_all_of_it() -> None:
     question, answer = "which of these animals jumps over the", "dog"
     within = _training((f"Quiz. {question} {answer} or else?", "yes"))
     assert _overlaps(question, answer, within)
     assert not _overlaps(question, "cat", within)
 
 
-def test_a_shorter_item_overlaps_only_where_it_or_its_prompt_is_the_examples() -> None:
+def test_a_shorter_item_overlaps_only_if_it_or_its_prompt_equals_that_of_an_example() -> None:
     training = _training(("What is the capital of France?", "Paris."))
     assert _overlaps("what is the capital of france", "Paris", training)
     assert _overlaps("What is the capital of France?", "It is Paris", training)
@@ -61,23 +63,23 @@ def test_a_shorter_item_overlaps_only_where_it_or_its_prompt_is_the_examples() -
         "What is the capital", "of France", _training(("x", "What is the capital of France"))
     )
     assert not _overlaps("Name a city.", "Paris.", training)
-    # All of it is alike, wherever the answer begins.
+    # The whole text is equal; the completion may begin elsewhere.
     assert _overlaps("What is the capital", "of France? Paris.", training)
 
 
-def test_what_stands_in_more_than_ten_examples_is_a_template_and_no_overlap() -> None:
+def test_an_ngram_in_more_than_ten_examples_is_a_template_and_no_overlap() -> None:
     ten = _training(*[(f"{FOX}: number {n}", str(n)) for n in range(10)])
     eleven = _training(*[(f"{FOX}: number {n}", str(n)) for n in range(11)])
     assert _overlaps(f"{FOX}: quite another", "one", ten)
     assert not _overlaps(f"{FOX}: quite another", "one", eleven)
     constant = _training(*[("Write a haiku.", f"poem {n}") for n in range(11)])
     assert not _overlaps("Write a haiku.", "other poem", constant)
-    # An item that is there as a whole is known, however often.
+    # An item that equals a whole example overlaps, independent of the number of examples.
     assert _overlaps("Write a haiku.", "Poem 3", constant)
     assert _overlaps("Sort!", "list.sort", _training(*[("Sort!", "list.sort")] * 50))
 
 
-def test_a_run_that_an_example_repeats_counts_once() -> None:
+def test_an_ngram_that_an_example_repeats_counts_once() -> None:
     assert _overlaps(FOX, "x", _training((f"{FOX} " * 20, "y")))
 
 
@@ -87,7 +89,7 @@ def test_an_item_without_words_overlaps_nothing() -> None:
     assert find_overlaps([ItemText(prompt=FOX, completion="")], []) == [False]
 
 
-def test_system_messages_do_not_count() -> None:
+def test_system_messages_are_ignored() -> None:
     def chat(id: str, question: str) -> Example:
         return Example(
             id=id,
@@ -103,10 +105,10 @@ def test_system_messages_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_finds_what_comparing_each_run_of_words_finds(seed: int) -> None:
+def test_overlaps_equal_those_of_comparing_every_ngram(seed: int) -> None:
     draw = random.Random(seed)
 
-    # Few words, so that long runs are shared by chance.
+    # A vocabulary of two words, so that texts share long n-grams by chance.
     def text(most: int) -> str:
         return " ".join(draw.choice("ab") for _ in range(draw.randint(0, most)))
 

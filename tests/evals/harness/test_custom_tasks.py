@@ -1,22 +1,22 @@
-"""A benchmark of one's own as a task: what lm-eval reads, and what the settings of scores hold."""
+"""Custom benchmarks: lm-eval's task file and the settings of a score."""
 
 from pathlib import Path
 
 from evals.config import EvalConfig
-from evals.harness.tasks import planned_tasks
+from evals.harness.planning import plan_tasks
 from tests.evals.benchmark_files import write_lines
 
-# Where the functions were when the first scores were recorded.
+# The module of the functions when the first scores were recorded.
 RECORDED_MODULE = "evals.own_benchmarks"
 
 
-def test_settings_of_a_score_hold_the_first_name_of_the_functions_that_scored_it(
+def test_settings_of_a_score_contain_the_first_module_name_of_its_functions(
     tmp_path: Path,
 ) -> None:
-    # A kept score counts only under equal settings, so they must not follow the code's layout.
+    # A saved score is reused only if its settings are equal, so they must not change with the code.
     write_lines(tmp_path / "own.jsonl", [{"prompt": "a", "target": "b"}])
-    own = {"name": "own", "path": str(tmp_path / "own.jsonl"), "kind": "chrf"}
-    [planned] = planned_tasks(EvalConfig.model_validate({"benchmarks": [own]}))
+    custom = {"name": "own", "path": str(tmp_path / "own.jsonl"), "kind": "chrf"}
+    [planned] = plan_tasks(EvalConfig.model_validate({"benchmarks": [custom]}))
     assert planned.settings["definition"] == {
         "task": "own",
         "dataset_path": "json",

@@ -1,4 +1,4 @@
-"""Benchmarks on a tiny model: what comes out, what is kept, what is refused."""
+"""Benchmarks with a tiny model: scores, resumed runs, rescoring and invalid input."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.evals.benchmark_files import write_data_root, write_lines
 from trainers.foundation.errors import InputError
 from trainers.foundation.files import read_json
 
-# lm-eval alone takes seconds to import.
+# Importing lm-eval takes seconds.
 pytestmark = pytest.mark.slow
 
 
@@ -23,7 +23,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _score(path: Path, out_dir: Path, **settings) -> ScoreCard:
-    none = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))
+    none = dict.fromkeys(("heldout", "heldout_choice", "heldout_exact_match", "heldout_chrf"))
     config = EvalConfig.model_validate(none | settings)
     return score_model(
         model_path=path, examples=[], template="plain", max_length=128, config=config,
@@ -66,17 +66,19 @@ def test_a_task_has_a_main_score_a_signature_and_every_sample(
     assert samples[4]["prompt"] == "English phrase: Ann has a red apple.\nFrench phrase:"
 
 
-def test_more_shots_are_other_prompts_and_lm_evals_fixed_number_stays(
+def test_num_fewshot_changes_prompts_unless_the_task_file_sets_it_to_0(
     tiny_path: Path, data_root: Path, tmp_path: Path
 ) -> None:
     tasks = [{"name": "piqa", "num_fewshot": 2}, {"name": "truthfulqa_mc2", "num_fewshot": 2}]
     card = _score(tiny_path, tmp_path, tasks=tasks, data_root=str(data_root), limit=2)
-    shots = {name: task["num_fewshot"] for name, task in card.signature["tasks"].items()}
-    assert shots == {"piqa": 2, "truthfulqa_mc2": 0}
+    num_fewshot = {name: task["num_fewshot"] for name, task in card.signature["tasks"].items()}
+    assert num_fewshot == {"piqa": 2, "truthfulqa_mc2": 0}
     assert _samples(tmp_path)[0]["prompt"].count("Question: ") == 3
 
 
-def test_no_item_is_an_example_of_itself(tiny_path: Path, data_root: Path, tmp_path: Path) -> None:
+def test_no_item_is_a_few_shot_example_of_itself(
+    tiny_path: Path, data_root: Path, tmp_path: Path
+) -> None:
     num_items = len((data_root / "piqa/validation.jsonl").read_text().splitlines())
     tasks = [{"name": "piqa", "num_fewshot": num_items - 1}]
     _score(tiny_path, tmp_path, tasks=tasks, data_root=str(data_root))
@@ -89,13 +91,13 @@ def test_no_item_is_an_example_of_itself(tiny_path: Path, data_root: Path, tmp_p
 
 
 @pytest.mark.parametrize("template", ["plain", "chat", "alpaca"])
-def test_prompts_come_in_the_checkpoints_template_where_asked(
+def test_prompts_are_in_the_template_of_the_checkpoint_if_configured(
     tiny_path: Path, data_root: Path, tmp_path: Path, template: str
 ) -> None:
     config = EvalConfig.model_validate(
         {
-            "heldout": None, "multiple_choice": None, "short_generation": None,
-            "long_generation": None, "tasks": [{"name": "piqa", "num_fewshot": 1}],
+            "heldout": None, "heldout_choice": None, "heldout_exact_match": None,
+            "heldout_chrf": None, "tasks": [{"name": "piqa", "num_fewshot": 1}],
             "data_root": str(data_root), "limit": 1, "task_template": "checkpoint",
         }
     )  # fmt: skip
@@ -116,17 +118,17 @@ def test_prompts_come_in_the_checkpoints_template_where_asked(
     assert rescore(tmp_path).scores == card.scores
 
 
-def test_a_killed_task_goes_on_behind_its_last_answer(
+def test_a_killed_task_continues_after_its_last_response(
     tiny_path: Path, data_root: Path, tmp_path: Path
 ) -> None:
     class Killed(BaseException):
         pass
 
-    def kill(measure: str, done: int, total: int) -> None:
-        if measure == "wmt16-ro-en" and done >= 2:
+    def kill(name: str, done: int, total: int) -> None:
+        if name == "wmt16-ro-en" and done >= 2:
             raise Killed
 
-    none = dict.fromkeys(("heldout", "multiple_choice", "short_generation", "long_generation"))
+    none = dict.fromkeys(("heldout", "heldout_choice", "heldout_exact_match", "heldout_chrf"))
     config = EvalConfig.model_validate(
         none | {"tasks": ["piqa", "wmt16-ro-en"], "data_root": str(data_root), "batch_size": 2}
     )
@@ -137,24 +139,24 @@ def test_a_killed_task_goes_on_behind_its_last_answer(
     whole = score_model(**arguments, out_dir=tmp_path / "whole")
     with pytest.raises(Killed):
         score_model(**arguments, out_dir=tmp_path / "killed", on_progress=kill)
-    answers = tmp_path / "killed/parts/wmt16-ro-en.answers.jsonl"
-    assert len(answers.read_text().splitlines()) == 3
-    with answers.open("a") as file:
+    log = tmp_path / "killed/parts/wmt16-ro-en.answers.jsonl"
+    assert len(log.read_text().splitlines()) == 3
+    with log.open("a") as file:
         file.write('["torn')
-    told: list[tuple[str, int, int]] = []
-    kept: list[str] = []
+    reports: list[tuple[str, int, int]] = []
+    reused: list[str] = []
     resumed = score_model(
         **arguments, out_dir=tmp_path / "killed",
-        on_progress=lambda *step: told.append(step), on_kept=kept.extend,
+        on_progress=lambda *step: reports.append(step), on_reused=reused.extend,
     )  # fmt: skip
-    assert kept == ["piqa"]
-    assert told == [("wmt16-ro-en", done, 6) for done in (3, 4, 5, 6)]
-    assert not answers.exists()
+    assert reused == ["piqa"]
+    assert reports == [("wmt16-ro-en", done, 6) for done in (3, 4, 5, 6)]
+    assert not log.exists()
     assert resumed.scores == whole.scores
     assert _samples(tmp_path / "killed") == _samples(tmp_path / "whole")
 
 
-def test_answers_can_be_scored_again_without_the_model(
+def test_responses_can_be_scored_again_without_the_model(
     tiny_path: Path, data_root: Path, tmp_path: Path
 ) -> None:
     tasks = ["winogrande", "truthfulqa_mc2", "truthfulqa_gen", "wmt14-fr-en"]
@@ -168,18 +170,18 @@ def test_answers_can_be_scored_again_without_the_model(
     assert ScoreCard.model_validate(read_json(tmp_path / "scores.json")) == again
 
 
-def test_answers_to_other_prompts_are_not_scored_again(tiny_path: Path, tmp_path: Path) -> None:
+def test_responses_to_other_prompts_are_not_scored_again(tiny_path: Path, tmp_path: Path) -> None:
     root = write_data_root(tmp_path / "data")
     _score(tiny_path, tmp_path / "out", tasks=["piqa"], data_root=str(root), limit=2)
     file = root / "piqa/validation.jsonl"
     file.write_text(file.read_text().replace("cold", "warm"))
-    with pytest.raises(InputError, match="the prompts of piqa are not those that the model has"):
+    with pytest.raises(InputError, match="the prompts of piqa have changed since the model"):
         rescore(tmp_path / "out")
-    with pytest.raises(InputError, match="there are no scores to take again"):
+    with pytest.raises(InputError, match="cannot read scores: "):
         rescore(tmp_path / "nowhere")
 
 
-def test_ones_own_benchmarks_are_scored_by_their_kind(
+def test_custom_benchmarks_are_scored_by_their_kind(
     taught_path: Path, facts, tmp_path: Path
 ) -> None:
     rows = [
@@ -213,15 +215,19 @@ def test_ones_own_benchmarks_are_scored_by_their_kind(
     assert rescore(tmp_path / "out").scores == card.scores
 
 
-def test_a_choice_that_the_model_cannot_read_is_named(tiny_path: Path, tmp_path: Path) -> None:
+def test_a_choice_that_is_too_long_for_the_model_is_reported(
+    tiny_path: Path, tmp_path: Path
+) -> None:
     rows = [{"prompt": "a", "choices": ["b", "c" * length], "label": 0} for length in (1, 600)]
     path = write_lines(tmp_path / "mine.jsonl", rows)
     benchmarks = [{"name": "mine", "path": str(path), "kind": "multiple_choice"}]
-    with pytest.raises(InputError, match=r"item 2 of mine has a choice of 601 tokens, but 1 to"):
+    with pytest.raises(
+        InputError, match=r"item 2 of mine has a choice of 601 tokens, but this model"
+    ):
         _score(tiny_path, tmp_path / "out", benchmarks=benchmarks)
 
 
-def test_bad_items_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_invalid_items_are_reported_before_the_model_is_loaded(tmp_path: Path) -> None:
     root = write_data_root(tmp_path / "data")
     (root / "piqa/validation.jsonl").write_text('{"goal": "a"}\n')
     with pytest.raises(InputError, match=r"validation\.jsonl:1: label must be 0 or 1"):

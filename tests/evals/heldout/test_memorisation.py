@@ -1,3 +1,5 @@
+"""Memorisation and overlap with the training data."""
+
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,10 @@ from evals.config import (
     HeldoutConfig,
     MemorisationConfig,
 )
-from evals.engine.loading import LoadedModel
-from evals.heldout.memorisation import measure_memorisation
+from evals.engine.batching import ignore_progress
+from evals.engine.loaded_model import LoadedModel
+from evals.heldout.memorisation import evaluate_memorisation
 from evals.run import score_model
-from tests.evals.reference import no_progress
 from trainers.data.examples import Example, pair
 from trainers.foundation.errors import InputError
 
@@ -22,21 +24,21 @@ UNSEEN = [
 CONFIG = MemorisationConfig(examples=4, max_new_tokens=16)
 ONLY = EvalConfig(
     heldout=None,
-    multiple_choice=None,
-    short_generation=None,
-    long_generation=None,
+    heldout_choice=None,
+    heldout_exact_match=None,
+    heldout_chrf=None,
     memorisation=CONFIG,
     batch_size=2,
 )
 
 
-def test_what_was_learned_by_heart_is_written_down_and_the_rest_is_not(
+def test_a_memorised_completion_is_reproduced_and_an_unseen_one_is_not(
     taught: LoadedModel, facts: list[Example]
 ) -> None:
-    measured = measure_memorisation(
-        taught, facts, UNSEEN, CONFIG, batch_size=2, seed=0, on_progress=no_progress
+    result = evaluate_memorisation(
+        taught, facts, UNSEEN, CONFIG, batch_size=2, seed=0, on_progress=ignore_progress
     )
-    values = {score.name: score.value for score in measured.scores}
+    values = {score.name: score.value for score in result.scores}
     assert list(values) == [
         "training_bleu",
         "training_generation_length",
@@ -45,43 +47,47 @@ def test_what_was_learned_by_heart_is_written_down_and_the_rest_is_not(
     ]
     assert values["training_bleu"] == pytest.approx(100)
     assert values["heldout_bleu"] < 50
-    # By hand: the number of tokens of the four completions, without the end token.
+    # The number of tokens of the four completions, without the end token.
     lengths = [len(taught.template.encode_completion(fact.completion)) - 1 for fact in facts]
     assert values["training_generation_length"] == sum(lengths) / 4
-    assert {score.group for score in measured.scores} == {None}
-    assert [score.num_items for score in measured.scores] == [4, 4, 2, 2]
-    assert measured.signature["bleu"].endswith(f"version:{sacrebleu.__version__}")
-    assert [(sample["source"], sample["id"]) for sample in measured.samples] == [
+    assert {score.group for score in result.scores} == {None}
+    assert [score.num_items for score in result.scores] == [4, 4, 2, 2]
+    assert result.signature["bleu"].endswith(f"version:{sacrebleu.__version__}")
+    assert [(sample["source"], sample["id"]) for sample in result.samples] == [
         *(("training", fact.id) for fact in facts),
         ("heldout", "u:1"),
         ("heldout", "u:2"),
     ]
-    assert {sample["measure"] for sample in measured.samples} == {"memorisation"}
+    assert {sample["measure"] for sample in result.samples} == {"memorisation"}
 
 
-def test_a_completion_is_compared_as_far_as_the_output_may_reach(
+def test_completions_are_cut_to_the_maximum_output_length(
     taught: LoadedModel, facts: list[Example]
 ) -> None:
     short = MemorisationConfig(examples=4, max_new_tokens=2)
-    measured = measure_memorisation(
-        taught, facts, UNSEEN, short, batch_size=4, seed=0, on_progress=no_progress
+    result = evaluate_memorisation(
+        taught, facts, UNSEEN, short, batch_size=4, seed=0, on_progress=ignore_progress
     )
-    own = [sample for sample in measured.samples if sample["source"] == "training"]
-    assert [sample["output"] for sample in own] == [sample["target"] for sample in own]
-    assert measured.scores[0].value == pytest.approx(100)
-    assert measured.scores[1].value == 2
+    training_samples = [sample for sample in result.samples if sample["source"] == "training"]
+    assert [sample["output"] for sample in training_samples] == [
+        sample["target"] for sample in training_samples
+    ]
+    assert result.scores[0].value == pytest.approx(100)
+    assert result.scores[1].value == 2
 
 
-def test_progress_counts_both_kinds_of_prompts(taught: LoadedModel, facts: list[Example]) -> None:
-    told: list[tuple[int, int]] = []
-    measure_memorisation(
+def test_progress_counts_training_and_held_out_prompts(
+    taught: LoadedModel, facts: list[Example]
+) -> None:
+    reports: list[tuple[int, int]] = []
+    evaluate_memorisation(
         taught, facts, UNSEEN, CONFIG, batch_size=1, seed=0,
-        on_progress=lambda done, total: told.append((done, total)),
+        on_progress=lambda done, total: reports.append((done, total)),
     )  # fmt: skip
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert reports == [(done, 6) for done in range(1, 7)]
 
 
-def test_memorisation_is_off_unless_asked_for() -> None:
+def test_memorisation_is_off_by_default() -> None:
     assert EvalConfig().memorisation is None
 
 
@@ -92,7 +98,7 @@ def _score(path: Path, out_dir: Path, training, config: EvalConfig = ONLY):
     )  # fmt: skip
 
 
-def test_other_training_examples_are_measured_anew(
+def test_different_training_examples_are_evaluated_again(
     tiny_path: Path, facts: list[Example], tmp_path: Path
 ) -> None:
     first = _score(tiny_path, tmp_path, facts)
@@ -102,19 +108,21 @@ def test_other_training_examples_are_measured_anew(
     assert hashes[0] != hashes[1]
 
 
-def test_memorisation_without_training_data_is_bad_input(tiny_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"evals\.memorisation needs the examples .*--config"):
+def test_memorisation_without_training_data_is_an_error(tiny_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"evals\.memorisation needs the training examples .*--config"
+    ):
         _score(tiny_path, tmp_path, None)
 
 
-def test_items_that_stand_in_the_training_data_are_counted_with_every_score(
+def test_every_score_counts_the_items_that_occur_in_the_training_data(
     tiny_path: Path, facts: list[Example], tmp_path: Path
 ) -> None:
     config = EvalConfig(
         heldout=HeldoutConfig(examples=2),
-        multiple_choice=None,
-        short_generation=None,
-        long_generation=None,
+        heldout_choice=None,
+        heldout_exact_match=None,
+        heldout_chrf=None,
         memorisation=CONFIG,
     )
     near = pair("t:9", prompt="CLOSE a file", completion="file.close()")
@@ -126,5 +134,5 @@ def test_items_that_stand_in_the_training_data_are_counted_with_every_score(
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
     assert '"overlaps_training": true' in lines[0]
     assert '"overlaps_training": false' in lines[1]
-    unlooked = _score(tiny_path, tmp_path, None, config.model_copy(update={"memorisation": None}))
-    assert {score.num_overlapping for score in unlooked.scores} == {None}
+    unchecked = _score(tiny_path, tmp_path, None, config.model_copy(update={"memorisation": None}))
+    assert {score.num_overlapping for score in unchecked.scores} == {None}

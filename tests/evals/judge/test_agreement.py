@@ -1,3 +1,5 @@
+"""Agreement of a judge with people, against scikit-learn and direct counts."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from evals.judge.agreement import agreement, read_human_pairs, read_verdicts, validate
+from evals.judge.agreement import compute_agreement, read_human_pairs, read_verdicts, validate
 from trainers.foundation.errors import InputError
 
 
@@ -31,7 +33,7 @@ RECORDS = [
     record(4, 0, 0, 1),
     record(5, 0, 1, 2),  # No majority.
 ]
-SAID = ["1", "2", "2", "garbage", "Tie", "1"]
+JUDGE_VERDICTS = ["1", "2", "2", "garbage", "Tie", "1"]
 
 
 @pytest.fixture
@@ -44,13 +46,11 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def verdicts(tmp_path: Path) -> Path:
     path = tmp_path / "judge.json"
-    path.write_text(json.dumps([{"idx": i, "gpt_result": said} for i, said in enumerate(SAID)]))
+    path.write_text(json.dumps([{"idx": i, "gpt_result": v} for i, v in enumerate(JUDGE_VERDICTS)]))
     return path
 
 
-def test_a_replayed_judge_agrees_with_people_as_a_direct_count_says(
-    data: Path, verdicts: Path
-) -> None:
+def test_agreement_of_existing_verdicts_equals_a_direct_count(data: Path, verdicts: Path) -> None:
     pairs = read_human_pairs(data)
     found = validate(pairs, read_verdicts(verdicts, pairs), seed=0)
     assert (found.num_pairs, found.num_without_majority, found.num_unparsable) == (6, 1, 1)
@@ -58,8 +58,8 @@ def test_a_replayed_judge_agrees_with_people_as_a_direct_count_says(
     assert found.judge_unparsable_as_tie.accuracy == 3 / 5
     assert found.judge_readable is not None
     assert found.judge_readable.accuracy == 3 / 4
-    majority, said = [1, 1, 2, 2, 0], [1, 2, 2, 9, 0]
-    assert found.judge.kappa == pytest.approx(cohen_kappa_score(majority, said))
+    majority, judge = [1, 1, 2, 2, 0], [1, 2, 2, 9, 0]
+    assert found.judge.kappa == pytest.approx(cohen_kappa_score(majority, judge))
     assert found.judge_readable.kappa == pytest.approx(
         cohen_kappa_score([1, 1, 2, 0], [1, 2, 2, 0])
     )
@@ -78,24 +78,28 @@ def test_a_replayed_judge_agrees_with_people_as_a_direct_count_says(
     }  # fmt: skip
 
 
-def test_perfect_agreement_has_kappa_one_and_chance_has_none() -> None:
-    perfect = agreement([("candidate", "candidate"), ("tie", "tie")], seed=0)
+def test_kappa_of_equal_verdicts_is_one_and_of_constant_verdicts_none() -> None:
+    perfect = compute_agreement([("candidate", "candidate"), ("tie", "tie")], seed=0)
     assert (perfect.accuracy, perfect.kappa) == (1, 1)
-    assert agreement([("tie", "tie")] * 3, seed=0).kappa is None
+    assert compute_agreement([("tie", "tie")] * 3, seed=0).kappa is None
 
 
-def test_kappas_interval_is_seeded() -> None:
-    said: list[Any] = [("candidate", "candidate"), ("reference", "tie"), ("tie", "tie")] * 20
-    found = agreement(said, seed=1)
-    assert found == agreement(said, seed=1)
+def test_the_interval_of_kappa_is_seeded() -> None:
+    verdict_pairs: list[Any] = [
+        ("candidate", "candidate"),
+        ("reference", "tie"),
+        ("tie", "tie"),
+    ] * 20
+    found = compute_agreement(verdict_pairs, seed=1)
+    assert found == compute_agreement(verdict_pairs, seed=1)
     assert found.kappa_ci_low is not None
     assert found.kappa_ci_high is not None
     assert found.kappa is not None
     assert found.kappa_ci_low < found.kappa < found.kappa_ci_high
 
 
-def test_verdicts_are_taken_by_idx_in_any_order_and_spelling(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "own.jsonl"
+def test_verdicts_are_matched_by_idx_in_any_spelling(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
     lines = [{"idx": 5 - i, "verdict": v} for i, v in enumerate([0, "tie", 1, "2", None, "yes"])]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_verdicts(path, read_human_pairs(data)) == {
@@ -114,12 +118,12 @@ def test_a_response_without_quotes_is_read_as_text(tmp_path: Path) -> None:
     assert read_human_pairs(path)[0].pair.candidate == "True"
 
 
-def test_a_label_out_of_range_is_named_with_its_place(tmp_path: Path) -> None:
+def test_an_invalid_label_is_reported_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "testset.json"
     path.write_text(json.dumps([RECORDS[0], record(1, 1, 3, 1)]))
     with pytest.raises(InputError) as caught:
         read_human_pairs(path)
-    assert str(caught.value).startswith(f"{path}[1]: a text is missing or a verdict is none of 0")
+    assert str(caught.value).startswith(f"{path}[1]: a text is missing, or a verdict is not 0")
     assert "'annotator2': 3" in str(caught.value)
 
 

@@ -1,6 +1,8 @@
-"""The judged measures of a model: it answers, a scripted judge over HTTP decides."""
+"""Judged tasks of a model: it generates outputs, a fake judge over HTTP decides."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,12 @@ from typing import Any
 import pytest
 
 from evals.config import EvalConfig
-from evals.judge.suites import check_judging
+from evals.judge.suites import check_judge_setup
 from evals.judge_config import (
     AlpacaEvalConfig,
     JudgeConfig,
     JudgedSetConfig,
-    PandaLMConfig,
+    PandaLMPromptsConfig,
 )
 from evals.results.scores import ScoreCard
 from evals.run import score_model
@@ -22,20 +24,20 @@ from tests.evals.judge_endpoint import Endpoint, serving
 from trainers.data.examples import Example
 from trainers.foundation.errors import InputError
 
-OFF = {"heldout": None, "multiple_choice": None, "short_generation": None, "long_generation": None}
+OFF = {"heldout": None, "heldout_choice": None, "heldout_exact_match": None, "heldout_chrf": None}
 
 
-def right(instruction: str, first: str, second: str) -> str:
-    """The verdict of a judge who knows two of the four answers, and sees nothing in the others."""
+def prefer_correct(instruction: str, first: str, second: str) -> str:
+    """Return the verdict of a judge that knows two of the four answers; the others are ties."""
     answers = {"Join two paths.": "os.path.join", "What is the capital of France?": "Paris."}
-    wanted = answers.get(instruction)
-    good = [wanted is not None and text.strip() == wanted for text in (first, second)]
+    expected = answers.get(instruction)
+    good = [expected is not None and text.strip() == expected for text in (first, second)]
     return "Tie" if good[0] == good[1] else ("1" if good[0] else "2")
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    with serving(Endpoint(decide=right)) as found:
+    with serving(Endpoint(decide=prefer_correct)) as found:
         yield found
 
 
@@ -52,7 +54,7 @@ def judge(endpoint: Endpoint, tmp_path: Path) -> JudgeConfig:
 
 @pytest.fixture
 def published(tmp_path: Path, facts: list[Example]) -> Path:
-    """Outputs of an opponent that answers one question rightly and the others with nonsense."""
+    """Outputs of an opponent with one correct answer."""
     path = tmp_path / "opponent_outputs.json"
     records = [
         {
@@ -85,7 +87,7 @@ def samples_of(out_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out_dir / "samples.jsonl").read_text().splitlines()]
 
 
-def test_alpaca_eval_judges_the_models_outputs_against_the_published_ones(
+def test_alpaca_eval_judges_a_model_against_published_outputs(
     taught_path: Path,
     facts: list[Example],
     judge: JudgeConfig,
@@ -97,15 +99,23 @@ def test_alpaca_eval_judges_the_models_outputs_against_the_published_ones(
     card = score(taught_path, facts, tmp_path / "out", alpaca_eval=alpaca_eval, judge=judge)
     scores = {score.name: score for score in (*card.scores, *card.secondary)}
     assert [score.name for score in card.scores] == ["alpaca_eval_win_rate"]
-    # One win of the four, three ties, one of them because both say the same.
+    # One win and three ties, one of them of equal outputs.
     assert scores["alpaca_eval_win_rate"].value == (1 + 3 * 0.5) / 4
     assert scores["alpaca_eval_win_rate"].group == "long_generation"
     assert scores["alpaca_eval_consistent_verdicts"].value == 1
     assert scores["alpaca_eval_consistent_verdicts"].group is None
-    assert "alpaca_eval_length_controlled_win_rate" not in scores
+    assert "alpaca_eval_length_adjusted_win_rate" not in scores
     samples = samples_of(tmp_path / "out")
     assert [s["output"] for s in samples] == ["math.sqrt", "os.path.join", "Paris.", "list.sort"]
     assert [s["value"] for s in samples] == [0.5, 1, 0.5, 0.5]
+    truncated = scores["alpaca_eval_truncated"]
+    assert (truncated.value, truncated.group) == (0, None)
+    written = tmp_path / "out" / "outputs" / "alpaca_eval.alpaca_eval.json"
+    assert json.loads(written.read_text())[1] == {
+        "instruction": facts[1].prompt,
+        "output": "os.path.join",
+        "generator": str(taught_path),
+    }
     assert list(samples[0])[:6] == ["measure", "id", "prompt", "target", "output", "value"]
     assert samples[1]["verdicts"] == {
         "candidate_first": "candidate",
@@ -118,7 +128,7 @@ def test_alpaca_eval_judges_the_models_outputs_against_the_published_ones(
     assert signature["opponent"] == "opponent_outputs.json"
 
 
-def test_pandalm_compares_with_the_untuned_model_whose_answers_are_made_once(
+def test_pandalm_generates_the_untuned_models_outputs_once(
     taught_path: Path,
     tiny_path: Path,
     facts: list[Example],
@@ -128,30 +138,32 @@ def test_pandalm_compares_with_the_untuned_model_whose_answers_are_made_once(
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps([{"instruction": f.prompt, "input": ""} for f in facts]))
     settings = {
-        "pandalm": PandaLMConfig(prompts=str(prompts), max_new_tokens=8),
+        "pandalm_prompts": PandaLMPromptsConfig(
+            prompts=str(prompts), opponent="untuned", max_new_tokens=8
+        ),
         "judge": judge,
         "untuned_path": tiny_path,
     }
     card = score(taught_path, facts, tmp_path / "a", **settings)
-    # Two of four answers are known to the judge, and the random model has neither.
-    assert card.by_name()["pandalm_win_rate"].value == (2 + 2 * 0.5) / 4
+    # The judge knows two of the four answers; the random model has neither.
+    assert card.by_name()["pandalm_prompts_win_rate"].value == (2 + 2 * 0.5) / 4
     assert len(list((tmp_path / "replies" / "untuned").iterdir())) == 1
-    own = score(tiny_path, facts, tmp_path / "b", **settings)
-    assert own.by_name()["pandalm_win_rate"].value == 0.5
+    custom = score(tiny_path, facts, tmp_path / "b", **settings)
+    assert custom.by_name()["pandalm_prompts_win_rate"].value == 0.5
     assert len(list((tmp_path / "replies" / "untuned").iterdir())) == 1
 
 
-def test_pandalm_takes_any_outputs_for_its_opponents(
+def test_pandalm_accepts_a_file_of_opponent_outputs(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps([{"instruction": f.prompt, "input": ""} for f in facts[::-1]]))
-    pandalm = PandaLMConfig(prompts=str(prompts), opponent=str(published), max_new_tokens=16)
-    card = score(taught_path, facts, tmp_path / "out", pandalm=pandalm, judge=judge)
-    assert card.by_name()["pandalm_win_rate"].value == (1 + 3 * 0.5) / 4
+    pandalm = PandaLMPromptsConfig(prompts=str(prompts), opponent=str(published), max_new_tokens=16)
+    card = score(taught_path, facts, tmp_path / "out", pandalm_prompts=pandalm, judge=judge)
+    assert card.by_name()["pandalm_prompts_win_rate"].value == (1 + 3 * 0.5) / 4
 
 
-def test_the_papers_two_are_named_as_tasks_and_found_in_the_data_root(
+def test_tasks_find_the_papers_files_in_the_data_root(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "data"
@@ -164,9 +176,9 @@ def test_the_papers_two_are_named_as_tasks_and_found_in_the_data_root(
         taught_path,
         facts,
         tmp_path / "out",
-        tasks=["alpaca_eval", "pandalm"],
+        tasks=["alpaca_eval", "pandalm_prompts"],
         alpaca_eval={"max_new_tokens": 16},
-        pandalm={"max_new_tokens": 16},
+        pandalm_prompts={"max_new_tokens": 16, "opponent": "untuned"},
         data_root=str(root),
         limit=3,
         judge=judge,
@@ -174,21 +186,21 @@ def test_the_papers_two_are_named_as_tasks_and_found_in_the_data_root(
     )
     values = {name: (s.value, s.num_items) for name, s in card.by_name().items()}
     assert values["alpaca_eval_win_rate"] == (pytest.approx(2 / 3), 3)
-    # Against itself there is nothing to ask.
-    assert values["pandalm_win_rate"] == (0.5, 3)
+    # Equal outputs need no requests.
+    assert values["pandalm_prompts_win_rate"] == (0.5, 3)
 
 
-def test_a_set_of_ones_own_is_judged_by_its_name(
+def test_a_custom_set_is_judged(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
 ) -> None:
-    own = JudgedSetConfig(
+    custom = JudgedSetConfig(
         name="facts", path=str(published), style="verdict", examples=2, max_new_tokens=16
     )
-    card = score(taught_path, facts, tmp_path / "out", judged=[own], judge=judge)
+    card = score(taught_path, facts, tmp_path / "out", judged=[custom], judge=judge)
     assert card.by_name()["facts_win_rate"].num_items == 2
 
 
-def test_answers_and_verdicts_outlive_a_judge_that_breaks_down(
+def test_outputs_survive_a_failed_judge(
     taught_path: Path,
     facts: list[Example],
     judge: JudgeConfig,
@@ -201,16 +213,16 @@ def test_answers_and_verdicts_outlive_a_judge_that_breaks_down(
     endpoint.fault_share, endpoint.faults = 1.0, ("nonsense",)
     with pytest.raises(InputError, match="have no verdict"):
         score(taught_path, facts, tmp_path / "out", **settings, judge=judge)
-    [answers] = (tmp_path / "out" / "outputs").iterdir()
-    before = answers.stat().st_mtime_ns
+    [outputs] = (tmp_path / "out" / "outputs").glob("alpaca_eval-*.json")
+    before = outputs.stat().st_mtime_ns
     endpoint.fault_share = 0.0
-    patient = judge.model_copy(update={"timeout_s": 300.0})
-    card = score(taught_path, facts, tmp_path / "out", **settings, judge=patient)
-    assert answers.stat().st_mtime_ns == before
+    slower = judge.model_copy(update={"timeout_s": 300.0})
+    card = score(taught_path, facts, tmp_path / "out", **settings, judge=slower)
+    assert outputs.stat().st_mtime_ns == before
     assert card.by_name()["alpaca_eval_win_rate"].value == 0.625
 
 
-def test_answers_outlive_a_kill_one_by_one(
+def test_outputs_survive_an_interrupt_one_by_one(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, published: Path, tmp_path: Path
 ) -> None:
     alpaca_eval = AlpacaEvalConfig(reference=str(published), max_new_tokens=16)
@@ -222,37 +234,66 @@ def test_answers_outlive_a_kill_one_by_one(
 
     with pytest.raises(KeyboardInterrupt):
         score(taught_path, facts, tmp_path / "out", **settings, on_progress=stop_at_two)
-    told: list[int] = []
+    reported: list[int] = []
     card = score(
         taught_path,
         facts,
         tmp_path / "out",
         **settings,
-        on_progress=lambda measure, done, total: told.append(done),
+        on_progress=lambda measure, done, total: reported.append(done),
     )
-    # Two answers that were left, then the verdicts on three pairs and on one of equal answers.
-    assert told[:3] == [0, 3, 4]
+    # The two remaining outputs, then the pair of equal outputs and the other pairs.
+    assert reported[:3] == [0, 3, 4]
     assert card.by_name()["alpaca_eval_win_rate"].value == 0.625
-    assert [path.suffixes for path in (tmp_path / "out" / "outputs").iterdir()] == [[".json"]]
+    # The log of single outputs is gone.
+    assert [*(tmp_path / "out" / "outputs").glob("*.answers.jsonl")] == []
+    assert len([*(tmp_path / "out" / "outputs").glob("alpaca_eval-*.json")]) == 1
 
 
-def test_an_untuned_opponent_must_be_known_before_anything_is_answered(
+def test_the_weights_of_the_untuned_model_are_not_read_once_its_outputs_are_cached(
+    taught_path: Path, tiny_path: Path, facts: list[Example], judge: JudgeConfig, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"instruction": fact.prompt} for fact in facts]))
+    untuned = tmp_path / "untuned"
+    shutil.copytree(tiny_path, untuned)
+    settings = {
+        "pandalm_prompts": PandaLMPromptsConfig(
+            prompts=str(prompts), opponent="untuned", max_new_tokens=8
+        ),
+        "judge": judge,
+        "untuned_path": untuned,
+    }
+    first = score(taught_path, facts, tmp_path / "a", **settings)
+    weights = untuned / "model.safetensors"
+    stat = weights.stat()
+    weights.write_bytes(b"0" * stat.st_size)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = score(taught_path, facts, tmp_path / "b", **settings)
+    name = "pandalm_prompts_win_rate"
+    assert second.by_name()[name] == first.by_name()[name]
+
+
+def test_an_unknown_untuned_model_is_reported_before_generation(
     taught_path: Path, facts: list[Example], judge: JudgeConfig, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps([{"instruction": "Sing."}]))
-    with pytest.raises(InputError, match=r"evals.pandalm.opponent: .* none is known here"):
+    expected = r"evals.pandalm_prompts.opponent: .* its path is unknown here"
+    with pytest.raises(InputError, match=expected):
         score(
             taught_path,
             facts,
             tmp_path / "out",
-            pandalm=PandaLMConfig(prompts=str(prompts), max_new_tokens=4),
+            pandalm_prompts=PandaLMPromptsConfig(
+                prompts=str(prompts), opponent="untuned", max_new_tokens=4
+            ),
             judge=judge,
         )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_file_and_a_missing_key_are_found_before_any_model_is_loaded(
+def test_missing_files_and_keys_are_reported_before_loading_a_model(
     judge: JudgeConfig, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config(reference: Path, judge: JudgeConfig) -> EvalConfig:
@@ -260,14 +301,14 @@ def test_a_missing_file_and_a_missing_key_are_found_before_any_model_is_loaded(
         return EvalConfig.model_validate(OFF | {"alpaca_eval": alpaca_eval, "judge": judge})
 
     with pytest.raises(InputError, match=r"none.json: cannot be read: No such file"):
-        check_judging(config(tmp_path / "none.json", judge))
+        check_judge_setup(config(tmp_path / "none.json", judge))
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     locked = judge.model_copy(update={"api_key_env": "JUDGE_KEY"})
     with pytest.raises(InputError, match="the environment variable JUDGE_KEY is not set"):
-        check_judging(config(published, locked))
+        check_judge_setup(config(published, locked))
 
 
-def test_time_and_money_are_no_part_of_what_scores_depend_on(
+def test_settings_of_time_and_money_are_not_in_the_scoring_identity(
     facts: list[Example], judge: JudgeConfig
 ) -> None:
     def identity(judge: JudgeConfig) -> dict[str, Any]:
@@ -277,8 +318,8 @@ def test_time_and_money_are_no_part_of_what_scores_depend_on(
 
     same = judge.model_copy(update={"timeout_s": 1.0, "concurrency": 2, "retries": 1})
     assert identity(same) == identity(judge)
-    other = judge.model_copy(update={"max_tokens": 99})
-    assert identity(other) != identity(judge)
+    for change in ({"max_tokens": 99}, {"structured_output": True}):
+        assert identity(judge.model_copy(update=change)) != identity(judge)
     assert "judge" not in scoring_identity(
         facts, EvalConfig(), template="plain", max_length=64
     )["measures"]  # fmt: skip

@@ -1,9 +1,11 @@
+"""Read and match files of prompts and outputs."""
+
 import json
 from pathlib import Path
 
 import pytest
 
-from evals.judge.outputs_file import pair_up, read_outputs, read_prompts
+from evals.judge.outputs_file import match_outputs, read_outputs, read_prompts
 from trainers.foundation.errors import InputError
 
 
@@ -12,7 +14,7 @@ def write(path: Path, *records: object) -> Path:
     return path
 
 
-def test_lists_and_lines_are_read_alike(tmp_path: Path) -> None:
+def test_json_lists_and_jsonl_are_read(tmp_path: Path) -> None:
     record = {"instruction": "Add.", "input": "1 2", "output": "3", "generator": "m"}
     lines = write(tmp_path / "a.jsonl", record)
     listed = tmp_path / "b.json"
@@ -24,25 +26,27 @@ def test_lists_and_lines_are_read_alike(tmp_path: Path) -> None:
 
 def test_prompts_need_no_output(tmp_path: Path) -> None:
     [record] = read_prompts(write(tmp_path / "a.jsonl", {"instruction": "Sing.", "input": ""}))
-    example = record.as_example()
+    example = record.to_example()
     assert (example.prompt, example.instruction, example.input) == ("Sing.", "Sing.", "")
 
 
-def test_pairs_are_found_by_prompt_in_any_order_and_twins_in_turn(tmp_path: Path) -> None:
-    ours = write(
+def test_outputs_match_by_prompt_and_repeated_prompts_in_order(tmp_path: Path) -> None:
+    candidates = write(
         tmp_path / "ours.jsonl",
         {"instruction": "B", "output": "b1"},
         {"instruction": "A", "output": "a1"},
         {"instruction": "A", "output": "a2"},
     )
-    theirs = write(
+    references = write(
         tmp_path / "theirs.jsonl",
         {"instruction": "A", "output": "x1"},
         {"instruction": "C", "output": "x3"},
         {"instruction": "A", "output": "x2"},
         {"instruction": "B", "output": "y1"},
     )
-    pairs, num_left_out = pair_up(read_outputs(ours), read_outputs(theirs), where="ours")
+    pairs, num_left_out = match_outputs(
+        read_outputs(candidates), read_outputs(references), where="candidates"
+    )
     assert [(p.instruction, p.candidate, p.reference) for p in pairs] == [
         ("B", "b1", "y1"),
         ("A", "a1", "x1"),
@@ -51,22 +55,22 @@ def test_pairs_are_found_by_prompt_in_any_order_and_twins_in_turn(tmp_path: Path
     assert num_left_out == 1
 
 
-def test_an_output_without_reference_is_refused(tmp_path: Path) -> None:
-    ours = read_outputs(write(tmp_path / "a.jsonl", {"instruction": "B", "output": "b"}))
-    theirs = read_outputs(write(tmp_path / "b.jsonl", {"instruction": "C", "output": "c"}))
+def test_an_output_without_a_reference_is_rejected(tmp_path: Path) -> None:
+    candidates = read_outputs(write(tmp_path / "a.jsonl", {"instruction": "B", "output": "b"}))
+    references = read_outputs(write(tmp_path / "b.jsonl", {"instruction": "C", "output": "c"}))
     with pytest.raises(InputError, match=r"1 of 1 outputs have no reference .* a.jsonl:1: 'B'"):
-        pair_up(ours, theirs, where="ours")
+        match_outputs(candidates, references, where="candidates")
 
 
-def test_an_instruction_may_be_blank_where_there_is_an_input(tmp_path: Path) -> None:
-    # As the 162nd of PandaLM's prompts is.
+def test_an_instruction_may_be_blank_if_there_is_an_input(tmp_path: Path) -> None:
+    # As in the 162nd of PandaLM's prompts.
     path = write(tmp_path / "a.jsonl", {"instruction": " ", "input": "Truthfulness"})
     [record] = read_prompts(path)
     assert record.task == " \n\nTruthfulness"
-    assert record.as_example().messages[0].content == " \n\nTruthfulness"
+    assert record.to_example().messages[0].content == " \n\nTruthfulness"
 
 
-def test_every_bad_record_is_named_with_its_place(tmp_path: Path) -> None:
+def test_each_invalid_record_is_reported_with_its_place(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
         {"instruction": "B", "output": "b"},
@@ -93,13 +97,13 @@ def test_every_bad_record_is_named_with_its_place(tmp_path: Path) -> None:
         ("[1]", "must be a JSON object"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_file_is_rejected(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_outputs(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json: cannot be read: No such file"):
         read_outputs(tmp_path / "none.json")

@@ -1,4 +1,4 @@
-"""Commands on a sweep's folder, a model or this machine: what they refuse and what they print."""
+"""Tests of messages and output of commands on a sweep, a model or this machine."""
 
 import json
 import os
@@ -13,19 +13,20 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli import doctor
+from orchestrator.cli import machine_checks
 from orchestrator.cli.main import main
-from orchestrator.cli.screen import print_outcome, print_scores
-from orchestrator.plan.sources import count_parameters
+from orchestrator.cli.score_output import print_scores
+from orchestrator.cli.sweep_output import print_outcome
 from orchestrator.record.folder import SweepFolder, TrackingRecord
-from orchestrator.tracking.uri import answers, check_port
-from orchestrator.trials.sweep import Outcome
+from orchestrator.tracking.uri import check_port, responds
+from orchestrator.trials.sweep import SweepOutcome
 from tests.orchestrator.plw import refused
 from tests.orchestrator.sweeps import BASE, card, score, trial, write_sweep
-from tests.orchestrator.tracking.test_tracking_uri import free_port
+from tests.orchestrator.tracking.test_uri import free_port
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import write_data
 from trainers.foundation.errors import InputError
+from trainers.models.loading import count_parameters
 
 PLW = str(Path(sys.executable).with_name("plw"))
 
@@ -40,14 +41,14 @@ def track(folder: SweepFolder, uri: str) -> None:
     ("name", "content", "expected"),
     [
         ("sweep.json", "{", "Expecting property name enclosed in double quotes: line 1"),
-        ("sweep.json", '{"a": 1}', "name: field required; delete this file and run the same sweep"),
-        ("tracking.json", "[]", "the whole of it: input should be a valid dictionary"),
+        ("sweep.json", '{"a": 1}', "name: field required, "),
+        ("tracking.json", "[]", "the record: input should be a valid dictionary"),
         ("trials/00s0/trial.json", '{"a": 1}', "id: field required"),
         ("trials/00s0/scores.json", "", "Expecting value: line 1"),
         (f"bases/{BASE}/scores.json", '{"scores": 1}', "model_path: field required"),
     ],
 )
-def test_a_damaged_record_is_named(
+def test_a_damaged_record_is_reported_with_its_path(
     demo_sweep: SweepFolder, command: str, name: str, content: str, expected: str
 ) -> None:
     path = demo_sweep.root / name
@@ -58,7 +59,7 @@ def test_a_damaged_record_is_named(
     assert not demo_sweep.report_md.exists()
 
 
-def test_all_damaged_trials_come_at_once(demo_sweep: SweepFolder) -> None:
+def test_all_damaged_trials_are_reported_at_once(demo_sweep: SweepFolder) -> None:
     paths = sorted(demo_sweep.root.glob("trials/*/trial.json"))
     for path in paths:
         path.write_text("{")
@@ -66,7 +67,7 @@ def test_all_damaged_trials_come_at_once(demo_sweep: SweepFolder) -> None:
     assert [path for path in paths if str(path) in output] == paths
 
 
-def test_ui_refuses_a_port_that_another_server_has(demo_sweep: SweepFolder) -> None:
+def test_ui_rejects_a_port_in_use(demo_sweep: SweepFolder) -> None:
     track(demo_sweep, "sqlite:////nowhere/mlflow.db")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -77,7 +78,7 @@ def test_ui_refuses_a_port_that_another_server_has(demo_sweep: SweepFolder) -> N
     )
 
 
-def test_a_port_is_free_as_soon_as_its_server_has_closed() -> None:
+def test_a_port_is_free_once_its_server_has_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
@@ -87,21 +88,21 @@ def test_a_port_is_free_as_soon_as_its_server_has_closed() -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "99999"])
-def test_ui_refuses_what_is_no_port(demo_sweep: SweepFolder, port: str) -> None:
+def test_ui_rejects_an_invalid_port(demo_sweep: SweepFolder, port: str) -> None:
     assert f"{port} is not in the range 1<=x<=65535" in refused(
         "ui", str(demo_sweep.root), "--port", port
     )
 
 
 @pytest.mark.slow
-def test_ui_leaves_no_process_behind(demo_sweep: SweepFolder, store_uri: str) -> None:
+def test_ui_leaves_no_process_running(demo_sweep: SweepFolder, store_uri: str) -> None:
     track(demo_sweep, store_uri)
     port = free_port()
     command = [PLW, "ui", str(demo_sweep.root), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             deadline = time.monotonic() + 120
-            while not answers(f"http://127.0.0.1:{port}", 1.0):
+            while not responds(f"http://127.0.0.1:{port}", 1.0):
                 assert time.monotonic() < deadline
                 assert server.poll() is None
             children = psutil.Process(server.pid).children(recursive=True)
@@ -117,18 +118,18 @@ def test_ui_leaves_no_process_behind(demo_sweep: SweepFolder, store_uri: str) ->
 @pytest.mark.parametrize(
     "command", [("eval", "model", "--data", "d.jsonl", "-o", "out"), ("data", "stats", "d.jsonl")]
 )
-def test_a_length_below_8_is_refused(command: tuple[str, ...], length: str) -> None:
+def test_a_length_below_8_is_rejected(command: tuple[str, ...], length: str) -> None:
     assert f"{length} is not in the range x>=8" in refused(*command, "--max-length", length)
 
 
-def test_data_stats_refuses_an_empty_name() -> None:
+def test_data_stats_rejects_an_empty_template() -> None:
     assert "template: string should have at least 1 character, got ''" in refused(
         "data", "stats", "d.jsonl", "--template", ""
     )
 
 
 @pytest.mark.parametrize("below", [False, True])
-def test_eval_refuses_a_file_as_its_output_before_the_model_is_loaded(
+def test_eval_rejects_a_file_as_output_before_loading_the_model(
     tmp_path: Path, *, below: bool
 ) -> None:
     data = write_data(tmp_path / "data.jsonl")
@@ -137,29 +138,30 @@ def test_eval_refuses_a_file_as_its_output_before_the_model_is_loaded(
     out = taken / "deeper" if below else taken
     model = tmp_path / "model"
     model.mkdir()
-    # All files that a model must have, and none that could be loaded.
+    # All files that a model needs, but none can be loaded.
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (model / name).write_text("")
     output = refused("eval", str(model), "--data", str(data), "-o", str(out))
     assert output == (
-        f"error: --output-dir: must be a folder, got {out}, but {taken} is a file; "
-        "give another folder"
+        f"error: --output-dir: must be a folder, got {out}: {taken} is a file; use another folder"
     )
     assert taken.read_text() == "mine"
 
 
-def test_doctor_looks_at_the_store_that_sweeps_use(
+def test_doctor_checks_the_store_that_sweeps_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What else it looks at takes seconds.
-    for look in ("_torch", "_compiler", "_deepspeed_op", "_ray"):
-        monkeypatch.setattr(doctor, look, lambda: doctor.Finding("left out", "ok", ""))
+    # The other checks take seconds.
+    for check in ("_torch", "_compiler", "_deepspeed_op", "_ray"):
+        monkeypatch.setattr(
+            machine_checks, check, lambda: machine_checks.Finding("left out", "ok", "")
+        )
     result = CliRunner().invoke(main, ["doctor", "--folder", str(tmp_path / "runs"), "--json"])
     [found] = [f for f in json.loads(result.output) if f["subject"] == "MLflow"]
     assert found["detail"].endswith(f"; sqlite:///{tmp_path}/runs/mlflow.db")
 
 
-def test_weights_that_were_not_copied_whole_are_named(tmp_path: Path) -> None:
+def test_truncated_weights_are_reported_with_their_path(tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "model") / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -172,7 +174,7 @@ def test_weights_that_were_not_copied_whole_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_asked_again_is_not_on_the_screen(tmp_path: Path) -> None:
+def test_retries_of_the_hub_are_not_printed(tmp_path: Path) -> None:
     code = (
         "import logging, sys; from orchestrator.cli.main import main\n"
         "main(['status', sys.argv[1]], standalone_mode=False)\n"
@@ -192,25 +194,25 @@ def test_a_hub_that_is_asked_again_is_not_on_the_screen(tmp_path: Path) -> None:
         (
             1,
             "1 trial was done before and was skipped.",
-            "interrupted: 1 trial is not finished; the same command goes on from its last "
+            "interrupted: 1 trial is not finished; run the same command to resume from its last "
             "checkpoint",
         ),
         (
             2,
             "2 trials were done before and were skipped.",
-            "interrupted: 2 trials are not finished; the same command goes on from their last "
-            "checkpoints",
+            "interrupted: 2 trials are not finished; run the same command to resume from their "
+            "last checkpoints",
         ),
     ],
 )
-def test_one_trial_is_told_in_the_singular(
+def test_counts_of_one_use_the_singular(
     demo_sweep: SweepFolder,
     capsys: pytest.CaptureFixture[str],
     count: int,
     skipped: str,
     interrupted: str,
 ) -> None:
-    outcome = Outcome(
+    outcome = SweepOutcome(
         folder=demo_sweep,
         num_run=1,
         num_skipped=count,
@@ -220,21 +222,22 @@ def test_one_trial_is_told_in_the_singular(
         num_stopped=0,
         end_reason=None,
         is_tracked=True,
+        was_stopped=False,
     )
-    print_outcome(outcome, as_json=False)
+    print_outcome(outcome)
     lines = capsys.readouterr().out.splitlines()
     assert skipped in lines
     assert interrupted in lines
 
 
-def test_printed_scores_end_with_the_means_of_groups_of_several(
+def test_printed_scores_end_with_group_means(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     scores = [
-        score("multiple_choice_accuracy", (0.5, 0.4, 0.6)),
-        score("multiple_choice_accuracy", (0.7, 0.6, 0.8)).model_copy(update={"name": "piqa.acc"}),
-        score("long_generation_chrf", (20.0, 18.0, 22.0)),
+        score("quiz.acc", (0.5, 0.4, 0.6)),
+        score("quiz.acc", (0.7, 0.6, 0.8)).model_copy(update={"name": "piqa.acc"}),
+        score("essays.chrf", (20.0, 18.0, 22.0)),
     ]
     print_scores(card({}).model_copy(update={"scores": scores}))
     printed = capsys.readouterr().out

@@ -1,3 +1,5 @@
+"""`plw judge` on the command line, with a fake judge."""
+
 import json
 import re
 import subprocess
@@ -44,23 +46,23 @@ def write_outputs(path: Path, outputs: list[str]) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[object]:
-    """Of 25 outputs ten are longer than the reference, ten shorter, and five the same."""
-    ours = ["a much longer answer", "short", "the same"] * 8 + ["the same"]
-    theirs = ["an answer", "an answer", "the same"] * 8 + ["the same"]
+    """Of 25 outputs, 8 are longer than the reference, 8 are shorter, and 9 are equal."""
+    candidates = ["a much longer answer", "short", "the same"] * 8 + ["the same"]
+    references = ["an answer", "an answer", "the same"] * 8 + ["the same"]
     return [
-        *("--outputs", write_outputs(tmp_path / "ours.json", ours)),
-        *("--reference", write_outputs(tmp_path / "theirs.json", theirs)),
+        *("--outputs", write_outputs(tmp_path / "ours.json", candidates)),
+        *("--reference", write_outputs(tmp_path / "theirs.json", references)),
     ]
 
 
-def test_two_files_are_compared(
+def test_compare_two_files(
     files: list[object], judge: list[object], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     done = plw("judge", "compare", *files, *judge, "-o", tmp_path / "out")
-    said = " ".join(done.stdout.split())
-    assert "win rate │ 0.500" in said
-    assert "8 wins, 9 ties (9 of equal outputs), 8 losses; 0 pairs without a verdict" in said
-    assert "judge: 32 questions, 0 answered from the cache" in said
+    printed = " ".join(done.stdout.split())
+    assert "win rate │ 0.500" in printed
+    assert "8 wins, 9 ties (9 of equal outputs), 8 losses; 0 pairs without a verdict" in printed
+    assert "judge: 32 comparisons, 0 replies from the cache" in printed
     lines = (tmp_path / "out" / "judgements.jsonl").read_text().splitlines()
     assert len(lines) == 25
     assert json.loads(lines[0])["verdict"] == "candidate"
@@ -72,10 +74,10 @@ def test_two_files_are_compared(
     ][0]  # fmt: skip
 
 
-def test_a_budget_ends_a_comparison_that_a_second_one_completes(
+def test_a_comparison_stopped_by_the_budget_is_completed_later(
     files: list[object], judge: list[object], tmp_path: Path
 ) -> None:
-    # A request is taken for 256 tokens of reply, and costs about 70.
+    # A request reserves 256 tokens of reply, and uses about 70.
     money = ("--budget", 0.0015, "--price-per-million-output-tokens", 1, "--concurrency", 1)
     command = ["judge", "compare", *files, *judge, *money, "-o", tmp_path / "out"]
     first = CliRunner().invoke(main, [str(part) for part in command])
@@ -90,7 +92,7 @@ def test_a_budget_ends_a_comparison_that_a_second_one_completes(
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["missing"] == []
 
 
-def test_a_judge_that_is_asked_is_validated_against_people(
+def test_validate_a_judge_against_people(
     judge: list[object], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     endpoint.fault_share = 0.3
@@ -115,7 +117,7 @@ def test_a_judge_that_is_asked_is_validated_against_people(
     assert len((tmp_path / "out" / "judgements.jsonl").read_text().splitlines()) == 6
 
 
-def test_a_judge_can_stand_in_a_sweep_spec(
+def test_judge_settings_are_read_from_a_sweep_spec(
     files: list[object], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     spec = tmp_path / "sweep.yaml"
@@ -129,7 +131,7 @@ def test_a_judge_can_stand_in_a_sweep_spec(
     assert found["signature"]["judge"] == f"{endpoint.base_url} stricter"
 
 
-def test_what_is_missing_is_said(
+def test_missing_settings_are_reported(
     files: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -148,17 +150,40 @@ def test_what_is_missing_is_said(
     )
 
 
-def test_judging_files_needs_no_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys, orchestrator.cli.judging, orchestrator.cli.judge_screen; print(*sys.modules)"
-    )
+def test_plw_judge_does_not_import_torch(tmp_path: Path) -> None:
+    modules = "orchestrator.cli.judge_commands, orchestrator.cli.judge_output"
+    code = f"import sys, {modules}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {re.split(r"\.", name)[0] for name in found.stdout.split()}
     assert loaded & {"torch", "transformers", "ray", "mlflow", "deepspeed"} == set()
 
 
+@pytest.mark.parametrize("content", ["evals:\n", "evals:\n  judge:\n", "evals: {judge: x}\n"])
+def test_a_spec_without_judge_settings_is_rejected(
+    files: list[object], tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(content)
+    error = refused("judge", "compare", *files, "--judge-config", path, "-o", tmp_path / "out")
+    assert re.search(r"a judge needs base_url|evals.judge must be a group of settings", error)
+
+
+@pytest.mark.parametrize("is_spec", [True, False])
+def test_the_old_name_of_parse_retries_is_rejected_with_the_new_one(
+    files: list[object], tmp_path: Path, is_spec: bool
+) -> None:
+    path = tmp_path / "judge.yaml"
+    settings = "{base_url: https://judges.example/v1, model: strict, reasks: 2}\n"
+    path.write_text(f"evals:\n  judge: {settings}" if is_spec else settings)
+    error = refused("judge", "compare", *files, "--judge-config", path, "-o", tmp_path / "out")
+    assert "reasks was renamed to evals.judge.parse_retries; use the new name" in error
+    endpoint = ("--base-url", "https://judges.example/v1", "--model", "strict", "--reasks", 2)
+    error = refused("judge", "compare", *files, *endpoint, "-o", tmp_path / "out")
+    assert "reasks was renamed to evals.judge.parse_retries; use the new name" in error
+
+
 @pytest.mark.slow
-def test_plw_eval_has_a_models_outputs_judged(
+def test_plw_eval_judges_a_models_outputs(
     files: list[object], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     from tests.tiny_model import save_tiny_model
@@ -175,7 +200,7 @@ def test_plw_eval_has_a_models_outputs_judged(
         f"base_url: {endpoint.base_url}\nmodel: strict\napi_key_env: null\n"
         f"cache_dir: {tmp_path / 'replies'}\n"
     )
-    # A random model writes on and on, so the scripted judge likes its outputs for their length.
+    # A random model never stops, so the fake judge prefers its long outputs.
     card = plw_json(
         *("eval", model, "--tasks", "alpaca_eval", "--data-root", tmp_path / "data"),
         *("--limit", 2, "--judge-config", judge, "-o", tmp_path / "out"),

@@ -1,4 +1,4 @@
-"""What all tests of this folder need."""
+"""Fixtures for the tests of orchestrator.cluster."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine's token, if it has one, would turn Ray's authentication on for later tests."""
+    """Hide this machine's token, which would enable Ray's authentication for later tests."""
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""What `plw` says of a server that is no Ray cluster, is another one, or does not answer."""
+"""Tests of `Jobs` against servers that are not Ray, are too old, fail or do not respond."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ def server(
     status: int = 200,
     submissions: Sequence[tuple[int, bytes]] = (),
 ) -> Iterator[str]:
-    """Answers with `version` where Ray says which one it is, or never for None."""
+    """Serve `version` as Ray's version, or never respond for None."""
     posted = iter(submissions)
     may_end = threading.Event()
 
@@ -47,7 +47,7 @@ def server(
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
+            """Do not log."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
@@ -62,48 +62,51 @@ def server(
 
 
 @pytest.mark.parametrize("page", [b"<html>Welcome</html>", b"{}", b"[]"])
-def test_a_web_page_is_no_cluster(page: bytes) -> None:
+def test_a_web_page_is_not_a_cluster(page: bytes) -> None:
     with server(page) as address:
         message = refused("status", "mine", "--address", address)
-    assert f"no Ray cluster answers at {address}: what answers is no Ray" in message
+    assert f"no Ray cluster responds at {address}: the server there is not Ray" in message
 
 
-def test_an_older_ray_is_refused() -> None:
+def test_an_old_ray_is_rejected() -> None:
     with server(VERSION.replace(b"2.60.0", b"2.9.0")) as address:
         message = refused("status", "mine", "--address", address)
     assert "the cluster runs Ray 2.9.0; a sweep needs 2.50 or newer" in message
 
 
-def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cluster.client.ANSWER_TIMEOUT_S", 0.2)
+def test_an_unresponsive_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cluster.client.RESPONSE_TIMEOUT_S", 0.2)
     with server(None) as address:
         message = refused("status", "mine", "--address", address)
-    assert "no Ray cluster answers at" in message
+    assert "no Ray cluster responds at" in message
     assert "Read timed out" in message
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "ftp://127.0.0.1", "os://", ""])
-def test_an_address_of_another_kind_is_refused(address: str) -> None:
-    assert "no Ray cluster answers" in refused("status", "mine", "--address", address)
+def test_an_address_with_another_scheme_is_rejected(address: str) -> None:
+    assert "no Ray cluster responds" in refused("status", "mine", "--address", address)
 
 
-def test_an_address_that_is_refused_is_named_without_its_password() -> None:
+def test_a_rejected_address_is_shown_without_its_password() -> None:
     message = refused("status", "mine", "--address", "http://me:secret@127.0.0.1:9")
-    assert "no Ray cluster answers at http://127.0.0.1:9" in message
+    assert "no Ray cluster responds at http://127.0.0.1:9" in message
     assert "secret" not in message
 
 
-def test_what_a_cluster_says_against_a_question_is_one_line() -> None:
-    said = b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory\n"
-    with server(VERSION, said, status=500) as address:
+def test_an_error_response_of_a_cluster_becomes_one_line() -> None:
+    response = (
+        b"Traceback (most recent call last):\n  ...\nRuntimeError: the head is out of memory\n"
+    )
+    with server(VERSION, response, status=500) as address:
         jobs = Jobs.connect(address, f"--address {address}")
         with pytest.raises(
-            TrainingError, match="not do as it was asked: RuntimeError: the head is out of memory"
+            TrainingError,
+            match="request to the cluster failed: RuntimeError: the head is out of memory",
         ):
             jobs.sweeps()
 
 
-def test_a_head_that_cannot_start_jobs_yet_is_asked_again(tmp_path: Path) -> None:
+def test_a_submit_is_repeated_until_the_head_can_start_jobs(tmp_path: Path) -> None:
     submissions = [
         (500, b"No available agent to submit job, please try again later."),
         (200, b'{"job_id": "first", "submission_id": "first"}'),

@@ -1,4 +1,4 @@
-"""`plw submit` before any cluster is asked: what is checked, what is sent, what is refused."""
+"""Tests of `plw submit` up to the cluster: checks, the package, and rejected input."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,20 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from orchestrator.cli.submitted import sweep_folder
-from orchestrator.cluster.shipment import INPUTS, MAX_BYTES, SPEC_FILE, pack, unpack_spec
+from orchestrator.cli.job_entrypoint import sweep_folder
+from orchestrator.cluster.job_package import (
+    INPUTS,
+    MAX_BYTES,
+    SPEC_FILE,
+    build_package,
+    unpack_spec,
+)
 from orchestrator.cluster.submit import read_spec
 from orchestrator.foundation.packages import PACKAGES, code_digest, package_files
-from orchestrator.trials.network import interface_of, set_interfaces
+from orchestrator.trials.network import find_interface, set_interfaces
 from orchestrator.trials.nodes import DIGEST_VARIABLE, PROBE_FOLDER, check_node
 from tests.orchestrator.plw import refused
+from trainers.data.data_files import find_data_files
 from trainers.foundation.errors import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +28,7 @@ CLUSTER = ROOT / "cluster.yaml"
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A spec that names a model and data beside it."""
+    """Return a spec with a model and data in its folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
@@ -45,20 +52,20 @@ def content_of(spec: Path) -> dict[str, Any]:
     return read_spec(spec, output_dir=None, tracking_uri=None)
 
 
-def test_code_spec_and_files_are_sent_and_nothing_else(spec: Path, tmp_path: Path) -> None:
-    shipment = pack(content_of(spec), tmp_path / "sent")
-    sent = {path.relative_to(tmp_path / "sent").parts[0] for path in shipment.folder.iterdir()}
+def test_the_package_holds_code_spec_and_files_only(spec: Path, tmp_path: Path) -> None:
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = {path.relative_to(tmp_path / "sent").parts[0] for path in package.folder.iterdir()}
     assert sent == {*PACKAGES, INPUTS, SPEC_FILE}
-    assert shipment.num_bytes < 3 * 2**20
-    files = {p.name for p in (shipment.folder / INPUTS).rglob("*") if p.is_file()}
+    assert package.num_bytes < 3 * 2**20
+    files = {p.name for p in (package.folder / INPUTS).rglob("*") if p.is_file()}
     assert files == {"config.json", "mine.jsonl"}
 
 
-def test_files_are_at_the_same_place_for_every_head(spec: Path, tmp_path: Path) -> None:
-    shipment = pack(content_of(spec), tmp_path / "sent")
-    sent = YAML(typ="safe").load(shipment.folder / SPEC_FILE)
-    first = unpack_spec(sent, shipment.folder, tmp_path / "storage")
-    again = unpack_spec(sent, shipment.folder, tmp_path / "storage")
+def test_unpacked_files_have_the_same_path_for_every_head(spec: Path, tmp_path: Path) -> None:
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = YAML(typ="safe").load(package.folder / SPEC_FILE)
+    first = unpack_spec(sent, package.folder, tmp_path / "storage")
+    again = unpack_spec(sent, package.folder, tmp_path / "storage")
     assert first == again
     assert Path(first["data"]["path"]).read_text() == (tmp_path / "mine.jsonl").read_text()
     assert (Path(first["model"]["path"]) / "config.json").exists()
@@ -66,44 +73,69 @@ def test_files_are_at_the_same_place_for_every_head(spec: Path, tmp_path: Path) 
     assert first["name"] == "mine"
 
 
-def test_what_is_only_on_the_cluster_stays_as_it_is_written(spec: Path, tmp_path: Path) -> None:
+def test_paths_on_the_cluster_are_unchanged(spec: Path, tmp_path: Path) -> None:
     write(spec, model={"path": "/mnt/models/large"}, output_dir=str(tmp_path))
-    shipment = pack(content_of(spec), tmp_path / "sent")
-    sent = YAML(typ="safe").load(shipment.folder / SPEC_FILE)
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = YAML(typ="safe").load(package.folder / SPEC_FILE)
     assert sent["model"]["path"] == "/mnt/models/large"
     assert sent["output_dir"] == str(tmp_path)
 
 
-def test_a_file_that_is_neither_here_nor_there_is_refused(spec: Path, tmp_path: Path) -> None:
+def test_files_of_sources_folders_and_patterns_are_sent(spec: Path, tmp_path: Path) -> None:
+    for name in ("parts/a.jsonl.gz", "parts/b.csv", "parts/sub/c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    sources = [{"path": "mine.jsonl"}, {"path": "parts"}, {"path": "parts/**/*.jsonl"}]
+    write(spec, data={"sources": sources, "template": "plain"})
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = YAML(typ="safe").load(package.folder / SPEC_FILE)
+    unpacked = unpack_spec(sent, package.folder, tmp_path / "storage")
+    found = [find_data_files(source["path"]) for source in unpacked["data"]["sources"]]
+    assert [[file.name for file in files] for files in found] == [
+        ["mine.jsonl"],
+        ["a.jsonl.gz", "b.csv", "sub/c.jsonl"],
+        ["sub/c.jsonl"],
+    ]
+    assert found[2][0].path.read_text() == "parts/sub/c.jsonl"
+
+
+@pytest.mark.parametrize("path", ["gone.csv.gz", "gone/*.jsonl"])
+def test_missing_data_files_are_rejected(spec: Path, tmp_path: Path, path: str) -> None:
+    write(spec, data={"sources": [{"path": path}], "template": "plain"})
+    with pytest.raises(InputError, match="no such file on this machine, and a path on the cluster"):
+        build_package(content_of(spec), tmp_path / "sent")
+
+
+def test_a_missing_relative_file_is_rejected(spec: Path, tmp_path: Path) -> None:
     write(spec, data={"path": "gone.jsonl", "template": "plain"})
     with pytest.raises(
-        InputError, match=r"gone\.jsonl: no such file here, and on the cluster only"
+        InputError, match=r"gone\.jsonl: no such file on this machine, and a path on the"
     ):
-        pack(content_of(spec), tmp_path / "sent")
+        build_package(content_of(spec), tmp_path / "sent")
 
 
-def test_data_of_a_hub_or_the_cluster_need_not_be_here(spec: Path, tmp_path: Path) -> None:
+def test_data_from_a_hub_or_the_cluster_need_not_exist_locally(spec: Path, tmp_path: Path) -> None:
     paths = ["someone/some-data", "demo:python-docs-short", "/mnt/sweeps/data.jsonl"]
     for number, path in enumerate(paths):
         write(spec, data={"path": path, "template": "plain"})
         folder = tmp_path / f"sent-{number}"
-        pack(content_of(spec), folder)
+        build_package(content_of(spec), folder)
         assert YAML(typ="safe").load(folder / SPEC_FILE)["data"]["path"] == path
 
 
-def test_a_large_model_is_refused_with_what_to_do(spec: Path, tmp_path: Path) -> None:
+def test_a_large_model_is_rejected_with_advice(spec: Path, tmp_path: Path) -> None:
     with (tmp_path / "model" / "model.safetensors").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(InputError, match="copy it to the cluster's storage once and name its path"):
-        pack(content_of(spec), tmp_path / "sent")
+    with pytest.raises(InputError, match="copy it to the cluster's storage and give its path"):
+        build_package(content_of(spec), tmp_path / "sent")
 
 
-def test_a_broken_spec_is_refused_before_the_cluster_is_asked(spec: Path) -> None:
+def test_an_invalid_spec_is_rejected_before_any_connection(spec: Path) -> None:
     write(spec, loss={"prompt_loss_weight": 1.5})
     assert "loss.prompt_loss_weight" in refused("submit", spec, "--cluster", CLUSTER)
 
 
-def test_a_storage_that_is_no_object_store_is_refused(spec: Path) -> None:
+def test_a_storage_that_is_not_an_object_store_is_rejected(spec: Path) -> None:
     write(spec, storage="my-bucket/sweeps")
     message = refused("submit", spec, "--cluster", CLUSTER)
     assert "storage must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, got 'my-bucket/sweeps'" in (
@@ -111,34 +143,34 @@ def test_a_storage_that_is_no_object_store_is_refused(spec: Path) -> None:
     )
 
 
-def test_a_trial_that_no_node_can_hold_is_refused_before_the_cluster_is_asked(spec: Path) -> None:
+def test_a_trial_that_fits_no_node_is_rejected_before_any_connection(spec: Path) -> None:
     write(spec, resources={"workers_per_trial": 1, "cpus_per_worker": 64})
     message = refused("submit", spec, "--cluster", CLUSTER)
-    assert "a trial needs 1 worker of 64 CPU and 1 GPU each, but the cluster holds at most 0" in (
+    assert "a trial needs 1 worker of 64 CPU and 1 GPU each, but at most 0 fit on the cluster" in (
         message
     )
 
 
-def test_a_cluster_must_be_named(spec: Path) -> None:
-    assert "Give either --cluster FILE or --address URL" in refused("submit", spec)
+def test_a_cluster_option_is_required(spec: Path) -> None:
+    assert "give either --cluster FILE or --address URL" in refused("submit", spec)
 
 
-def test_a_file_that_is_no_cluster_is_refused(spec: Path) -> None:
+def test_a_file_that_is_not_a_cluster_config_is_rejected(spec: Path) -> None:
     message = refused("status", "mine", "--cluster", spec)
-    assert "it has no provider.type; give the file that `ray up` takes" in message
+    assert "provider.type is missing; give the file for `ray up`" in message
 
 
-def test_node_types_that_cannot_be_read_are_refused(spec: Path, tmp_path: Path) -> None:
+def test_invalid_node_types_are_rejected(spec: Path, tmp_path: Path) -> None:
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text("provider: {type: aws}\navailable_node_types: 3\n")
     message = refused("submit", spec, "--cluster", cluster)
-    assert "cluster.yaml: its available_node_types or max_workers cannot be read" in message
+    assert "cluster.yaml: available_node_types or max_workers is invalid" in message
 
 
-def test_an_address_where_nothing_answers_is_refused(spec: Path) -> None:
+def test_an_address_without_a_server_is_rejected(spec: Path) -> None:
     message = refused("submit", spec, "--address", "http://127.0.0.1:9")
-    assert "no Ray cluster answers at http://127.0.0.1:9" in message
-    assert "--cluster with the file that `ray up` took" in message
+    assert "no Ray cluster responds at http://127.0.0.1:9" in message
+    assert "--cluster with the file given to `ray up`" in message
 
 
 @pytest.mark.parametrize(
@@ -150,7 +182,7 @@ def test_an_address_where_nothing_answers_is_refused(spec: Path) -> None:
         ("/data/here", None, "/data/here"),
     ],
 )
-def test_results_go_to_the_storage(
+def test_results_go_to_shared_storage(
     given: str | None, runs: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PLW_RUNS_DIR", raising=False)
@@ -159,22 +191,24 @@ def test_results_go_to_the_storage(
     assert sweep_folder({"name": "mine", "output_dir": given}) == Path(expected)
 
 
-def test_results_without_a_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_output_dir_without_storage_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PLW_RUNS_DIR", raising=False)
     with pytest.raises(InputError, match="output_dir must be an absolute path on storage"):
         sweep_folder({"name": "mine", "output_dir": "runs/mine"})
 
 
-def test_a_node_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_other_code_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / PROBE_FOLDER).mkdir()
     monkeypatch.setenv(DIGEST_VARIABLE, code_digest())
     check_node(tmp_path)
     monkeypatch.setenv(DIGEST_VARIABLE, "another")
-    with pytest.raises(InputError, match="runs other code of plw-sweep"):
+    with pytest.raises(InputError, match="has different code of plw-sweep"):
         check_node(tmp_path)
 
 
-def test_a_node_that_does_not_see_the_folder_is_refused(
+def test_a_node_without_the_folder_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DIGEST_VARIABLE, code_digest())
@@ -182,27 +216,27 @@ def test_a_node_that_does_not_see_the_folder_is_refused(
         check_node(tmp_path)
 
 
-def test_the_digest_of_the_code_knows_templates_too() -> None:
+def test_the_code_digest_covers_templates() -> None:
     names = [name for name, _ in package_files()]
     assert "orchestrator/report/templates/report.html.j2" in names
     assert not any("__pycache__" in name for name in names)
     assert len(code_digest()) == 16
 
 
-def test_every_documented_token_is_one_that_its_owner_alone_reads() -> None:
-    # Ray makes the file for everybody to read.
+def test_documented_token_commands_make_the_token_private() -> None:
+    # Ray creates the file readable by all users.
     lines = (ROOT / "docs" / "clusters.md").read_text().splitlines()
-    made = [line for line in lines if "get-auth-token --generate" in line]
-    assert len(made) == 2
-    assert all(line.endswith("&& chmod 600 ~/.ray/auth_token") for line in made)
+    commands = [line for line in lines if "get-auth-token --generate" in line]
+    assert len(commands) == 2
+    assert all(line.endswith("&& chmod 600 ~/.ray/auth_token") for line in commands)
 
 
-def test_the_interface_is_the_one_with_the_address() -> None:
-    assert interface_of("127.0.0.1") == "lo"
-    assert interface_of("192.0.2.1") is None
+def test_the_interface_is_found_by_its_address() -> None:
+    assert find_interface("127.0.0.1") == "lo"
+    assert find_interface("192.0.2.1") is None
 
 
-def test_an_interface_that_a_person_chose_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_interface_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")

@@ -1,4 +1,4 @@
-"""Another package by one of our names is noticed, not run."""
+"""A foreign package with one of our names is detected before it is imported."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 PLW = Path(sys.executable).with_name("plw")
 
 
-def test_a_foreign_package_of_our_name_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_foreign_package_of_our_name_is_refused_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "evals").mkdir()
     (tmp_path / "evals" / "__init__.py").touch()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

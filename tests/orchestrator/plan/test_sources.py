@@ -1,4 +1,4 @@
-"""Sweeps over several models and data sets: what is read, what is shared, who each trial is."""
+"""Sweeps over several models and data sets: reads, shared baselines, identity of trials."""
 
 import json
 import shutil
@@ -9,9 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from evals.heldout.examples import load_examples
-from orchestrator.plan.planner import Planner, prepare_base
+from orchestrator.plan.planner import Planner, prepare_baseline
 from orchestrator.plan.sweep_plan import SweepPlan, make_plan
-from orchestrator.record.bases import base_labels
+from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.trials.sweep import prepare_folder
@@ -25,7 +25,7 @@ PLWS = {"loss.prompt_loss_weight": [0, 0.1]}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two models that differ in a file, and two data sets, in the working directory."""
+    """Write two models that differ in a file, and two data sets, to the working directory."""
     save_tiny_model(tmp_path / "small")
     shutil.copytree(tmp_path / "small", tmp_path / "other")
     (tmp_path / "other" / "extra.json").write_text("{}")
@@ -48,8 +48,8 @@ def write_spec(folder: Path, space: dict[str, list[Any]], **changes: Any) -> Pat
         "schedule": {"epochs": 1},
         "batch": {"global_batch_size": 4},
         "deepspeed": {"precision": "float32"},
-        "evals": {"heldout": {"examples": 8}, "multiple_choice": None, "short_generation": None,
-                  "long_generation": None},
+        "evals": {"heldout": {"examples": 8}, "heldout_choice": None, "heldout_exact_match": None,
+                  "heldout_chrf": None},
         "search": {"space": space},
         **changes,
     }  # fmt: skip
@@ -64,7 +64,7 @@ def plan_of(folder: Path, space: dict[str, list[Any]], **changes: Any) -> SweepP
 
 
 def ids_by_values(plan: SweepPlan) -> dict[tuple[Any, ...], str]:
-    """Trial ids by (model, data, PLW), whichever of them were searched."""
+    """Return trial ids by (model, data, PLW)."""
     found = {}
     for trial in plan.trials:
         names = [Path(trial.settings[section]["path"]).name for section in ("model", "data")]
@@ -75,13 +75,13 @@ def ids_by_values(plan: SweepPlan) -> dict[tuple[Any, ...], str]:
 GRID = {"model.path": ["small", "other"], "data.path": ["sums.jsonl", "more.jsonl"], **PLWS}
 
 
-def test_two_models_and_two_data_sets_make_four_bases(folder: Path) -> None:
+def test_two_models_and_two_data_sets_give_four_baselines(folder: Path) -> None:
     plan = plan_of(folder, GRID)
     assert len(plan.trials) == 8
     assert len({trial.id for trial in plan.trials}) == 8
     assert [trial.base for trial in plan.trials[::2]] == [base.key for base in plan.bases]
     assert [trial.base for trial in plan.trials[1::2]] == [base.key for base in plan.bases]
-    assert list(base_labels(plan.bases).values()) == [
+    assert list(baseline_labels(plan.bases).values()) == [
         "model small, data sums.jsonl",
         "model small, data more.jsonl",
         "model other, data sums.jsonl",
@@ -92,7 +92,7 @@ def test_two_models_and_two_data_sets_make_four_bases(folder: Path) -> None:
     assert SweepPlan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_a_trial_is_the_same_whatever_else_is_in_its_sweep(folder: Path) -> None:
+def test_a_trial_does_not_depend_on_the_rest_of_its_sweep(folder: Path) -> None:
     together = ids_by_values(plan_of(folder, GRID))
     for model, data in (("small", "sums.jsonl"), ("other", "more.jsonl")):
         alone = ids_by_values(
@@ -107,7 +107,7 @@ def test_a_trial_is_the_same_whatever_else_is_in_its_sweep(folder: Path) -> None
         assert len(alone) == 2
 
 
-def test_an_added_model_leaves_the_other_trials_as_they_are(folder: Path) -> None:
+def test_an_added_model_does_not_change_the_other_trials(folder: Path) -> None:
     before = ids_by_values(plan_of(folder, {"model.path": ["small"], **PLWS}))
     after = ids_by_values(plan_of(folder, {"model.path": ["small", "other"], **PLWS}))
     assert before.items() < after.items()
@@ -122,27 +122,27 @@ def test_each_source_is_read_once(folder: Path) -> None:
     second = planner.plan_trial({**searched, "loss.prompt_loss_weight": 0.37})
     assert first.id != second.id
     assert first.base == second.base
-    assert [base.key for base in planner.bases] == [first.base]
-    assert planner.base_of(second).model_path.endswith("other")
+    assert [base.key for base in planner.baselines] == [first.base]
+    assert planner.baseline_of(second).model_path.endswith("other")
 
 
-def test_a_trial_that_is_planned_later_is_the_one_of_the_grid(folder: Path) -> None:
+def test_a_trial_planned_later_equals_that_of_the_grid(folder: Path) -> None:
     spec = load_spec(write_spec(folder, GRID))
     searched = {"model.path": "other", "data.path": "sums.jsonl", "loss.prompt_loss_weight": 0.1}
     assert Planner(spec).plan_trial(searched).id == make_plan(spec).plan.trials[5].id
 
 
-def test_a_trial_that_does_not_fit_leaves_the_planner_as_it_was(folder: Path) -> None:
+def test_a_rejected_trial_does_not_change_the_planner(folder: Path) -> None:
     planner = Planner(load_spec(write_spec(folder, GRID)))
     with pytest.raises(InputError, match="no such file"):
         planner.plan_trial({"data.path": str(folder / "none.jsonl")})
-    with pytest.raises(InputError, match=r"'schedule.steps': 3} is not valid: give exactly one"):
+    with pytest.raises(InputError, match=r"'schedule.steps': 3} is not valid: set exactly one"):
         planner.plan_trial({"schedule.steps": 3})
-    assert planner.bases == []
+    assert planner.baselines == []
     assert planner.plan_trial({"loss.prompt_loss_weight": 1.0}).state == "pending"
 
 
-def test_all_sources_that_cannot_be_read_come_at_once(folder: Path) -> None:
+def test_all_unreadable_sources_are_reported_at_once(folder: Path) -> None:
     space = {"model.path": ["small", "nowhere/else/a"], "data.path": ["no.jsonl", "sums.jsonl"]}
     with pytest.raises(InputError) as caught:
         plan_of(folder, space)
@@ -158,13 +158,13 @@ def test_all_sources_that_cannot_be_read_come_at_once(folder: Path) -> None:
     ]
 
 
-def test_a_copy_of_a_model_is_no_other_model(folder: Path) -> None:
+def test_a_copy_of_a_model_is_the_same_model(folder: Path) -> None:
     shutil.copytree(folder / "small", folder / "copy")
     with pytest.raises(InputError, match="are the same: their models and data have the same"):
         plan_of(folder, {"model.path": ["small", "copy"]})
 
 
-def test_what_is_trained_on_makes_other_trials_of_one_base(folder: Path) -> None:
+def test_training_data_settings_give_other_trials_of_one_baseline(folder: Path) -> None:
     plan = plan_of(folder, {"data.train_examples": [10, 20], "data.too_long": ["truncate", "drop"]})
     [base] = plan.bases
     assert len({trial.id for trial in plan.trials}) == 4
@@ -174,31 +174,31 @@ def test_what_is_trained_on_makes_other_trials_of_one_base(folder: Path) -> None
         (20, "truncate"),
         (20, "drop"),
     ]
-    assert base_labels(plan.bases) == {base.key: ""}
+    assert baseline_labels(plan.bases) == {base.key: ""}
 
 
 @pytest.mark.parametrize(
     ("dotted", "values", "label"),
     [
         ("data.max_length", [32, 64], "max_length 32"),
-        ("data.template", ["plain", "alpaca"], "template plain"),
+        ("data.template", ["plain", "chat"], "template plain"),
     ],
 )
-def test_what_changes_the_untuned_scores_makes_another_base(
+def test_a_change_of_the_untuned_scores_gives_another_baseline(
     folder: Path, dotted: str, values: list[Any], label: str
 ) -> None:
     plan = plan_of(folder, {dotted: values})
     assert len(plan.bases) == 2
-    assert base_labels(plan.bases)[plan.bases[0].key] == label
+    assert baseline_labels(plan.bases)[plan.bases[0].key] == label
 
 
 @pytest.mark.parametrize("dotted", ["data.seed", "data.heldout_examples"])
-def test_the_draw_of_the_heldout_examples_cannot_be_searched(folder: Path, dotted: str) -> None:
-    with pytest.raises(InputError, match=f"{dotted} cannot be searched: trials are compared"):
+def test_the_held_out_split_cannot_be_searched(folder: Path, dotted: str) -> None:
+    with pytest.raises(InputError, match=f"{dotted} cannot be searched: all trials share"):
         load_spec(write_spec(folder, {dotted: [8, 9]}))
 
 
-def test_a_model_that_is_searched_need_not_be_given_as_well(folder: Path) -> None:
+def test_a_searched_model_path_may_be_omitted_elsewhere(folder: Path) -> None:
     plan = plan_of(folder, {"model.path": ["other", "small"]}, model={"attention": "eager"})
     paths = [Path(trial.settings["model"]["path"]) for trial in plan.trials]
     assert paths == [folder / "other", folder / "small"]
@@ -209,14 +209,14 @@ def test_a_model_that_is_searched_need_not_be_given_as_well(folder: Path) -> Non
     assert {trial.settings["model"]["attention"] for trial in plan.trials} == {"eager"}
 
 
-def test_the_folder_holds_the_heldout_examples_and_scores_of_each_base(folder: Path) -> None:
+def test_the_folder_has_held_out_examples_and_scores_of_each_baseline(folder: Path) -> None:
     path = write_spec(folder, GRID)
     spec = load_spec(path)
     prepared = make_plan(spec)
     prepare_folder(spec, prepared, path)
     sweep_folder = SweepFolder(spec.folder)
     sweep = sweep_folder.read_sweep()
-    assert [base.key for base in sweep.bases] == [base.key for base in prepared.bases]
+    assert [base.key for base in sweep.bases] == [base.key for base in prepared.baselines]
     assert [trial.base for trial in sweep_folder.read_trials()] == [
         trial.base for trial in prepared.plan.trials
     ]
@@ -226,21 +226,21 @@ def test_the_folder_holds_the_heldout_examples_and_scores_of_each_base(folder: P
     assert len(sums) == len(more) == 8
 
 
-def test_untuned_scores_are_kept_if_they_are_those_asked_for(folder: Path) -> None:
+def test_untuned_scores_are_kept_if_they_match_the_spec(folder: Path) -> None:
     path = write_spec(folder, GRID)
     spec = load_spec(path)
     prepared = make_plan(spec)
     prepare_folder(spec, prepared, path)
     root = SweepFolder(spec.folder)
     for base, signature in zip(
-        prepared.bases[:2], (prepared.bases[0].scoring, {"version": 0}), strict=True
+        prepared.baselines[:2], (prepared.baselines[0].scoring, {"version": 0}), strict=True
     ):
-        write_card(root.base(base.key), card({}).model_copy(update={"signature": signature}))
+        write_card(root.baseline(base.key), card({}).model_copy(update={"signature": signature}))
     again = make_plan(spec)
     assert [base.has_scores for base in again.plan.bases] == [True, False, False, False]
-    for base in again.bases:
-        prepare_base(root, base)
-    assert [root.read_base_scores(base.key) is not None for base in again.bases] == [
+    for base in again.baselines:
+        prepare_baseline(root, base)
+    assert [root.read_baseline_scores(base.key) is not None for base in again.baselines] == [
         True,
         False,
         False,
@@ -248,7 +248,7 @@ def test_untuned_scores_are_kept_if_they_are_those_asked_for(folder: Path) -> No
     ]
 
 
-def test_a_newly_searched_model_is_told_of_trials_that_were_done_before(folder: Path) -> None:
+def test_a_newly_searched_model_learns_of_earlier_trials(folder: Path) -> None:
     path = write_spec(folder, PLWS)
     spec = load_spec(path)
     prepare_folder(spec, make_plan(spec), path)
@@ -263,29 +263,60 @@ def test_a_newly_searched_model_is_told_of_trials_that_were_done_before(folder: 
     assert (known.state, known.attempts) == ("done", 2)
 
 
-def test_memory_by_zero_stage_and_cost_are_planned(folder: Path) -> None:
-    # Weights, gradients, master weights and two moments in float32: 20 bytes a parameter, of
-    # which ZeRO 1 shares the last three between two workers, 2 the gradients and 3 all of it.
+def test_plan_has_memory_by_zero_stage_and_cost(folder: Path) -> None:
+    # Weights, gradients, master weights and two moments in float32: 20 bytes per parameter. ZeRO 1
+    # shards the last three over two workers, ZeRO 2 also the gradients, ZeRO 3 all. Buckets add 4,
+    # 4, 8 and 12, because the model is smaller than one.
     plan = plan_of(
         folder,
         PLWS,
-        resources={"workers_per_trial": 2, "gpus_per_worker": 0.5, "price_per_gpu_hour": 3},
+        resources={"workers_per_trial": 2, "gpus_per_worker": 1, "price_per_gpu_hour": 3},
     )
     size = plan.bases[0].model["num_parameters"]
     assert plan.memory_by_zero_stage is not None
     assert {
         stage: None if gib is None else round(gib * 2**30 / size, 6)
         for stage, gib in plan.memory_by_zero_stage.items()
-    } == {0: 16, 1: 14, 2: 12, 3: 10}
+    } == {0: 20, 1: 18, 2: 20, 3: 22}
     seconds = sum(trial.estimated_train_seconds or 0 for trial in plan.trials)
-    assert plan.estimated_gpu_hours == pytest.approx(seconds / 3600)
-    assert plan.estimated_cost == pytest.approx(3 * seconds / 3600)
+    assert plan.estimated_gpu_hours == pytest.approx(2 * seconds / 3600)
+    assert plan.estimated_cost == pytest.approx(6 * seconds / 3600)
 
 
-def test_a_stage_that_the_other_settings_rule_out_has_no_memory(folder: Path) -> None:
+def test_an_impossible_stage_has_no_memory_estimate(folder: Path) -> None:
     plan = plan_of(folder, PLWS, deepspeed={"precision": "bfloat16", "zero_stage": 2})
     assert plan.memory_by_zero_stage is not None
     assert plan.memory_by_zero_stage[0] is None
     assert plan.memory_by_zero_stage[2] == plan.estimated_memory_gib
     assert plan.estimated_cost is None
     assert json.loads(plan.model_dump_json())["memory_by_zero_stage"]["0"] is None
+
+
+def test_a_plan_of_several_data_sets_counts_repeats_and_does_not_depend_on_paths(
+    folder: Path,
+) -> None:
+    def plan() -> SweepPlan:
+        sources = [{"path": "sums.jsonl", "repeat": 2}, {"path": "parts/*.jsonl"}]
+        data = {"template": "plain", "max_length": 64, "heldout_examples": 8}
+        return plan_of(folder, PLWS, data={"sources": sources, **data})
+
+    (folder / "parts").mkdir()
+    shutil.copy(folder / "more.jsonl", folder / "parts")
+    before = plan()
+    [base] = before.bases
+    num_heldout = base.data[0]["num_heldout"]
+    assert 150 - num_heldout < base.data[0]["num_train"] <= 2 * 60 + 90 - num_heldout
+    assert base.data[0]["sources"][0]["path"] == str(folder / "sums.jsonl")
+    (folder / "parts/more.jsonl").rename(folder / "parts/renamed.jsonl")
+    assert [trial.id for trial in plan().trials] == [trial.id for trial in before.trials]
+
+
+def test_two_sources_without_repeats_give_the_trials_of_a_folder_with_both(folder: Path) -> None:
+    settings = {"template": "plain", "max_length": 64, "heldout_examples": 8}
+    (folder / "both").mkdir()
+    for name in ("sums.jsonl", "more.jsonl"):
+        shutil.copy(folder / name, folder / "both")
+    sources = [{"path": "more.jsonl"}, {"path": "sums.jsonl"}]
+    mixed = plan_of(folder, PLWS, data={"sources": sources, **settings})
+    together = plan_of(folder, PLWS, data={"path": "both", **settings})
+    assert [trial.id for trial in mixed.trials] == [trial.id for trial in together.trials]

@@ -1,4 +1,4 @@
-"""The plots of a report: what is drawn, and that it can be read."""
+"""Plots of a report."""
 
 import struct
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orchestrator.analysis.answer import analyse
 from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
+from orchestrator.analysis.sweep_findings import analyse
 from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
@@ -19,7 +19,7 @@ from orchestrator.report.panel_drawing import draw_panel, tick_weights
 from orchestrator.report.plots import panel_svg
 from tests.orchestrator.sweeps import card, hill, sweep_record, trial, write_demo
 
-ACCURACY = "multiple_choice_accuracy"
+ACCURACY = "quiz.acc"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_plots_are_written_as_svg_and_png(demo: SweepFolder) -> None:
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     png = (demo.plots / "scores.png").read_bytes()
     width, height = struct.unpack(">II", png[16:24])
-    # Wide enough for print, and no wider than two panels.
+    # Wide enough for print, at most two panels wide.
     assert 1400 < width <= 1520
     assert 1500 < height <= 1700
     svg = (demo.plots / "multiple_choice.svg").read_text(encoding="utf-8")
@@ -56,17 +56,17 @@ def hill_panel(**changes: int) -> Panel:
     return analyse(sweep_record([t.id for t in trials]), trials, cards, {}).panels[0]
 
 
-def drawn(panel: Panel) -> dict[object, Line2D]:
-    """The lines and marks of a panel by their labels."""
+def draw_and_collect(panel: Panel) -> dict[object, Line2D]:
+    """Return the lines and marks of a panel by label."""
     axes = Figure().add_subplot()
     draw_panel(axes, panel)
     return {line.get_label(): line for line in axes.lines}
 
 
-def test_the_interval_of_the_best_plw_is_at_the_foot_with_the_nearest_tried_one() -> None:
+def test_interval_of_the_best_plw_is_marked_at_the_bottom() -> None:
     panel = hill_panel()
     assert panel.best is not None
-    lines = drawn(panel)
+    lines = draw_and_collect(panel)
     ((low, high),) = panel.best.pieces
     bar = lines["95% interval of the best PLW"].get_xdata()
     assert list(bar) == pytest.approx([w_p(low), w_p(high)])
@@ -75,17 +75,19 @@ def test_the_interval_of_the_best_plw_is_at_the_foot_with_the_nearest_tried_one(
     assert list(mark.get_xdata()) == pytest.approx([w_p(panel.best.plw)])
 
 
-def test_a_curve_that_fits_is_solid_and_one_that_is_assumed_dashed() -> None:
-    assert drawn(hill_panel())["fitted curve"].get_linestyle() == "-"
-    assert drawn(hill_panel(seeds=1))["assumed parabola (untested)"].get_linestyle() == "--"
+def test_fitted_curve_is_solid_and_assumed_curve_dashed() -> None:
+    assert draw_and_collect(hill_panel())["fitted curve"].get_linestyle() == "-"
+    assert (
+        draw_and_collect(hill_panel(seeds=1))["assumed parabola (untested)"].get_linestyle() == "--"
+    )
 
 
-def test_means_are_joined_thinly_and_tied_weights_marked_one_by_one() -> None:
+def test_means_are_joined_and_tied_weights_marked() -> None:
     panel = hill_panel()
     line = Line(method="means", w_p=[0.0, 0.5, 1.0], value=[1.0, 2.0, 3.0], low=None, high=None)
     best = Best(plw=1.0, nearest_plw=1.0, pieces=[(0.1, 1.0)], tied_plws=[0.1, 0.5, 1.0])
     series = panel.series[0].model_copy(update={"line": line})
-    lines = drawn(panel.model_copy(update={"series": [series], "best": best}))
+    lines = draw_and_collect(panel.model_copy(update={"series": [series], "best": best}))
     joined = lines["means of tried weights, joined"]
     assert (list(joined.get_ydata()), joined.get_linewidth()) == ([1.0, 2.0, 3.0], 0.9)
     marks = lines["weights that may be best (95%)"]
@@ -93,7 +95,7 @@ def test_means_are_joined_thinly_and_tied_weights_marked_one_by_one() -> None:
     assert "highest mean: PLW 1" in lines
 
 
-def test_the_axis_and_the_legend_say_that_values_are_within_seeds() -> None:
+def test_axis_and_legend_say_within_seeds() -> None:
     axes = Figure().add_subplot()
     draw_panel(axes, hill_panel())
     assert axes.get_ylabel() == "points less seed level\n(higher is better)"
@@ -114,7 +116,7 @@ def test_legends_are_no_wider_than_their_panels() -> None:
         assert legend.get_window_extent(renderer).width <= 4.2 * figure.dpi
 
 
-def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
+def test_series_differ_in_marker_and_colour() -> None:
     trials = [
         trial(plw, searched={"optimizer.learning_rate": rate})
         for plw in (0.0, 0.1)
@@ -134,12 +136,12 @@ def test_series_differ_in_marker_and_not_in_colour_alone() -> None:
     assert len(places) == 6
 
 
-def test_untuned_model_far_off_is_told_and_not_drawn(demo: SweepFolder) -> None:
+def test_distant_untuned_model_is_only_in_the_legend(demo: SweepFolder) -> None:
     svg = (demo.plots / "heldout_completion_loss.svg").read_text(encoding="utf-8")
     assert ">untuned: 5.301 (above panel)</text>" in svg
 
 
-def test_tick_labels_never_touch_and_both_ends_are_labelled() -> None:
+def test_tick_labels_do_not_overlap_and_include_both_ends() -> None:
     paper = [0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1]
     ticks = tick_weights(paper)
     assert ticks == [0, 5e-4, 1e-2, 5e-2, 2.463e-1, 5e-1, 1]
@@ -166,7 +168,7 @@ def split_by_rate(rates: Sequence[float]) -> Panel:
                  is_relative=False, series=[series])  # fmt: skip
 
 
-def test_the_curve_of_points_that_are_split_by_setting_has_a_name_and_a_band() -> None:
+def test_curve_of_split_points_has_a_label_and_a_band() -> None:
     for rates, name in (
         ((1e-5, 1e-4), "fitted curve, all settings"),
         (range(1, 9), "fitted curve"),
@@ -180,7 +182,7 @@ def test_the_curve_of_points_that_are_split_by_setting_has_a_name_and_a_band() -
         ]
 
 
-def test_legends_and_titles_are_within_the_picture() -> None:
+def test_legends_and_titles_fit_the_figure() -> None:
     panel = split_by_rate([1e-5, 1e-4])
     long = panel.model_copy(update={"title": "a very long title of a group of benchmarks " * 3})
     width, height = (
@@ -189,5 +191,5 @@ def test_legends_and_titles_are_within_the_picture() -> None:
     )
     root = ElementTree.fromstring(panel_svg(long).decode())
     long_width, long_height = (float(each) for each in root.attrib["viewBox"].split()[2:])
-    # A second line of the title, and no larger picture.
+    # The title has a second line, and the figure is not larger.
     assert (long_width, long_height) == pytest.approx((width, height), abs=8)

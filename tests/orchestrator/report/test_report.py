@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import report_json, write_report
-from tests.orchestrator.report_page import Page, page_of
+from tests.orchestrator.report_page import Page, read_page
 from tests.orchestrator.sweeps import (
     BASE,
     DEMO,
@@ -24,7 +24,7 @@ from tests.orchestrator.sweeps import (
     write_two_models,
 )
 
-ACCURACY = "multiple_choice_accuracy"
+ACCURACY = "quiz.acc"
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +41,23 @@ def demo_page(demo: SweepFolder) -> Page:
 
 @pytest.fixture(scope="module")
 def hill_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return page_of(write_hill(tmp_path_factory.mktemp("report") / "hill"))
+    return read_page(write_hill(tmp_path_factory.mktemp("report") / "hill"))
 
 
-def test_answer_comes_first_then_curves_groups_front_mechanism_trials_and_how_to_repeat(
+def test_sections_are_in_order(
     hill_page: Page,
 ) -> None:
-    assert hill_page.ids["headline"].startswith("Overall: best PLW is about 0.2")
-    assert hill_page.ids["headline"].endswith("corrected for having been chosen.")
+    assert hill_page.ids["headline"].startswith("Overall: best PLW 0.2")
+    assert hill_page.ids["headline"].endswith("3 seeds each).")
     assert hill_page.headings == [
         "PLW sweep: demo",
-        "The answer, by group",
+        "Verdicts by group",
         "Pareto front over the groups",
         "Mechanism",
         "Trials",
         "Caveats",
         "Cost",
-        "How to repeat",
+        "Reproduction",
     ]
     html = hill_page.html
     places = [
@@ -66,7 +66,7 @@ def test_answer_comes_first_then_curves_groups_front_mechanism_trials_and_how_to
     assert places == sorted(places)
 
 
-def test_page_asks_the_network_for_nothing(demo_page: Page) -> None:
+def test_page_is_self_contained(demo_page: Page) -> None:
     assert len(demo_page.images) == 5
     assert all(address.startswith("data:image/svg+xml;base64,") for address in demo_page.addresses)
     assert "<script" not in demo_page.html
@@ -74,7 +74,7 @@ def test_page_asks_the_network_for_nothing(demo_page: Page) -> None:
     assert "@import" not in demo_page.html
 
 
-def test_each_plot_is_a_readable_svg_and_says_its_values_in_its_alt_text(demo_page: Page) -> None:
+def test_plots_are_svg_with_values_in_their_alt_text(demo_page: Page) -> None:
     for image in demo_page.images:
         svg = base64.b64decode(image["src"].partition(",")[2])
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -87,10 +87,10 @@ def test_each_plot_is_a_readable_svg_and_says_its_values_in_its_alt_text(demo_pa
     )
 
 
-def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Page) -> None:
+def test_every_group_has_a_verdict_row(hill_page: Page) -> None:
     header, *rows = hill_page.tables["verdicts"]
     assert header == ["Scores", "Verdict", "Gain (95%)", "p", "Untuned model"]
-    assert hill_page.ids["basis"] == "All verdicts are from 21 trials: 7 weights, 3 seeds each."
+    assert hill_page.ids["basis"] == "All verdicts use 21 trials (7 weights, 3 seeds each)."
     assert [row[0] for row in rows] == [
         "Overallin points",
         "Multiple choicein points",
@@ -98,16 +98,16 @@ def test_every_group_has_its_verdict_gain_counts_and_untuned_model(hill_page: Pa
         "Long generationin points",
         "Held-out completion lossin nats per token",
     ]
-    assert all(row[1].startswith("best PLW is about 0.") for row in rows)
+    assert all(row[1].startswith("best PLW 0.") for row in rows)
     assert rows[1][3:] == ["< 0.001", "56.0, 95% interval 46.2 to 65.8"]
     assert "nearest tried: 0.25" in rows[0][1]
     assert hill_page.html.count('class="claims"') == 5
     assert "next" not in hill_page.ids
 
 
-def test_what_cannot_be_said_is_not_claimed_and_the_next_runs_are_listed(demo_page: Page) -> None:
+def test_undecided_verdicts_make_no_claim_and_list_the_next_trials(demo_page: Page) -> None:
     rows = demo_page.tables["verdicts"][1:]
-    assert rows[0][1].startswith("cannot say: 1 trial is left over to estimate noise from")
+    assert rows[0][1].startswith("cannot say: 1 residual degree of freedom to estimate noise")
     assert [row[2] for row in rows] == ["-"] * 5
     assert demo_page.html.count('class="claims"') == 0
     assert demo_page.ids["next"].strip().split("\n") == [
@@ -116,59 +116,58 @@ def test_what_cannot_be_said_is_not_claimed_and_the_next_runs_are_listed(demo_pa
         "PLW 0.1, seed 1",
         "PLW 1, seed 1",
     ]
-    assert "<p>Why these: one seed more at every weight.</p>" in demo_page.html
+    assert "<p>Reason: one more seed at every weight.</p>" in demo_page.html
 
 
-def test_fit_and_lost_trials_are_given_at_the_answer_before_the_plots(tmp_path: Path) -> None:
+def test_conditions_are_between_headline_and_plots(tmp_path: Path) -> None:
     trials, cards = hill(seeds=1)
     failed = trial(0.7, seed=2, state="failed", error="the gradient of step 3 is not finite")
-    page = page_of(write_sweep(tmp_path / "s", [*trials, failed], cards))
-    assert page.ids["headline"].startswith("Overall: best PLW is about 0.")
-    assert "with 1 seed each, assuming a parabola in w_p." in page.ids["headline"]
+    page = read_page(write_sweep(tmp_path / "s", [*trials, failed], cards))
+    assert page.ids["headline"].startswith("Overall: best PLW 0.")
+    assert "(7 weights, 1 seed each), assuming a parabola in w_p." in page.ids["headline"]
     assert page.ids["conditions"].strip().split("\n") == [
-        "Too few weights are repeated to test the parabola, or whether noise is equal at all "
-        "weights; a second seed of each would.",
-        "Diverged: trial 07s2 (PLW 0.7, seed 2); it has no scores, so the answer is that without "
-        "it.",
+        "Too few weights are repeated to test the parabola and equal noise at all weights; "
+        "run a second seed of each.",
+        "Diverged: trial 07s2 (PLW 0.7, seed 2). It has no scores; the result excludes it.",
     ]
     places = [page.html.index(f'id="{name}"') for name in ("headline", "conditions", "plots")]
     assert places == sorted(places)
-    # What all rows assume is not repeated in each.
+    # A shared assumption is not repeated in each row.
     assert page.html.count("parabola") == 2
 
 
 def test_no_effect_has_no_gain(tmp_path: Path) -> None:
     trials, cards = hill(bend=0.0, noise=0.003)
-    page = page_of(write_sweep(tmp_path / "s", trials, cards))
-    assert page.ids["headline"].startswith("Overall: no effect: from PLW 0 to 1 no two weights")
-    assert "gain" not in page.ids["headline"]
+    page = read_page(write_sweep(tmp_path / "s", trials, cards))
+    assert page.ids["headline"].startswith("Overall: no effect: between PLW 0 and 1, scores")
+    assert "Gain" not in page.ids["headline"]
     rows = page.tables["verdicts"][1:]
     assert {row[2] for row in rows if row[1].startswith("no effect")} == {"-"}
 
 
-def test_what_the_next_trials_would_show_is_told(tmp_path: Path) -> None:
+def test_prospect_of_the_next_trials_is_shown(tmp_path: Path) -> None:
     trials, cards = hill(bend=0.0, noise=0.3, seeds=2)
-    page = page_of(write_sweep(tmp_path / "s", trials, cards))
-    assert page.ids["headline"].startswith("Overall: cannot say: no difference between weights")
+    page = read_page(write_sweep(tmp_path / "s", trials, cards))
+    assert page.ids["headline"].startswith("Overall: cannot say: no significant difference")
     assert " simulated studies name a best weight" in page.ids["prospect"]
 
 
-def test_means_are_said_to_be_within_seeds_once(hill_page: Page) -> None:
-    assert hill_page.html.count("what a seed does to all weights alike") == 1
+def test_note_on_means_within_seeds_appears_once(hill_page: Page) -> None:
+    assert hill_page.html.count("common effect on all weights is subtracted") == 1
 
 
-def test_a_group_that_was_not_measured_and_a_missing_untuned_model_are_caveats(
+def test_unmeasured_groups_and_missing_untuned_scores_are_caveats(
     tmp_path: Path,
 ) -> None:
     trials = [trial(plw) for plw in (0.0, 0.1, 1.0)]
     cards = {t.id: card({ACCURACY: (0.6, 0.55, 0.65)}) for t in trials}
-    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    page = read_page(write_sweep(tmp_path / "s", trials, cards))
     assert "front" not in page.tables
     assert "Not measured: short generation, long generation." in page.ids["caveats"]
     assert "The untuned model was not scored" in page.ids["caveats"]
 
 
-def test_the_front_over_the_groups_tells_each_weight(hill_page: Page) -> None:
+def test_front_has_a_row_for_each_weight(hill_page: Page) -> None:
     header, *rows = hill_page.tables["front"]
     assert header == [
         "PLW",
@@ -178,14 +177,14 @@ def test_the_front_over_the_groups_tells_each_weight(hill_page: Page) -> None:
         "On the front",
     ]
     assert [row[0] for row in rows] == ["0", "0.01", "0.05", "0.1", "0.25", "0.5", "1"]
-    assert rows[0][1:] == ["+0.0", "+0.0", "+0.0", "no, sure (0% likely on it)"]
+    assert rows[0][1:] == ["+0.0", "+0.0", "+0.0", "no, certain (probability 0%)"]
     assert rows[4][4].startswith("yes")
 
 
-def test_the_mechanism_is_shown_where_trials_recorded_it(tmp_path: Path) -> None:
+def test_recorded_mechanism_is_shown(tmp_path: Path) -> None:
     trials, cards = hill()
     trials = [t.model_copy(update={"loss_rsd": 0.05 + t.prompt_loss_weight}) for t in trials]
-    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    page = read_page(write_sweep(tmp_path / "s", trials, cards))
     header, *rows = page.tables["mechanism"]
     assert header == ["PLW", "Loss stability (relative sd of the training loss)"]
     assert rows[0] == ["0", "0.05"]
@@ -193,11 +192,11 @@ def test_the_mechanism_is_shown_where_trials_recorded_it(tmp_path: Path) -> None
     assert "Memorisation was not recorded: set evals.memorisation." in page.html
 
 
-def test_a_sweep_over_other_settings_has_a_fitting_report(tmp_path: Path) -> None:
+def test_report_of_constant_plw(tmp_path: Path) -> None:
     trials = [trial(0.1, searched={"optimizer.learning_rate": rate}) for rate in (1e-5, 1e-4)]
     cards = {t.id: card(DEMO[0.1]) for t in trials}
-    page = page_of(write_sweep(tmp_path / "s", trials, cards, card(UNTUNED)))
-    assert page.ids["headline"].startswith("PLW was 0.1 in every trial, so this sweep says nothing")
+    page = read_page(write_sweep(tmp_path / "s", trials, cards, card(UNTUNED)))
+    assert page.ids["headline"].startswith("PLW was 0.1 in every trial, so this sweep does not")
     assert page.headings[1] == "Scores by setting"
     assert "verdicts" not in page.tables
     assert [row[:2] for row in page.tables["means"][1:]] == [
@@ -208,14 +207,14 @@ def test_a_sweep_over_other_settings_has_a_fitting_report(tmp_path: Path) -> Non
     assert "next" not in page.ids
 
 
-def test_regularisers_that_were_swept_are_compared(tmp_path: Path) -> None:
+def test_searched_regularisers_are_compared(tmp_path: Path) -> None:
     trials = [
         trial(plw, searched={"model.dropout": dropout})
         for plw in (0.0, 1.0)
         for dropout in (0, 0.1)
     ]
     cards = {t.id: card(DEMO[0.1]) for t in trials}
-    rows = page_of(write_sweep(tmp_path / "s", trials, cards)).tables["regularisers"][1:]
+    rows = read_page(write_sweep(tmp_path / "s", trials, cards)).tables["regularisers"][1:]
     assert [row[:3] + row[4:] for row in rows] == [
         ["none", "0", "1", "-"],
         ["none", "1", "1", "+0.0, no interval"],
@@ -224,14 +223,14 @@ def test_regularisers_that_were_swept_are_compared(tmp_path: Path) -> None:
     ]
 
 
-def test_cost_is_told_in_gpu_hours_and_money(tmp_path: Path) -> None:
+def test_cost_is_in_gpu_hours_and_money(tmp_path: Path) -> None:
     trials, cards = hill()
     trials = [t.model_copy(update={"busy_seconds": 1800}) for t in trials]
     spec = sweep_record([]).spec | {"resources": {"workers_per_trial": 2, "price_per_gpu_hour": 3}}
-    page = page_of(write_sweep(tmp_path / "s", trials, cards, spec=spec))
+    page = read_page(write_sweep(tmp_path / "s", trials, cards, spec=spec))
     assert page.ids["cost"] == (
         "Trials held their workers for 10.50 h, over all attempts. That is 21.00 GPU-hours. "
-        "At 3 for a GPU-hour they cost 63.00."
+        "Cost: 63.00, at 3 per GPU-hour."
     )
 
 
@@ -243,9 +242,9 @@ def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> No
         "State",
         "Training completion loss",
         "Training prompt loss",
-        "Multiple choice accuracy",
-        "Short generation exact match",
-        "Long generation chrF",
+        "Multiple choice quiz.acc",
+        "Short generation answers.exact match",
+        "Long generation essays.chrF",
         "Held-out completion loss",
         "Held-out prompt loss",
         "Aggregate relative",
@@ -276,15 +275,15 @@ def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> No
 
 
 def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path) -> None:
-    arc = score("multiple_choice_accuracy", (0.4, 0.3, 0.5)).model_copy(update={"name": "arc"})
-    scores = card({"multiple_choice_accuracy": (0.8, 0.7, 0.9)})
+    arc = score("quiz.acc", (0.4, 0.3, 0.5)).model_copy(update={"name": "arc"})
+    scores = card({"quiz.acc": (0.8, 0.7, 0.9)})
     scores = scores.model_copy(update={"scores": [*scores.scores, arc]})
     done = trial(0.0)
     folder = write_sweep(tmp_path / "s", [done], {done.id: scores}, scores)
-    header, row, untuned = page_of(folder).tables["trials"]
-    place = header.index("Aggregate multiple choice")
+    header, row, untuned = read_page(folder).tables["trials"]
+    index = header.index("Aggregate multiple choice")
     # Errors of 5 points each: the mean's is 5 / sqrt(2).
-    assert row[place] == untuned[place] == "60.0 (53.1 to 66.9)"
+    assert row[index] == untuned[index] == "60.0 (53.1 to 66.9)"
     assert row[header.index("Aggregate relative")].startswith("0.00 (-")
     content = report_json(folder)
     names = [one["name"] for one in content["trials"][0]["scores"]]
@@ -292,10 +291,10 @@ def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path)
     assert content["untuned"][BASE][-1]["name"] == "aggregate_multiple_choice"
 
 
-def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> None:
+def test_train_test_overlap_is_a_caveat(tmp_path: Path) -> None:
     done = trial(0.0)
     scores = card(DEMO[0.0])
-    counts = {"multiple_choice_accuracy": 16, "heldout_prompt_loss": 16, "long_generation_chrf": 0}
+    counts = {"quiz.acc": 16, "heldout_prompt_loss": 16, "essays.chrf": 0}
     scores = scores.model_copy(
         update={
             "scores": [
@@ -303,24 +302,25 @@ def test_items_that_stand_in_the_training_data_are_a_caveat(tmp_path: Path) -> N
             ]
         }
     )
-    page = page_of(write_sweep(tmp_path / "s", [done], {done.id: scores}))
+    page = read_page(write_sweep(tmp_path / "s", [done], {done.id: scores}))
     assert (
-        "The training data contains 16 of 64 items of multiple_choice_accuracy (25%), by 13 words "
-        "in a row or as a whole: a model may have memorised them." in page.ids["caveats"]
+        "The training data contains 16 of 64 items of quiz.acc (25%) (13 "
+        "consecutive words, or the whole item): a model may have memorised them."
+        in page.ids["caveats"]
     )
-    clean = page_of(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
+    clean = read_page(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
     assert "The training data contains" not in clean.ids["caveats"]
 
 
 def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:
     caveats = demo_page.ids["caveats"]
-    assert "over items only. Another training seed can move a score by more." in caveats
-    assert "Some weights have a single seed, so their own noise is not known." in caveats
+    assert "over items only; the spread over training seeds may be larger." in caveats
+    assert "Some weights have a single seed, so their own variance is unknown." in caveats
     assert "Model: dequantised from a 4-bit file, already instruction-tuned." in caveats
     assert "R_g (completion tokens over prompt tokens) is 0.0421" in caveats
 
 
-def test_how_to_repeat_has_command_spec_versions_and_fingerprints(demo_page: Page) -> None:
+def test_reproduction_has_command_spec_versions_and_fingerprints(demo_page: Page) -> None:
     assert demo_page.ids["command"] == "plw sweep sweep.yaml"
     assert "loss.prompt_loss_weight:\n    - 0\n    - 0.01" in demo_page.ids["spec"]
     rows = [row for table in demo_page.tables.values() for row in table]
@@ -332,7 +332,7 @@ def test_how_to_repeat_has_command_spec_versions_and_fingerprints(demo_page: Pag
     assert ["NVIDIA H200", "4"] in rows
 
 
-def test_failed_and_unfinished_trials_are_told_with_their_reason(tmp_path: Path) -> None:
+def test_failed_and_unfinished_trials_are_listed(tmp_path: Path) -> None:
     done = trial(0.0)
     failed = trial(0.1, state="failed", error="loss is nan <script>alert(1)</script> | step 3")
     running = trial(1.0, state="training")
@@ -340,8 +340,8 @@ def test_failed_and_unfinished_trials_are_told_with_their_reason(tmp_path: Path)
     folder = write_sweep(
         tmp_path / "s", [done, failed, running, pending], {done.id: card(DEMO[0.0])}, card(UNTUNED)
     )
-    page = page_of(folder)
-    assert page.ids["headline"].endswith("Of 4 trials, 1 failed and 2 unfinished.")
+    page = read_page(folder)
+    assert page.ids["headline"].endswith("Of 4 trials: 1 failed, 2 unfinished.")
     assert page.ids["counts"].startswith("1 of 4 done, 1 failed, 2 unfinished.")
     assert page.ids["failures"].split("\n")[1:3] == [
         "PLW 0.1 (01s0)",
@@ -353,26 +353,24 @@ def test_failed_and_unfinished_trials_are_told_with_their_reason(tmp_path: Path)
     assert "1 of 4 trials failed and 2 did not finish" in page.ids["caveats"]
 
 
-def test_sweep_without_any_score_says_so(tmp_path: Path) -> None:
-    page = page_of(write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}))
-    assert page.ids["headline"] == (
-        "No PLW can be recommended: no trial has scores yet. Of 1 trial, 1 unfinished."
-    )
+def test_report_without_scores(tmp_path: Path) -> None:
+    page = read_page(write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}))
+    assert page.ids["headline"] == ("No result yet: no trial has scores. Of 1 trial: 1 unfinished.")
     assert page.images == []
     assert "verdicts" not in page.tables
     assert not (tmp_path / "s" / "plots").exists()
 
 
-def test_an_interrupted_sweep_does_not_say_that_its_measures_were_not_taken(
+def test_unscored_sweep_has_no_not_measured_caveat(
     tmp_path: Path,
 ) -> None:
     folder = write_sweep(tmp_path / "s", [trial(0.1, state="training")], {}, card(UNTUNED))
-    caveats = page_of(folder).ids["caveats"]
+    caveats = read_page(folder).ids["caveats"]
     assert "No trial has been scored yet." in caveats
     assert "Not measured" not in caveats
 
 
-def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
+def test_several_seeds_and_another_setting_are_shown(tmp_path: Path) -> None:
     trials = [
         trial(plw, seed=seed, searched={"optimizer.learning_rate": rate})
         for plw in (0.0, 0.1)
@@ -383,26 +381,26 @@ def test_several_seeds_and_a_second_setting_are_shown(tmp_path: Path) -> None:
         t.id: card({ACCURACY: (0.5 + (7 * index) % 5 / 100, 0.4, 0.7)})
         for index, t in enumerate(trials)
     }
-    page = page_of(write_sweep(tmp_path / "s", trials, cards))
+    page = read_page(write_sweep(tmp_path / "s", trials, cards))
     assert page.tables["trials"][0][1] == "Other settings"
     assert page.tables["trials"][1][1] == "optimizer.learning_rate 1e-05"
     assert page.tables["verdicts"][1][4] == "8 (2 weights, 2 seeds each)"
     assert "single seed" not in page.ids["caveats"]
-    assert "over training seeds (Student t)" in page.ids["caveats"]
+    assert "over training seeds (Student's t)" in page.ids["caveats"]
 
 
-def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> None:
+def test_markdown_has_the_same_content_and_valid_tables(tmp_path: Path) -> None:
     done = trial(0.0)
     failed = trial(0.1, state="failed", error="bad | pipe\nand a second line")
     folder = write_sweep(tmp_path / "s", [done, failed], {done.id: card(DEMO[0.0])}, card(UNTUNED))
     write_report(folder)
     text = folder.report_md.read_text(encoding="utf-8")
     assert text.startswith(
-        "# PLW sweep: demo\n\n**Overall: cannot say: two weights with scores are needed"
+        "# PLW sweep: demo\n\n**Overall: cannot say: at least two weights with scores are needed"
     )
     assert (
-        "\n\nFailed: trial 01s0 (PLW 0.1, seed 0); it has no scores, so the answer is that "
-        "without it.\n\n![Scores"
+        "\n\nFailed: trial 01s0 (PLW 0.1, seed 0). It has no scores; the result excludes it."
+        "\n\n![Scores"
     ) in text
     assert "![Scores over prompt loss weight](plots/scores.png)" in text
     assert "    bad | pipe\n    and a second line\n" in text
@@ -413,14 +411,14 @@ def test_markdown_says_the_same_and_keeps_its_tables_whole(tmp_path: Path) -> No
         assert len(pipes) == 1, table
 
 
-def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Path) -> None:
+def test_report_json_has_no_password(tmp_path: Path) -> None:
     spec = sweep_record([]).spec | {"tracking": {"uri": "http://ann:s3cret@host"}}
     done = trial(0.0)
     folder = write_sweep(tmp_path / "s", [done], {done.id: card(DEMO[0.0])}, spec=spec)
     content = report_json(folder)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert sorted(content) == ["conditions", "findings", "headline", "sweep", "trials", "untuned"]
-    assert content["headline"].startswith("Overall: cannot say: two weights with scores are needed")
+    assert content["headline"].startswith("Overall: cannot say: at least two weights with scores")
     assert content["trials"][0]["scores"][0]["value"] == 0.75
     assert content["untuned"] == {BASE: None}
     assert content["sweep"]["spec"]["tracking"]["uri"] == "http://host"
@@ -429,9 +427,9 @@ def test_report_json_holds_headline_findings_trials_and_no_password(tmp_path: Pa
         assert "s3cret" not in path.read_text(encoding="utf-8")
 
 
-def test_every_model_has_a_row_for_its_untuned_scores_and_a_plot(tmp_path: Path) -> None:
+def test_every_model_has_a_row_for_its_untuned_scores(tmp_path: Path) -> None:
     folder = write_two_models(tmp_path / "s")
-    page = page_of(folder)
+    page = read_page(folder)
     rows = page.tables["trials"]
     assert [row[:2] + row[-1:] for row in rows[1:]] == [
         ["0", "model.path /models/weak", f"0-{BASE}"],

@@ -10,10 +10,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from orchestrator.analysis.answer import analyse
 from orchestrator.analysis.findings import Findings, WeightMap
 from orchestrator.analysis.headline import headline
-from orchestrator.final.setting import best_setting
+from orchestrator.analysis.sweep_findings import analyse
+from orchestrator.export.best_setting import best_setting
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import report_json, write_report
 from orchestrator.report.weight_map_plot import draw_map, drawn_ratios, is_table
@@ -23,25 +23,25 @@ from tests.orchestrator.sweeps import base_record, sweep_record, trial, write_hi
 from tests.orchestrator.two_weights import (
     COMPLETION,
     grid_trials,
+    make_records,
     product,
     ratio_alone,
-    records_of,
     write_two_weights,
 )
 from trainers.foundation.errors import InputError
 
 BEST = (
-    "Of 12 pairs of prompt and completion weight, prompt 0.2 with completion 1 has the highest "
-    "mean: +4.1 points from prompt 0 with completion 1 (95% interval +3.2 to +5.0, which holds for "
-    "whichever pair is best)."
+    "Prompt 0.2 with completion 1 has the highest mean of 12 pairs of prompt and completion "
+    "weight: +4.1 points relative to prompt 0 with completion 1 (95% interval +3.2 to +5.0, "
+    "corrected for selection)."
 )
 OTHERS = (
     "1 other pair is not significantly worse than the best (Holm, 5%): prompt 0.1 with completion "
     "0.5."
 )
 RATIO = (
-    "Nothing shows that more than the ratio prompt / completion matters (F(6, 22) = 0.269, p = "
-    "0.95): pairs of equal ratio differ by at most 1.1 points (95%, all of them together)."
+    "No significant effect beyond the ratio prompt / completion (F(6, 22) = 0.269, p = 0.95): "
+    "pairs of equal ratio differ by at most 1.1 points (95%, jointly over all such pairs)."
 )
 
 
@@ -58,17 +58,17 @@ def page(folder: SweepFolder) -> Page:
 
 
 def findings_of(trials: list[WeightTrial], **searched: object) -> Findings:
-    records, cards = records_of(trials, **searched)
+    records, cards = make_records(trials, **searched)
     return analyse(sweep_record([record.id for record in records]), records, cards, {})
 
 
-def map_of(trials: list[WeightTrial], **searched: object) -> WeightMap:
+def get_map(trials: list[WeightTrial], **searched: object) -> WeightMap:
     [found] = findings_of(trials, **searched).weight_maps
     return found
 
 
 def test_page_has_the_map_with_sentences_tests_and_pairs(page: Page) -> None:
-    assert page.headings[1:3] == ["The answer, by group", "Two weights"]
+    assert page.headings[1:3] == ["Verdicts by group", "Two weights"]
     assert page.ids["headline"] == f"{BEST} {OTHERS}"
     for sentence in (BEST, OTHERS, RATIO):
         assert sentence in page.ids["weight-maps"]
@@ -83,21 +83,19 @@ def test_page_has_the_map_with_sentences_tests_and_pairs(page: Page) -> None:
     ]
     assert tests[5][1:] == ["0.269", "6, 22", "0.95", "0.95"]
     header, *rows = page.tables["weight-pairs-1"]
-    assert header[5] == "From prompt 0 with completion 1 (95%)"
+    assert header[5] == "Difference from prompt 0 with completion 1 (95%)"
     assert len(rows) == 12
     assert rows[0] == ["0.2", "1", "0.2", "3", "39.4", "+4.1 (+3.5 to +4.7)", "best mean"]
     assert [row[6] for row in rows[1:3]] == ["yes", "no"]
     assert ["0", "1", "0", "3", "35.3", "reference", "no"] in rows
-    assert "Lines without a completion weight average over those that were tried." in page.html
+    assert "Lines without a completion weight are means over the tried ones." in page.html
 
 
-def test_the_picture_is_a_readable_svg_that_says_its_values(
-    page: Page, folder: SweepFolder
-) -> None:
+def test_map_is_svg_with_values_in_its_alt_text(page: Page, folder: SweepFolder) -> None:
     [image] = [each for each in page.images if "over prompt weight and" in each["alt"]]
     assert image["alt"].startswith(
-        "Multiple choice over prompt weight and completion weight, in points from prompt 0 with "
-        "completion 1. prompt 0 with completion 0.25: -0.1; "
+        "Multiple choice over prompt weight and completion weight, in points relative to prompt 0 "
+        "with completion 1. prompt 0 with completion 0.25: -0.1; "
     )
     svg = (folder.plots / "two_weights.svg").read_text(encoding="utf-8")
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -108,7 +106,7 @@ def test_the_picture_is_a_readable_svg_that_says_its_values(
     assert 550 < height < 800
 
 
-def test_markdown_and_json_say_the_same(folder: SweepFolder) -> None:
+def test_markdown_and_json_have_the_same_content(folder: SweepFolder) -> None:
     text = folder.report_md.read_text(encoding="utf-8")
     section = text[text.index("## Two weights") : text.index("## Mechanism")]
     assert f"- {BEST}\n- {OTHERS}\n" in section
@@ -126,7 +124,7 @@ def test_markdown_and_json_say_the_same(folder: SweepFolder) -> None:
 
 
 def test_cells_are_coloured_framed_and_crossed_by_lines_of_equal_ratio() -> None:
-    found = map_of(grid_trials(ratio_alone))
+    found = get_map(grid_trials(ratio_alone))
     axes = Figure().add_subplot()
     draw_map(axes, found)
     cells = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
@@ -157,7 +155,7 @@ def test_weights_from_ranges_are_drawn_as_points_over_w_p() -> None:
         for prompt, completion in pairs
         for seed in range(3)
     ]
-    found = map_of(trials)
+    found = get_map(trials)
     assert not is_table(found)
     axes = Figure().add_subplot()
     draw_map(axes, found)
@@ -170,7 +168,7 @@ def test_weights_from_ranges_are_drawn_as_points_over_w_p() -> None:
     assert drawn_ratios(found) == [0.03, 0.1, 0.3, 1.0]
 
 
-def test_nothing_is_shown_where_one_of_the_weights_did_not_vary(tmp_path: Path) -> None:
+def test_no_map_if_one_weight_is_constant(tmp_path: Path) -> None:
     for searched in (
         grid_trials(product, completions=(0.5,)),
         grid_trials(product, prompts=(0.1,)),
@@ -184,16 +182,16 @@ def test_nothing_is_shown_where_one_of_the_weights_did_not_vary(tmp_path: Path) 
     assert not (hill.plots / "two_weights.svg").exists()
 
 
-def test_one_seed_is_said_to_measure_no_noise_and_nothing_is_marked(tmp_path: Path) -> None:
+def test_single_seed_has_no_noise_and_no_marks(tmp_path: Path) -> None:
     sweep = write_two_weights(tmp_path / "one", grid_trials(product, seeds=1))
     write_report(sweep)
     page = Page(sweep.report_html)
-    why = (
-        "Nothing can be concluded about the 12 pairs of prompt and completion weight: no pair has "
-        "a second seed, so noise is not measured and nothing is tested."
+    reason = (
+        "No conclusion about the 12 pairs of prompt and completion weight: no pair has a second "
+        "seed, so noise cannot be estimated and nothing is tested."
     )
-    assert page.ids["headline"].endswith(why)
-    assert "as the best of several it is partly luck" in page.ids["weight-maps"]
+    assert page.ids["headline"].endswith(reason)
+    assert "which is biased as the best of several" in page.ids["weight-maps"]
     assert "weight-tests-1" not in page.tables
     rows = page.tables["weight-pairs-1"][1:]
     assert rows[0][5:] == ["+3.0, no interval", "-"]
@@ -202,16 +200,16 @@ def test_one_seed_is_said_to_measure_no_noise_and_nothing_is_marked(tmp_path: Pa
         best_setting(sweep, None, None)
 
 
-def test_of_pairs_that_do_not_differ_none_is_recommended(tmp_path: Path) -> None:
+def test_equal_pairs_give_no_recommendation(tmp_path: Path) -> None:
     sweep = write_two_weights(tmp_path / "flat", grid_trials(lambda prompt, completion: 40.0))
-    said = report_json(sweep)["headline"]
-    assert said.startswith("No difference between the 12 pairs of prompt and completion weight is")
-    assert said.endswith("may be luck.")
-    with pytest.raises(InputError, match="the sweep names no best PLW: No difference between"):
+    text = report_json(sweep)["headline"]
+    assert text.startswith("No significant difference between the 12 pairs of prompt and")
+    assert text.endswith("possibly by chance.")
+    with pytest.raises(InputError, match="the sweep names no best PLW: No significant difference"):
         best_setting(sweep, None, None)
 
 
-def test_the_final_model_takes_both_weights_of_the_best_pair(folder: SweepFolder) -> None:
+def test_best_setting_has_both_weights_of_the_best_pair(folder: SweepFolder) -> None:
     best = best_setting(folder, None, None)
     assert best.prompt_loss_weight == 0.2
     assert best.settings["loss"]["role_weights"]["completion"] == 1.0
@@ -219,9 +217,9 @@ def test_the_final_model_takes_both_weights_of_the_best_pair(folder: SweepFolder
     assert best.reason == BEST.rstrip(".")
 
 
-def test_what_else_varied_makes_maps_of_its_own() -> None:
-    first, one = records_of(grid_trials(product))
-    second, other = records_of(grid_trials(ratio_alone), **{"loss.normalization": "tokens"})
+def test_other_settings_have_separate_maps() -> None:
+    first, one = make_records(grid_trials(product))
+    second, other = make_records(grid_trials(ratio_alone), **{"loss.normalization": "tokens"})
     renamed = [record.model_copy(update={"id": f"t{record.id}"}) for record in second]
     records = [*first, *renamed]
     cards = one | {f"t{key}": card for key, card in other.items()}
@@ -231,15 +229,15 @@ def test_what_else_varied_makes_maps_of_its_own() -> None:
         "loss.normalization tokens",
     ]
     assert [each.grid.best for each in found.weight_maps] == [(0.4, 1.0), (0.2, 1.0)]
-    # No single map speaks for the sweep.
+    # Several maps: the headline is the verdict on PLW.
     assert headline(found).startswith("Multiple choice: ")
 
 
-def test_models_have_maps_of_their_own_with_the_labels_of_their_bases() -> None:
+def test_models_have_separate_maps() -> None:
     bases = [base_record("a" * 8, model="/models/weak"), base_record("b" * 8, model="/models/big")]
     records, cards = [], {}
     for base in bases:
-        own, scored = records_of(grid_trials(product), **{"model.path": base.model["path"]})
+        own, scored = make_records(grid_trials(product), **{"model.path": base.model["path"]})
         for record in own:
             name = f"{base.key}-{record.id}"
             records.append(record.model_copy(update={"id": name, "base": base.key}))
@@ -248,27 +246,27 @@ def test_models_have_maps_of_their_own_with_the_labels_of_their_bases() -> None:
     assert [each.label for each in found.weight_maps] == ["model weak", "model big"]
 
 
-def test_under_the_sum_of_weights_only_the_ratio_can_matter() -> None:
-    found = map_of(grid_trials(ratio_alone), **{"loss.normalization": "weights"})
+def test_normalization_by_weights_allows_only_the_ratio_to_matter() -> None:
+    found = get_map(grid_trials(ratio_alone), **{"loss.normalization": "weights"})
     assert found.sentences[3] == (
-        "Under loss.normalization weights a common factor of both weights cancels, so that only "
-        "the ratio prompt / completion can matter, whatever the scores say."
+        "With loss.normalization weights a common factor of both weights cancels, so only the "
+        "ratio prompt / completion can matter, regardless of the scores."
     )
 
 
-def test_more_than_the_ratio_is_said_with_clipping_as_one_reason() -> None:
-    found = map_of(grid_trials(product))
+def test_effect_beyond_the_ratio_mentions_clipping() -> None:
+    found = get_map(grid_trials(product))
     assert found.sentences[3].startswith(
         "More than the ratio prompt / completion matters (F(6, 22) = 26.5, p < 0.001): pairs of "
         "equal ratio differ by up to 2.9 points."
     )
     assert "Gradients were clipped (optimizer.max_grad_norm 1)" in found.sentences[4]
-    free = map_of(grid_trials(product), **{"optimizer.max_grad_norm": 0.0})
+    free = get_map(grid_trials(product), **{"optimizer.max_grad_norm": 0.0})
     assert len(free.sentences) == 4
 
 
 def test_a_completion_weight_of_null_is_1_and_counts_once() -> None:
-    records, cards = records_of(grid_trials(product))
+    records, cards = make_records(grid_trials(product))
     null = trial(0.0, seed=0, searched={COMPLETION: None, "loss.normalization": "completion"})
     null = null.model_copy(update={"id": "null"})
     everything = [*records, null]

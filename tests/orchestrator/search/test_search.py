@@ -1,4 +1,4 @@
-"""The search itself: points asked for one by one, told how they came out."""
+"""Search methods through their ask-and-tell interface, with simulated outcomes."""
 
 import random
 import subprocess
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator.foundation.plw_scale import w_p
-from orchestrator.search.known_best import known_best
-from orchestrator.search.points import Observation, Point, Search, make_search
+from orchestrator.search.convergence import convergence_verdict
+from orchestrator.search.methods import make_search
+from orchestrator.search.points import Observation, Point, Search
 from orchestrator.spec.search_config import SearchConfig
 
 PLW = "loss.prompt_loss_weight"
@@ -35,44 +36,43 @@ def done(searched: dict[str, Any], *values: float) -> Observation:
 
 
 def loss(searched: dict[str, Any]) -> float:
-    """Best at w_p 0.6 and a learning rate of 1e-4."""
+    """Return a loss with its minimum at w_p 0.6 and learning rate 1e-4."""
     return 2 + (w_p(searched[PLW]) - 0.6) ** 2 + (searched.get(RATE, 1e-4) * 1e4 - 1) ** 2
 
 
-def asked(search: Search, told: bool = True) -> list[dict[str, Any]]:
-    """All points of a search, each told its loss before the next is asked for."""
+def run_search(search: Search) -> list[dict[str, Any]]:
+    """Run a search to its end and return its points."""
     points = []
     while point := search.ask():
         points.append(point.searched)
-        if told:
-            search.tell(point.number, done(point.searched))
+        search.tell(point.number, done(point.searched))
     return points
 
 
-def test_a_grid_is_gone_through_in_order_but_for_what_is_excluded_or_known() -> None:
+def test_a_grid_runs_in_order_without_excluded_and_known_points() -> None:
     grid = config(
         space={PLW: [0, 0.1, 1], "seed": [0, 1]}, exclude=[{PLW: 0.1}, {PLW: 1, "seed": 0}]
     )
     assert make_search(grid).ask() == Point(0, {PLW: 0, "seed": 0})
     search = make_search(grid, known=[done({"seed": 0, PLW: 0.0}, 1.0)])
-    assert asked(search) == [{PLW: 0, "seed": 1}, {PLW: 1, "seed": 1}]
+    assert run_search(search) == [{PLW: 0, "seed": 1}, {PLW: 1, "seed": 1}]
     assert search.ended is None
 
 
 @pytest.mark.parametrize("method", SAMPLED)
 def test_plw_0_and_1_come_first_and_points_are_counted(method: str) -> None:
     search = make_search(config(method=method, points=7))
-    points = asked(search)
+    points = run_search(search)
     assert points[:2] == [{PLW: 0.0}, {PLW: 1.0}]
     assert len(points) == len({str(point) for point in points}) == 7
     assert search.ended is None
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_points_of_the_user_come_before_those(method: str) -> None:
+def test_points_to_evaluate_come_before_plw_0_and_1(method: str) -> None:
     first = [{RATE: 3e-4}, {PLW: 1.0, "schedule.steps": 15}]
-    search = make_search(config(method=method, points=4, space=MIXED, first_points=first))
-    points = asked(search)
+    search = make_search(config(method=method, points=4, space=MIXED, points_to_evaluate=first))
+    points = run_search(search)
     assert points[0][RATE] == 3e-4
     assert (points[1][PLW], points[1]["schedule.steps"]) == (1.0, 15)
     assert points[2][PLW] == 0.0
@@ -81,16 +81,16 @@ def test_points_of_the_user_come_before_those(method: str) -> None:
 
 # The Gaussian process takes seconds for this on a busy machine.
 @pytest.mark.parametrize("method", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
-def test_the_same_seed_and_tells_give_the_same_points(method: str) -> None:
+def test_the_same_seed_and_outcomes_give_the_same_points(method: str) -> None:
     mixed = config(method=method, points=8, space=MIXED, seed=3)
-    points = asked(make_search(mixed))
-    assert points == asked(make_search(mixed))
-    assert points != asked(make_search(config(method=method, points=8, space=MIXED, seed=4)))
+    points = run_search(make_search(mixed))
+    assert points == run_search(make_search(mixed))
+    assert points != run_search(make_search(config(method=method, points=8, space=MIXED, seed=4)))
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_every_point_lies_in_the_space(method: str) -> None:
-    for point in asked(make_search(config(method=method, points=10, space=MIXED))):
+def test_every_point_is_in_the_space(method: str) -> None:
+    for point in run_search(make_search(config(method=method, points=10, space=MIXED))):
         assert 0 <= point[PLW] <= 1
         assert 1e-5 <= point[RATE] <= 1e-3
         assert isinstance(point["schedule.steps"], int)
@@ -101,21 +101,21 @@ def test_every_point_lies_in_the_space(method: str) -> None:
 @pytest.mark.parametrize("method", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_every_point_meets_the_constraints(method: str) -> None:
     condition = f"{RATE} * schedule.steps <= 1e-3"
-    points = asked(
+    points = run_search(
         make_search(config(method=method, points=8, space=MIXED, constraints=[condition]))
     )
     assert len(points) == 8
     assert all(point[RATE] * point["schedule.steps"] <= 1e-3 for point in points)
 
 
-def test_constraints_that_leave_nothing_end_the_search_with_a_reason() -> None:
+def test_unsatisfiable_constraints_end_the_search_with_a_reason() -> None:
     search = make_search(config(method="tpe", points=5, constraints=[f"{PLW} < 0"]))
     assert search.ask() is None
     assert search.ended == "no new point was found in 10000 draws that meets search.constraints"
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_a_small_space_ends_when_all_of_it_was_tried(method: str) -> None:
+def test_a_small_space_ends_when_every_point_was_tried(method: str) -> None:
     space = {"loss.normalization": ["weights", "tokens"], "schedule.steps": {"low": 1, "high": 2}}
     search = make_search(config(method=method, points=9, space=space))
     points = []
@@ -127,35 +127,35 @@ def test_a_small_space_ends_when_all_of_it_was_tried(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_a_sweep_that_goes_on_asks_only_for_the_rest_and_nothing_twice(method: str) -> None:
+def test_a_resumed_search_continues_without_repeating_points(method: str) -> None:
     whole = config(method=method, points=12, space=MIXED)
-    before = asked(make_search(config(method=method, points=8, space=MIXED)))
+    before = run_search(make_search(config(method=method, points=8, space=MIXED)))
     search = make_search(whole, known=[done(point) for point in before], num_done=8)
     first = search.ask()
     assert first is not None
     assert first.number == 8
     search.tell(8, done(first.searched))
-    after = [first.searched, *asked(search)]
+    after = [first.searched, *run_search(search)]
     assert len(after) == 4
     assert not [point for point in after if point in before]
 
 
-def test_an_extended_random_search_asks_for_what_it_would_have_asked_at_once() -> None:
-    before = asked(make_search(config(method="random", points=5)))
+def test_an_extended_random_search_equals_an_uninterrupted_one() -> None:
+    before = run_search(make_search(config(method="random", points=5)))
     known = [done(point) for point in before]
-    after = asked(make_search(config(method="random", points=9), known=known, num_done=5))
-    assert before + after == asked(make_search(config(method="random", points=9)))
+    after = run_search(make_search(config(method="random", points=9), known=known, num_done=5))
+    assert before + after == run_search(make_search(config(method="random", points=9)))
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_points_that_were_cut_off_are_asked_for_first(method: str) -> None:
-    cut = {PLW: 0.03}
-    search = make_search(config(method=method, points=3), unfinished=[cut])
-    assert asked(search) == [cut, {PLW: 0.0}, {PLW: 1.0}]
+def test_unfinished_points_come_first(method: str) -> None:
+    unfinished = {PLW: 0.03}
+    search = make_search(config(method=method, points=3), unfinished=[unfinished])
+    assert run_search(search) == [unfinished, {PLW: 0.0}, {PLW: 1.0}]
 
 
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_finished_points_of_other_sweeps_draw_the_search_to_where_they_were_good(
+def test_a_warm_start_moves_the_search_to_the_best_region(
     method: str,
 ) -> None:
     space = {RATE: {"low": 1e-5, "high": 1e-3, "scale": "log"}, "schedule.steps": [10, 20]}
@@ -163,7 +163,7 @@ def test_finished_points_of_other_sweeps_draw_the_search_to_where_they_were_good
         done({RATE: rate, "schedule.steps": 10}, abs(rate - 3e-4))
         for rate in (1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 2.9e-4, 3.2e-4, 4e-4, 6e-4, 9e-4)
     ]
-    # Of another space: known, but nothing to learn from.
+    # Outside of the space: known, but not used by the sampler.
     known.append(done({RATE: 5e-3, "schedule.steps": 10}, 0.0))
     search = make_search(config(method=method, points=8, space=space), known=known)
     rates = []
@@ -192,12 +192,12 @@ def test_stopped_failed_and_infinite_points_do_not_end_a_search(method: str) -> 
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_several_objectives_are_searched_for_together(method: str) -> None:
+def test_a_multi_objective_search_runs_to_its_end(method: str) -> None:
     search = make_search(
         config(
             method=method,
             points=8,
-            objectives=["multiple_choice_accuracy", "heldout_completion_loss"],
+            objectives=["heldout.choice", "heldout_completion_loss"],
         ),
         known=[Observation({PLW: 0.5}, "done", (0.3, 2.0))],
         num_done=1,
@@ -211,7 +211,7 @@ def test_several_objectives_are_searched_for_together(method: str) -> None:
     assert {PLW: 0.5} not in points
 
 
-def test_four_points_at_once_differ_and_may_end_in_any_order() -> None:
+def test_concurrent_points_differ_and_can_end_in_any_order() -> None:
     search = make_search(config(method="gp", points=8, space=MIXED))
     running: list[Point] = []
     seen: list[dict[str, Any]] = []
@@ -227,8 +227,8 @@ def test_four_points_at_once_differ_and_may_end_in_any_order() -> None:
     assert len(seen) == 8
 
 
-def ended_early(method: str, num_seeds: int, within: float, effect: float = 1.0) -> Search:
-    """A search of up to 14 points, told losses with noise of sd 0.02 and levels of the seeds."""
+def run_noisy_search(method: str, num_seeds: int, within: float, effect: float = 1.0) -> Search:
+    """Run a search of up to 14 points with noise of sd 0.02 and an offset for each seed."""
     search = make_search(config(method=method, points=14, stop_when_plw_within=within))
     rng = random.Random(0)
     while point := search.ask():
@@ -244,22 +244,22 @@ def ended_early(method: str, num_seeds: int, within: float, effect: float = 1.0)
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_a_search_ends_when_the_reports_analysis_knows_the_best_plw_well_enough(
+def test_a_search_ends_when_the_best_plw_is_known_within_the_limit(
     method: str, num_seeds: int
 ) -> None:
-    search = ended_early(method, num_seeds, 0.05)
+    search = run_noisy_search(method, num_seeds, 0.05)
     assert search.ended is not None
     assert search.ended.startswith(
-        "search.stop_when_plw_within is met: by heldout_completion_loss, best PLW is about 0."
+        "search.stop_when_plw_within is met: by heldout_completion_loss, best PLW 0."
     )
 
 
-def test_a_search_goes_on_where_no_weight_is_shown_to_be_better() -> None:
-    assert ended_early("gp", 3, 0.49, effect=0.0).ended is None
+def test_a_search_without_an_effect_does_not_end_early() -> None:
+    assert run_noisy_search("gp", 3, 0.49, effect=0.0).ended is None
 
 
-def test_of_tried_weights_alone_the_best_may_lie_up_to_their_neighbours() -> None:
-    """A step at PLW 0.1: no parabola, so that only tried weights are compared."""
+def test_the_confidence_set_of_means_extends_to_the_tried_neighbours() -> None:
+    """A single better weight is no parabola, so only tried weights are compared."""
     points = [
         Observation(
             {PLW: plw},
@@ -272,18 +272,19 @@ def test_of_tried_weights_alone_the_best_may_lie_up_to_their_neighbours() -> Non
             [(0.0, 2.0), (0.01, 2.0), (0.05, 2.0), (0.1, 1.0), (0.5, 2.0), (1.0, 2.0)]
         )
     ]  # fmt: skip
-    ask = {"objective": "heldout_completion_loss", "higher_is_better": False}
-    # From w_p(0.05) = 0.406 to w_p(0.5) = 0.812: half of it is 0.203.
-    assert known_best(points, within=0.2, **ask) is None
-    found = known_best(points, within=0.21, **ask)
+    options: Any = {"objective": "heldout_completion_loss", "higher_is_better": False}
+    # From w_p(0.05) = 0.406 to w_p(0.5) = 0.812: the half width is 0.203.
+    assert convergence_verdict(points, within=0.2, **options) is None
+    found = convergence_verdict(points, within=0.21, **options)
     assert found is not None
-    assert found.text == "best PLW is 0.1, among the 6 tried"
+    assert found.text == "best PLW 0.1 of the 6 tried"
 
 
 @pytest.mark.slow
-def test_searching_says_nothing_on_the_terminal() -> None:
+def test_searching_prints_nothing() -> None:
     code = (
-        "from orchestrator.search.points import *\n"
+        "from orchestrator.search.methods import make_search\n"
+        "from orchestrator.search.points import Observation\n"
         "from orchestrator.spec.search_config import SearchConfig\n"
         "space = {'optimizer.learning_rate': {'low': 1e-5, 'high': 1e-3, 'scale': 'log'}}\n"
         "for method in ('random', 'tpe', 'gp'):\n"
@@ -302,15 +303,15 @@ def names_imported(modules: Sequence[str]) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_reading_a_spec_and_a_grid_need_neither_ray_nor_optuna() -> None:
+def test_specs_and_grids_import_neither_ray_nor_optuna() -> None:
     loaded = names_imported(
-        ["orchestrator.spec.sweep_spec", "orchestrator.search.points", "orchestrator.search.space"]
+        ["orchestrator.spec.sweep_spec", "orchestrator.search.methods", "orchestrator.search.space"]
     )
     assert loaded & {"ray", "optuna", "torch", "scipy"} == set()
 
 
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_a_search_leaves_where_everything_fails(method: str) -> None:
+def test_a_search_avoids_a_region_where_everything_fails(method: str) -> None:
     space = {PLW: {"low": 0, "high": 1}, "optimizer.weight_decay": [0, 1e60]}
     search = make_search(config(method=method, points=16, space=space))
     decays = []

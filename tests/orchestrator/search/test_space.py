@@ -1,4 +1,4 @@
-"""Points between the spec's form and Optuna's."""
+"""Conversion of points between the spec's form and Optuna's."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def space_of(space: dict[str, Any]) -> Space:
     return Space(SearchConfig.model_validate({"method": "tpe", "points": 9, "space": space}).space)
 
 
-def test_plw_is_searched_as_w_p_and_a_list_by_place() -> None:
+def test_plw_is_searched_as_w_p_and_a_list_by_index() -> None:
     assert space_of(MIXED).distributions() == {
         "loss.prompt_loss_weight": FloatDistribution(0, 1),
         "optimizer.learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
@@ -33,14 +33,14 @@ def test_plw_is_searched_as_w_p_and_a_list_by_place() -> None:
     }
 
 
-def test_the_ends_of_a_plw_range_are_moved_too() -> None:
+def test_the_ends_of_a_plw_range_are_converted_to_w_p() -> None:
     space = space_of({"loss.prompt_loss_weight": {"low": 0.01, "high": 0.1}})
     distribution = space.distributions()["loss.prompt_loss_weight"]
     assert isinstance(distribution, FloatDistribution)
     assert (distribution.low, distribution.high) == pytest.approx((0.25, 0.5), abs=1e-6)
 
 
-def test_params_become_settings_of_four_digits() -> None:
+def test_params_become_settings_with_four_digits() -> None:
     params = {
         "loss.prompt_loss_weight": 0.652,
         "optimizer.learning_rate": 1.23456e-4,
@@ -65,7 +65,7 @@ def test_a_rounded_value_stays_in_its_range() -> None:
 
 
 @given(st.floats(0, 1))
-def test_a_point_comes_back_as_itself(w_p: float) -> None:
+def test_a_point_survives_a_round_trip_through_params(w_p: float) -> None:
     space = space_of({"loss.prompt_loss_weight": {"low": 0, "high": 1}})
     searched = space.to_searched({"loss.prompt_loss_weight": w_p})
     params = space.to_params(searched)
@@ -97,6 +97,6 @@ def test_a_point_outside_of_the_space_has_no_params(searched: dict[str, Any]) ->
     assert space.to_params(searched) is None
 
 
-def test_the_size_counts_points_where_they_can_be_counted() -> None:
+def test_the_size_is_the_number_of_points_or_none() -> None:
     assert space_of({k: MIXED[k] for k in ("schedule.steps", "lora")}).size() == 22
     assert space_of(MIXED).size() is None

@@ -1,4 +1,4 @@
-"""Specs that nobody thought of: what validates can be planned, and survives JSON."""
+"""Property tests: a spec that validates can be planned and survives a JSON round trip."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +10,26 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.plan.sweep_plan import SweepPlan, make_plan
-from orchestrator.search.points import make_search, point_key
+from orchestrator.search.methods import make_search
+from orchestrator.search.points import point_key
 from orchestrator.spec.constraints import all_hold, read_constraint
-from orchestrator.spec.search_rules import OBJECTIVES, is_in
+from orchestrator.spec.search_fields import OBJECTIVES
+from orchestrator.spec.search_points import is_value_in
 from orchestrator.spec.sweep_spec import SweepSpec
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import write_data
 from trainers.foundation.errors import InputError
 
-MEASURES = ("multiple_choice", "short_generation", "long_generation")
+EVALUATIONS = ("heldout_choice", "heldout_exact_match", "heldout_chrf")
 PLW = "loss.prompt_loss_weight"
-# What a setting may take: lists of these, and ranges between these ends for numbers.
+# Values of settings: lists are drawn from CHOICES, ranges lie within RANGES and INTEGER_RANGES.
 CHOICES: dict[str, list[Any]] = {
     PLW: [0, 0.01, 0.1, 1, 1.0],
     "loss.normalization": ["weights", "nonzero", "completion", "tokens"],
     "loss.role_weights.completion": [None, 0, 0.5],
     "loss.role_weights.template": [None, 0.0, 1.0],
     "optimizer.learning_rate": [1e-5, 1e-3, 1],
-    "optimizer.distance_penalty": [0.0, 0.1],
+    "optimizer.l2_sp": [0.0, 0.1],
     "schedule.steps": [None, 1, 3],
     "schedule.epochs": [None, 0.5, 2],
     "schedule.kind": ["cosine", "constant"],
@@ -54,7 +56,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.dropout": (0, 0.999),
     "schedule.warmup_ratio": (0, 0.999),
 }
-WHOLE_RANGES: dict[str, tuple[int, int]] = {
+INTEGER_RANGES: dict[str, tuple[int, int]] = {
     "schedule.steps": (1, 10**12),
     "batch.global_batch_size": (1, 10**12),
     "data.train_examples": (1, 10**6),
@@ -82,11 +84,11 @@ stopping = st.fixed_dictionaries(
 
 @st.composite
 def values_of(draw: st.DrawFn, dotted: str, *, is_grid: bool) -> Any:
-    """A list for a setting or, but for a grid, perhaps a range."""
-    has_range = dotted in RANGES or dotted in WHOLE_RANGES
+    """Draw a list of values for a setting or, except for a grid, possibly a range."""
+    has_range = dotted in RANGES or dotted in INTEGER_RANGES
     if dotted not in CHOICES or (has_range and not is_grid and draw(st.booleans())):
-        if dotted in WHOLE_RANGES:
-            ends: Any = st.integers(*WHOLE_RANGES[dotted])
+        if dotted in INTEGER_RANGES:
+            ends: Any = st.integers(*INTEGER_RANGES[dotted])
         else:
             ends = st.floats(*RANGES[dotted])
         low, high = sorted(draw(st.lists(ends, min_size=2, max_size=2, unique=True)))
@@ -97,13 +99,13 @@ def values_of(draw: st.DrawFn, dotted: str, *, is_grid: bool) -> Any:
 
 
 def one_of(values: Any) -> st.SearchStrategy[Any]:
-    """A value of a list, or an end of a range."""
+    """Draw a value of a list, or an end of a range."""
     return st.sampled_from(values if isinstance(values, list) else [values["low"], values["high"]])
 
 
 @st.composite
 def constraints_on(draw: st.DrawFn, dotted: str, space: dict[str, Any]) -> str:
-    """A condition on a number of the space, which may rule out all of it."""
+    """Draw a condition on a searched number, which may exclude the whole space."""
     values = space[dotted]
     bound = draw(st.sampled_from([0, 0.05, 1e-4, 2] if isinstance(values, dict) else values))
     sign = draw(st.sampled_from(["<", "<=", ">", ">=", "==", "!="]))
@@ -112,9 +114,9 @@ def constraints_on(draw: st.DrawFn, dotted: str, space: dict[str, Any]) -> str:
 
 @st.composite
 def searches(draw: st.DrawFn, method: str) -> dict[str, Any]:
-    """The `search` section of a spec; most of them are valid."""
+    """Draw a `search` section, valid in most cases."""
     is_grid = method == "grid"
-    names = sorted(CHOICES if is_grid else {*CHOICES, *RANGES, *WHOLE_RANGES})
+    names = sorted(CHOICES if is_grid else {*CHOICES, *RANGES, *INTEGER_RANGES})
     chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
     space = {name: draw(values_of(name, is_grid=is_grid)) for name in chosen}
     search: dict[str, Any] = {
@@ -135,7 +137,7 @@ def searches(draw: st.DrawFn, method: str) -> dict[str, Any]:
         search["exclude"] = [part] if draw(st.booleans()) else []
         return search
     search["points"] = draw(st.integers(1, 20) | st.just(10**12))
-    search["first_points"] = [part] if draw(st.booleans()) else []
+    search["points_to_evaluate"] = [part] if draw(st.booleans()) else []
     named = draw(st.sampled_from(chosen))
     if draw(st.booleans()):
         search["constraints"] = [draw(constraints_on(named, space))]
@@ -147,9 +149,9 @@ def searches(draw: st.DrawFn, method: str) -> dict[str, Any]:
 
 @st.composite
 def contents(draw: st.DrawFn, method: str) -> dict[str, Any]:
-    """A spec as YAML gives it, on the tiny model and data of this module."""
+    """Draw the content of a spec on the tiny model and data of this module."""
     search = draw(searches(method))
-    unused = [name for name in MEASURES if not any(name in o for o in search["objectives"])]
+    unused = [name for name in EVALUATIONS if not any(name in o for o in search["objectives"])]
     prices = st.floats(0.01, 1e6)
     is_priced = "money" in search["budget"]
     return {
@@ -172,9 +174,9 @@ def contents(draw: st.DrawFn, method: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a model and data, which is the working directory of these tests."""
-    folder = tmp_path_factory.mktemp("workplace")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run these tests in a folder with a model and data."""
+    folder = tmp_path_factory.mktemp("workspace")
     save_tiny_model(folder / "model")
     write_data(folder / "data.jsonl", 60)
     with pytest.MonkeyPatch.context() as patch:
@@ -183,7 +185,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def examples(count: int) -> settings:
-    """The same examples every time; how long one takes depends on the machine."""
+    """Return settings with deterministic examples and without time limits."""
     return settings(
         max_examples=count,
         deadline=None,
@@ -194,7 +196,7 @@ def examples(count: int) -> settings:
 
 
 def spec_of(content: dict[str, Any]) -> SweepSpec:
-    """The spec, if it is valid; else another example is taken."""
+    """Return the spec if it is valid; otherwise reject the example."""
     try:
         return SweepSpec.model_validate(content)
     except ValidationError as error:
@@ -203,26 +205,32 @@ def spec_of(content: dict[str, Any]) -> SweepSpec:
 
 
 def plan_of(spec: SweepSpec) -> SweepPlan | None:
-    """The plan; None where values of the space break a rule together, or none are left."""
+    """Return the plan; None if values violate a rule in combination, or no point is left."""
     try:
         return make_plan(spec).plan
     except InputError as error:
         for problem in error.problems:
             assert problem.fix or problem.message.startswith("and "), problem
-            assert any(words in problem.message for words in TOGETHER), problem
+            assert any(words in problem.message for words in COMBINATION_ERRORS), problem
         return None
 
 
-TOGETHER = (" is not valid: ", " are the same: ", "no point was found in search.space that meets ")
+COMBINATION_ERRORS = (
+    " is not valid: ",
+    " are the same: ",
+    "no point was found in search.space that meets ",
+    "no example fits data.max_length ",
+    "search.early_stopping.first_step must be less than the steps of a trial",
+)
 
 
 @examples(20)
 @pytest.mark.parametrize("method", ["grid", "random", "tpe", "gp"])
 @given(data=st.data())
-def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None:
+def test_a_valid_spec_can_be_planned(method: str, data: st.DataObject) -> None:
     spec = spec_of(data.draw(contents(method)))
     plan = plan_of(spec)
-    event(f"{spec.search.method}: {'refused' if plan is None else 'planned'}")
+    event(f"{spec.search.method}: {'rejected' if plan is None else 'planned'}")
     if plan is None:
         return
     ids = [trial.id for trial in plan.trials]
@@ -234,7 +242,7 @@ def test_what_validates_can_be_planned(method: str, data: st.DataObject) -> None
 
 @examples(60)
 @given(st.sampled_from(["grid", "random", "tpe", "gp"]).flatmap(contents))
-def test_a_spec_survives_json(content: dict[str, Any]) -> None:
+def test_a_spec_survives_a_json_round_trip(content: dict[str, Any]) -> None:
     spec = spec_of(content)
     assert SweepSpec.model_validate(spec.model_dump(mode="json")) == spec
     assert SweepSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -243,12 +251,14 @@ def test_a_spec_survives_json(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", ["grid", "random", "tpe", "gp"])
 @examples(20)
 @given(data=st.data())
-def test_the_points_of_a_search_lie_in_its_space(method: str, data: st.DataObject) -> None:
+def test_points_of_a_search_are_in_its_space(method: str, data: st.DataObject) -> None:
     config = spec_of(data.draw(contents(method))).search
     search = make_search(config)
     points = [point.searched for _ in range(5) if (point := search.ask()) is not None]
     assert len({point_key(point) for point in points}) == len(points)
     for point in points:
         assert point.keys() == config.space.keys()
-        assert all(is_in(config.space[dotted], dotted, value) for dotted, value in point.items())
+        assert all(
+            is_value_in(config.space[dotted], dotted, value) for dotted, value in point.items()
+        )
         assert all_hold([read_constraint(text) for text in config.constraints], point)

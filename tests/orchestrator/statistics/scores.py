@@ -1,4 +1,4 @@
-"""Small tables of scores with a known truth, in points."""
+"""Tables of scores with a known truth, in points."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def w_p(plw: float) -> float:
 
 
 def hill(at: float) -> float:
-    """3.1 points at 0.242 over 0."""
+    """A hill with 3.1 points at PLW 0.242 over 0."""
     return -7.3 * (at - 0.65) ** 2
 
 
@@ -34,7 +34,7 @@ def flat(_: float) -> float:
     return 0.0
 
 
-def rows_of(
+def make_rows(
     curve: Curve | Mapping[str, Curve],
     *,
     plws: Sequence[float] = PLWS,
@@ -46,16 +46,16 @@ def rows_of(
     groups: Mapping[str, Sequence[float]] | None = None,
     **same: Any,
 ) -> list[ScoreRow]:
-    """Scores level + curve(w_p) + effect of the seed + noise of the trial, in points of 100.
+    """Return scores level + curve(w_p) + effect of the seed + noise of the trial, in points of 100.
 
     Args:
         curve: points at w_p, of all groups or by group.
-        trial_sd: of the noise that a trial's benchmarks share; `noisier` multiplies it by PLW.
-        groups: the levels of each group's benchmarks, in points.
+        trial_sd: sd of the noise that a trial's benchmarks share; `noisier` multiplies it by PLW.
+        groups: levels of each group's benchmarks, in points.
     """
     rng = np.random.default_rng(seed)
     groups = groups or {"multiple_choice": (45.0, 50.0, 55.0)}
-    of_seed = seed_sd * rng.standard_normal(seeds)
+    seed_effects = seed_sd * rng.standard_normal(seeds)
     rows = []
     for plw in plws:
         for number in range(seeds):
@@ -63,7 +63,9 @@ def rows_of(
             for group, levels in groups.items():
                 rise = (curve if callable(curve) else curve[group])(w_p(plw))
                 for index, level in enumerate(levels):
-                    points = level + rise + of_seed[number] + luck + 0.1 * rng.standard_normal()
+                    points = (
+                        level + rise + seed_effects[number] + luck + 0.1 * rng.standard_normal()
+                    )
                     rows.append(
                         ScoreRow(
                             benchmark=f"{group}{index}",
@@ -80,7 +82,7 @@ def rows_of(
 def rows_at(
     points: Mapping[tuple[float, str], float], *, level: float = 50.0, **same: Any
 ) -> list[ScoreRow]:
-    """One benchmark with `level` + `points`, by PLW and seed."""
+    """Return rows of one benchmark with `level` + `points`, by PLW and seed."""
     return [
         ScoreRow(benchmark="b", group="g", plw=plw, seed=seed, score=(level + own) / 100, **same)
         for (plw, seed), own in points.items()
@@ -90,7 +92,7 @@ def rows_at(
 def grid(
     values: Sequence[Sequence[float]], plws: Sequence[float]
 ) -> dict[tuple[float, str], float]:
-    """By PLW and seed of `values` (weights, seeds): the same seeds at every weight."""
+    """Return `values` (weights, seeds) by PLW and seed, with the same seeds at every weight."""
     return {
         (plw, str(seed)): float(value)
         for plw, own in zip(plws, values, strict=True)
@@ -99,13 +101,13 @@ def grid(
 
 
 def columns(points: Mapping[tuple[float, str], float]) -> tuple[Array, list[str], Array]:
-    """PLW (T), seeds (T) and points (T)."""
+    """Return PLW (T), seeds (T) and points (T)."""
     plw = np.array([key[0] for key in points])
     return plw, [key[1] for key in points], np.array(list(points.values()))
 
 
 def fitted(rows: Sequence[ScoreRow], group: str = OVERALL) -> tuple[Trials, Effects]:
-    """The trials of `rows` and their fitted effects."""
+    """Return the trials of `rows` and their fitted effects."""
     trials = collect_trials(rows)
     effects = fit_effects(trials, group)
     assert effects is not None
@@ -113,6 +115,6 @@ def fitted(rows: Sequence[ScoreRow], group: str = OVERALL) -> tuple[Trials, Effe
 
 
 def analysed(rows: Sequence[ScoreRow], group: str = OVERALL) -> WeightAnalysis:
-    """The analysis of the mean over all cells."""
+    """Return the analysis of the mean over all cells."""
     trials, effects = fitted(rows, group)
     return analyse_weights(effects, trials, group)[0]

@@ -1,4 +1,4 @@
-"""Verdicts of several groups, models and tables: means of points, one Holm family, losses."""
+"""Joint verdicts on several groups, models and tables: means of points, one Holm family, losses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from orchestrator.statistics.conclusions import Answer, answer, answer_all, holm
+from orchestrator.statistics.conclusions import (
+    Conclusions,
+    draw_conclusions,
+    draw_joint_conclusions,
+    holm,
+)
 from orchestrator.statistics.study import Table
 from orchestrator.statistics.table import ScoreRow
 from tests.orchestrator.statistics.scores import (
@@ -17,14 +22,14 @@ from tests.orchestrator.statistics.scores import (
     analysed,
     flat,
     hill,
-    rows_of,
+    make_rows,
     w_p,
 )
 from trainers.foundation.errors import InputError
 
 
 def test_several_groups_have_an_overall_verdict_first_and_a_front() -> None:
-    found = answer(rows_of(hill, groups=TWO_GROUPS, trial_sd=0.1))
+    found = draw_conclusions(make_rows(hill, groups=TWO_GROUPS, trial_sd=0.1))
     assert [verdict.group for verdict in found.verdicts] == [
         "overall", "multiple_choice", "short_generation",
     ]  # fmt: skip
@@ -32,18 +37,18 @@ def test_several_groups_have_an_overall_verdict_first_and_a_front() -> None:
 
 
 def test_the_overall_gain_is_the_mean_of_the_groups_points() -> None:
-    """Of the true gains of 3.8, 3.8 and 0 the mean is 2.5, whatever each group's level is."""
+    """The mean of the true gains 3.8, 3.8 and 0 is 2.5, independent of the groups' levels."""
     rise = {"chance": lambda at: 3.8 * at, "chrf": lambda at: 3.8 * at, "math": flat}
-    rows = rows_of(rise, plws=SIX, groups={"chance": (60.0,), "chrf": (12.0,), "math": (4.0,)},
+    rows = make_rows(rise, plws=SIX, groups={"chance": (60.0,), "chrf": (12.0,), "math": (4.0,)},
                    trial_sd=0.1, seed=1)  # fmt: skip
-    found = {verdict.group: verdict for verdict in answer(rows).verdicts}
+    found = {verdict.group: verdict for verdict in draw_conclusions(rows).verdicts}
     assert found["overall"].gain == pytest.approx(2 / 3 * 3.8, abs=0.1)
     assert found["chrf"].gain == pytest.approx(3.8, abs=0.2)
     assert found["chance"].gain == pytest.approx(3.8, abs=0.2)
     assert found["math"].kind == "no effect"
 
 
-def test_a_flat_task_of_10_000_items_weighs_as_much_as_one_of_200() -> None:
+def test_benchmarks_count_equally_whatever_their_number_of_items() -> None:
     """5.7, 5.7 and 0 points in one group: 3.8, although the flat task has the least error."""
     rng = np.random.default_rng(0)
     rows = []
@@ -56,7 +61,7 @@ def test_a_flat_task_of_10_000_items_weighs_as_much_as_one_of_200() -> None:
                     score=share + 0.1 * rng.standard_normal() / items,
                     standard_error=(0.25 / items) ** 0.5,
                 ))  # fmt: skip
-    found = answer(rows).lead
+    found = draw_conclusions(rows).lead
     assert (found.kind, found.best_plw) == ("rises", 1.0)
     assert found.gain == pytest.approx(3.8, abs=0.02)
 
@@ -65,24 +70,24 @@ def test_a_flat_task_of_10_000_items_weighs_as_much_as_one_of_200() -> None:
 def test_benchmarks_near_the_floor_neither_dominate_nor_suppress(at_floor: float) -> None:
     """Exact match of 0 to 3% on 400 items beside a group that rises by 4 points."""
     rng = np.random.default_rng(1)
-    rows = rows_of(lambda at: 4 * at, plws=SIX, groups={"mc": (50.0, 60.0)}, trial_sd=0.2, seed=1)
+    rows = make_rows(lambda at: 4 * at, plws=SIX, groups={"mc": (50.0, 60.0)}, trial_sd=0.2, seed=1)
     rows += [
         ScoreRow(benchmark="exact_match", group="generation", plw=plw, seed=str(seed),
                  score=rng.binomial(400, at_floor / 100) / 400, num_items=400)
         for plw in SIX
         for seed in range(3)
     ]  # fmt: skip
-    found = {verdict.group: verdict for verdict in answer(rows).verdicts}
+    found = {verdict.group: verdict for verdict in draw_conclusions(rows).verdicts}
     assert found["overall"].kind == "rises"
     assert found["overall"].gain == pytest.approx(2.0, abs=0.8)
     assert found["mc"].gain == pytest.approx(4.0, abs=0.3)
     assert found["generation"].kind == "cannot say"
 
 
-def test_the_answer_agrees_with_least_squares_on_mean_points_with_seeds_as_blocks() -> None:
+def test_verdict_equals_least_squares_on_mean_points_with_seeds_as_blocks() -> None:
     groups = {"a": (60.0, 70.0, 30.0), "b": (12.0,), "c": (8.0, 40.0)}
-    rows = rows_of(hill, plws=SIX, groups=groups, seed_sd=0.5, seed=4)
-    found = answer(rows).lead
+    rows = make_rows(hill, plws=SIX, groups=groups, seed_sd=0.5, seed=4)
+    found = draw_conclusions(rows).lead
     keys = [(plw, str(seed)) for plw in SIX for seed in range(3)]
     y = []
     for plw, seed in keys:
@@ -101,92 +106,97 @@ def test_the_answer_agrees_with_least_squares_on_mean_points_with_seeds_as_block
     )
 
 
-def test_a_trial_that_lacks_a_benchmark_is_not_taken_for_a_better_one() -> None:
-    rows = rows_of(hill, groups={"g": (20.0, 50.0, 80.0)}, trial_sd=0.1, seed=1)
+def test_missing_benchmark_does_not_bias_a_trial() -> None:
+    rows = make_rows(hill, groups={"g": (20.0, 50.0, 80.0)}, trial_sd=0.1, seed=1)
     partial = [row for row in rows
                if not (row.plw == 0 and row.seed == "0" and row.benchmark == "g0")]  # fmt: skip
-    assert answer(partial).lead.best_plw == pytest.approx(answer(rows).lead.best_plw, rel=0.1)
-    assert answer(partial).lead.gain == pytest.approx(answer(rows).lead.gain, abs=0.15)
+    assert draw_conclusions(partial).lead.best_plw == pytest.approx(
+        draw_conclusions(rows).lead.best_plw, rel=0.1
+    )
+    assert draw_conclusions(partial).lead.gain == pytest.approx(
+        draw_conclusions(rows).lead.gain, abs=0.15
+    )
 
 
-def test_models_with_other_bests_have_a_verdict_each_and_a_note() -> None:
-    low = rows_of(lambda at: -8 * (at - 0.3) ** 2, model="small", groups=TWO_GROUPS, trial_sd=0.1)
-    high = rows_of(lambda at: -8 * (at - 0.8) ** 2, model="large", seed=1, groups=TWO_GROUPS,
+def test_models_with_different_optima_have_separate_verdicts_and_a_note() -> None:
+    low = make_rows(lambda at: -8 * (at - 0.3) ** 2, model="small", groups=TWO_GROUPS, trial_sd=0.1)
+    high = make_rows(lambda at: -8 * (at - 0.8) ** 2, model="large", seed=1, groups=TWO_GROUPS,
                    trial_sd=0.1)  # fmt: skip
-    found = answer(low + high)
+    found = draw_conclusions(low + high)
     assert [verdict.name for verdict in found.verdicts] == [
         "overall", "multiple_choice", "short_generation", "overall-large", "overall-small",
     ]  # fmt: skip
     own = {verdict.cell[0]: verdict for verdict in found.verdicts if verdict.cell}
     assert own["small"].best_plw == pytest.approx(0.3**3.3219, rel=0.5)
     assert own["large"].best_plw == pytest.approx(0.8**3.3219, rel=0.3)
-    assert any("differ in their curves" in note for note in found.notes)
+    assert any("have different curves" in note for note in found.notes)
 
 
-def test_models_that_differ_in_level_alone_have_one_curve() -> None:
-    low = rows_of(lambda at: -8 * (at - 0.6) ** 2, model="small", groups=TWO_GROUPS, trial_sd=0.1)
-    high = rows_of(lambda at: 20 - 8 * (at - 0.6) ** 2, model="large", seed=1, groups=TWO_GROUPS,
+def test_models_that_differ_only_in_level_share_a_curve() -> None:
+    low = make_rows(lambda at: -8 * (at - 0.6) ** 2, model="small", groups=TWO_GROUPS, trial_sd=0.1)
+    high = make_rows(lambda at: 20 - 8 * (at - 0.6) ** 2, model="large", seed=1, groups=TWO_GROUPS,
                    trial_sd=0.1)  # fmt: skip
-    found = answer(low + high)
+    found = draw_conclusions(low + high)
     assert found.lead.num_trials == 42
     assert found.lead.interaction_p_value == pytest.approx(0.5, abs=0.45)
     assert found.lead.best_plw == pytest.approx(0.6**3.3219, rel=0.2)
-    assert not any("differ in their curves" in note for note in found.notes)
+    assert not any("have different curves" in note for note in found.notes)
 
 
-def test_a_group_that_one_model_lacks_is_judged_from_the_other() -> None:
-    both = rows_of(hill, model="small", groups=TWO_GROUPS, seed=1, trial_sd=0.1)
-    one = rows_of(hill, model="large", groups={"multiple_choice": (45.0, 50.0, 55.0)})
-    found = answer(both + one)
+def test_group_missing_in_one_model_is_analysed_in_the_other() -> None:
+    both = make_rows(hill, model="small", groups=TWO_GROUPS, seed=1, trial_sd=0.1)
+    one = make_rows(hill, model="large", groups={"multiple_choice": (45.0, 50.0, 55.0)})
+    found = draw_conclusions(both + one)
     short = next(each for each in found.verdicts if each.group == "short_generation")
     assert (short.kind, short.num_trials) == ("best", 21)
-    assert any("do not count overall" in note for note in found.notes)
+    assert any("left out of the overall verdict" in note for note in found.notes)
 
 
-def test_one_noisier_weight_makes_no_false_effects() -> None:
-    """At 5%, of 150 flat studies with threefold noise at one or both ends: 17 or more in 1 of 1,000
-    cases."""
+def test_noisier_weights_do_not_raise_the_false_positive_rate() -> None:
+    """At 5%, 150 flat studies with threefold noise at one or both ends make 17 or more claims in 1
+    of 1,000 cases.
+    """
     for noisier in ({0.0: 3.0}, {0.0: 3.0, 1.0: 3.0}):
         claims = 0
         for seed in range(150):
-            rows = rows_of(flat, plws=SIX, trial_sd=0.5, seed_sd=0.5, noisier=noisier, seed=seed,
+            rows = make_rows(flat, plws=SIX, trial_sd=0.5, seed_sd=0.5, noisier=noisier, seed=seed,
                            groups={"g": (50.0,)})  # fmt: skip
             claims += analysed(rows).p_value < 0.05
         assert claims < 17, noisier
 
 
-def test_groups_that_no_trial_shares_have_verdicts_of_their_own_and_none_overall() -> None:
-    first = rows_of(hill, groups={"a": (50.0,)}, seed=1)
-    second = [replace(row, seed=f"1{row.seed}") for row in rows_of(hill, groups={"b": (50.0,)})]
-    found = answer(first + second)
+def test_groups_without_shared_trials_have_no_overall_verdict() -> None:
+    first = make_rows(hill, groups={"a": (50.0,)}, seed=1)
+    second = [replace(row, seed=f"1{row.seed}") for row in make_rows(hill, groups={"b": (50.0,)})]
+    found = draw_conclusions(first + second)
     assert [verdict.group for verdict in found.verdicts] == ["overall", "a", "b"]
     assert (found.lead.kind, found.lead.num_trials) == ("cannot say", 0)
-    assert found.lead.text == "cannot say: two weights with scores are needed, and there are none"
+    assert found.lead.text == "cannot say: at least two weights with scores are needed, got 0"
     assert found.verdicts[1].kind == "best"
 
 
-def test_a_learning_rate_that_is_swept_too_is_taken_out() -> None:
-    slow = rows_of(lambda at: -8 * (at - 0.6) ** 2, learning_rate=1e-5, trial_sd=0.1)
-    fast = rows_of(lambda at: 9 - 8 * (at - 0.6) ** 2, learning_rate=1e-4, seed=1, trial_sd=0.1)
-    found = answer(slow + fast)
+def test_swept_learning_rate_is_adjusted_for() -> None:
+    slow = make_rows(lambda at: -8 * (at - 0.6) ** 2, learning_rate=1e-5, trial_sd=0.1)
+    fast = make_rows(lambda at: 9 - 8 * (at - 0.6) ** 2, learning_rate=1e-4, seed=1, trial_sd=0.1)
+    found = draw_conclusions(slow + fast)
     assert found.lead.kind in ("best", "tied")
     ((low, high),) = found.lead.pieces
     assert low < 0.6**3.3219 < high < 0.35
     assert not any("learning rate" in note for note in found.notes)
 
 
-def test_a_learning_rate_that_goes_along_with_plw_is_named() -> None:
-    rows = [replace(row, learning_rate=1e-5 * 10 ** (2 * row.w_p)) for row in rows_of(hill)]
-    assert any("changed along with PLW" in note for note in answer(rows).notes)
-    fixed = answer(rows_of(hill, learning_rate=1e-5)).notes
-    assert any("the learning rate 1e-05, which is confounded" in note for note in fixed)
+def test_confounded_learning_rate_is_noted() -> None:
+    rows = [replace(row, learning_rate=1e-5 * 10 ** (2 * row.w_p)) for row in make_rows(hill)]
+    assert any("changed along with PLW" in note for note in draw_conclusions(rows).notes)
+    fixed = draw_conclusions(make_rows(hill, learning_rate=1e-5)).notes
+    assert any("learning rate 1e-05" in note and "confounded" in note for note in fixed)
 
 
 def test_scores_near_the_floor_are_noted() -> None:
     note = "all scores are below 0.02: they are near the floor, or were divided by 100 twice"
-    rows = [replace(row, score=row.score / 100) for row in rows_of(hill)]
-    assert note in answer(rows).notes
-    assert note not in answer(rows_of(hill)).notes
+    rows = [replace(row, score=row.score / 100) for row in make_rows(hill)]
+    assert note in draw_conclusions(rows).notes
+    assert note not in draw_conclusions(make_rows(hill)).notes
 
 
 def losses(curve: Callable[[float], float] = lambda at: (at - 0.6) ** 2) -> list[ScoreRow]:
@@ -199,25 +209,27 @@ def losses(curve: Callable[[float], float] = lambda at: (at - 0.6) ** 2) -> list
     ]  # fmt: skip
 
 
-def test_losses_are_in_their_own_unit_and_the_lowest_is_best() -> None:
-    found = answer(losses(), shares=False, higher_is_better=False, margin=0.01, unit="nats")
+def test_losses_keep_their_unit_and_lower_is_better() -> None:
+    found = draw_conclusions(
+        losses(), shares=False, higher_is_better=False, margin=0.01, unit="nats"
+    )
     assert found.unit == "nats"
     assert found.lead.best_plw == pytest.approx(0.6**3.3219, rel=0.2)
     assert found.lead.difference == pytest.approx(0.36, abs=0.03)
     assert found.lead.gain == pytest.approx(0.36, abs=0.03)
 
 
-def test_shares_of_which_the_lowest_is_best_are_reported_in_points() -> None:
-    rows = rows_of(lambda at: 4 * at, seed=1)
-    found = answer(rows, higher_is_better=False)
+def test_error_rates_are_reported_in_points() -> None:
+    rows = make_rows(lambda at: 4 * at, seed=1)
+    found = draw_conclusions(rows, higher_is_better=False)
     assert (found.unit, found.lead.kind, found.lead.best_plw) == ("points", "falls", 0.0)
     assert found.lead.difference == pytest.approx(4, abs=0.4)
 
 
 def test_scores_and_losses_are_one_holm_family() -> None:
-    scores = rows_of(lambda at: 2 * at, groups=TWO_GROUPS, seed=1, trial_sd=0.4)
+    scores = make_rows(lambda at: 2 * at, groups=TWO_GROUPS, seed=1, trial_sd=0.4)
     loss = Table(rows=losses(flat), shares=False, higher_is_better=False, margin=0.01, unit="nats")
-    both: list[Answer] = answer_all([Table(rows=scores), loss])
+    both: list[Conclusions] = draw_joint_conclusions([Table(rows=scores), loss])
     verdicts = [verdict for found in both for verdict in found.verdicts]
     p_values = [float(verdict.p_value or 0) for verdict in verdicts]
     assert len(p_values) == 4
@@ -227,17 +239,17 @@ def test_scores_and_losses_are_one_holm_family() -> None:
         highest = max(highest, min(1.0, (4 - rank) * p_values[index]))
         expected[index] = highest
     assert [verdict.adjusted_p_value for verdict in verdicts] == pytest.approx(expected.tolist())
-    alone = answer(scores)
+    alone = draw_conclusions(scores)
     assert alone.lead.p_value == pytest.approx(both[0].lead.p_value)
     assert both[0].lead.adjusted_p_value > alone.lead.adjusted_p_value
 
 
-def test_verdicts_on_which_nothing_can_be_said_do_not_cost_the_others() -> None:
-    rows = rows_of(hill, groups={"a": (50.0,)}, seed=1)
+def test_untestable_verdicts_do_not_count_in_the_holm_correction() -> None:
+    rows = make_rows(hill, groups={"a": (50.0,)}, seed=1)
     floor = [replace(row, benchmark="f", group="floor", score=0.0) for row in rows]
-    found = {verdict.group: verdict for verdict in answer(rows + floor).verdicts}
+    found = {verdict.group: verdict for verdict in draw_conclusions(rows + floor).verdicts}
     assert found["floor"].p_value is None
-    # Two p-values are left, overall's and a's, which are alike.
+    # Two equal p-values are left: those of overall and of a.
     assert found["a"].adjusted_p_value == pytest.approx(2 * found["a"].p_value)
 
 
@@ -248,7 +260,7 @@ def test_holms_adjustment() -> None:
 
 
 def test_seed_levels_are_reported_where_verdicts_compare_within_seeds() -> None:
-    found = answer(rows_of(hill, seed_sd=2.0, seed=1, trial_sd=0.1))
+    found = draw_conclusions(make_rows(hill, seed_sd=2.0, seed=1, trial_sd=0.1))
     assert found.lead.is_within_seeds
     assert [level.seed for level in found.seed_levels] == ["0", "1", "2"]
     assert sum(level.level for level in found.seed_levels) == pytest.approx(0, abs=1e-9)
@@ -257,23 +269,25 @@ def test_seed_levels_are_reported_where_verdicts_compare_within_seeds() -> None:
     assert [level.level for level in found.seed_levels] == pytest.approx(
         truth - truth.mean(), abs=0.15
     )
-    assert answer(rows_of(hill, seeds=1)).seed_levels == ()
+    assert draw_conclusions(make_rows(hill, seeds=1)).seed_levels == ()
 
 
-def test_bad_rows_are_refused_all_at_once() -> None:
+def test_all_bad_rows_are_reported_at_once() -> None:
     rows = [ScoreRow(benchmark="a", plw=2, score=43.0), ScoreRow(benchmark="a", plw=2, score=0.5)]
     with pytest.raises(InputError) as raised:
-        answer(rows)
+        draw_conclusions(rows)
     text = str(raised.value)
     assert "plw must be in [0, 1], got 2" in text
     assert "score must be in [0, 1], got 43; divide percentages by 100" in text
-    assert "a second score of a for one trial" in text
-    with pytest.raises(InputError, match="there are no scores"):
-        answer([])
+    assert "second score of a for one trial" in text
+    with pytest.raises(InputError, match="no scores found"):
+        draw_conclusions([])
 
 
-def test_a_group_called_overall_beside_others_is_refused() -> None:
-    rows = rows_of(hill, groups={"overall": (50.0,), "b": (40.0,)})
+def test_group_named_overall_is_rejected_if_there_are_others() -> None:
+    rows = make_rows(hill, groups={"overall": (50.0,), "b": (40.0,)})
     with pytest.raises(InputError, match="overall"):
-        answer(rows)
-    assert answer(rows_of(hill, groups={"overall": (50.0,)}, seed=1)).lead.kind == "best"
+        draw_conclusions(rows)
+    assert (
+        draw_conclusions(make_rows(hill, groups={"overall": (50.0,)}, seed=1)).lead.kind == "best"
+    )

@@ -1,4 +1,4 @@
-"""The set of weights that may be the best, against brute force and on plain shapes."""
+"""The confidence set of the best weight, compared with brute force and on simple curves."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +17,8 @@ from tests.orchestrator.statistics.scores import (
     SIX,
     analysed,
     grid,
+    make_rows,
     rows_at,
-    rows_of,
     w_p,
 )
 
@@ -27,9 +27,9 @@ NUM_PLACES = 1001
 
 
 def t_limit(parts: Array, df: Array, total_df: float, level: float) -> Array:
-    """The standard error times Student's quantile with Satterthwaite's df, written out.
+    """Return the standard error times Student's quantile with Satterthwaite's df, written out.
 
-    `parts` (..., K): the variance from each noise group with `df` (K).
+    `parts` (..., K): variance from each noise group with `df` (K).
     """
     variance = parts.sum(axis=-1)
     own = variance**2 / (parts**2 / df).sum(axis=-1)
@@ -37,7 +37,7 @@ def t_limit(parts: Array, df: Array, total_df: float, level: float) -> Array:
     return np.asarray(limit, dtype=np.float64)
 
 
-def is_beaten_on_curve(curve: Estimates, start: float, places: Array) -> bool:
+def has_better_place(curve: Estimates, start: float, places: Array) -> bool:
     """Whether the curve rises significantly from `start` to any of `places`."""
     ends = places[places != start]
     slope, curvature = ends - start, ends**2 - start**2
@@ -69,13 +69,13 @@ def is_in(pieces: Pieces, place: float) -> bool:
     ],
 )
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_the_set_of_a_curve_is_that_of_a_direct_search_over_pairs(
+def test_set_of_a_curve_equals_a_search_over_all_pairs(
     curve: Callable[[float], float], seeds: int
 ) -> None:
     plws = PLWS if seeds > 1 else (*PLWS, 0.002, 0.8)
-    found = analysed(rows_of(curve, plws=plws, seeds=seeds, trial_sd=0.5, seed=2))
+    found = analysed(make_rows(curve, plws=plws, seeds=seeds, trial_sd=0.5, seed=2))
     assert found.curve is not None
-    # The curve's own set, without tried weights that are near the best mean.
+    # The curve's set alone, without tried weights near the best mean.
     alone = replace(found, means=None, pairs=None)
     pieces = confidence_set(alone)
     places = np.linspace(found.low, found.high, NUM_PLACES)
@@ -84,17 +84,17 @@ def test_the_set_of_a_curve_is_that_of_a_direct_search_over_pairs(
     for place in checked:
         if np.abs(edges - place).min() < 2e-3 or abs(place - found.optimum) < 1e-3:
             continue
-        assert is_in(pieces, place) == (not is_beaten_on_curve(found.curve, place, places)), place
+        assert is_in(pieces, place) == (not has_better_place(found.curve, place, places)), place
 
 
 @pytest.mark.parametrize("seed", [1, 2, 4, 5])
-def test_the_set_of_means_is_that_of_a_direct_search_over_pairs(seed: int) -> None:
+def test_set_of_means_equals_a_search_over_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = (
         np.array([0.0, 1, 3, 3.5, 1, -1])[:, None]
         + rng.standard_normal((6, 4)) * (np.array([1, 1, 1, 3, 1, 0.5])[:, None])
     )
-    # Seeds of their own at every weight: no blocks, and each variance is by hand.
+    # Unshared seeds: no blocks, and each variance can be computed by hand.
     points = {
         (plw, f"{plw}-{number}"): float(value)
         for plw, own in zip(SIX, values, strict=True)
@@ -118,25 +118,25 @@ def test_the_set_of_means_is_that_of_a_direct_search_over_pairs(seed: int) -> No
     assert not all(expected)
 
 
-def pieces_of(curve: Callable[[float], float], **changes: object) -> tuple[str, Pieces]:
-    found = analysed(rows_of(curve, **changes))
+def get_pieces(curve: Callable[[float], float], **changes: object) -> tuple[str, Pieces]:
+    found = analysed(make_rows(curve, **changes))
     return found.method, confidence_set(found)
 
 
-def test_a_hill_has_one_interval_around_its_top() -> None:
-    method, ((low, high),) = pieces_of(lambda at: -12 * (at - 0.6) ** 2, trial_sd=0.2, seed=1)
+def test_hill_has_one_interval_around_its_maximum() -> None:
+    method, ((low, high),) = get_pieces(lambda at: -12 * (at - 0.6) ** 2, trial_sd=0.2, seed=1)
     assert method == "curve"
     assert 0.4 < low < 0.6 < high < 0.72
 
 
-def test_a_rise_has_its_upper_end() -> None:
-    method, ((low, high),) = pieces_of(lambda at: 4 * at, trial_sd=0.2, seed=1)
+def test_rising_curve_has_the_upper_end() -> None:
+    method, ((low, high),) = get_pieces(lambda at: 4 * at, trial_sd=0.2, seed=1)
     assert method == "curve"
     assert 0.8 < low <= high == 1.0
 
 
-def test_a_valley_has_its_two_ends() -> None:
-    method, (first, second) = pieces_of(lambda at: 12 * (at - 0.5) ** 2, trial_sd=0.2, seed=1)
+def test_valley_has_both_ends() -> None:
+    method, (first, second) = get_pieces(lambda at: 12 * (at - 0.5) ** 2, trial_sd=0.2, seed=1)
     assert method == "curve"
     assert first[0] == 0.0
     assert first[1] < 0.1
@@ -144,30 +144,32 @@ def test_a_valley_has_its_two_ends() -> None:
     assert second[1] == 1.0
 
 
-def test_a_flat_curve_has_the_whole_range() -> None:
-    assert pieces_of(lambda at: 0.0, trial_sd=0.5, seed=3)[1] == ((0.0, 1.0),)
+def test_flat_curve_has_the_whole_range() -> None:
+    assert get_pieces(lambda at: 0.0, trial_sd=0.5, seed=3)[1] == ((0.0, 1.0),)
 
 
-def test_a_fall_without_repeated_weights_has_its_lower_end() -> None:
+def test_falling_curve_without_repeated_weights_has_the_lower_end() -> None:
     plws = (*PLWS, 0.002, 0.02, 0.15, 0.35, 0.75)
-    method, ((low, high),) = pieces_of(lambda at: -4 * at, plws=plws, seeds=1, trial_sd=0.1)
+    method, ((low, high),) = get_pieces(lambda at: -4 * at, plws=plws, seeds=1, trial_sd=0.1)
     assert method == "assumed curve"
     assert low == 0.0
     assert high < 0.2
 
 
-def test_a_rise_linear_in_plw_names_the_top_and_excludes_0() -> None:
-    """A valley's bottom in w_p: 0 is no better than the middle, and 1 is better than both."""
+def test_rise_linear_in_plw_includes_1_and_excludes_0() -> None:
+    """In w_p the curve has a flat bottom: 0 is no better than the middle, and 1 is better than
+    both.
+    """
     named = 0
     for seed in range(20):
-        rows = rows_of(lambda at: 3 * at**3.3219, plws=SIX, trial_sd=0.5, seed=seed)
+        rows = make_rows(lambda at: 3 * at**3.3219, plws=SIX, trial_sd=0.5, seed=seed)
         pieces = confidence_set(analysed(rows))
         assert pieces[-1][1] == 1.0
         named += pieces[0][0] > 0
     assert named >= 19
 
 
-def test_an_end_is_excluded_only_where_another_weight_is_significantly_better() -> None:
+def test_end_is_excluded_only_if_another_weight_is_significantly_better() -> None:
     level = grid([[0.0, 1, 2], [0.2, 0.9, 2.1], [-0.1, 1.2, 1.9], [0.1, 1, 2.2]],
                  (0.0, 0.1, 0.5, 1.0))  # fmt: skip
     assert is_in(confidence_set(analysed(rows_at(level))), 0.0)
@@ -177,7 +179,7 @@ def test_an_end_is_excluded_only_where_another_weight_is_significantly_better() 
     assert is_in(confidence_set(analysed(rows_at(worse))), 1.0)
 
 
-def test_a_sharp_peak_is_one_tried_weight() -> None:
+def test_sharp_peak_is_a_single_weight() -> None:
     peak = {(plw, str(seed)): (6.0 if plw == 0.01 else 0.0) + 0.2 * seed + 0.1 * ((index * 7) % 5)
             for index, plw in enumerate(SIX) for seed in range(3)}  # fmt: skip
     peak = {key: value + 0.05 * np.sin(17 * index) for index, (key, value) in
@@ -188,7 +190,7 @@ def test_a_sharp_peak_is_one_tried_weight() -> None:
 
 
 @pytest.mark.parametrize(("noise", "is_kept"), [(0.1, False), (2.0, True)])
-def test_a_lower_mean_stays_where_its_own_noise_is_wide(noise: float, is_kept: bool) -> None:
+def test_lower_mean_with_large_noise_stays_in_the_set(noise: float, is_kept: bool) -> None:
     steady = np.array([[-0.1, 0, 0.1, 0], [0, 0.1, -0.1, 0], [1, 1.1, 0.9, 1]])
     own = 0.2 + noise * np.array([-1.0, 0, 1, 0])
     points = {
@@ -206,7 +208,7 @@ NOISE = st.lists(st.floats(-3, 3), min_size=18, max_size=18)
 
 @given(noise=NOISE, slope=st.floats(-5, 5), curvature=st.floats(-20, 20))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_the_set_is_ascending_within_the_range_and_contains_the_optimum(
+def test_set_is_ascending_and_contains_the_optimum(
     noise: list[float], slope: float, curvature: float
 ) -> None:
     truth = [slope * w_p(plw) + curvature * w_p(plw) ** 2 for plw in SIX]
@@ -226,7 +228,7 @@ def test_the_set_is_ascending_within_the_range_and_contains_the_optimum(
 @given(noise=NOISE, shift=st.floats(-20, 20), of_seed=st.lists(st.floats(-5, 5), min_size=3,
                                                                max_size=3))  # fmt: skip
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_what_all_weights_share_changes_nothing(
+def test_common_shift_of_all_weights_changes_nothing(
     noise: list[float], shift: float, of_seed: list[float]
 ) -> None:
     values = np.reshape(noise, (6, 3)) + np.array([0.0, 1, 2, 3, 2, 1])[:, None]
@@ -243,7 +245,7 @@ def test_what_all_weights_share_changes_nothing(
 
 @given(noise=NOISE, factor=st.floats(0.1, 3))
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_the_unit_of_scores_does_not_matter(noise: list[float], factor: float) -> None:
+def test_set_does_not_depend_on_the_unit_of_scores(noise: list[float], factor: float) -> None:
     values = np.reshape(noise, (6, 3)) + np.array([0.0, 1, 2, 3, 2, 1])[:, None]
     first = analysed(rows_at(grid(values.tolist(), SIX)))
     second = analysed(rows_at(grid((values * factor).tolist(), SIX)))

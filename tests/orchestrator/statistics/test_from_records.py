@@ -1,8 +1,8 @@
-"""What a sweep's records give to the statistics."""
+"""Rows of scores from a sweep's records."""
 
 import pytest
 
-from orchestrator.statistics.conclusions import answer
+from orchestrator.statistics.conclusions import draw_conclusions
 from orchestrator.statistics.from_records import benchmark_rows, loss_rows
 from tests.orchestrator.sweeps import DEMO, base_record, card, sweep_record, trial
 
@@ -24,12 +24,12 @@ def test_scores_become_shares_and_losses_stay_in_nats() -> None:
     assert losses[0].score == 2.031
 
 
-def test_failed_trials_and_trials_without_scores_do_not_count() -> None:
+def test_failed_and_unscored_trials_are_ignored() -> None:
     failed = [trial(0.5, state="failed"), trial(0.7)]
     assert len(benchmark_rows(SWEEP, [*TRIALS, *failed], CARDS)) == 3 * len(TRIALS)
 
 
-def test_other_settings_and_bases_make_cells_and_learning_rates_do_not() -> None:
+def test_cells_depend_on_settings_and_bases_but_not_on_learning_rates() -> None:
     searched = [
         trial(plw, searched={"loss.normalization": mode, "optimizer.learning_rate": rate})
         for plw in DEMO
@@ -49,10 +49,10 @@ def test_other_settings_and_bases_make_cells_and_learning_rates_do_not() -> None
     }  # fmt: skip
 
 
-def test_a_sweeps_rows_get_an_answer() -> None:
-    found = answer(benchmark_rows(SWEEP, TRIALS, CARDS))
+def test_rows_of_a_sweep_give_conclusions() -> None:
+    found = draw_conclusions(benchmark_rows(SWEEP, TRIALS, CARDS))
     assert found.verdicts[0].group == "overall"
-    losses = answer(loss_rows(SWEEP, TRIALS, CARDS), shares=False, higher_is_better=False,
+    losses = draw_conclusions(loss_rows(SWEEP, TRIALS, CARDS), shares=False, higher_is_better=False,
                     margin=0.01)  # fmt: skip
     assert losses.verdicts[0].best_plw is not None
     assert losses.verdicts[0].best_plw < 0.1

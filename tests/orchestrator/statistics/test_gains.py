@@ -1,4 +1,4 @@
-"""The gain of a chosen weight: its interval by literal formulas, its bias on simulated studies."""
+"""The gain of a chosen weight: its interval by literal formulas, its bias in simulated studies."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from tests.orchestrator.statistics.scores import (
     analysed,
     columns,
     grid,
+    make_rows,
     rows_at,
-    rows_of,
     w_p,
 )
 
 
-def test_the_interval_of_a_curve_is_scheffes() -> None:
+def test_interval_of_a_curve_is_scheffes() -> None:
     rng = np.random.default_rng(0)
     points = {
         (plw, "0"): -6 * (w_p(plw) - 0.6) ** 2 + 0.3 * rng.standard_normal()
@@ -40,7 +40,7 @@ def test_the_interval_of_a_curve_is_scheffes() -> None:
     assert (found.low, found.high) == pytest.approx((found.naive - half, found.naive + half))
 
 
-def test_the_interval_of_means_is_bonferronis_over_the_other_weights() -> None:
+def test_interval_of_means_is_bonferronis() -> None:
     values = np.array([[0.0, 2, 4], [9, 10, 11], [1, 1, 4], [2, 2, 4]])
     points = {
         (plw, f"{plw}-{number}"): float(value)
@@ -50,7 +50,7 @@ def test_the_interval_of_means_is_bonferronis_over_the_other_weights() -> None:
     analysis = analysed(rows_at(points))
     assert analysis.method == "means"
     found = corrected_gain(analysis)
-    # Variances 4, 1, 3, 4 / 3 with 2 df, drawn towards their mean 7 / 3 by 2 df.
+    # Variances 4, 1, 3, 4 / 3 with 2 df, shrunk towards their mean 7 / 3 with 2 df.
     parts = (np.array([4.0, 1]) * 2 + 2 * 7 / 3) / 4 / 3
     df = parts.sum() ** 2 / (parts**2 / 4).sum()
     half = stats.t.ppf(1 - 0.025 / 3, df) * parts.sum() ** 0.5
@@ -65,24 +65,24 @@ def test_two_weights_with_shared_seeds_have_the_paired_interval() -> None:
     assert (found.reference_w_p, found.w_p) == (w_p(0.1), 1.0)
     assert found.naive == pytest.approx(1.375)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    # The two differ by far more than noise, so that there is next to nothing to correct.
+    # The weights differ far more than the noise, so the correction is negligible.
     assert found.value == pytest.approx(1.375, abs=0.02)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_a_best_weight_that_is_the_reference_gains_exactly_0(seeds: int) -> None:
-    found = corrected_gain(analysed(rows_of(lambda at: -5 * at, seeds=seeds, trial_sd=0.1)))
+def test_gain_of_the_reference_is_0(seeds: int) -> None:
+    found = corrected_gain(analysed(make_rows(lambda at: -5 * at, seeds=seeds, trial_sd=0.1)))
     assert (found.value, found.naive, found.low, found.high) == (0, 0, 0, 0)
     assert (found.w_p, found.reference_w_p) == (0, 0)
 
 
-def simulated_gains(
+def simulate_gains(
     curve: Callable[[float], float], seeds: int, num_studies: int
 ) -> tuple[float, float, float]:
-    """Means over studies of the reported and the naive gain less the truth, and the coverage."""
+    """Return the mean error of the reported and of the naive gain, and the coverage."""
     reported, naive, covers = [], [], []
     for seed in range(num_studies):
-        rows = rows_of(curve, plws=SIX if seeds > 1 else PLWS, seeds=seeds, trial_sd=0.5,
+        rows = make_rows(curve, plws=SIX if seeds > 1 else PLWS, seeds=seeds, trial_sd=0.5,
                        seed=seed, groups={"g": (50.0,)})  # fmt: skip
         found = corrected_gain(analysed(rows))
         truth = curve(found.w_p) - curve(found.reference_w_p)
@@ -92,27 +92,27 @@ def simulated_gains(
     return float(np.mean(reported)), float(np.mean(naive)), float(np.mean(covers))
 
 
-def test_flat_truths_report_half_the_gain_that_luck_alone_seems_to_give() -> None:
+def test_correction_halves_the_bias_for_flat_truths() -> None:
     """Noise of 0.5 points; the Monte Carlo error of the means is 0.03 and 0.04 points."""
-    reported, naive, covers = simulated_gains(lambda at: 0.0, 3, 120)
+    reported, naive, covers = simulate_gains(lambda at: 0.0, 3, 120)
     assert naive > 0.2
     assert reported < 0.14
     assert covers >= 0.95
-    reported, naive, covers = simulated_gains(lambda at: 0.0, 1, 120)
+    reported, naive, covers = simulate_gains(lambda at: 0.0, 1, 120)
     assert naive > 0.3
     assert reported < 0.25
     assert covers >= 0.95
 
 
-def test_true_gains_are_reported_without_bias_to_speak_of() -> None:
-    hill, _, hill_covers = simulated_gains(lambda at: -8 * (at - 0.6) ** 2, 3, 80)
-    step, naive, step_covers = simulated_gains(lambda at: 2.0 if at > 0 else 0.0, 3, 80)
+def test_true_gains_have_negligible_bias() -> None:
+    hill, _, hill_covers = simulate_gains(lambda at: -8 * (at - 0.6) ** 2, 3, 80)
+    step, naive, step_covers = simulate_gains(lambda at: 2.0 if at > 0 else 0.0, 3, 80)
     assert abs(hill) < 0.12
     assert naive > 0.2
     assert abs(step) < 0.15
     assert min(hill_covers, step_covers) >= 0.95
 
 
-def test_the_same_scores_give_the_same_gain() -> None:
-    analysis = analysed(rows_of(lambda at: -8 * (at - 0.6) ** 2))
+def test_gain_is_deterministic() -> None:
+    analysis = analysed(make_rows(lambda at: -8 * (at - 0.6) ** 2))
     assert corrected_gain(analysis) == corrected_gain(analysis)

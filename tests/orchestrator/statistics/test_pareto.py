@@ -1,4 +1,4 @@
-"""The Pareto front against brute force, least squares and Student's t."""
+"""The Pareto front, compared with brute force, least squares and Student's t."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.statistics.conclusions import answer
-from orchestrator.statistics.conclusions_markdown import answer_markdown, front_place
-from orchestrator.statistics.pareto import MAX_WEIGHTS, FrontPoint, is_undominated, pareto_front
+from orchestrator.statistics.conclusions import draw_conclusions
+from orchestrator.statistics.conclusions_markdown import format_markdown, front_place
+from orchestrator.statistics.pareto import MAX_WEIGHTS, FrontPoint, is_nondominated, pareto_front
 from orchestrator.statistics.trial_points import collect_trials
-from tests.orchestrator.statistics.scores import PLWS, SIX, grid, rows_at, rows_of, w_p
+from tests.orchestrator.statistics.scores import PLWS, SIX, grid, make_rows, rows_at, w_p
 
 TWO = {"a": (50.0, 60.0), "b": (12.0,)}
 
@@ -22,20 +22,20 @@ TWO = {"a": (50.0, 60.0), "b": (12.0,)}
     st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=7),
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_undominated_are_those_that_a_direct_comparison_leaves(scores: list[list[int]]) -> None:
+def test_nondominated_weights_equal_brute_force(scores: list[list[int]]) -> None:
     expected = []
-    for mine in scores:
-        beaten = False
+    for candidate in scores:
+        is_dominated = False
         for other in scores:
-            as_good = all(x >= y for x, y in zip(other, mine, strict=True))
-            beaten |= as_good and other != mine
-        expected.append(not beaten)
-    found = is_undominated(np.array([scores], dtype=float))
+            as_good = all(x >= y for x, y in zip(other, candidate, strict=True))
+            is_dominated |= as_good and other != candidate
+        expected.append(not is_dominated)
+    found = is_nondominated(np.array([scores], dtype=float))
     assert found.tolist() == [expected]
 
 
-def test_points_of_means_are_those_of_least_squares_within_seeds() -> None:
-    rows = rows_of({"a": lambda at: 3 * at, "b": lambda at: -2 * at}, plws=SIX, groups=TWO,
+def test_points_of_means_equal_least_squares_within_seeds() -> None:
+    rows = make_rows({"a": lambda at: 3 * at, "b": lambda at: -2 * at}, plws=SIX, groups=TWO,
                    seed_sd=1.0)  # fmt: skip
     rows = [row for row in rows if (row.plw, row.seed) not in {(0.0, "1"), (0.3, "2")}]
     front = pareto_front(collect_trials(rows), "means")
@@ -54,8 +54,8 @@ def test_points_of_means_are_those_of_least_squares_within_seeds() -> None:
         assert found == pytest.approx((params - params[0]).tolist(), abs=1e-8)
 
 
-def test_points_of_a_curve_are_those_of_least_squares() -> None:
-    rows = rows_of({"a": lambda at: 3 * at, "b": lambda at: -2 * at**2}, seeds=1, groups=TWO)
+def test_points_of_a_curve_equal_least_squares() -> None:
+    rows = make_rows({"a": lambda at: 3 * at, "b": lambda at: -2 * at**2}, seeds=1, groups=TWO)
     front = pareto_front(collect_trials(rows), "assumed curve")
     at = np.array([w_p(plw) for plw in PLWS])
     for group in TWO:
@@ -66,48 +66,48 @@ def test_points_of_a_curve_are_those_of_least_squares() -> None:
         assert found == pytest.approx((slope * at + curvature * at**2).tolist(), abs=1e-8)
 
 
-def test_the_probability_of_one_group_is_that_of_students_t() -> None:
+def test_probability_with_one_group_equals_students_t() -> None:
     """Two weights with shared seeds: the higher one is on the front with P(t > -t observed)."""
     low, high = np.array([1.0, 3, 2, 4]), np.array([1.9, 2.8, 3.2, 4.4])
     rows = rows_at(grid([low.tolist(), high.tolist()], (0.0, 1.0)))
     first, second = pareto_front(collect_trials(rows), "means")
     expected = stats.t.cdf(stats.ttest_rel(high, low).statistic, 3)
     assert (first.is_on_front, second.is_on_front) == (False, True)
-    # 2,000 draws, in half of which the one and in the rest the other is better.
+    # 2,000 draws; in each one of the two weights is better.
     assert second.probability == pytest.approx(expected, abs=0.03)
     assert first.probability == pytest.approx(1 - expected, abs=0.03)
 
 
-def test_groups_that_rise_together_have_the_best_weight_alone() -> None:
-    front = answer(rows_of(lambda at: 4 * at, groups=TWO, trial_sd=0.05)).front
+def test_groups_that_rise_together_have_one_weight_on_the_front() -> None:
+    front = draw_conclusions(make_rows(lambda at: 4 * at, groups=TWO, trial_sd=0.05)).front
     assert [point.plw for point in front if point.is_on_front] == [1.0]
     assert front[-1].probability == 1
     assert front[0].probability == 0
 
 
-def test_groups_that_pull_apart_have_all_between_their_bests_on_the_front() -> None:
+def test_conflicting_groups_have_all_weights_between_their_optima_on_the_front() -> None:
     curves = {"a": lambda at: -9 * (at - 0.2) ** 2, "b": lambda at: -9 * (at - 0.9) ** 2}
-    rows = rows_of(curves, groups=TWO, trial_sd=0.02, seed=1)
-    front = {point.plw: point for point in answer(rows).front}
+    rows = make_rows(curves, groups=TWO, trial_sd=0.02, seed=1)
+    front = {point.plw: point for point in draw_conclusions(rows).front}
     assert [plw for plw, point in front.items() if point.is_on_front] == [
         0.01, 0.05, 0.1, 0.25, 0.5,
     ]  # fmt: skip
     assert front[0.1].probability == pytest.approx(1, abs=0.02)
     assert front[0.0].probability == pytest.approx(0, abs=0.02)
-    text = answer_markdown(answer(rows))
-    assert "No other weight is better in all groups (points over PLW 0):" in text
-    assert "| 0 | +0.0 | +0.0 | no, sure (0% likely on it) |" in text
+    text = format_markdown(draw_conclusions(rows))
+    assert "Pareto front over the groups (points over PLW 0):" in text
+    assert "| 0 | +0.0 | +0.0 | no, certain (probability 0%) |" in text
 
 
-def test_the_front_takes_the_leading_verdicts_method() -> None:
-    rows = rows_of(lambda at: 4.0 * (0.2 < at < 0.3), plws=SIX, groups=TWO, trial_sd=0.05)
-    found = answer(rows)
+def test_front_uses_the_method_of_the_leading_verdict() -> None:
+    rows = make_rows(lambda at: 4.0 * (0.2 < at < 0.3), plws=SIX, groups=TWO, trial_sd=0.05)
+    found = draw_conclusions(rows)
     assert found.lead.method == "means"
     assert [point.plw for point in found.front if point.is_on_front] == [0.01]
 
 
 def test_trials_that_lack_a_group_are_left_out() -> None:
-    rows = rows_of(lambda at: 4 * at, plws=SIX, groups=TWO)
+    rows = make_rows(lambda at: 4 * at, plws=SIX, groups=TWO)
     partial = [row for row in rows if not (row.seed == "2" and row.group == "b")]
     without = [row for row in rows if row.seed != "2"]
     found = pareto_front(collect_trials(partial), "means")
@@ -117,9 +117,9 @@ def test_trials_that_lack_a_group_are_left_out() -> None:
     )
 
 
-def test_of_many_weights_forty_spread_over_w_p_are_on_the_curves_front() -> None:
+def test_many_weights_are_thinned_to_forty() -> None:
     plws = [each / 60 for each in range(61)]
-    rows = rows_of(lambda at: 4 * at, plws=plws, seeds=1, groups=TWO)
+    rows = make_rows(lambda at: 4 * at, plws=plws, seeds=1, groups=TWO)
     trials = collect_trials(rows)
     front = pareto_front(trials, "assumed curve")
     assert 10 < len(front) <= MAX_WEIGHTS
@@ -129,20 +129,20 @@ def test_of_many_weights_forty_spread_over_w_p_are_on_the_curves_front() -> None
 
 
 def test_too_few_trials_have_no_front_or_no_probability() -> None:
-    assert pareto_front(collect_trials(rows_of(lambda at: at, plws=(0.1,))), "means") == []
-    three = rows_of(lambda at: at, plws=(0, 0.1, 1), seeds=1, groups=TWO)
+    assert pareto_front(collect_trials(make_rows(lambda at: at, plws=(0.1,))), "means") == []
+    three = make_rows(lambda at: at, plws=(0, 0.1, 1), seeds=1, groups=TWO)
     assert pareto_front(collect_trials(three), "assumed curve") == []
-    four = rows_of(lambda at: at, plws=(0, 0.1, 0.5, 1), seeds=1, groups=TWO)
+    four = make_rows(lambda at: at, plws=(0, 0.1, 0.5, 1), seeds=1, groups=TWO)
     front = pareto_front(collect_trials(four), "assumed curve")
     assert {point.probability for point in front} == {None}
 
 
-def test_one_group_has_no_front_in_the_answer() -> None:
-    assert answer(rows_of(lambda at: 4 * at, seed=1)).front == ()
+def test_single_group_has_no_front() -> None:
+    assert draw_conclusions(make_rows(lambda at: 4 * at, seed=1)).front == ()
 
 
-def test_the_place_on_the_front_says_how_sure_it_is() -> None:
+def test_place_on_the_front_has_a_probability() -> None:
     point = FrontPoint(plw=0.1, points={}, is_on_front=True, probability=0.7)
-    assert front_place(point) == "yes, open (70% likely on it)"
-    assert front_place(replace(point, probability=0.99)) == "yes, sure (99% likely on it)"
+    assert front_place(point) == "yes, uncertain (probability 70%)"
+    assert front_place(replace(point, probability=0.99)) == "yes, certain (probability 99%)"
     assert front_place(replace(point, is_on_front=False, probability=None)) == "no"

@@ -1,11 +1,11 @@
-"""Power against noncentral distributions and against a simulation that shares no code with it."""
+"""Power, compared with noncentral distributions and an independent simulation."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.statistics.power import Power, power_of, seeds_needed
+from orchestrator.statistics.power import Power, required_seeds, simulate_power
 from tests.orchestrator.statistics.scores import SIX, w_p
 from trainers.foundation.errors import InputError
 
@@ -16,9 +16,11 @@ NUM = 200
 MONTE_CARLO = 3 * 0.5 / NUM**0.5
 
 
-def hill(plws: tuple[float, ...], effect: float, top: float) -> Array:
-    """A parabola in w_p with its top at `top` and `effect` points from best to worst weight."""
-    shape = -((np.array([w_p(plw) for plw in plws]) - top) ** 2)
+def hill(plws: tuple[float, ...], effect: float, best_w_p: float) -> Array:
+    """Return a parabola in w_p with its maximum at `best_w_p` and `effect` points from best to
+    worst.
+    """
+    shape = -((np.array([w_p(plw) for plw in plws]) - best_w_p) ** 2)
     return effect * shape / (shape.max() - shape.min())
 
 
@@ -30,7 +32,7 @@ def noncentral_power(first: int, second: int, centrality: float) -> float:
 @pytest.mark.parametrize("trial_sd", [0.8, 1.5])
 def test_single_seeds_have_the_power_of_the_f_test_of_the_curve(trial_sd: float) -> None:
     plws = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-    found = power_of(plws=plws, seeds=1, effect=3, trial_sd=trial_sd, num_studies=NUM)
+    found = simulate_power(plws=plws, seeds=1, effect=3, trial_sd=trial_sd, num_studies=NUM)
     curve = hill(plws, 3, 0.652)
     centrality = ((curve - curve.mean()) ** 2).sum() / trial_sd**2
     expected = noncentral_power(2, len(plws) - 3, centrality)
@@ -39,7 +41,7 @@ def test_single_seeds_have_the_power_of_the_f_test_of_the_curve(trial_sd: float)
 
 
 def test_two_weights_have_the_power_of_the_paired_t_test() -> None:
-    found = power_of(plws=(0, 0.1), seeds=5, effect=1.5, trial_sd=1, num_studies=NUM)
+    found = simulate_power(plws=(0, 0.1), seeds=5, effect=1.5, trial_sd=1, num_studies=NUM)
     expected = noncentral_power(1, 4, 5 * 1.5**2 / 2)
     assert found.power == pytest.approx(expected, abs=MONTE_CARLO)
     assert found.names == found.power
@@ -55,35 +57,35 @@ def brown_forsythe_power(curve: Array, seeds: int, trial_sd: float, num_studies:
     df = (1 - 1 / num) * (seeds - 1)
     variance = ((values - means[:, :, None]) ** 2).sum(axis=2) / df
     variance = np.maximum(variance, 0.1 * variance.mean(axis=1, keepdims=True))
-    own = (1 - 1 / num) * variance
-    statistic = seeds * (means**2).sum(axis=1) / own.sum(axis=1)
+    scaled = (1 - 1 / num) * variance
+    statistic = seeds * (means**2).sum(axis=1) / scaled.sum(axis=1)
     kept = 1 - 2 / (df + 2)
-    upper = own.sum(axis=1) ** 2 - (1 - kept) * (own**2).sum(axis=1)
+    upper = scaled.sum(axis=1) ** 2 - (1 - kept) * (scaled**2).sum(axis=1)
     pairs = variance.sum(axis=1) ** 2 - (variance**2).sum(axis=1)
-    lower = kept * (own**2).sum(axis=1) + pairs / num**2
+    lower = kept * (scaled**2).sum(axis=1) + pairs / num**2
     first = np.clip(upper / lower, 1, num - 1)
-    second = np.clip(own.sum(axis=1) ** 2 / (own**2 / df).sum(axis=1), 1, (num - 1) * (seeds - 1))
+    second = np.clip(
+        scaled.sum(axis=1) ** 2 / (scaled**2 / df).sum(axis=1), 1, (num - 1) * (seeds - 1)
+    )
     return float((stats.f.sf(statistic, first, second) < 0.05).mean())
 
 
 @pytest.mark.parametrize(("seeds", "trial_sd"), [(3, 0.7), (5, 1.0)])
-def test_repeated_weights_have_the_power_of_f_star_and_nearly_that_of_the_f_test(
-    seeds: int, trial_sd: float
-) -> None:
-    found = power_of(plws=SIX, seeds=seeds, effect=2, trial_sd=trial_sd, num_studies=NUM)
+def test_repeated_weights_have_the_power_of_f_star(seeds: int, trial_sd: float) -> None:
+    found = simulate_power(plws=SIX, seeds=seeds, effect=2, trial_sd=trial_sd, num_studies=NUM)
     curve = hill(SIX, 2, 0.652)
     assert found.power == pytest.approx(
         brown_forsythe_power(curve, seeds, trial_sd, 20_000), abs=MONTE_CARLO
     )
     centrality = seeds * ((curve - curve.mean()) ** 2).sum() / trial_sd**2
     classical = noncentral_power(5, 5 * (seeds - 1), centrality)
-    # What it costs not to assume one variance for all.
+    # The cost of not assuming equal variances.
     assert classical - 0.15 - MONTE_CARLO < found.power < classical + MONTE_CARLO
 
 
 def power(**changes: float) -> Power:
     given = {"effect": 2.0, "trial_sd": 0.8, "seeds": 3, "num_studies": 120, **changes}
-    return power_of(plws=SIX, **given)
+    return simulate_power(plws=SIX, **given)
 
 
 def test_naming_a_weight_is_harder_than_finding_an_effect() -> None:
@@ -106,46 +108,48 @@ def test_noise_of_items_adds_to_that_of_trials() -> None:
     assert power(trial_sd=0.8, item_sd=0.6) == power(trial_sd=1.0)
 
 
-def test_a_strong_effect_has_a_set_around_its_top() -> None:
-    found = power_of(plws=SIX, seeds=5, effect=6, trial_sd=0.3, best_plw=0.1, num_studies=60)
+def test_strong_effect_has_a_confidence_set_around_its_optimum() -> None:
+    found = simulate_power(plws=SIX, seeds=5, effect=6, trial_sd=0.3, best_plw=0.1, num_studies=60)
     assert (found.power, found.names) == (1, 1)
     assert 0.01 <= found.plw_low <= 0.1 <= found.plw_high <= 0.3
 
 
-def test_flat_noise_finds_effects_at_its_level() -> None:
+def test_flat_truth_has_power_equal_to_the_level() -> None:
     """An effect of next to nothing: 5% of 200 studies are 10, over 20 in one case of 1,000."""
-    assert power_of(plws=SIX, seeds=3, effect=1e-6, trial_sd=1, num_studies=NUM).power < 21 / NUM
+    assert (
+        simulate_power(plws=SIX, seeds=3, effect=1e-6, trial_sd=1, num_studies=NUM).power < 21 / NUM
+    )
 
 
-def test_seeds_needed_are_the_fewest_that_name_a_weight() -> None:
+def test_required_seeds_are_the_fewest_that_name_a_weight() -> None:
     given = {"plws": SIX, "effect": 3.0, "trial_sd": 0.8, "num_studies": 80}
-    found = seeds_needed(**given)
-    assert found == power_of(seeds=found.seeds, **given)
+    found = required_seeds(**given)
+    assert found == simulate_power(seeds=found.seeds, **given)
     assert found.names >= 0.8
     assert found.seeds > 2
-    fewer = power_of(seeds=found.seeds - 1, **given)
+    fewer = simulate_power(seeds=found.seeds - 1, **given)
     assert fewer.names < 0.8
 
 
-def test_an_effect_that_one_seed_shows_still_needs_two() -> None:
-    found = seeds_needed(plws=SIX, effect=30, trial_sd=0.1, num_studies=20)
+def test_strong_effect_still_needs_two_seeds() -> None:
+    found = required_seeds(plws=SIX, effect=30, trial_sd=0.1, num_studies=20)
     assert (found.seeds, found.names) == (2, 1)
 
 
-def test_an_effect_that_no_100_seeds_show_is_refused() -> None:
-    with pytest.raises(InputError, match=r"0\.01 points at a trial sd of 1 need over 100 seeds"):
-        seeds_needed(plws=(0, 1), effect=0.01, trial_sd=1, num_studies=10)
+def test_effect_that_needs_over_100_seeds_is_rejected() -> None:
+    with pytest.raises(InputError, match=r"0\.01 points with trial sd 1 needs more than 100"):
+        required_seeds(plws=(0, 1), effect=0.01, trial_sd=1, num_studies=10)
 
 
-def test_what_no_power_can_be_computed_of_is_refused_all_at_once() -> None:
+def test_all_invalid_inputs_are_reported_at_once() -> None:
     with pytest.raises(InputError) as raised:
-        power_of(plws=(0.1, 0.1), seeds=3, effect=0, trial_sd=-1, item_sd=-1)
+        simulate_power(plws=(0.1, 0.1), seeds=3, effect=0, trial_sd=-1, item_sd=-1)
     text = str(raised.value)
-    assert "needs at least two weights in [0, 1], got [0.1]" in text
-    assert "effect must be over 0 points, got 0" in text
-    assert "trial sd must be over 0 points, got -1" in text
+    assert "at least two weights in [0, 1] are needed, got [0.1]" in text
+    assert "effect must be above 0 points, got 0" in text
+    assert "trial sd must be above 0 points, got -1" in text
     assert "item sd must be at least 0 points, got -1" in text
-    with pytest.raises(InputError, match="at least one seed and one claim, got 0 and 1"):
-        power_of(plws=(0, 1), seeds=0, effect=1, trial_sd=1)
+    with pytest.raises(InputError, match="seeds and claims must be at least 1, got 0 and 1"):
+        simulate_power(plws=(0, 1), seeds=0, effect=1, trial_sd=1)
     with pytest.raises(InputError, match=r"power must be in \(0, 1\), got 1"):
-        seeds_needed(plws=(0, 1), effect=1, trial_sd=1, target=1)
+        required_seeds(plws=(0, 1), effect=1, trial_sd=1, target=1)

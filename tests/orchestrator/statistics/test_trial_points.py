@@ -1,4 +1,4 @@
-"""A trial's value in points against plain means and least squares."""
+"""Trial values in points, compared with simple means and least squares."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from orchestrator.statistics.trial_points import OVERALL, collect_trials
-from tests.orchestrator.statistics.scores import SIX, rows_of
+from tests.orchestrator.statistics.scores import SIX, make_rows
 
 GROUPS = {"mc": (45.0, 55.0, 70.0), "chrf": (12.0,)}
 
@@ -16,10 +16,10 @@ def centred(values: np.ndarray) -> list[float]:
     return list(values - values.mean())
 
 
-def test_benchmarks_count_alike_in_their_group_and_groups_alike_overall() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX, groups=GROUPS)
+def test_benchmarks_and_groups_have_equal_weights() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX, groups=GROUPS)
     trials = collect_trials(rows)
-    assert trials.judged_groups == ("overall", "mc", "chrf")
+    assert trials.verdict_groups == ("overall", "mc", "chrf")
     assert len(trials.keys) == 18
     keys = [(plw, str(seed)) for plw in SIX for seed in range(3)]
     of_group = {
@@ -36,8 +36,8 @@ def test_benchmarks_count_alike_in_their_group_and_groups_alike_overall() -> Non
     assert trials.group_values(OVERALL) == pytest.approx(centred(overall), abs=1e-9)
 
 
-def test_a_missing_benchmark_is_taken_out_as_by_least_squares() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX, groups={"mc": GROUPS["mc"]})
+def test_missing_benchmark_is_handled_as_in_least_squares() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX, groups={"mc": GROUPS["mc"]})
     rng = np.random.default_rng(0)
     rows = [row for row in rows if rng.random() > 0.15]
     trials = collect_trials(rows)
@@ -51,8 +51,8 @@ def test_a_missing_benchmark_is_taken_out_as_by_least_squares() -> None:
     assert found - found[0] == pytest.approx(model.params[: len(names)] - model.params[0], abs=1e-6)
 
 
-def test_a_trial_without_a_group_has_no_value_overall() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX, groups=GROUPS)
+def test_trial_without_a_group_has_no_overall_value() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX, groups=GROUPS)
     partial = [
         row for row in rows if not (row.group == "chrf" and row.plw == 0 and row.seed == "0")
     ]
@@ -63,22 +63,22 @@ def test_a_trial_without_a_group_has_no_value_overall() -> None:
     assert trials.is_complete.sum() == 17
 
 
-def test_cells_are_centred_on_means_of_their_own() -> None:
-    small = rows_of(lambda at: 3 * at, plws=SIX, model="small")
+def test_cells_are_centred_separately() -> None:
+    small = make_rows(lambda at: 3 * at, plws=SIX, model="small")
     large = [replace(row, score=row.score + 0.2, model="large") for row in small]
     trials = collect_trials(small + large)
     values = trials.group_values("multiple_choice")
     assert values[:18] == pytest.approx(values[18:])
 
 
-def test_losses_stay_in_their_own_unit() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX)
+def test_losses_keep_their_unit() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX)
     shares = collect_trials(rows).values
     assert collect_trials(rows, shares=False).values == pytest.approx(shares / 100)
 
 
-def test_learning_rates_are_terms_unless_they_moved_with_the_weight() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX)
+def test_learning_rates_are_terms_unless_confounded_with_the_weight() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX)
     rates = (1e-5, 1e-4, 1e-3)
     crossed = collect_trials([replace(row, learning_rate=rates[int(row.seed)]) for row in rows])
     assert crossed.learning_rate.shape == (18, 2)
@@ -92,7 +92,7 @@ def test_learning_rates_are_terms_unless_they_moved_with_the_weight() -> None:
     assert (unknown.learning_rate.shape, unknown.is_confounded) == ((18, 0), False)
 
 
-def test_named_trials_are_told_apart_by_name_alone() -> None:
+def test_named_trials_are_identified_by_name() -> None:
     rows = [replace(row, trial=f"t{row.plw}-{row.seed}", seed="0") for row in
-            rows_of(lambda at: 3 * at, plws=SIX)]  # fmt: skip
+            make_rows(lambda at: 3 * at, plws=SIX)]  # fmt: skip
     assert len(collect_trials(rows).keys) == 18

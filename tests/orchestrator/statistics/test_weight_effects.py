@@ -1,4 +1,4 @@
-"""Means, curves, noise and seed blocks against least squares with dummies, and by hand."""
+"""Means, curves, noise and seed blocks, compared with dummy-variable fits and hand arithmetic."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from tests.orchestrator.statistics.scores import (
     columns,
     fitted,
     grid,
+    make_rows,
     rows_at,
-    rows_of,
     w_p,
 )
 
@@ -31,8 +31,8 @@ def dummies(labels: list[object]) -> Array:
     return np.array([[label == name for name in names] for label in labels], dtype=float)
 
 
-def study(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -> dict:
-    """Points of six weights by PLW and seed, without the trials numbered in `missing`."""
+def simulate_points(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -> dict:
+    """Return points of six weights by PLW and seed, without the trials numbered in `missing`."""
     rng = np.random.default_rng(seed)
     values = np.array([3 * w_p(plw) for plw in SIX])[:, None] + rng.standard_normal((6, num_seeds))
     points = grid((values + 2 * rng.standard_normal(num_seeds)).tolist(), SIX)
@@ -40,7 +40,7 @@ def study(num_seeds: int = 4, *, missing: tuple[int, ...] = (), seed: int = 0) -
 
 
 def by_least_squares(points: dict, contrasts: Array, more: Array | None = None):
-    """statsmodels' t test of contrasts of the weights' means, beside dummies of the seeds."""
+    """Return statsmodels' t test of contrasts of the weights' means, with seed dummies."""
     plw, seeds, y = columns(points)
     terms = [dummies(plw.tolist()), dummies(list(seeds))[:, 1:]]
     terms += [more] if more is not None else []
@@ -49,33 +49,33 @@ def by_least_squares(points: dict, contrasts: Array, more: Array | None = None):
     return model, model.t_test(np.hstack([contrasts, rest]))
 
 
-def steps(size: int) -> Array:
-    """(size - 1, size): each mean less the first."""
+def differences_from_first(size: int) -> Array:
+    """Return (size - 1, size): each mean minus the first."""
     return np.eye(size)[1:] - np.eye(size)[0]
 
 
-def means_of(effects: Effects, rows: Array) -> Array:
+def get_means(effects: Effects, rows: Array) -> Array:
     assert effects.means is not None
     return effects.means.contrasts(rows)[0]
 
 
 @pytest.mark.parametrize("missing", [(), (0, 7, 13), (3, 4, 5, 20)])
-def test_differences_within_seeds_are_those_of_least_squares_with_seed_dummies(
+def test_differences_within_seeds_equal_least_squares_with_seed_dummies(
     missing: tuple[int, ...],
 ) -> None:
-    points = study(missing=missing)
+    points = simulate_points(missing=missing)
     _, effects = fitted(rows_at(points))
     assert effects.is_blocked
-    model, expected = by_least_squares(points, steps(6))
-    assert means_of(effects, steps(6)) == pytest.approx(expected.effect, abs=1e-9)
+    model, expected = by_least_squares(points, differences_from_first(6))
+    assert get_means(effects, differences_from_first(6)) == pytest.approx(expected.effect, abs=1e-9)
     assert effects.total_df == pytest.approx(model.df_resid)
     assert effects.residual == pytest.approx(np.asarray(model.resid), abs=1e-9)
     hat = model.get_influence().hat_matrix_diag
     assert effects.share == pytest.approx(1 - hat, abs=1e-9)
 
 
-def test_with_one_variance_the_test_of_the_weights_is_the_f_test_of_least_squares() -> None:
-    """Three noise groups of one variance are as one: balanced blocks, residuals alike."""
+def test_f_test_with_equal_variances_equals_least_squares() -> None:
+    """Three noise groups with equal variances act as one: balanced blocks, equal residuals."""
     values = np.array([[0.0, 1, 2], [3, 1, 2], [1, 5, 9]])
     residual = np.array([[1.0, 0, -1], [0, -1, 1], [-1, 1, 0]])
     points = grid((values.mean(axis=1)[:, None] + residual).tolist(), (0.0, 0.1, 1.0))
@@ -83,18 +83,20 @@ def test_with_one_variance_the_test_of_the_weights_is_the_f_test_of_least_square
     assert effects.means is not None
     assert effects.noise is not None
     assert effects.noise.variance == pytest.approx([1.5, 1.5, 1.5])
-    model, expected = by_least_squares(points, steps(3))
-    values, errors, df = effects.means.contrasts(steps(3))
+    model, expected = by_least_squares(points, differences_from_first(3))
+    values, errors, df = effects.means.contrasts(differences_from_first(3))
     assert values == pytest.approx(expected.effect)
     assert errors == pytest.approx(expected.sd)
-    # Two of three variances of 4 / 3 df each: by Satterthwaite 8 / 3, not the 4 of one variance.
+    # Two of three variances with 4 / 3 df each: Satterthwaite gives 8 / 3, not the pooled 4.
     assert df == pytest.approx([8 / 3, 8 / 3])
-    statistic = float(model.f_test(np.hstack([steps(3), np.zeros((2, 2))])).fvalue)
+    statistic = float(model.f_test(np.hstack([differences_from_first(3), np.zeros((2, 2))])).fvalue)
     # With equal variances F* is F; its numerator df, by unbiased squares, is at most the rank.
-    assert effects.means.f_test(steps(3)) == pytest.approx(stats.f.sf(statistic, 2, 4), rel=1e-6)
+    assert effects.means.f_test(differences_from_first(3)) == pytest.approx(
+        stats.f.sf(statistic, 2, 4), rel=1e-6
+    )
 
 
-def test_the_variance_of_each_weight_is_that_of_its_residuals_by_hand() -> None:
+def test_variance_of_each_weight_equals_hand_arithmetic() -> None:
     # Row means 3, 4, 7, column means 3, 5, 6, mean 14 / 3: residuals in thirds.
     residual = np.array([[-1, -4, 5], [-1, 2, -1], [2, 2, -4]]) / 3
     # Each trial has (1 - 1/3) (1 - 1/3) = 4 / 9 of the 4 residual df, so a weight has 4 / 3.
@@ -106,7 +108,7 @@ def test_the_variance_of_each_weight_is_that_of_its_residuals_by_hand() -> None:
     assert effects.noise.pooled == pytest.approx(72 / 9 / 4)
 
 
-def test_a_seeds_level_is_what_it_does_to_all_weights_alike() -> None:
+def test_seed_level_is_its_common_effect() -> None:
     trials, effects = fitted(rows_at(BY_HAND))
     assert [(seed, round(level, 9)) for _, seed, level in effects.seed_levels] == [
         ("0", round(3 - 14 / 3, 9)),
@@ -116,7 +118,7 @@ def test_a_seeds_level_is_what_it_does_to_all_weights_alike() -> None:
     assert {trials.cells[cell] for cell, _, _ in effects.seed_levels} == {("", "", "")}
 
 
-def test_a_seed_that_lacks_its_best_weight_has_no_lower_level_for_it() -> None:
+def test_missing_best_weight_does_not_lower_the_seed_level() -> None:
     points = grid([[0.0, 1, 2], [0, 1, 2], [0, 1, 2], [30, 31, 32]], (0.0, 0.1, 0.5, 1.0))
     del points[1.0, "0"]
     del points[0.0, "2"]
@@ -126,7 +128,7 @@ def test_a_seed_that_lacks_its_best_weight_has_no_lower_level_for_it() -> None:
     assert levels["2"] - levels["1"] == pytest.approx(1)
 
 
-def test_two_weights_with_shared_seeds_have_the_paired_t_test() -> None:
+def test_two_weights_with_shared_seeds_equal_the_paired_t_test() -> None:
     rng = np.random.default_rng(4)
     low, high = rng.normal(0, 1, 4), rng.normal(1.5, 1, 4)
     seeds = rng.normal(0, 3, 4)
@@ -145,7 +147,7 @@ def test_two_weights_with_shared_seeds_have_the_paired_t_test() -> None:
         assert (value - half, value + half) == pytest.approx((interval.low, interval.high))
 
 
-def test_two_weights_with_seeds_of_their_own_have_welchs_t_test() -> None:
+def test_two_weights_with_different_seeds_equal_welchs_t_test() -> None:
     rng = np.random.default_rng(4)
     low, high = rng.normal(0, 1, 4), rng.normal(1.5, 2, 5)
     points = {(0.0, f"a{number}"): float(value) for number, value in enumerate(low)}
@@ -162,8 +164,8 @@ def test_two_weights_with_seeds_of_their_own_have_welchs_t_test() -> None:
     assert (value - half, value + half) == pytest.approx((interval.low, interval.high))
 
 
-def test_single_pairs_are_compared_with_variances_drawn_towards_the_common_one() -> None:
-    """With a prior of 2 df: (df s^2 + 2 pooled) / (df + 2), which Welch's test lacks."""
+def test_pairs_are_compared_with_shrunk_variances() -> None:
+    """With a prior of 2 df: (df s^2 + 2 pooled) / (df + 2), unlike in Welch's test."""
     values = [np.array([0.0, 2, 4]), np.array([5.0, 6, 7]), np.array([1.0, 1, 4])]
     points = {
         (plw, f"{plw}-{number}"): float(value)
@@ -174,14 +176,14 @@ def test_single_pairs_are_compared_with_variances_drawn_towards_the_common_one()
     assert effects.pairs is not None
     # Variances 4, 1, 3 with 2 df each, together 8 / 3.
     shrunk = (np.array([4, 1, 3.0]) * 2 + 2 * 8 / 3) / 4
-    _, errors, df = effects.pairs.contrasts(steps(3))
+    _, errors, df = effects.pairs.contrasts(differences_from_first(3))
     assert errors == pytest.approx(np.sqrt((shrunk[0] + shrunk[1:]) / 3))
     parts = shrunk / 3
     expected = (parts[0] + parts[1:]) ** 2 / (parts[0] ** 2 / 4 + parts[1:] ** 2 / 4)
     assert df == pytest.approx(np.minimum(expected, 6))
 
 
-def test_a_curve_without_repeated_weights_is_that_of_least_squares() -> None:
+def test_curve_without_repeated_weights_equals_least_squares() -> None:
     rng = np.random.default_rng(0)
     points = {
         (plw, "0"): -5 * (w_p(plw) - 0.6) ** 2 + 0.3 * rng.standard_normal()
@@ -203,15 +205,15 @@ def test_a_curve_without_repeated_weights_is_that_of_least_squares() -> None:
     assert found.p_value == pytest.approx(float(both.pvalue), rel=1e-6)
 
 
-def test_the_curve_of_repeated_weights_is_that_of_least_squares_within_seeds() -> None:
-    points = study(missing=(2, 9))
+def test_curve_of_repeated_weights_equals_least_squares_within_seeds() -> None:
+    points = simulate_points(missing=(2, 9))
     plw, seeds, y = columns(points)
     at = np.array([w_p(each) for each in plw])
     model = sm.OLS(y, np.hstack([at[:, None], at[:, None] ** 2, dummies(list(seeds))])).fit()
     found = analysed(rows_at(points))
     assert found.curve is not None
     assert found.curve.values == pytest.approx(model.params[:2], rel=1e-6)
-    # A sandwich of each weight's own variance, which the pooled one would overstate or miss.
+    # A sandwich estimate with each weight's variance, unlike the pooled one.
     _, effects = fitted(rows_at(points))
     assert effects.noise is not None
     inverse = np.linalg.pinv(model.model.exog)[:2]
@@ -219,7 +221,7 @@ def test_the_curve_of_repeated_weights_is_that_of_least_squares_within_seeds() -
     assert found.curve.covariance == pytest.approx((inverse * variances) @ inverse.T, rel=1e-6)
 
 
-def test_learning_rates_and_cells_are_the_dummies_and_terms_of_least_squares() -> None:
+def test_learning_rates_and_cells_equal_least_squares_terms() -> None:
     rng = np.random.default_rng(3)
     rows, y, plw, block, log_rate = [], [], [], [], []
     for model in ("small", "large"):
@@ -257,7 +259,7 @@ def test_learning_rates_and_cells_are_the_dummies_and_terms_of_least_squares() -
             assert mine == pytest.approx(expected, abs=1e-8)
 
 
-def test_the_mean_over_cells_counts_every_cell_alike() -> None:
+def test_mean_over_cells_is_unweighted() -> None:
     small = grid([[0.0, 0.2, 0.4], [1, 1.2, 1.1], [2, 2.4, 2.2]], (0.0, 0.1, 1.0))
     large = grid([[0.0, 0.1, 0.2], [5, 5.2, 5.1], [4, 4.4, 4.2]], (0.0, 0.1, 1.0))
     del large[1.0, "2"]
@@ -265,15 +267,17 @@ def test_the_mean_over_cells_counts_every_cell_alike() -> None:
     trials, effects = fitted(rows)
     mean, *each = analyse_weights(effects, trials, "g")
     assert [one.cell[0] for one in each if one.cell] == ["large", "small"]
-    own = [one.means.contrasts(steps(3))[0] for one in each if one.means]
+    own = [one.means.contrasts(differences_from_first(3))[0] for one in each if one.means]
     assert mean.means is not None
-    assert mean.means.contrasts(steps(3))[0] == pytest.approx((own[0] + own[1]) / 2)
+    assert mean.means.contrasts(differences_from_first(3))[0] == pytest.approx(
+        (own[0] + own[1]) / 2
+    )
 
 
-def test_seeds_are_blocks_by_the_design_and_never_by_the_scores() -> None:
+def test_blocks_depend_on_the_design_and_not_on_scores() -> None:
     rng = np.random.default_rng(0)
     for missing in ((), (1, 2, 3, 8, 9, 10, 15, 16, 17), tuple(range(6, 18))):
-        points = study(3, missing=missing)
+        points = simulate_points(3, missing=missing)
         choices = set()
         for scale in (0.01, 1.0, 10.0):
             values = scale * rng.permutation(list(points.values()))
@@ -282,15 +286,15 @@ def test_seeds_are_blocks_by_the_design_and_never_by_the_scores() -> None:
         assert len(choices) == 1, missing
 
 
-def test_seeds_are_no_blocks_where_each_was_tried_at_few_weights() -> None:
-    assert fitted(rows_at(study(3)))[1].is_blocked
-    own = {(plw, f"{plw}-{seed}"): value for (plw, seed), value in study(3).items()}
+def test_seeds_at_few_weights_are_not_blocks() -> None:
+    assert fitted(rows_at(simulate_points(3)))[1].is_blocked
+    own = {(plw, f"{plw}-{seed}"): value for (plw, seed), value in simulate_points(3).items()}
     assert not fitted(rows_at(own))[1].is_blocked
-    assert not fitted(rows_at(study(1)))[1].is_blocked
+    assert not fitted(rows_at(simulate_points(1)))[1].is_blocked
 
 
-def test_the_order_of_rows_does_not_matter() -> None:
-    rows = rows_of(lambda at: 3 * at, plws=SIX, seed_sd=1.0)
+def test_order_of_rows_does_not_matter() -> None:
+    rows = make_rows(lambda at: 3 * at, plws=SIX, seed_sd=1.0)
     order = np.random.default_rng(1).permutation(len(rows))
     first, second = analysed(rows), analysed([rows[each] for each in order])
     assert first.p_value == pytest.approx(second.p_value, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Free means of pairs of weights: against arithmetic, against other fits, and against the truth."""
+"""Free means of pairs of weights, compared with hand arithmetic, other fits and known truths."""
 
 import json
 import random
@@ -22,20 +22,20 @@ PAIRS = ((0.1, 0.5), (0.1, 1.0), (0.2, 0.5), (0.2, 1.0))
 SCORES = {"a": (10, 12, 11, 17), "b": (13, 13, 12, 20), "c": (10, 14, 13, 17)}
 
 
-def trials_of(scores: dict[str, Sequence[float]]) -> list[WeightTrial]:
+def make_trials(scores: dict[str, Sequence[float]]) -> list[WeightTrial]:
     return [
         WeightTrial(prompt_weight=pair[0], completion_weight=pair[1], seed=seed, score=score)
-        for seed, own in scores.items()
-        for pair, score in zip(PAIRS, own, strict=True)
+        for seed, distinct in scores.items()
+        for pair, score in zip(PAIRS, distinct, strict=True)
     ]
 
 
 @pytest.fixture(scope="module")
 def small() -> WeightGrid:
-    return fit_weight_grid(trials_of(SCORES))
+    return fit_weight_grid(make_trials(SCORES))
 
 
-def test_balanced_sums_of_squares_are_those_of_arithmetic(small: WeightGrid) -> None:
+def test_balanced_sums_of_squares_equal_hand_arithmetic(small: WeightGrid) -> None:
     # Of 103: seeds 8, pairs 87 (27 prompt, 48 completion, 12 interaction), noise 8 with 6 df. The
     # pairs (0.1, 0.5) and (0.2, 1) have one ratio and means of 11 and 18: 3 x 7^2 / 2 = 73.5.
     assert (small.freedom_noise, small.seeds_are_blocks) == (6, True)
@@ -72,7 +72,7 @@ def test_differences_and_means_have_students_intervals(small: WeightGrid) -> Non
     assert small.gain_low == pytest.approx(5 - 3.099442, abs=1e-6)
 
 
-def test_pairs_that_another_beats_are_not_among_the_best(small: WeightGrid) -> None:
+def test_significantly_worse_pairs_are_not_among_the_best(small: WeightGrid) -> None:
     # One-sided t of (18 - mean) / sqrt(8 / 9) with 6 df, times the three others.
     found = {cell.pair: (cell.may_be_best, cell.p_value) for cell in small.cells}
     assert found == {
@@ -83,7 +83,7 @@ def test_pairs_that_another_beats_are_not_among_the_best(small: WeightGrid) -> N
     }
 
 
-def test_pairs_of_equal_ratio_differ_by_at_most_the_end_of_their_interval(
+def test_bound_on_differences_of_equal_ratio_is_the_interval_end(
     small: WeightGrid,
 ) -> None:
     assert small.equal_ratio_difference == pytest.approx(7)
@@ -91,7 +91,7 @@ def test_pairs_of_equal_ratio_differ_by_at_most_the_end_of_their_interval(
     assert [cell.ratio for cell in small.cells] == [0.2, 0.1, 0.4, 0.2]
 
 
-def test_a_table_with_holes_agrees_with_a_model_that_has_a_column_for_each_seed() -> None:
+def test_incomplete_table_equals_a_model_with_seed_columns() -> None:
     trials = grid_trials(product, prompts=(0.1, 0.2, 0.5), completions=(0.3, 0.6, 1.0), seeds=4)
     trials = [trial for index, trial in enumerate(trials) if index % 7 != 3]
     grid = fit_weight_grid(trials)
@@ -109,7 +109,7 @@ def test_a_table_with_holes_agrees_with_a_model_that_has_a_column_for_each_seed(
     assert grid.freedom_noise == model.df_resid
 
 
-def test_means_and_the_ratio_agree_with_plain_columns_of_pairs_and_seeds() -> None:
+def test_means_and_ratio_test_equal_a_dummy_variable_fit() -> None:
     trials = grid_trials(product, seeds=4)
     trials = [trial for index, trial in enumerate(trials) if index % 5 != 2]
     grid = fit_weight_grid(trials)
@@ -145,27 +145,29 @@ def test_means_and_the_ratio_agree_with_plain_columns_of_pairs_and_seeds() -> No
 STUDIES = 25
 
 
-def studies(truth: Truth, seeds: int = 3) -> list[WeightGrid]:
+def fit_studies(truth: Truth, seeds: int = 3) -> list[WeightGrid]:
     return [
         fit_weight_grid(grid_trials(truth, seeds=seeds, seed=number)) for number in range(STUDIES)
     ]
 
 
-def test_where_only_the_ratio_matters_no_more_is_claimed_and_the_ridge_is_kept() -> None:
-    grids = studies(ratio_alone)
+@pytest.mark.slow
+def test_ratio_truth_is_not_claimed_to_be_more_and_keeps_its_best_pairs() -> None:
+    grids = fit_studies(ratio_alone)
     assert all(grid.test("prompt weight").is_shown for grid in grids)
     assert all(grid.test("interaction").is_shown for grid in grids)
     # At 5%, of 25 studies 1.25 on average and 4 or more in 3.4% of cases.
     assert sum(grid.test("more than the ratio").is_shown for grid in grids) <= 3
     for pair in ((0.1, 0.5), (0.2, 1.0)):
         assert sum(bool(grid.cell(pair).may_be_best) for grid in grids) >= 23
-    # The truth is 0: what the bound says of it is never wrong, and it is of some use.
+    # The truth is 0: the bound always holds, and must be useful.
     bounds = [grid.equal_ratio_difference_high for grid in grids]
     assert max(bound for bound in bounds if bound is not None) < 2.5
 
 
-def test_where_more_than_the_ratio_matters_it_is_shown_and_the_best_pair_found() -> None:
-    grids = studies(product)
+@pytest.mark.slow
+def test_product_truth_is_detected_and_its_best_pair_found() -> None:
+    grids = fit_studies(product)
     assert all(grid.test("more than the ratio").is_shown for grid in grids)
     assert all(grid.best == (0.4, 1.0) for grid in grids)
     # True differences of pairs of equal ratio: 8 x (0.4 - 0.1 x 0.25) = 2.4 points at most.
@@ -175,59 +177,58 @@ def test_where_more_than_the_ratio_matters_it_is_shown_and_the_best_pair_found()
     assert sum(held) >= 23
 
 
-def test_of_weights_that_do_not_matter_nothing_is_claimed() -> None:
-    grids = studies(lambda prompt, completion: 40.0)
+@pytest.mark.slow
+def test_flat_truth_makes_no_claim() -> None:
+    grids = fit_studies(lambda prompt, completion: 40.0)
     assert sum(any(test.is_shown for test in grid.tests) for grid in grids) <= 3
-    # Which pair is truly best cannot be told: each is left out in at most 5% of studies.
+    # Any pair may be truly best: each is left out in at most 5% of studies.
     kept = [cell.may_be_best for grid in grids for cell in grid.cells]
     assert sum(map(bool, kept)) >= 0.95 * len(kept)
 
 
-def test_what_a_seed_does_to_all_pairs_is_no_noise() -> None:
-    calm = fit_weight_grid(grid_trials(product, seed_sd=0.0))
-    moved = fit_weight_grid(grid_trials(product, seed_sd=50.0))
-    assert moved.noise_sd == pytest.approx(calm.noise_sd)
-    assert moved.test("interaction").f == pytest.approx(calm.test("interaction").f)
+def test_common_effect_of_a_seed_is_not_noise() -> None:
+    without_levels = fit_weight_grid(grid_trials(product, seed_sd=0.0))
+    with_levels = fit_weight_grid(grid_trials(product, seed_sd=50.0))
+    assert with_levels.noise_sd == pytest.approx(without_levels.noise_sd)
+    assert with_levels.test("interaction").f == pytest.approx(without_levels.test("interaction").f)
 
 
-def test_one_seed_measures_no_noise_and_tests_nothing() -> None:
+def test_single_seed_gives_no_noise_and_no_tests() -> None:
     grid = fit_weight_grid(grid_trials(product, seeds=1))
-    why = "no pair has a second seed, so noise is not measured and nothing is tested"
-    assert grid.notes == (why,)
+    reason = "no pair has a second seed, so noise cannot be estimated and nothing is tested"
+    assert grid.notes == (reason,)
     assert grid.best == (0.4, 1.0)
     assert (grid.noise_sd, grid.gain_low, grid.equal_ratio_difference_high) == (None, None, None)
     assert {test.p_value for test in grid.tests} == {None}
-    assert {test.reason for test in grid.tests} == {why}
+    assert {test.reason for test in grid.tests} == {reason}
     for cell in grid.cells:
         assert (cell.may_be_best, cell.p_value, cell.mean_low, cell.difference_high) == (None,) * 4
 
 
-def test_too_few_repeated_pairs_test_nothing_either() -> None:
+def test_too_few_repeated_pairs_give_no_tests() -> None:
     one = grid_trials(product, seeds=1)
     grid = fit_weight_grid([*one, *(replace(trial, seed="1") for trial in one[:2])])
-    assert grid.notes == (
-        "2 degrees of freedom for noise: too few to test anything, for which 3 are needed",
-    )
+    assert grid.notes == ("2 residual degrees of freedom, but tests need 3",)
     assert {test.f for test in grid.tests} == {None}
 
 
-def test_seeds_that_agree_to_the_last_digit_measure_no_noise() -> None:
+def test_identical_seeds_give_no_noise() -> None:
     grid = fit_weight_grid(grid_trials(product, noise=0.0, seed_sd=0.0))
     assert grid.notes == (
-        "seeds agree to the last digit, so noise is not measured and nothing is tested",
+        "seeds have identical scores, so noise cannot be estimated and nothing is tested",
     )
     assert grid.noise_sd is None
 
 
-def test_seeds_that_pairs_do_not_share_are_no_blocks() -> None:
+def test_unshared_seeds_are_not_blocks() -> None:
     trials = grid_trials(product, seed_sd=0.0)
-    own = [replace(trial, seed=str(number)) for number, trial in enumerate(trials)]
-    grid = fit_weight_grid(own)
+    distinct = [replace(trial, seed=str(number)) for number, trial in enumerate(trials)]
+    grid = fit_weight_grid(distinct)
     assert (grid.seeds_are_blocks, grid.freedom_noise) == (False, 36 - 12)
-    assert grid.notes[0].startswith("seeds are not blocks here, because too few of them are shared")
+    assert grid.notes[0].startswith("seeds are not used as blocks because pairs share too few")
 
 
-def test_an_outlier_is_named_with_its_residual() -> None:
+def test_outlier_is_noted_with_its_residual() -> None:
     trials = grid_trials(product)
     trials[7] = replace(trials[7], score=trials[7].score - 8)
     [note] = fit_weight_grid(trials).notes
@@ -237,7 +238,7 @@ def test_an_outlier_is_named_with_its_residual() -> None:
     assert fit_weight_grid(grid_trials(product)).notes == ()
 
 
-def test_noise_that_is_unequal_along_an_axis_is_noted() -> None:
+def test_unequal_noise_along_an_axis_is_noted() -> None:
     rng = random.Random(4)
     trials = [
         replace(
@@ -247,12 +248,12 @@ def test_noise_that_is_unequal_along_an_axis_is_noted() -> None:
     ]
     [note] = [note for note in fit_weight_grid(trials).notes if note.startswith("noise")]
     assert note.startswith("noise is unequal: sd 1.4 at completion weight 0.25 and 0.34 at 0.5 ")
-    assert note.endswith("leave completion weight 0.25 out to see whether they hold without it")
+    assert note.endswith("remove completion weight 0.25 to check the results without it")
     # At 1% for each axis and for outliers: of ten equal ones 0.3 on average.
     assert sum(bool(fit_weight_grid(grid_trials(product, seed=n)).notes) for n in range(10)) <= 2
 
 
-def test_of_losses_the_lowest_is_best() -> None:
+def test_lowest_loss_is_best() -> None:
     losses = [replace(trial, score=-trial.score) for trial in grid_trials(product)]
     low, high = fit_weight_grid(losses, higher_is_better=False), fit_weight_grid(losses)
     assert (low.best, high.best) == ((0.4, 1.0), (0.0, 0.5))
@@ -261,7 +262,7 @@ def test_of_losses_the_lowest_is_best() -> None:
     assert not low.cell((0.0, 0.5)).may_be_best
 
 
-def test_completion_weight_0_and_ratios_that_differ_in_the_last_bit() -> None:
+def test_completion_weight_0_and_rounding_of_ratios() -> None:
     trials = grid_trials(product, prompts=(0.0, 0.1, 0.3), completions=(0.0, 0.3, 0.9))
     grid = fit_weight_grid(trials)
     assert 0.1 / 0.3 != 0.3 / 0.9
@@ -272,7 +273,7 @@ def test_completion_weight_0_and_ratios_that_differ_in_the_last_bit() -> None:
     assert grid.reference == (0.0, 0.9)
 
 
-def test_weights_that_never_vary_alone_leave_the_axes_untested() -> None:
+def test_axes_are_untested_if_weights_never_vary_alone() -> None:
     pairs = ((0.1, 0.3), (0.2, 0.5), (0.7, 0.9))
     trials = [
         WeightTrial(prompt_weight=a, completion_weight=b, seed=str(seed), score=40 + a + seed**2)
@@ -295,7 +296,7 @@ def test_a_grid_survives_json() -> None:
         assert json.loads(json.dumps(content, allow_nan=False))["cells"][0]["prompt_weight"] == 0
 
 
-def test_all_that_is_wrong_with_trials_is_said_at_once() -> None:
+def test_all_problems_of_trials_are_reported_at_once() -> None:
     good = WeightTrial(prompt_weight=0.1, completion_weight=1.0, seed="0", score=40.0)
     with pytest.raises(InputError) as caught:
         fit_weight_grid(
@@ -308,13 +309,15 @@ def test_all_that_is_wrong_with_trials_is_said_at_once() -> None:
             ]
         )
     assert [str(problem) for problem in caught.value.problems] == [
-        "trial 2: a second trial of prompt weight 0.1 and completion weight 1 with seed 0; keep "
-        "one of the two",
+        "trial 2: second trial of prompt weight 0.1 and completion weight 1 with seed 0; keep one "
+        "of the two",
         "trial 3: weights must be in [0, 1] and not both 0, got prompt weight 1.5 and completion "
         "weight 1; correct the weights",
         "trial 4: weights must be in [0, 1] and not both 0, got prompt weight 0 and completion "
         "weight 0; correct the weights",
-        "trial 5: score must be finite, got nan; leave the trial out",
+        "trial 5: score must be finite, got nan; remove the trial",
     ]
-    with pytest.raises(InputError, match="a comparison needs at least two pairs of weights"):
+    with pytest.raises(
+        InputError, match="at least two pairs of weights are needed for a comparison"
+    ):
         fit_weight_grid([good])

@@ -1,4 +1,4 @@
-"""`plw sync`: MLflow from the record alone, wherever it is and whatever it has lost."""
+"""Tests of `plw sync`: rebuild MLflow from the record in any store, after any loss."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.record.folder import SweepFolder
-from orchestrator.record.lock import only_sweep_in
+from orchestrator.record.lock import sweep_lock
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import DEMO, UNTUNED, card, trial, write_sweep
-from tests.orchestrator.tracking.test_tracking_server import Server, server
+from tests.orchestrator.tracking.test_tracker_server import Server, server
 from trainers.foundation.files import write_text
 
 __all__ = ["server"]
@@ -21,7 +21,7 @@ __all__ = ["server"]
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
-    """Done, failed, stopped, waiting and pending trials, and a report; never tracked."""
+    """Return an untracked sweep with done, failed, stopped, waiting and pending trials."""
     failed = trial(0.01, state="failed", error="loss is not finite at step 3")
     states = [trial(0.0), failed, trial(0.1, state="stopped"), trial(0.5, state="pending")]
     waiting = trial(1.0, state="waiting").model_copy(update={"started_at": None})
@@ -33,7 +33,7 @@ def sweep(tmp_path: Path) -> SweepFolder:
 
 
 def content(uri: str, experiment: str = "demo") -> dict[str, Any]:
-    """All that MLflow has of an experiment, by the names of the runs."""
+    """Return all content of an experiment by run name."""
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     return {
@@ -66,7 +66,7 @@ def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> 
     return found
 
 
-def test_a_sweep_that_mlflow_never_saw_is_there_in_full(sweep: SweepFolder, store_uri: str) -> None:
+def test_an_untracked_sweep_is_posted_completely(sweep: SweepFolder, store_uri: str) -> None:
     synced = plw_json("sync", sweep.root, "--tracking-uri", store_uri)
     assert (synced["uri"], synced["experiment"], synced["num_runs"]) == (store_uri, "demo", 3)
     assert synced["is_complete"] is True
@@ -74,17 +74,15 @@ def test_a_sweep_that_mlflow_never_saw_is_there_in_full(sweep: SweepFolder, stor
     done, parent = runs["PLW 0 · seed 0 · 00s0"], runs["demo"]
     assert (done["status"], done["times"][1] - done["times"][0]) == ("FINISHED", 250_000)
     assert done["params"]["loss.prompt_loss_weight"] == "0.0"
-    assert done["metrics"]["loss"] == [
+    assert done["metrics"]["train/loss"] == [
         (step, 1_790_000_000_000 + 1000 * step, 4.0 / step) for step in range(1, 5)
     ]
-    assert [point[0] for point in done["metrics"]["heldout_completion_loss"]] == [48]
+    assert [point[0] for point in done["metrics"]["eval/heldout_completion_loss"]] == [48]
     assert done["artifacts"] == ["samples.jsonl", "scores.json", "settings.yaml"]
     failed, stopped = runs["PLW 0.01 · seed 0 · 001s0"], runs["PLW 0.1 · seed 0 · 01s0"]
     assert (failed["status"], stopped["status"]) == ("FAILED", "KILLED")
     assert failed["tags"]["plw.error"] == "loss is not finite at step 3"
-    assert (parent["status"], parent["metrics"]["untuned_multiple_choice_accuracy"][0][2]) == (
-        *("KILLED", 0.56),
-    )
+    assert (parent["status"], parent["metrics"]["untuned/quiz.acc"][0][2]) == (*("KILLED", 0.56),)
     assert "report.html" in parent["artifacts"]
     assert len(runs) == 4
 
@@ -99,8 +97,8 @@ def test_syncing_twice_changes_nothing(sweep: SweepFolder, store_uri: str) -> No
     assert content(store_uri) == before
 
 
-def test_what_was_lost_in_mlflow_comes_back(sweep: SweepFolder, store_uri: str) -> None:
-    """A deleted run, a deleted artifact, and a database older than what was counted."""
+def test_content_lost_in_mlflow_is_restored(sweep: SweepFolder, store_uri: str) -> None:
+    """Cover a deleted run, a deleted artifact, and a database older than the recorded state."""
     database = Path(store_uri.removeprefix("sqlite:///"))
     tracker = Tracker.open(sweep, uri=store_uri, experiment="demo")
     older = database.read_bytes()
@@ -119,7 +117,7 @@ def test_what_was_lost_in_mlflow_comes_back(sweep: SweepFolder, store_uri: str) 
     assert content(store_uri) == before
 
 
-def test_a_sweep_goes_to_another_store_and_back_without_a_second_run(
+def test_moving_to_another_store_and_back_creates_no_second_run(
     sweep: SweepFolder, store_uri: str, new_store: Any, tmp_path: Path
 ) -> None:
     other = tmp_path / "other" / "mlflow.db"
@@ -134,21 +132,21 @@ def test_a_sweep_goes_to_another_store_and_back_without_a_second_run(
     assert content(store_uri) == before
 
 
-def test_a_running_sweep_is_left_to_its_driver(sweep: SweepFolder, store_uri: str) -> None:
-    with only_sweep_in(sweep):
+def test_a_running_sweep_is_rejected(sweep: SweepFolder, store_uri: str) -> None:
+    with sweep_lock(sweep):
         output = refused("sync", sweep.root, "--tracking-uri", store_uri)
     assert output == (
-        f"error: {sweep.root}: a sweep is running in this folder, and posts to MLflow by itself; "
-        "wait for it, or end it with plw stop"
+        f"error: {sweep.root}: the sweep is running and posts to MLflow itself; "
+        "wait until it ends, or stop it with plw stop"
     )
 
 
 @pytest.mark.slow
-def test_a_deleted_database_is_made_again(sweep: SweepFolder, store_uri: str) -> None:
+def test_a_deleted_database_is_created_again(sweep: SweepFolder, store_uri: str) -> None:
     plw("sync", sweep.root, "--tracking-uri", store_uri)
     before = content(store_uri)
     other = Path(store_uri.removeprefix("sqlite:///")).with_name("again.db")
-    # As in life in processes of their own: MLflow keeps a database open.
+    # In separate processes, as in practice: MLflow keeps a database open.
     command = [sys.executable, "-m", "orchestrator.cli.main", "sync", str(sweep.root)]
     subprocess.run([*command, "--tracking-uri", f"sqlite:///{other}"], check=True)
     other.unlink()
@@ -159,7 +157,9 @@ def test_a_deleted_database_is_made_again(sweep: SweepFolder, store_uri: str) ->
 
 
 @pytest.mark.slow
-def test_a_server_gets_what_a_file_gets(sweep: SweepFolder, store_uri: str, server: Server) -> None:
+def test_a_server_gets_the_same_content_as_a_file(
+    sweep: SweepFolder, store_uri: str, server: Server
+) -> None:
     plw("sync", sweep.root, "--tracking-uri", server.uri)
     before = content(server.uri)
     assert len(before) == 4

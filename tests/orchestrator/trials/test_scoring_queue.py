@@ -1,16 +1,17 @@
-"""What is scored beside the training: in which order, by whom, and what becomes of failures."""
+"""Scoring in parallel with training: order, retries and records."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import DistBackendError
 
-from orchestrator.plan.planner import prepare_base
-from orchestrator.record.folder import BaseUsage
-from orchestrator.spec.search_config import BudgetConfig
-from orchestrator.trials.run_trial import failure_kind, started, trained
-from orchestrator.trials.scoring_queue import ScoringEnd, ScoringQueue, ScoringTask
+from orchestrator.plan.planner import prepare_baseline
+from orchestrator.record.folder import BaselineUsage
+from orchestrator.spec.search_fields import BudgetConfig
+from orchestrator.trials.run_trial import failure_kind, mark_started, mark_trained
+from orchestrator.trials.scoring_queue import ScoringQueue, ScoringResult, ScoringTask
 from orchestrator.trials.trial_queue import QueuedJob
 from tests.orchestrator.trials.test_trial_queue import PLW, Bench, card
 from trainers.foundation.errors import InputError, Problem, TrainingError
@@ -30,28 +31,28 @@ THREE = {"space": {PLW: [0, 0.1, 1]}}
 
 
 class FakeScorers:
-    """Processes that score when a test says so."""
+    """Scorers that finish when a test tells them to."""
 
     def __init__(self, size: int = 1) -> None:
         self.size = size
         self.works: list[ScoringTask] = []
         self.is_closed = False
-        self._begun: list[ScoringTask] = []
-        self._ended: list[ScoringEnd] = []
+        self._started: list[ScoringTask] = []
+        self._finished: list[ScoringResult] = []
 
     def start(self, task: ScoringTask) -> bool:
         if len(self.works) == self.size:
             return False
         self.works.append(task)
-        self._begun.append(task)
+        self._started.append(task)
         return True
 
-    def begun(self) -> list[ScoringTask]:
-        found, self._begun = self._begun, []
+    def started(self) -> list[ScoringTask]:
+        found, self._started = self._started, []
         return found
 
-    def ended(self) -> list[ScoringEnd]:
-        found, self._ended = self._ended, []
+    def finished(self) -> list[ScoringResult]:
+        found, self._finished = self._finished, []
         return found
 
     def close(self) -> None:
@@ -59,12 +60,12 @@ class FakeScorers:
         self.is_closed = True
 
     def end(self, error: str | None = None, failure: str | None = None) -> None:
-        """The oldest scoring ends, after 5 s of a scorer."""
-        self._ended.append(ScoringEnd(self.works.pop(0), 5.0, error, failure))
+        """End the oldest scoring, after 5 s on a scorer."""
+        self._finished.append(ScoringResult(self.works.pop(0), 5.0, error, failure))
 
 
 class Desk(Bench):
-    """A bench with scorers, on which trials are trained and scored by hand."""
+    """A queue with scorers; the test trains and scores its trials by hand."""
 
     fake: FakeScorers
 
@@ -82,31 +83,31 @@ class Desk(Bench):
         return job
 
     def train(self, job: QueuedJob) -> None:
-        """What ranks and driver leave behind of a trial, and that Tune has noticed."""
+        """Write the files of a trained trial and report the end of its job."""
         record = self.record(job)
         place = self.folder.trial(job.key)
         self.folder.model(job.key).mkdir(parents=True)
         write_json(place / "train.json", {"config": record.settings, "result": RESULT})
         attempted = record.model_copy(update={"attempts": 1})
-        self.folder.write_trial(trained(attempted, TrainResult(**RESULT)))  # type: ignore[arg-type]
-        self.queue.ended(job)
+        self.folder.write_trial(mark_trained(attempted, TrainResult(**RESULT)))  # type: ignore[arg-type]
+        self.queue.job_ended(job)
 
     def write_scores(self, job: QueuedJob, loss: float = 2.0) -> None:
         [base] = self.bases
         write_json(self.folder.trial(job.key) / "scores.json", card(loss, base.scoring))
 
     def finish_base(self) -> None:
-        """The untuned model, which is scored first, has its scores."""
+        """Finish the scoring of the untuned model, which comes first."""
         assert self.fake.works[0].kind == "base"
         self.fake.end()
-        self.queue.follow_scoring()
+        self.queue.poll_scoring()
 
     def finish(self, job: QueuedJob) -> None:
-        """A trial that is being scored has its scores."""
+        """Finish the scoring of a trial."""
         assert self.fake.works[0].key == job.key
         self.write_scores(job)
         self.fake.end()
-        self.queue.follow_scoring()
+        self.queue.poll_scoring()
 
     def states(self) -> list[str]:
         return [trial.state for trial in self.folder.read_trials()]
@@ -134,18 +135,18 @@ def test_a_trained_trial_is_scored_while_the_next_one_trains(tmp_path: Path) -> 
     assert [task.key for task in desk.fake.works] == [second.key]
 
 
-def test_a_trial_that_waits_for_a_scorer_says_so(tmp_path: Path) -> None:
+def test_trial_that_waits_for_a_scorer_has_a_note(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first = desk.next_training()
     desk.train(first)
-    desk.queue.follow_scoring()
+    desk.queue.poll_scoring()
     assert desk.record(first).note == "waits for a scorer"
     desk.finish_base()
-    desk.queue.follow_scoring()
+    desk.queue.poll_scoring()
     assert desk.record(first).note is None
 
 
-def test_a_scoring_has_ended_once_it_is_given_up_or_the_scores_are_there(tmp_path: Path) -> None:
+def test_on_end_is_called_after_the_last_retry_or_with_the_scores(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first, second = desk.next_training(), desk.next_training()
     desk.train(first)
@@ -157,26 +158,26 @@ def test_a_scoring_has_ended_once_it_is_given_up_or_the_scores_are_there(tmp_pat
         model_path = str(desk.folder.model(job.key))
         queue.add(ScoringTask("trial", job.key, record.base, record.settings, model_path))
     scorers.end("the scoring process died", "crash")
-    queue.follow()
+    queue.poll()
     assert ended == []
     desk.write_scores(second)
     scorers.end()
-    queue.follow()
+    queue.poll()
     assert ended == [second.key]
     scorers.end("the scoring process died", "crash")
-    queue.follow()
+    queue.poll()
     assert ended == [second.key, first.key]
     assert not queue.has_work
 
 
-def test_a_failed_scoring_is_tried_again_and_its_training_is_not(tmp_path: Path) -> None:
+def test_failed_scoring_is_retried_without_training_again(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     desk.finish_base()
     first = desk.next_training()
     desk.train(first)
     for _ in range(2):
         desk.fake.end("the scoring process died", "crash")
-        desk.queue.follow_scoring()
+        desk.queue.poll_scoring()
     desk.finish(first)
     assert desk.states() == ["done", "pending", "pending"]
     assert desk.record(first).attempts == 1
@@ -184,8 +185,8 @@ def test_a_failed_scoring_is_tried_again_and_its_training_is_not(tmp_path: Path)
     assert desk.record(first).error is None
 
 
-@pytest.mark.parametrize(("failure", "tries"), [("crash", 3), ("out_of_memory", 1), ("input", 1)])
-def test_a_scoring_that_fails_too_often_fails_its_trial_alone(
+@pytest.mark.parametrize(("failure", "tries"), [("crash", 3), ("out_of_memory", 2), ("input", 1)])
+def test_scoring_without_retries_left_fails_only_its_trial(
     tmp_path: Path, failure: str, tries: int
 ) -> None:
     desk = Desk.make(tmp_path)
@@ -195,13 +196,13 @@ def test_a_scoring_that_fails_too_often_fails_its_trial_alone(
     for _ in range(tries):
         assert desk.states()[0] == "scoring"
         desk.fake.end("it broke", failure)
-        desk.queue.follow_scoring()
+        desk.queue.poll_scoring()
     assert desk.states() == ["failed", "pending", "pending"]
     assert desk.record(first).error == "it broke"
     assert desk.next_training().point == 1
 
 
-def test_an_untuned_model_that_cannot_be_scored_does_not_stop_the_trials(tmp_path: Path) -> None:
+def test_failed_scoring_of_the_untuned_model_does_not_stop_the_trials(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     desk.fake.end("it broke", "input")
     first = desk.next_training()
@@ -230,7 +231,7 @@ def test_the_next_run_scores_a_trained_trial_without_training_it(
 
 
 @pytest.mark.parametrize("has_scorers", [True, False])
-def test_a_trial_that_was_cut_after_its_scores_is_not_scored_again(
+def test_trial_interrupted_after_its_scores_is_not_scored_again(
     tmp_path: Path, has_scorers: bool
 ) -> None:
     desk = Desk.make(tmp_path)
@@ -245,7 +246,7 @@ def test_a_trial_that_was_cut_after_its_scores_is_not_scored_again(
     assert again.record(first).eval_seconds == 1
 
 
-def test_scores_older_than_the_model_are_taken_again(tmp_path: Path) -> None:
+def test_scores_older_than_the_model_are_replaced(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first = desk.next_training()
     desk.train(first)
@@ -257,7 +258,7 @@ def test_scores_older_than_the_model_are_taken_again(tmp_path: Path) -> None:
     assert [task.key for task in again.fake.works] == [first.key]
 
 
-def test_a_trained_trial_of_other_settings_is_given_to_the_ranks(tmp_path: Path) -> None:
+def test_model_trained_with_other_settings_is_trained_again(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first = desk.next_training()
     desk.train(first)
@@ -266,12 +267,12 @@ def test_a_trained_trial_of_other_settings_is_given_to_the_ranks(tmp_path: Path)
     assert Desk.make(tmp_path).next_training().key == first.key
 
 
-def test_jobs_score_too_where_the_scorers_do_not_keep_up(tmp_path: Path) -> None:
+def test_jobs_score_models_that_exceed_the_scorers(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first, second = desk.next_training(), desk.next_training()
     desk.train(first)
     desk.train(second)
-    # The scorer has the untuned model, and two trials wait: one more than there are scorers.
+    # The scorer works on the untuned model, and two trials wait: one more than scorers.
     helping = desk.queue.next()
     assert helping == QueuedJob("scoring", first.key)
     assert desk.next_training().point == 2
@@ -279,11 +280,11 @@ def test_jobs_score_too_where_the_scorers_do_not_keep_up(tmp_path: Path) -> None
     assert [task.key for task in desk.fake.works] == [second.key]
     desk.write_scores(first)
     desk.folder.write_trial(desk.record(first).model_copy(update={"state": "done"}))
-    desk.queue.ended(helping)
+    desk.queue.job_ended(helping)
     assert desk.states() == ["done", "scoring", "pending"]
 
 
-def test_jobs_take_what_waits_once_nothing_is_left_to_train(tmp_path: Path) -> None:
+def test_jobs_score_waiting_models_after_the_last_training(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path, search={"space": {PLW: [0]}})
     first = desk.next_training()
     desk.train(first)
@@ -292,8 +293,8 @@ def test_jobs_take_what_waits_once_nothing_is_left_to_train(tmp_path: Path) -> N
     assert desk.queue.is_scoring
 
 
-def test_jobs_score_nothing_where_they_would_score_differently(tmp_path: Path) -> None:
-    desk = Desk.make(tmp_path, search={"space": {PLW: [0]}}, has_others_score=False)
+def test_jobs_do_not_score_if_workers_do_not_match_scorers(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path, search={"space": {PLW: [0]}}, workers_score_too=False)
     first = desk.next_training()
     desk.train(first)
     assert desk.queue.next() is None
@@ -303,7 +304,7 @@ def test_jobs_score_nothing_where_they_would_score_differently(tmp_path: Path) -
     assert not desk.queue.is_scoring
 
 
-def test_what_failed_before_is_left_to_the_scorers(tmp_path: Path) -> None:
+def test_failed_scorings_stay_with_the_scorers(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path, search={"space": {PLW: [0]}})
     desk.finish_base()
     first = desk.next_training()
@@ -313,22 +314,22 @@ def test_what_failed_before_is_left_to_the_scorers(tmp_path: Path) -> None:
     assert [task.key for task in desk.fake.works] == [first.key]
 
 
-def test_a_stop_ends_the_scorers_and_leaves_trained_trials_to_the_next_run(tmp_path: Path) -> None:
+def test_stop_ends_the_scorers_and_the_next_run_scores_trained_trials(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first, second = desk.next_training(), desk.next_training()
     desk.train(first)
     desk.folder.request_stop(None)
-    desk.queue.follow_scoring()
+    desk.queue.poll_scoring()
     assert desk.fake.is_closed
     assert not desk.queue.is_scoring
-    # Its driver notices a moment later.
+    # Its driver reports the end later.
     desk.train(second)
     assert desk.states() == ["interrupted", "interrupted", "pending"]
     assert desk.record(second).train_seconds == 4
     assert desk.fake.works == []
 
 
-def test_a_trial_that_is_stopped_while_it_waits_for_a_scorer_is_left_out(tmp_path: Path) -> None:
+def test_trial_stopped_while_it_waits_for_a_scorer_is_not_scored(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     first = desk.next_training()
     desk.train(first)
@@ -344,7 +345,7 @@ def test_gpu_hours_of_scorers_count_for_the_budget(tmp_path: Path) -> None:
     # Half a GPU for two hours.
     record = desk.record(first).model_copy(update={"state": "done", "scorer_seconds": 7200})
     desk.folder.write_trial(record)
-    desk.queue.ended(first)
+    desk.queue.job_ended(first)
     assert desk.queue.next() is None
     assert desk.queue.end_reason == "search.budget.gpu_hours is spent: 1 of 1"
 
@@ -353,25 +354,25 @@ def test_gpu_hours_of_untuned_models_count_for_the_budget(tmp_path: Path) -> Non
     desk = Desk.make(tmp_path, budget=BudgetConfig(gpu_hours=1))
     [base] = desk.bases
     desk.finish_base()
-    assert desk.folder.read_base_usage(base.key) == BaseUsage(scorer_seconds=5)
-    # By its own scorer, half a GPU for an hour, and by a trial's workers, two GPUs for a quarter.
-    desk.folder.add_base_usage(base.key, BaseUsage(busy_seconds=900, scorer_seconds=3595))
+    assert desk.folder.read_baseline_usage(base.key) == BaselineUsage(scorer_seconds=5)
+    # A scorer held half a GPU for an hour, and a trial's workers two GPUs for a quarter of an hour.
+    desk.folder.add_baseline_usage(base.key, BaselineUsage(busy_seconds=900, scorer_seconds=3595))
     assert desk.queue.next() is None
     assert desk.queue.end_reason == "search.budget.gpu_hours is spent: 1 of 1"
 
 
-def test_a_base_that_is_scored_anew_keeps_what_it_has_used(tmp_path: Path) -> None:
+def test_baseline_that_is_scored_again_keeps_its_usage(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     [base] = desk.bases
-    desk.folder.add_base_usage(base.key, BaseUsage(busy_seconds=60))
-    write_json(desk.folder.base(base.key) / "scores.json", card(2.0, {}))
+    desk.folder.add_baseline_usage(base.key, BaselineUsage(busy_seconds=60))
+    write_json(desk.folder.baseline(base.key) / "scores.json", card(2.0, {}))
     assert not base.has_scores
-    prepare_base(desk.folder, base)
-    assert desk.folder.read_base_scores(base.key) is None
-    assert desk.folder.read_base_usage(base.key) == BaseUsage(busy_seconds=60)
+    prepare_baseline(desk.folder, base)
+    assert desk.folder.read_baseline_scores(base.key) is None
+    assert desk.folder.read_baseline_usage(base.key) == BaselineUsage(busy_seconds=60)
 
 
-def test_who_scores_a_trial_is_known(tmp_path: Path) -> None:
+def test_record_shows_whether_a_scorer_scores_the_trial(tmp_path: Path) -> None:
     desk = Desk.make(tmp_path)
     desk.finish_base()
     first = desk.next_training()
@@ -380,7 +381,7 @@ def test_who_scores_a_trial_is_known(tmp_path: Path) -> None:
     assert desk.record(first).is_scored_beside
     desk.finish(first)
     assert desk.record(first).is_scored_beside
-    assert not started(desk.record(first)).is_scored_beside
+    assert not mark_started(desk.record(first)).is_scored_beside
 
 
 @pytest.mark.parametrize(
@@ -388,10 +389,16 @@ def test_who_scores_a_trial_is_known(tmp_path: Path) -> None:
     [
         (MemoryError(), "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out_of_memory"),
+        (DistBackendError("NCCL error: Cuda failure 2 'out of memory'"), "out_of_memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "out_of_memory",
+        ),
         (TrainingError("nan", "divergence"), "divergence"),
         (InputError(Problem(message="no such template")), "input"),
         (RuntimeError("it broke"), "crash"),
     ],
 )
-def test_failures_are_told_apart(error: Exception, kind: str) -> None:
+def test_failure_kinds(error: Exception, kind: str) -> None:
     assert failure_kind(error) == kind

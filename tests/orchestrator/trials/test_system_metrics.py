@@ -1,4 +1,4 @@
-"""What a trial's node did, from this machine's real counters."""
+"""System metrics of a trial's node, from the real counters of this machine."""
 
 import json
 import time
@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator.trials import system_metrics
-from orchestrator.trials.system_metrics import system_metrics_in
+from orchestrator.trials.system_metrics import record_system_metrics
 
 
-def test_samples_are_numbered_on_and_have_mlflow_s_names(
+def test_sample_numbers_continue_and_names_are_mlflows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system_metrics, "SAMPLE_EVERY_S", 0.05)
     path = tmp_path / "system.jsonl"
     deadline = time.monotonic() + 60
-    with system_metrics_in(path):
+    with record_system_metrics(path):
         while not path.exists():
             assert time.monotonic() < deadline
-    with system_metrics_in(path):
+    with record_system_metrics(path):
         pass
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(len(lines)))
@@ -31,10 +31,10 @@ def test_samples_are_numbered_on_and_have_mlflow_s_names(
         assert abs(line["time"] - time.time()) < 600
 
 
-def test_samples_that_cannot_be_written_are_logged_and_the_work_goes_on(
+def test_failed_samples_are_logged_and_the_block_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with system_metrics_in(tmp_path / "missing" / "system.jsonl"):
+    with record_system_metrics(tmp_path / "missing" / "system.jsonl"):
         done = True
     assert done
     assert "system metrics were not sampled" in caplog.text

@@ -1,4 +1,4 @@
-"""Scoring a trial with the examples that it was trained on at hand."""
+"""Scoring with access to the training examples of a trial."""
 
 import json
 from pathlib import Path
@@ -7,28 +7,29 @@ from typing import Any
 import pytest
 
 from evals.heldout.examples import load_examples, write_examples
-from orchestrator.cli.single import evaluate_model
+from orchestrator.cli.eval_model import evaluate_model
 from orchestrator.record.folder import SweepFolder
 from orchestrator.trials.run_trial import score
 from tests.orchestrator.plan.test_sources import write_spec
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import write_data
-from trainers.config import DataConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.data.tokenize import read_split
+from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError
 
 EVALS: dict[str, Any] = {
     "heldout": {"examples": 4},
-    "multiple_choice": None,
-    "short_generation": None,
-    "long_generation": None,
+    "heldout_choice": None,
+    "heldout_exact_match": None,
+    "heldout_chrf": None,
 }
 MEMORISATION = {"examples": 3, "max_new_tokens": 4}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
-    """A base with four held-out examples, the model and the data beside it."""
+    """A sweep's folder with a baseline of four held-out examples, its model and its data."""
     save_tiny_model(tmp_path / "small")
     write_data(tmp_path / "sums.jsonl", 24)
     monkeypatch.chdir(tmp_path)
@@ -44,8 +45,8 @@ def data_config(root: Path, **changes: Any) -> DataConfig:
     return DataConfig.model_validate(settings)
 
 
-def scored(folder: SweepFolder, evals: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The samples and scores of a trial whose model is the untuned one."""
+def score_model_in(folder: SweepFolder, evals: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Score a trial that has the untuned model; return its samples and scores."""
     root = folder.root.parent
     settings = TrainConfig.model_validate(
         {
@@ -61,8 +62,8 @@ def scored(folder: SweepFolder, evals: dict[str, Any], **changes: Any) -> dict[s
     return {"scores": card.by_name(), "samples": [json.loads(line) for line in lines]}
 
 
-def test_memorisation_is_measured_on_what_the_trial_was_trained_on(folder: SweepFolder) -> None:
-    found = scored(folder, {"memorisation": MEMORISATION}, train_examples=5)
+def test_memorisation_uses_the_training_examples_of_the_trial(folder: SweepFolder) -> None:
+    found = score_model_in(folder, {"memorisation": MEMORISATION}, train_examples=5)
     own = [s["id"] for s in found["samples"] if s.get("source") == "training"]
     trained = [example.id for example in read_split(data_config(folder.root.parent)).train[:5]]
     assert len(own) == 3
@@ -70,29 +71,29 @@ def test_memorisation_is_measured_on_what_the_trial_was_trained_on(folder: Sweep
     assert found["scores"]["training_generation_length"].num_items == 3
 
 
-def test_overlap_is_looked_for_in_what_the_trial_was_trained_on(folder: SweepFolder) -> None:
-    assert scored(folder, {})["scores"]["heldout_completion_loss"].num_overlapping == 0
+def test_overlap_is_checked_against_the_training_examples_of_the_trial(folder: SweepFolder) -> None:
+    assert score_model_in(folder, {})["scores"]["heldout_completion_loss"].num_overlapping == 0
     path = folder.heldout("b")
     heldout = load_examples(path)
     trained = read_split(data_config(folder.root.parent)).train[0]
     write_examples(path, [*heldout[:3], trained])
-    found = scored(folder, {})
+    found = score_model_in(folder, {})
     assert found["scores"]["heldout_completion_loss"].num_overlapping == 1
     assert [s["id"] for s in found["samples"] if s["overlaps_training"]] == [trained.id]
 
 
-def test_a_trial_whose_data_has_gone_is_scored_without(
+def test_trial_with_missing_data_is_scored_without_overlap(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder.root.parent / "sums.jsonl").unlink()
-    found = scored(folder, {})
+    found = score_model_in(folder, {})
     assert found["scores"]["heldout_completion_loss"].num_overlapping is None
-    assert "not looked for overlap with the training data" in capsys.readouterr().err
+    assert "overlap with the training data was not checked" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"sums\.jsonl"):
-        scored(folder, {"memorisation": MEMORISATION})
+        score_model_in(folder, {"memorisation": MEMORISATION})
 
 
-def test_plw_eval_takes_the_training_data_of_a_spec(folder: SweepFolder) -> None:
+def test_plw_eval_reads_the_training_data_of_a_spec(folder: SweepFolder) -> None:
     root = folder.root.parent
     spec = write_spec(
         root, {"loss.prompt_loss_weight": [0]}, evals=EVALS | {"memorisation": MEMORISATION}

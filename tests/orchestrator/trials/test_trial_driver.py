@@ -1,12 +1,12 @@
-"""What a driver of trials writes down of a job; ranks that do nothing stand for the workers."""
+"""Records that a trial driver writes; its ranks are fakes that do nothing."""
 
 from pathlib import Path
 
 import pytest
 
-from orchestrator.record.folder import BaseUsage, SweepFolder
+from orchestrator.record.folder import BaselineUsage, SweepFolder
 
-# Ray takes seconds to import; none is started.
+# Ray takes seconds to import; no cluster is started.
 pytestmark = pytest.mark.slow
 
 
@@ -30,4 +30,4 @@ def test_ranks_that_score_an_untuned_model_count_its_time(
     untuned = {"settings": {}, "model_path": "m"}
     driver.setup({"kind": "base", "key": "b", "point": None, "untuned": untuned}, settings)
     assert driver.step() == {"done": True, "point": None}
-    assert SweepFolder(tmp_path).read_base_usage("b") == BaseUsage(busy_seconds=7.5)
+    assert SweepFolder(tmp_path).read_baseline_usage("b") == BaselineUsage(busy_seconds=7.5)

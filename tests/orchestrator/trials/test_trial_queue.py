@@ -1,4 +1,4 @@
-"""Which trial comes next, when none does, and what the search is told."""
+"""The order of trials, the reasons why none starts, and the reports to the search."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from evals.results.scores import Score, ScoreCard
 from orchestrator.plan.sweep_plan import make_plan
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
-from orchestrator.spec.search_config import BudgetConfig
+from orchestrator.spec.search_fields import BudgetConfig
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
 from orchestrator.trials.scoring_queue import Scorers
 from orchestrator.trials.sweep import prepare_folder
 from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
 from tests.orchestrator.plan.test_plan import write_spec
-from trainers.foundation.files import write_json
+from trainers.foundation.files import write_json, write_text
 
 PLW = "loss.prompt_loss_weight"
 
 
 class Bench:
-    """A sweep's folder and queue, whose trials a test ends by hand."""
+    """A sweep's folder and queue; the test ends its trials by hand."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Bench:
         budget: BudgetConfig | None = None,
         *,
         scorers: Scorers | None = None,
-        has_others_score: bool = True,
+        workers_score_too: bool = True,
         **changes: Any,
     ) -> None:
         path = write_spec(folder, **changes)
@@ -37,7 +37,7 @@ class Bench:
         prepared = make_plan(self.spec)
         self.folder = SweepFolder(self.spec.folder)
         prepare_folder(self.spec, prepared, path)
-        self.bases = prepared.bases
+        self.bases = prepared.baselines
         self.clock = 0.0
         self.queue = TrialQueue(
             self.spec,
@@ -52,13 +52,13 @@ class Bench:
                 now=lambda: self.clock,
             ),
             scorers,
-            has_others_score=has_others_score,
+            workers_score_too=workers_score_too,
         )
 
     def next_trial(self) -> QueuedJob | None:
-        """The next job that is a trial; bases are passed over."""
+        """Return the next trial's job; jobs of baselines are skipped."""
         while (job := self.queue.next()) is not None and job.kind == "base":
-            self.queue.ended(job)
+            self.queue.job_ended(job)
         return job
 
     def record(self, job: QueuedJob) -> TrialRecord:
@@ -72,7 +72,7 @@ class Bench:
         if state == "done":
             [base] = self.bases
             write_json(self.folder.trial(job.key) / "scores.json", card(loss, base.scoring))
-        self.queue.ended(job)
+        self.queue.job_ended(job)
 
 
 def card(loss: float, signature: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def searched(bench: Bench, jobs: list[QueuedJob]) -> list[dict[str, Any]]:
 
 
 def drain(bench: Bench, state: str = "done") -> list[QueuedJob]:
-    """Run the queue to its end, one trial after another."""
+    """Run all jobs of the queue, one after another."""
     jobs = []
     while (job := bench.next_trial()) is not None:
         jobs.append(job)
@@ -124,6 +124,44 @@ def test_a_grid_runs_every_point_with_every_seed_and_then_ends(tmp_path: Path) -
     assert bench.queue.end_reason is None
 
 
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [("all", [0, 0.1, 0.2, 0.5]), ("best", [0.1]), ("last", [0.5]), ("none", [])],
+)
+def test_models_that_are_not_kept_are_deleted_once_scored(
+    tmp_path: Path, keep: str, kept: list[float]
+) -> None:
+    bench = Bench(tmp_path, keep_models=keep, search={"space": {PLW: [0, 0.1, 0.2, 0.5]}})
+    losses = {0: 2.1, 0.1: 1.9, 0.2: 2.0, 0.5: 2.4}
+    most_models, weights = 0, {}
+    while (job := bench.next_trial()) is not None:
+        record = bench.record(job)
+        weight = record.searched[PLW]
+        weights[job.key] = weight
+        ended = f"2026-11-29T00:00:0{len(weights)}+00:00"
+        bench.folder.write_trial(record.model_copy(update={"ended_at": ended}))
+        write_text(bench.folder.model(job.key) / "model.safetensors", "weights")
+        write_text(bench.folder.trial(job.key) / "train.json", "{}")
+        most_models = max(most_models, len(list(bench.folder.root.glob("trials/*/model"))))
+        bench.end(job, "done", loss=losses[weight])
+    models = bench.folder.root.glob("trials/*/model/model.safetensors")
+    assert sorted(weights[path.parts[-3]] for path in models) == kept
+    assert most_models == (4 if keep == "all" else 2 if kept else 1)
+    assert len(list(bench.folder.root.glob("trials/*/scores.json"))) == 4
+
+
+def test_a_failed_or_running_trial_keeps_its_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, keep_models="none", search={"space": {PLW: [0, 0.1]}})
+    first, second = bench.next_trial(), bench.next_trial()
+    assert first is not None
+    assert second is not None
+    for job in (first, second):
+        write_text(bench.folder.model(job.key) / "model.safetensors", "weights")
+    bench.end(first, "failed")
+    assert bench.folder.model(first.key).is_dir()
+    assert bench.folder.model(second.key).is_dir()
+
+
 def test_an_excluded_point_of_a_grid_does_not_run(tmp_path: Path) -> None:
     space = {PLW: [0, 1], "loss.normalization": ["weights", "nonzero"]}
     left_out = [{PLW: 0, "loss.normalization": "nonzero"}]
@@ -138,7 +176,7 @@ def test_an_excluded_point_of_a_grid_does_not_run(tmp_path: Path) -> None:
 TPE = {"method": "tpe", "space": {PLW: {"low": 0, "high": 1}}, "points": 4}
 
 
-def test_a_bayesian_search_begins_with_plw_0_and_1_and_chooses_the_rest(tmp_path: Path) -> None:
+def test_bayesian_search_starts_with_plw_0_and_1_and_chooses_the_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path, search=TPE)
     points = [point[PLW] for point in searched(bench, drain(bench))]
     assert points[:2] == [0, 1]
@@ -147,7 +185,7 @@ def test_a_bayesian_search_begins_with_plw_0_and_1_and_chooses_the_rest(tmp_path
     assert len(bench.folder.read_sweep().trial_ids) == 4
 
 
-def test_a_search_that_was_cut_goes_on_with_its_open_point(tmp_path: Path) -> None:
+def test_interrupted_search_continues_with_its_open_point(tmp_path: Path) -> None:
     first = Bench(tmp_path, search=TPE)
     jobs = []
     for state in ("done", "done", "interrupted"):
@@ -169,7 +207,7 @@ def test_a_search_with_more_points_runs_only_the_new_ones(tmp_path: Path) -> Non
     assert {job.key for job in more} & {job.key for job in done} == set()
 
 
-def test_no_trial_is_recorded_before_the_search_has_asked_for_it(tmp_path: Path) -> None:
+def test_trial_is_recorded_only_after_the_search_has_chosen_it(tmp_path: Path) -> None:
     drain(Bench(tmp_path, search=TPE))
     more = Bench(tmp_path, search={**TPE, "points": 6})
     assert len(more.folder.read_sweep().trial_ids) == 4
@@ -177,7 +215,7 @@ def test_no_trial_is_recorded_before_the_search_has_asked_for_it(tmp_path: Path)
     assert [trial.state for trial in more.folder.read_trials()] == ["done"] * 6
 
 
-def test_another_seed_runs_the_points_that_are_known_again_with_it_alone(tmp_path: Path) -> None:
+def test_added_seed_repeats_known_points_with_that_seed_only(tmp_path: Path) -> None:
     one = {**TPE, "seeds": [0]}
     done = drain(Bench(tmp_path, search=one))
     both = Bench(tmp_path, search={**TPE, "seeds": [0, 1]})
@@ -187,11 +225,11 @@ def test_another_seed_runs_the_points_that_are_known_again_with_it_alone(tmp_pat
     assert {job.key for job in more} & {job.key for job in done} == set()
 
 
-def test_trials_of_another_sweep_inform_this_one_and_are_not_run_again(tmp_path: Path) -> None:
+def test_warm_start_uses_trials_of_another_sweep_without_running_them(tmp_path: Path) -> None:
     drain(Bench(tmp_path, search=TPE, output_dir=str(tmp_path / "first")))
     other = Bench(
         tmp_path,
-        search={**TPE, "learn_from": [str(tmp_path / "first")]},
+        search={**TPE, "warm_start": [str(tmp_path / "first")]},
         output_dir=str(tmp_path / "second"),
     )
     points = [point[PLW] for point in searched(other, drain(other))]
@@ -204,12 +242,12 @@ def test_a_failed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(drain(Bench(tmp_path, search=TPE), state="failed")) == 4
 
 
-def test_the_seeds_of_a_point_that_was_given_up_do_not_start(tmp_path: Path) -> None:
+def test_remaining_seeds_of_a_stopped_point_do_not_start(tmp_path: Path) -> None:
     bench = Bench(tmp_path, search={"space": {PLW: [0, 0.1]}, "seeds": [1, 2]})
     first = bench.next_trial()
     assert first is not None
     bench.folder.write_trial(bench.record(first).model_copy(update={"state": "training"}))
-    bench.queue.ended(first)
+    bench.queue.job_ended(first)
     rest = drain(bench)
     assert [point[PLW] for point in searched(bench, rest)] == [0.1, 0.1]
     assert [trial.state for trial in bench.folder.read_trials()] == [
@@ -220,15 +258,15 @@ def test_the_seeds_of_a_point_that_was_given_up_do_not_start(tmp_path: Path) -> 
     ]
 
 
-def test_no_trial_starts_once_a_stop_is_asked_for(tmp_path: Path) -> None:
+def test_no_trial_starts_after_a_stop_request(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert bench.next_trial() is not None
     bench.folder.request_stop(None)
     assert bench.next_trial() is None
-    assert bench.queue.end_reason == "it was asked to stop"
+    assert bench.queue.end_reason == "a stop was requested"
 
 
-def test_a_trial_that_is_asked_to_stop_before_it_starts_is_passed_over(tmp_path: Path) -> None:
+def test_trial_with_a_stop_request_before_its_start_is_skipped(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     last = bench.folder.read_trials()[-1]
     bench.folder.request_stop(last.id)
@@ -244,7 +282,7 @@ def test_a_trial_that_is_asked_to_stop_before_it_starts_is_passed_over(tmp_path:
         ({"hours": 0.5}, "search.budget.hours is spent: 1 of 0.5"),
     ],
 )
-def test_a_spent_budget_starts_no_further_trial(
+def test_no_trial_starts_after_the_budget_is_spent(
     tmp_path: Path, budget: dict[str, Any], reason: str
 ) -> None:
     bench = Bench(tmp_path, BudgetConfig(**budget))

@@ -1,4 +1,4 @@
-"""Token counts and generation ratios, worked out by hand on one-character tokens."""
+"""Token counts and generation ratios, computed by hand on one-character tokens."""
 
 import json
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
-from trainers.config import DataConfig
 from trainers.data.examples import Example, Message, MessageRole, pair
-from trainers.data.length_stats import DataStats, RatioSpread, TokenCounts, data_stats
-from trainers.data.tokenize import encode_all
+from trainers.data.length_stats import DataStats, RatioSpread, TokenCounts, compute_data_stats
+from trainers.data.tokenize import encode_examples
+from trainers.data_config import DataConfig
 
 # With the plain template and a token for each character: prompt lengths 4 and 8 (2 and 6 without
 # the template's blank line), completion lengths 2 and 3 (one of each ends the sequence).
@@ -19,7 +19,7 @@ TWO = [pair("a", prompt="Hi", completion="k"), pair("b", prompt="Hi you", comple
 def stats_of(examples: list[Example], **settings: Any) -> DataStats:
     config = DataConfig(path="data.jsonl", **{"template": "plain", "max_length": 100, **settings})
     tokenizer = tiny_tokenizer(chat_template=CHAT_TEMPLATE)
-    return data_stats(encode_all(examples, config, tokenizer), config)
+    return compute_data_stats(encode_examples(examples, config, tokenizer), config)
 
 
 def test_tokens_are_counted_by_role() -> None:
@@ -33,7 +33,7 @@ def test_tokens_are_counted_by_role() -> None:
     assert stats.tokens_per_example == 8.5
 
 
-def test_generation_ratio_comes_as_ratio_of_means_and_as_mean_of_ratios() -> None:
+def test_generation_ratio_is_reported_as_ratio_of_means_and_mean_of_ratios() -> None:
     stats = stats_of(TWO)
     found = stats.generation_ratio
     assert (found.of_means, found.mean_of_ratios) == (5 / 12, (2 / 4 + 3 / 8) / 2)
@@ -41,7 +41,7 @@ def test_generation_ratio_comes_as_ratio_of_means_and_as_mean_of_ratios() -> Non
     assert (without.of_means, without.mean_of_ratios) == (5 / 8, (2 / 2 + 3 / 6) / 2)
 
 
-def test_the_spread_of_the_ratio_is_in_values_that_occur() -> None:
+def test_quantiles_of_the_ratio_are_values_that_occur() -> None:
     # A prompt of one character, and two tokens of the template; completions of 1 to 20 tokens.
     examples = [pair(str(i), prompt="Q", completion="k" * i) for i in range(20)]
     assert stats_of(examples).generation_ratio_without_template.spread == RatioSpread(
@@ -73,28 +73,28 @@ def test_system_turns_count_as_prompt_with_and_without_template() -> None:
     assert stats.generation_ratio_without_template.of_means == 2 / 10
 
 
-def test_truncated_examples_are_counted_as_they_are_trained_on() -> None:
+def test_stats_count_the_tokens_after_truncation() -> None:
     stats = stats_of(TWO, max_length=8)
     assert (stats.num_truncated_examples, stats.num_truncated_tokens) == (1, 3)
     assert stats.prompt.total == 4 + 5
     assert stats.completion.total == 5
 
 
-def test_dropped_examples_are_counted_and_take_no_part() -> None:
+def test_dropped_examples_are_counted_and_not_in_the_stats() -> None:
     stats = stats_of(TWO, max_length=8, too_long="drop")
     assert (stats.num_examples, stats.num_dropped_examples, stats.num_dropped_tokens) == (1, 1, 11)
     assert (stats.num_truncated_examples, stats.num_truncated_tokens) == (0, 0)
     assert (stats.prompt.total, stats.completion.total) == (4, 2)
 
 
-def test_completions_that_lost_their_end_are_counted_apart() -> None:
+def test_completions_that_lost_their_end_are_counted_separately() -> None:
     examples = [*TWO, pair("c", prompt="Q", completion="12345678")]
-    stats = stats_of(examples, max_length=8)
+    stats = stats_of(examples, max_length=8, too_long_completion="truncate")
     assert (stats.num_truncated_examples, stats.num_truncated_tokens) == (2, 3 + 4)
     assert stats.num_cut_completions == 1
 
 
-def test_with_all_turns_earlier_answers_count_as_completion() -> None:
+def test_earlier_answers_count_as_completion_with_completion_turns_all() -> None:
     turns: list[tuple[MessageRole, str]] = [
         *(("user", "Hi"), ("assistant", "Ho")),
         *(("user", "He"), ("assistant", "ok")),
@@ -103,8 +103,8 @@ def test_with_all_turns_earlier_answers_count_as_completion() -> None:
     example = Example(id="a", messages=messages)
     last = stats_of([example], template="chat")
     every = stats_of([example], template="chat", completion_turns="all")
-    assert (last.user.total, last.completion.total) == (6, 3)
-    assert (every.user.total, every.completion.total) == (4, 6)
+    assert (last.user.total, last.history.total, last.completion.total) == (4, 2, 3)
+    assert (every.user.total, every.history.total, every.completion.total) == (4, 0, 6)
     assert every.tokens_per_example == last.tokens_per_example
 
 

@@ -1,6 +1,8 @@
-"""Examples come from any of the usual files; every problem of the data is named at once."""
+"""Examples are read from the usual formats; all problems of the data are reported at once."""
 
+import inspect
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def jsonl(folder: Path, *records: Any) -> str:
 
 
 def problems_of(path: str, folder: Path) -> list[str]:
-    """What is wrong, a line for each, with file names without their folder."""
+    """Return the problems as lines, with file names without their folder."""
     with pytest.raises(InputError) as caught:
         read_examples(path)
     return str(caught.value).replace(f"{folder}/", "").split("\n")
@@ -33,7 +35,7 @@ def turns(example: Example) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in example.messages]
 
 
-def test_alpaca_record_without_input_asks_the_instruction(tmp_path: Path) -> None:
+def test_prompt_of_an_alpaca_record_without_input_is_the_instruction(tmp_path: Path) -> None:
     assert read_examples(jsonl(tmp_path, ALPACA)) == [
         Example(
             id="data.jsonl:1",
@@ -54,7 +56,7 @@ def test_alpaca_input_may_be_missing_null_or_blank(tmp_path: Path, empty: dict[s
     assert (example.prompt, example.input) == ("Name a colour.", "")
 
 
-def test_alpaca_record_with_input_asks_both(tmp_path: Path) -> None:
+def test_prompt_of_an_alpaca_record_contains_instruction_and_input(tmp_path: Path) -> None:
     [example] = read_examples(
         jsonl(tmp_path, {"instruction": "Add.", "input": "1, 2", "output": "3"})
     )
@@ -79,13 +81,13 @@ def test_prompt_and_completion_may_be_messages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["messages", "conversations"])
-def test_chats_are_read_under_both_names(tmp_path: Path, field: str) -> None:
+def test_chats_are_read_from_both_field_names(tmp_path: Path, field: str) -> None:
     chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     [example] = read_examples(jsonl(tmp_path, {field: chat}))
     assert turns(example) == [("user", "Q"), ("assistant", "A")]
 
 
-def test_sharegpt_names_are_understood(tmp_path: Path) -> None:
+def test_sharegpt_names_are_accepted(tmp_path: Path) -> None:
     record = {
         "conversations": [
             {"from": "system", "value": "S"},
@@ -133,6 +135,15 @@ def test_json_may_be_a_list_or_an_object_with_one(tmp_path: Path, content: Any) 
     assert ids == ["data.json[0]", "data.json[1]"]
 
 
+def test_tools_in_a_parquet_file_may_contain_dates(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    tool = {"name": "look", "since": date(2026, 11, 29)}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    pyarrow.parquet.write_table(pa.Table.from_pylist([{"messages": turns, "tools": [tool]}]), path)
+    [example] = read_examples(str(path))
+    assert example.tools == (tool,)
+
+
 def test_parquet_columns_that_a_record_lacks_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
@@ -147,18 +158,18 @@ def test_parquet_columns_that_a_record_lacks_are_ignored(tmp_path: Path) -> None
     assert [example.instruction for example in examples] == ["I", None]
 
 
-def test_broken_json_is_named_by_line(tmp_path: Path) -> None:
+def test_error_for_invalid_json_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     lines = [json.dumps(ALPACA)] * 40
     lines[36] = lines[36][:-1]
     path.write_text("\n".join(lines), encoding="utf-8")
     assert problems_of(str(path), tmp_path) == [
         "data.jsonl:37: not valid JSON: Expecting ',' delimiter at column 64; write one object"
-        " per line, or let the name of a file with one list end in .json"
+        " per line, or rename a file with one list to .json"
     ]
 
 
-def test_all_problems_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_in_file_order(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path,
         ALPACA,
@@ -170,16 +181,22 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> N
         {"prompt": "Q", "completion": "half \ud83d"},
     )
     assert problems_of(path, tmp_path) == [
-        'data.jsonl:2: prompt must not be empty, got " "; write it or drop the record',
-        'data.jsonl:2: completion must not be empty, got ""; write it or drop the record',
+        'data.jsonl:2: prompt must not be empty, got " "; fill it in or drop the record',
+        'data.jsonl:2: completion must not be empty, got ""; fill it in, or add empty to data.drop',
         "data.jsonl:3: prompt must be a string, got 5",
         'data.jsonl:3: response must be a string, got {"text": "A"}',
         f'data.jsonl:4: a record must be an object, got "text"; {ACCEPTED_FORMS}',
-        "data.jsonl:5: the fields are those of no known form: instruction, answer, output (null);"
-        f" {ACCEPTED_FORMS}",
-        f"data.jsonl:6: the fields are those of no known form: none; {ACCEPTED_FORMS}",
-        "data.jsonl:7: completion holds half a surrogate pair, which no text may; mend the text",
+        "data.jsonl:5: output must not be empty, got null; fill it in, or add empty to data.drop",
+        f"data.jsonl:6: the fields match no accepted form: none; {ACCEPTED_FORMS}",
+        "data.jsonl:7: completion contains half a surrogate pair, which is not a character;"
+        " fix the text",
     ]
+
+
+ROLES = (
+    "system, developer, user, human, assistant, gpt, model, bot, tool, function, observation,"
+    " ipython, function_call"
+)
 
 
 def message(role: Any, content: Any = "text") -> dict[str, Any]:
@@ -195,54 +212,54 @@ def message(role: Any, content: Any = "text") -> dict[str, Any]:
             'messages[0] must be an object with role and content, got "Hi"',
         ),
         (
-            {"messages": [message("tool"), message("assistant")]},
-            'messages[0].role must be one of system, user, assistant, human, gpt, got "tool"',
+            {"messages": [message("narrator"), message("assistant")]},
+            f'messages[0].role must be one of {ROLES}, got "narrator"',
         ),
         (
             {"conversations": [{"from": "bing", "value": "text"}, message("assistant")]},
-            'conversations[0].from must be one of system, user, assistant, human, gpt, got "bing"',
+            f'conversations[0].from must be one of {ROLES}, got "bing"',
         ),
         (
             {"messages": [{"content": "text"}, message("assistant")]},
-            "messages[0].role must be one of system, user, assistant, human, gpt, got null",
+            f"messages[0].role must be one of {ROLES}, got null",
         ),
         (
-            {"messages": [message("user"), message("assistant", [{"type": "text"}])]},
-            'messages[1].content must be a string, got [{"type": "text"}]',
+            {"messages": [message("user"), message("assistant", {"type": "text"})]},
+            'messages[1].content must be a string, got {"type": "text"}',
         ),
         (
             {"messages": [message("user", ""), message("assistant")]},
-            'messages[0].content must not be empty, got ""; write it or drop the record',
+            'messages[0].content must not be empty, got ""; fill it in or drop the record',
         ),
         (
             {"messages": [message("user"), message("assistant"), message("user")]},
-            "messages must end with an assistant turn, got a final user turn",
+            "a chat must end with an assistant turn, got a final user turn",
         ),
         (
             {"messages": []},
-            "messages must end with an assistant turn, got an empty list",
+            "a chat must end with an assistant turn, got an empty list",
         ),
         (
             {"messages": [message("system"), message("assistant")]},
-            "the prompt must hold a user turn, got none",
+            "the prompt must contain a user turn, got none",
         ),
         (
             {"prompt": [message("user")], "completion": [message("assistant"), message("user")]},
-            "completion must be one message, got 2",
+            "a chat must end with an assistant turn, got a final user turn",
         ),
         (
             {"prompt": [message("user")], "completion": [message("user")]},
-            "completion must end with an assistant turn, got a final user turn",
+            "a chat must end with an assistant turn, got a final user turn",
         ),
     ],
 )
-def test_a_chat_that_is_wrong_says_how(
+def test_error_describes_the_problem_of_a_chat(
     tmp_path: Path, record: dict[str, Any], problem: str
 ) -> None:
     assert problems_of(jsonl(tmp_path, record), tmp_path) == [f"data.jsonl:1: {problem}"]
 
 
-def test_a_long_list_of_problems_is_cut_and_counted(tmp_path: Path) -> None:
+def test_a_long_list_of_problems_is_truncated_and_counted(tmp_path: Path) -> None:
     problems = problems_of(jsonl(tmp_path, *[{"prompt": "", "completion": "A"}] * 33), tmp_path)
     assert len(problems) == 21
     assert problems[19].startswith("data.jsonl:20: prompt must not be empty")
@@ -251,30 +268,30 @@ def test_a_long_list_of_problems_is_cut_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.json"])
 @pytest.mark.parametrize("content", ["", "\n \n"])
-def test_a_file_without_records_is_refused(tmp_path: Path, name: str, content: str) -> None:
+def test_a_file_without_records_is_rejected(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     problems = problems_of(str(tmp_path / name), tmp_path)
-    assert problems == [f"{name}: holds no records; {ACCEPTED_FORMS}"]
+    assert problems == [f"{name}: no records in the data; {ACCEPTED_FORMS}"]
 
 
-def test_json_syntax_errors_give_the_line(tmp_path: Path) -> None:
+def test_json_syntax_errors_have_the_line(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text('[\n {"prompt": "Q",\n  "completion": "A"\n ]\n', encoding="utf-8")
     assert problems_of(str(path), tmp_path) == [
-        "data.json:4: not valid JSON: Expecting ',' delimiter at column 2; if it holds one record"
-        " per line, let its name end in .jsonl"
+        "data.json:4: not valid JSON: Expecting ',' delimiter at column 2; if it has one record"
+        " per line, rename it to .jsonl"
     ]
 
 
 @pytest.mark.parametrize("content", ["5", '{"a": [], "b": []}', '{"a": 1}'])
-def test_json_without_one_list_is_refused(tmp_path: Path, content: str) -> None:
+def test_json_without_one_list_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "data.json").write_text(content, encoding="utf-8")
     assert problems_of(str(tmp_path / "data.json"), tmp_path) == [
-        f"data.json: must hold a list of records, or an object with one list; {ACCEPTED_FORMS}"
+        f"data.json: must be a list of records, or an object with one list; {ACCEPTED_FORMS}"
     ]
 
 
-def test_a_file_that_is_not_utf8_gives_the_line(tmp_path: Path) -> None:
+def test_error_for_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'{"prompt": "Q", "completion": "A"}\n{"prompt": "caf\xe9"}\n')
     assert problems_of(str(path), tmp_path) == [
@@ -282,49 +299,64 @@ def test_a_file_that_is_not_utf8_gives_the_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "data.parquet").write_bytes(b"not at all a Parquet file")
     problems = problems_of(str(tmp_path / "data.parquet"), tmp_path)
     assert problems[0].startswith("data.parquet: not a Parquet file: ")
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "folder/missing.parquet"])
-def test_a_missing_file_is_not_taken_for_a_hub_name(
+def test_a_missing_file_is_not_treated_as_a_hub_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert problems_of(name, tmp_path) == [f"{name}: no such file; correct data.path"]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "folder"])
-def test_other_files_and_folders_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message", "fix"),
+    [
+        (
+            "notes.txt",
+            "data.path must be",
+            "rename or convert the file, or use the name of a hub data set",
+        ),
+        ("folder", "the folder must contain", "correct data.path"),
+    ],
+)
+def test_files_of_other_types_are_rejected(
+    tmp_path: Path, name: str, message: str, fix: str
+) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder").mkdir()
     assert problems_of(str(tmp_path / name), tmp_path) == [
-        f"{name}: data.path must be a file that ends in .jsonl, .json or .parquet; give such a"
-        " file, or the name of a hub data set"
+        f"{name}: {message} a file that ends in .jsonl, .json, .csv or .tsv (also with .gz, .bz2"
+        f" or .zst) or .parquet; {fix}"
     ]
 
 
-def test_unknown_demo_data_names_the_known() -> None:
+def test_error_for_unknown_demo_data_lists_the_known_names() -> None:
     with pytest.raises(InputError) as caught:
         read_examples("demo:python-docs")
     assert str(caught.value) == (
-        "data.path must name a demo set that exists, got demo:python-docs; use"
+        "data.path must name an existing demo set, got demo:python-docs; use"
         " demo:python-docs-short or demo:python-docs-long"
     )
 
 
 def test_a_split_of_a_hub_data_set_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    datasets_load = datasets.load_dataset
 
-    def load_dataset(name: str, *, split: str) -> datasets.Dataset:
-        asked.append((name, split))
+    def load_dataset(path: str, **options: Any) -> datasets.Dataset:
+        inspect.signature(datasets_load).bind(path, **options)
+        asked.append((path, options))
         return datasets.Dataset.from_list([ALPACA, {**ALPACA, "output": "Blue."}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    examples = read_examples("someone/colours", split="validation")
-    assert asked == [("someone/colours", "validation")]
+    examples = read_examples("someone/colours", split="validation", name="en", revision="v2")
+    options = {"split": "validation", "name": "en", "revision": "v2"}
+    assert asked == [("someone/colours", options)]
     assert [example.id for example in examples] == ["someone/colours[0]", "someone/colours[1]"]
     assert [example.completion for example in examples] == ["Red.", "Blue."]
 
@@ -334,21 +366,21 @@ def test_a_split_of_a_hub_data_set_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     [
         (
             ConnectionError("Couldn't reach 'someone/colours' on the Hub (OfflineModeIsEnabled)"),
-            "someone/colours: neither a file here nor a hub data set that can be reached:"
+            "someone/colours: neither a file nor a hub data set that can be reached:"
             " Couldn't reach 'someone/colours' on the Hub (OfflineModeIsEnabled);"
-            " correct data.path, or go online",
+            " correct data.path, or connect to the hub",
         ),
         (
             ValueError('Unknown split "x". Should be one of ["train"].'),
             'someone/colours: the hub data set cannot be loaded: Unknown split "x". Should be one'
-            ' of ["train"].; correct data.path or data.split',
+            ' of ["train"].; correct data.path, data.name, data.revision or data.split',
         ),
     ],
 )
 def test_a_hub_data_set_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    def load_dataset(name: str, *, split: str) -> datasets.Dataset:
+    def load_dataset(path: str, **options: Any) -> datasets.Dataset:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

@@ -1,4 +1,4 @@
-"""Every token of a rendered example has the role of the text it came from."""
+"""Every token of a rendered example has the role of its text."""
 
 from itertools import groupby
 from pathlib import Path
@@ -8,24 +8,25 @@ from tokenizers.processors import TemplateProcessing
 
 from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 from trainers.data.examples import Example, Message, pair
-from trainers.data.roles import Encoded, Role, Template
+from trainers.data.roles import EncodedExample, Role
+from trainers.data.template import Template
 from trainers.foundation.errors import InputError
 
 HI = pair("a", prompt="Hi", completion="ok")
 
 
-def letters(encoded: Encoded) -> str:
-    """One letter for each token: Padding, System, User, Template, Completion."""
+def letters(encoded: EncodedExample) -> str:
+    """Return one letter for each token: Padding, System, User, Template, Completion."""
     return "".join("PSUTC"[role] for role in encoded.roles)
 
 
-def tokens(template: Template, encoded: Encoded) -> list[str]:
+def tokens(template: Template, encoded: EncodedExample) -> list[str]:
     shown = template.tokenizer.convert_ids_to_tokens(encoded.input_ids)
     return [token.replace("Ċ", "\n").replace("Ġ", " ") for token in shown]
 
 
-def spans(template: Template, encoded: Encoded) -> list[tuple[str, str]]:
-    """(role, text) of each run of tokens with one role."""
+def spans(template: Template, encoded: EncodedExample) -> list[tuple[str, str]]:
+    """Return (role, text) of each run of tokens with one role."""
     pairs = zip(encoded.roles, tokens(template, encoded), strict=True)
     runs = groupby(pairs, key=lambda pair: pair[0])
     return [(Role(role).name, "".join(token for _, token in run)) for role, run in runs]
@@ -42,7 +43,7 @@ def jinja_file(folder: Path, source: str) -> str:
     return str(path)
 
 
-def test_plain_shows_the_prompt_and_a_blank_line() -> None:
+def test_plain_renders_the_prompt_and_a_blank_line() -> None:
     template = Template("plain", tiny_tokenizer())
     encoded = template.encode(HI, 100)
     assert tokens(template, encoded) == ["H", "i", "\n", "\n", "o", "k", "<|end|>"]
@@ -51,7 +52,7 @@ def test_plain_shows_the_prompt_and_a_blank_line() -> None:
     assert encoded.num_truncated_tokens == 0
 
 
-def test_alpaca_without_input_is_worded_as_stanford_did() -> None:
+def test_alpaca_without_input_equals_stanfords_template() -> None:
     example = Example(id="a", messages=HI.messages, instruction="Hi", input="")
     template = Template("alpaca", tiny_tokenizer())
     assert spans(template, template.encode(example, 1000)) == [
@@ -66,7 +67,7 @@ def test_alpaca_without_input_is_worded_as_stanford_did() -> None:
     ]
 
 
-def test_alpaca_with_input_keeps_instruction_and_input_apart() -> None:
+def test_alpaca_with_input_separates_instruction_and_input() -> None:
     example = Example(
         id="a",
         messages=pair("a", prompt="Add.\n\n1, 2", completion="3").messages,
@@ -89,7 +90,7 @@ def test_alpaca_with_input_keeps_instruction_and_input_apart() -> None:
     ]
 
 
-def test_alpaca_takes_the_prompt_of_other_records_for_the_instruction() -> None:
+def test_alpaca_uses_the_prompt_of_other_records_as_instruction() -> None:
     template = Template("alpaca", tiny_tokenizer())
     roles = spans(template, template.encode(HI, 1000))
     assert [text for role, text in roles if role == "USER"] == ["Hi"]
@@ -108,13 +109,13 @@ def test_chat_marks_system_and_user_turns() -> None:
     ]
 
 
-def test_chat_counts_earlier_answers_to_the_prompt() -> None:
+def test_chat_includes_earlier_answers_in_the_prompt() -> None:
     template = Template("chat", tiny_tokenizer(chat_template=CHAT_TEMPLATE))
     example = chat(("user", "Hi"), ("assistant", "Ho"), ("user", "Hi"), ("assistant", "ok"))
     assert spans(template, template.encode(example, 1000))[1:] == [
         ("USER", "Hi"),
         ("TEMPLATE", "<|end|>\n<|start|>assistant\n"),
-        ("USER", "Ho"),
+        ("HISTORY", "Ho"),
         ("TEMPLATE", "<|end|>\n<|start|>user\n"),
         ("USER", "Hi"),
         ("TEMPLATE", "<|end|>\n<|start|>assistant\n"),
@@ -122,7 +123,7 @@ def test_chat_counts_earlier_answers_to_the_prompt() -> None:
     ]
 
 
-def test_chat_is_not_misled_by_a_text_that_the_template_also_says() -> None:
+def test_chat_locates_a_text_that_also_occurs_in_the_template() -> None:
     template = Template("chat", tiny_tokenizer(chat_template=CHAT_TEMPLATE))
     example = pair("a", prompt="help", completion="ok")
     assert spans(template, template.encode(example, 1000)) == [
@@ -133,7 +134,7 @@ def test_chat_is_not_misled_by_a_text_that_the_template_also_says() -> None:
     ]
 
 
-def test_chat_follows_a_template_that_trims() -> None:
+def test_chat_supports_a_template_that_trims() -> None:
     template = Template("chat", tiny_tokenizer(chat_template=CHAT_TEMPLATE))
     example = pair("a", prompt="\n Hi\n", completion="ok")
     assert spans(template, template.encode(example, 1000))[1:3] == [
@@ -158,27 +159,27 @@ def test_chat_keeps_the_white_space_that_a_template_keeps() -> None:
     [
         (
             "{{ messages[0].content | upper }}",
-            "a: the chat template does not show a message's text unchanged; "
-            "set data.template to alpaca or plain",
+            "a: the chat template does not show the answer's text unchanged; set data.template to a"
+            " Jinja file that renders `messages` for training, to alpaca or to plain",
         ),
         (
             "{{ raise_exception('no system turn, please') }}",
-            "a: the chat template refuses the chat: no system turn, please; "
-            "set data.template to alpaca or plain",
+            "a: the chat template rejects the chat: no system turn, please; set data.template to a"
+            " Jinja file that renders `messages` for training, to alpaca or to plain",
         ),
     ],
 )
-def test_chat_that_does_not_fit_names_the_example(source: str, message: str) -> None:
+def test_error_names_the_example_that_the_template_rejects(source: str, message: str) -> None:
     template = Template("chat", tiny_tokenizer(chat_template=source))
     with pytest.raises(InputError) as caught:
         template.encode(HI, 100)
     assert str(caught.value) == message
 
 
-def test_chat_that_leaves_out_a_message_is_refused() -> None:
-    source = "{{ messages[-1].content }}"
+def test_chat_template_that_omits_a_message_is_rejected() -> None:
+    source = "{% for m in messages if m.role != 'system' %}{{ m.content }}|{% endfor %}"
     template = Template("chat", tiny_tokenizer(chat_template=source))
-    with pytest.raises(InputError, match="does not show a message's text"):
+    with pytest.raises(InputError, match=r'does not show the text of a message: "Be kind\."'):
         template.encode(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "ok")), 100)
 
 
@@ -221,7 +222,7 @@ def test_jinja_file_renders_messages(tmp_path: Path) -> None:
     ]
 
 
-def test_jinja_file_that_rewrites_the_prompt_is_all_the_users(tmp_path: Path) -> None:
+def test_prompt_has_role_user_if_a_jinja_file_changes_the_texts(tmp_path: Path) -> None:
     template = Template(jinja_file(tmp_path, "Q: {{ prompt | upper }}"), tiny_tokenizer())
     assert spans(template, template.encode(HI, 100))[0] == ("USER", "Q: HI")
 
@@ -233,17 +234,17 @@ def test_jinja_file_that_rewrites_the_prompt_is_all_the_users(tmp_path: Path) ->
         ("Q\n{{ prompt }", "prompt.jinja:2: not a valid template: unexpected '}'"),
         ("{{ prompt / 0 }}", "prompt.jinja cannot be rendered: TypeError: unsupported operand"),
         ("{{ messages[7].content }}", "prompt.jinja cannot be rendered: list object has no"),
-        ("", "prompt.jinja renders an empty prompt; set data.template to"),
-        ("{# nothing #}\n\n", "prompt.jinja renders an empty prompt; set data.template to"),
-        ("{{ input }}", "prompt.jinja renders an empty prompt; set data.template to"),
-        ("Answer:", "prompt.jinja renders the same prompt whatever prompt, instruction, input"),
+        ("", "prompt.jinja renders an empty prompt; correct the template"),
+        ("{# nothing #}\n\n", "prompt.jinja renders an empty prompt; correct the template"),
+        ("{{ input }}", "prompt.jinja renders an empty prompt; correct the template"),
+        ("Answer:", "prompt.jinja renders the same prompt for every prompt, instruction, input"),
         (
             "{% for m in messages %}{{ m.role }}:{% endfor %}",
-            "prompt.jinja renders the same prompt whatever prompt, instruction, input",
+            "prompt.jinja renders the same prompt for every prompt, instruction, input",
         ),
     ],
 )
-def test_jinja_file_that_is_wrong_says_where(tmp_path: Path, source: str, message: str) -> None:
+def test_error_in_a_jinja_file_names_the_line(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Template(jinja_file(tmp_path, source), tiny_tokenizer()).encode(HI, 100)
     assert message in str(caught.value)
@@ -261,7 +262,7 @@ def test_jinja_file_that_is_wrong_says_where(tmp_path: Path, source: str, messag
         ("{% if prompt == 'a###b' %}this{% else %}that{% endif %} one", "this one"),
     ],
 )
-def test_jinja_file_may_show_any_part_of_an_example(
+def test_jinja_file_may_render_any_part_of_an_example(
     tmp_path: Path, source: str, rendered: str
 ) -> None:
     template = Template(jinja_file(tmp_path, source), tiny_tokenizer())
@@ -270,9 +271,9 @@ def test_jinja_file_may_show_any_part_of_an_example(
     assert "".join(prompt) == rendered
 
 
-def test_chat_template_that_fails_in_any_way_names_the_example() -> None:
+def test_error_names_the_example_for_any_error_in_a_chat_template() -> None:
     template = Template("chat", tiny_tokenizer(chat_template="{{ messages[0].content / 0 }}"))
-    with pytest.raises(InputError, match="a: the chat template refuses the chat: TypeError: "):
+    with pytest.raises(InputError, match="a: the chat template rejects the chat: TypeError: "):
         template.encode(HI, 100)
 
 
@@ -280,8 +281,8 @@ def test_unknown_template_lists_the_valid_ones() -> None:
     with pytest.raises(InputError) as caught:
         Template("alpacca", tiny_tokenizer())
     assert str(caught.value) == (
-        "data.template must be chat, alpaca, plain or a Jinja file, got alpacca; "
-        "give the path of a UTF-8 file that exists"
+        "data.template must be chat, alpaca, plain, deepseek-r1 or a Jinja file, got alpacca; "
+        "use the path of an existing UTF-8 file"
     )
 
 
@@ -290,11 +291,12 @@ def test_chat_needs_a_chat_template() -> None:
         Template("chat", tiny_tokenizer())
     assert str(caught.value) == (
         "data.template is chat, but the tokenizer has no chat template; "
-        "set data.template to alpaca or plain"
+        "set data.template to a chat template in a Jinja file, or, for records with one question "
+        "and one answer, to alpaca or plain"
     )
 
 
-def test_a_tokenizer_without_end_of_sequence_is_refused() -> None:
+def test_a_tokenizer_without_end_of_sequence_is_rejected() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(InputError, match="no end-of-sequence token"):
@@ -302,18 +304,47 @@ def test_a_tokenizer_without_end_of_sequence_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "alpaca"])
-def test_single_turn_templates_refuse_to_lose_turns(name: str) -> None:
+def test_single_turn_templates_reject_chats_with_more_turns(name: str) -> None:
     template = Template(name, tiny_tokenizer())
     with pytest.raises(InputError) as caught:
         template.encode(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "ok")), 100)
     assert str(caught.value) == (
-        f"chats.jsonl:1: data.template {name} shows one user turn, but the chat has 3 messages:"
-        " the others would be lost; set data.template to chat or to a Jinja file that renders"
-        " `messages`"
+        f"chats.jsonl:1: data.template {name} renders one user turn, but the chat has 3 messages:"
+        " the others would be lost; put the system text into the user turn, or set data.template"
+        " to a chat template in a Jinja file"
     )
 
 
-def test_a_token_over_two_spans_takes_the_role_it_starts_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("chat_template", "advice"),
+    [
+        (None, "set data.template to a chat template in a Jinja file"),
+        (CHAT_TEMPLATE, "set data.template to chat or to a chat template in a Jinja file"),
+    ],
+)
+def test_chat_is_advised_only_if_the_tokenizer_has_a_chat_template(
+    chat_template: str | None, advice: str
+) -> None:
+    turns = [("user", "Hi"), ("assistant", "ok"), ("user", "Ho"), ("assistant", "ok")]
+    template = Template("plain", tiny_tokenizer(chat_template=chat_template))
+    with pytest.raises(InputError) as caught:
+        template.encode(chat(*turns), 100)
+    assert caught.value.problems[0].fix == advice
+
+
+def test_single_turn_templates_are_not_advised_for_longer_chats(tmp_path: Path) -> None:
+    template = Template(jinja_file(tmp_path, "{{ missing.name }}"), tiny_tokenizer())
+    turns = [("user", "Hi"), ("assistant", "ok"), ("user", "Ho"), ("assistant", "ok")]
+    for example, advice in (
+        (chat(*turns), "correct the template"),
+        (chat(*turns[:2]), "correct the template, or set data.template to alpaca or plain"),
+    ):
+        with pytest.raises(InputError) as caught:
+            template.encode(example, 100)
+        assert caught.value.problems[0].fix == advice
+
+
+def test_a_token_over_two_spans_has_the_role_at_its_start(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(("a hello",) * 9, vocab_size=300)
     template = Template(jinja_file(tmp_path, "Q: {{ prompt }}"), tokenizer)
     encoded = template.encode(pair("a", prompt="hello", completion="ok"), 100)
@@ -341,11 +372,12 @@ def test_characters_of_several_tokens_keep_their_role() -> None:
     [
         (7, ["H", "i", "\n", "\n", "o", "k", "<|end|>"], "UUTTCCC", 0),
         (6, ["i", "\n", "\n", "o", "k", "<|end|>"], "UTTCCC", 1),
-        (4, ["\n", "o", "k", "<|end|>"], "TCCC", 3),
+        # The completion has no space for its end.
+        (4, ["i", "\n", "\n", "o"], "UTTC", 3),
         (3, ["\n", "o", "k"], "TCC", 4),
     ],
 )
-def test_truncation_keeps_the_completion(
+def test_truncation_for_scoring_keeps_text_template_and_completion(
     max_length: int, kept: list[str], roles: str, num_truncated: int
 ) -> None:
     template = Template("plain", tiny_tokenizer())
@@ -355,7 +387,7 @@ def test_truncation_keeps_the_completion(
     assert encoded.num_truncated_tokens == num_truncated
 
 
-def test_start_token_stands_before_the_prompt_where_the_tokenizer_adds_one() -> None:
+def test_start_token_precedes_the_prompt_if_the_tokenizer_adds_one() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = "<|start|>"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

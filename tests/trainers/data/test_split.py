@@ -1,9 +1,9 @@
-"""Who is held out: decided by what examples say, never shared with what is trained on."""
+"""The held-out split depends on the texts and shares no prompt with the training examples."""
 
 import pytest
 
+from trainers.data import split
 from trainers.data.examples import Example, Message, pair
-from trainers.data.split import split_heldout
 from trainers.foundation.errors import InputError
 
 
@@ -11,23 +11,60 @@ def numbered(count: int) -> list[Example]:
     return [pair(f"data.jsonl:{i}", prompt=f"Q{i}", completion=f"A{i}") for i in range(count)]
 
 
+def split_heldout(
+    examples: list[Example], *, heldout_examples: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Return the (training, held-out) examples."""
+    train, heldout = split.split_heldout(examples, heldout_examples=heldout_examples, seed=seed)
+    return [examples[index] for index in train], [examples[index] for index in heldout]
+
+
 def ids(examples: list[Example]) -> set[str]:
     return {example.id for example in examples}
 
 
-def test_the_heldout_part_has_the_size_asked_for_and_shares_nothing() -> None:
+def test_the_heldout_set_has_the_requested_size_and_is_disjoint() -> None:
     train, heldout = split_heldout(numbered(50), heldout_examples=10, seed=0)
     assert (len(train), len(heldout)) == (40, 10)
     assert ids(train) | ids(heldout) == ids(numbered(50))
 
 
-def test_the_seed_alone_decides_who_is_held_out() -> None:
+def test_the_heldout_set_depends_only_on_the_seed() -> None:
     first = split_heldout(numbered(50), heldout_examples=10, seed=0)
     assert split_heldout(numbered(50), heldout_examples=10, seed=0) == first
     assert split_heldout(numbered(50), heldout_examples=10, seed=1) != first
-    # A literal, so that an upgrade which redraws every split does not go unseen.
+    # A literal detects an upgrade that changes every split.
     prompts = [example.prompt for example in first[1]]
     assert prompts == ["Q24", "Q28", "Q39", "Q6", "Q2", "Q10", "Q29", "Q7", "Q30", "Q42"]
+
+
+def test_the_order_of_texts_with_duplicates_is_that_of_earlier_releases() -> None:
+    # Computed with release 0.1: trial ids and published results depend on this order.
+    examples = [
+        pair(f"d.jsonl:{i}", prompt=f"Q{i % 7}{' ' * (i % 2)}", completion=f"A{i % 3}")
+        for i in range(1, 25)
+    ]
+    train, heldout = split_heldout(examples, heldout_examples=8, seed=0)
+    assert [int(example.id[8:]) for example in train] == [
+        5,
+        3,
+        22,
+        24,
+        8,
+        21,
+        14,
+        4,
+        7,
+        10,
+        1,
+        19,
+        15,
+        17,
+        12,
+        18,
+        11,
+    ]
+    assert [int(example.id[8:]) for example in heldout] == [13, 6, 20, 9, 23, 16, 2]
 
 
 def test_the_order_of_the_file_does_not_matter() -> None:
@@ -35,7 +72,7 @@ def test_the_order_of_the_file_does_not_matter() -> None:
     assert split_heldout(numbered(50)[::-1], heldout_examples=10, seed=3) == forwards
 
 
-def test_a_larger_heldout_part_contains_the_smaller() -> None:
+def test_a_larger_heldout_set_contains_the_smaller_one() -> None:
     _, small = split_heldout(numbered(50), heldout_examples=5, seed=0)
     _, large = split_heldout(numbered(50), heldout_examples=20, seed=0)
     assert ids(small) < ids(large)
@@ -68,44 +105,44 @@ def test_the_last_user_turn_counts_as_the_prompt_of_a_chat() -> None:
         assert len(heldout) == 2
 
 
-def test_a_heldout_part_that_leaves_nothing_to_train_on_is_refused() -> None:
+def test_holding_out_every_example_is_an_error() -> None:
     with pytest.raises(InputError) as caught:
         split_heldout(numbered(10), heldout_examples=10, seed=0)
     assert str(caught.value) == (
-        "data.heldout_examples must be smaller than the number of examples, got 10 of 10: none is"
-        " left to train on; set data.heldout_examples to 9 or less, or give more data"
+        "data.heldout_examples must be smaller than the number of examples, got 10 of 10: none"
+        " remains for training; set data.heldout_examples to 9 or less, or use more data"
     )
 
 
-def test_one_example_alone_cannot_be_split() -> None:
+def test_one_example_cannot_be_split() -> None:
     with pytest.raises(InputError) as caught:
         split_heldout(numbered(1), heldout_examples=1, seed=0)
     assert str(caught.value) == (
-        "data.heldout_examples must be smaller than the number of examples, got 1 of 1: none is"
-        " left to train on; give at least 2 examples, one to train on and one to hold out"
+        "data.heldout_examples must be smaller than the number of examples, got 1 of 1: none"
+        " remains for training; use at least 2 examples, one for training and one held out"
     )
 
 
-def test_prompts_that_are_all_shared_too_widely_are_refused_with_a_number_that_helps() -> None:
+def test_error_for_shared_prompts_names_the_smallest_possible_number() -> None:
     examples = [
         pair(f"data.jsonl:{i}", prompt="Q" if i < 4 else "R", completion=f"A{i}") for i in range(10)
     ]
     with pytest.raises(InputError) as caught:
         split_heldout(examples, heldout_examples=3, seed=0)
     assert str(caught.value) == (
-        "data.heldout_examples is 3, but every prompt is shared by more examples than that, and"
-        " those must stay together; set data.heldout_examples to 4 or more, or remove examples"
-        " with the same prompt"
+        "data.heldout_examples is 3, but every prompt is shared by more examples, and"
+        " examples with one prompt must stay together; set data.heldout_examples to"
+        " 4 or more, or remove examples with the same prompt"
     )
     train, heldout = split_heldout(examples, heldout_examples=4, seed=0)
     assert (len(train), len(heldout)) == (6, 4)
 
 
-def test_examples_that_all_share_one_prompt_are_refused() -> None:
+def test_examples_with_one_common_prompt_are_an_error() -> None:
     examples = [pair(f"data.jsonl:{i}", prompt="Q", completion=f"A{i}") for i in range(10)]
     with pytest.raises(InputError) as caught:
         split_heldout(examples, heldout_examples=3, seed=0)
     assert str(caught.value).endswith(
-        "; give examples with other prompts: all have the same one, and what is held out must not"
-        " have been trained on"
+        "; add examples with other prompts: all have the same one, and a held-out prompt must not"
+        " be in the training data"
     )

@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import uuid
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,16 @@ import pytest
 
 from tests.trainers.data.test_roles import chat, jinja_file
 from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
-from trainers.config import DataConfig
 from trainers.data import token_cache
-from trainers.data.batches import collate, count_targets
+from trainers.data.batches import collate
+from trainers.data.encoding_counts import EncodingCounts
 from trainers.data.examples import Example, pair
-from trainers.data.roles import Encoded, Role, Template
-from trainers.data.tokenize import encode_all
-from trainers.data.tokenized import EncodedExamples, LengthCounts
+from trainers.data.roles import EncodedExample
+from trainers.data.template import Template
+from trainers.data.tokenize import encode_examples
+from trainers.data.tokenized import EncodedBatch, EncodedExamples
+from trainers.data_config import DataConfig
+from trainers.foundation import file_cache
 from trainers.foundation.errors import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +35,7 @@ EXAMPLES = [
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of cached tokens, empty at first."""
+    """Return the folder of cached tokens, which is empty at first."""
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "tokens"
 
@@ -43,7 +45,7 @@ def data(**settings: Any) -> DataConfig:
 
 
 def encode(examples: list[Example] = EXAMPLES, **settings: Any) -> EncodedExamples:
-    return encode_all(examples, data(**settings), tiny_tokenizer(chat_template=CHAT_TEMPLATE))
+    return encode_examples(examples, data(**settings), tiny_tokenizer(chat_template=CHAT_TEMPLATE))
 
 
 def content(examples: EncodedExamples) -> list[tuple[str, list[int], list[int], int]]:
@@ -54,11 +56,11 @@ def key(examples: list[Example] = EXAMPLES, chat_template: str = CHAT_TEMPLATE, 
     config = data(**s)
     tokenizer = tiny_tokenizer(chat_template=chat_template)
     template = Template(config.template, tokenizer, config.completion_turns)
-    return token_cache.token_key(examples, template, config)
+    return token_cache.cache_key(examples, template, config)
 
 
 @pytest.mark.parametrize("turns", ["last", "all"])
-def test_cached_tokens_are_those_that_a_template_gives(turns: Any, folder: Path) -> None:
+def test_cached_tokens_equal_those_of_the_template(turns: Any, folder: Path) -> None:
     template = Template("chat", tiny_tokenizer(chat_template=CHAT_TEMPLATE), turns)
     expected = [template.encode(example, 64) for example in EXAMPLES]
     fresh = encode(completion_turns=turns)
@@ -71,11 +73,12 @@ def test_cached_tokens_are_those_that_a_template_gives(turns: Any, folder: Path)
         (e.id, e.input_ids, e.roles, e.num_truncated_tokens) for e in expected
     ]
     assert again.counts == fresh.counts
-    assert again.counts == LengthCounts(
+    assert again.counts == EncodingCounts(
         # The chat of two turns has 19 + 6 + 2 + 13 + 2 + 8 + 2 + 13 + 3 tokens.
         num_examples=3,
         num_truncated_examples=1,
-        num_truncated_tokens=4,
+        num_truncated_tokens=25,
+        num_removed_turns=2,
     )
 
 
@@ -93,23 +96,32 @@ def test_examples_are_read_by_index() -> None:
         examples[2]
 
 
-def test_batches_of_mapped_examples_are_those_of_lists() -> None:
+def test_batches_of_mapped_examples_equal_those_of_lists() -> None:
     examples = encode()
-    lists = [Encoded(id=e.id, input_ids=list(e.input_ids), roles=list(e.roles)) for e in examples]
+    lists = [
+        EncodedExample(id=e.id, input_ids=list(e.input_ids), roles=list(e.roles)) for e in examples
+    ]
     mapped = list(examples)
-    mapped_batch, list_batch = collate(mapped, 0), collate(lists, 0)
+    weights = [np.full(len(e.roles), 0.5, np.float32) for e in lists]
+    mapped_batch, list_batch = collate(mapped, weights, 0), collate(lists, weights, 0)
     assert mapped_batch.input_ids_BT.equal(list_batch.input_ids_BT)
     assert mapped_batch.targets_BT.equal(list_batch.targets_BT)
     assert mapped_batch.target_roles_BT.equal(list_batch.target_roles_BT)
-    assert count_targets(mapped) == count_targets(lists) == examples.target_counts()
-    # Plain: "Hi" and a blank line, "ok" and its end; the first token is no target.
-    assert encode(template="plain", examples=EXAMPLES[:1]).target_counts() == {
-        Role.PADDING: 0,
-        Role.SYSTEM: 0,
-        Role.USER: 1,
-        Role.TEMPLATE: 2,
-        Role.COMPLETION: 3,
-    }
+    assert mapped_batch.target_weights_BT.equal(list_batch.target_weights_BT)
+
+
+def test_weights_of_the_data_survive_the_file_where_an_example_has_any(tmp_path: Path) -> None:
+    weighted = EncodedExample(
+        id="a", input_ids=[5, 6], roles=[2, 4], weights=[float("nan"), 0.25], sample_weight=1.5
+    )
+    plain = EncodedExample(id="b", input_ids=[7], roles=[4])
+    path = tmp_path / "tokens.arrow"
+    batch = EncodedBatch.of([plain, weighted, plain], EncodingCounts(num_examples=3))
+    EncodedExamples.write(path, [batch])
+    first, second, third = EncodedExamples.read(path)
+    assert (first.weights, third.weights) == (None, None)
+    assert (first.sample_weight, second.sample_weight) == (1.0, 1.5)
+    assert np.array_equal(second.weights, [float("nan"), 0.25], equal_nan=True)
 
 
 def test_another_process_reads_the_file(folder: Path) -> None:
@@ -132,31 +144,15 @@ def test_another_process_reads_the_file(folder: Path) -> None:
     assert [tuple(item) for item in json.loads(done.stdout)] == expected
 
 
-def test_several_may_write_at_once(folder: Path) -> None:
-    examples = [Encoded(id=str(i), input_ids=[i] * 99, roles=[4] * 99) for i in range(300)]
-    all_have_missed_it = Barrier(4)
-
-    def make() -> EncodedExamples:
-        all_have_missed_it.wait(timeout=30)
-        return EncodedExamples.of(examples, LengthCounts(num_examples=300))
-
-    with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(token_cache.cached, "key", make) for _ in range(4)]
-        found = [content(job.result()) for job in jobs]
-    assert found == [[(e.id, e.input_ids, e.roles, 0) for e in examples]] * 4
-    assert [path.name for path in folder.iterdir()] == ["key.arrow"]
-    assert content(EncodedExamples.read(folder / "key.arrow")) == found[0]
-
-
 def test_the_key_is_the_same_in_every_process() -> None:
     tokenizer = tiny_tokenizer(chat_template=CHAT_TEMPLATE)
     template = Template("chat", tokenizer)
-    before = token_cache.token_key(EXAMPLES, template, data())
+    before = token_cache.cache_key(EXAMPLES, template, data())
     tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
-    assert token_cache.token_key(EXAMPLES, template, data()) == before == key()
+    assert token_cache.cache_key(EXAMPLES, template, data()) == before == key()
 
 
-def test_whatever_the_tokens_depend_on_is_in_the_key(tmp_path: Path) -> None:
+def test_the_key_contains_everything_that_the_tokens_depend_on(tmp_path: Path) -> None:
     prompt = jinja_file(tmp_path, "{{ prompt }}")
     keys = [
         key(),
@@ -174,7 +170,7 @@ def test_whatever_the_tokens_depend_on_is_in_the_key(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_template_file_that_changed_gives_other_tokens(tmp_path: Path, folder: Path) -> None:
+def test_a_changed_template_file_gives_other_tokens(tmp_path: Path, folder: Path) -> None:
     path = jinja_file(tmp_path, "{{ prompt }}=")
     first = encode(EXAMPLES[:1], template=path)
     jinja_file(tmp_path, "{{ prompt }}:")
@@ -183,13 +179,13 @@ def test_a_template_file_that_changed_gives_other_tokens(tmp_path: Path, folder:
     assert len(list(folder.iterdir())) == 2
 
 
-def test_where_a_template_file_stands_does_not_matter(tmp_path: Path) -> None:
+def test_the_path_of_a_template_file_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     elsewhere = jinja_file(tmp_path / "elsewhere", "{{ prompt }}=")
     assert key(template=elsewhere) == key(template=jinja_file(tmp_path, "{{ prompt }}="))
 
 
-def test_settings_of_the_split_do_not_make_it_again(folder: Path) -> None:
+def test_settings_of_the_split_do_not_rebuild_the_file(folder: Path) -> None:
     assert key() == key(path="other.jsonl", heldout_examples=1, seed=3, train_examples=3)
 
 
@@ -200,13 +196,13 @@ def damaged(original: bytes, how: str) -> bytes:
         return original[: len(original) // 2]
     if how == "other":
         return b"not an Arrow file, but as long as one may be" * 100
-    # One bit of a token, which no reader of Arrow would notice.
+    # One bit of a token, which Arrow does not detect.
     position = original.index(np.array([42, 75], dtype=np.int32).tobytes())
     return original[:position] + b"\x2b" + original[position + 1 :]
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "other", "bit"])
-def test_a_damaged_file_is_made_again(
+def test_a_corrupt_file_is_rebuilt(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = content(encode())
@@ -215,11 +211,11 @@ def test_a_damaged_file_is_made_again(
     cached.write_bytes(damaged(intact, how))
     assert content(encode()) == expected
     assert len(caplog.messages) == 1
-    assert f"{cached} is damaged and is made again" in caplog.messages[0]
+    assert f"{cached} is corrupt and is rebuilt" in caplog.messages[0]
     assert cached.read_bytes() == intact
 
 
-def test_a_folder_in_the_way_of_the_users_cache_keeps_tokens_in_memory(
+def test_tokens_stay_in_memory_if_the_default_cache_folder_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = content(encode())
@@ -228,12 +224,12 @@ def test_a_folder_in_the_way_of_the_users_cache_keeps_tokens_in_memory(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert content(encode()) == expected
     assert caplog.messages == [
-        f"tokens are not kept for the next run: {tmp_path / 'file' / 'plw-sweep' / 'tokens'} cannot"
+        f"tokens are not cached: {tmp_path / 'file' / 'plw-sweep' / 'tokens'} cannot"
         " be written: Not a directory"
     ]
 
 
-def test_a_cache_folder_that_was_asked_for_must_be_writable(
+def test_the_folder_in_plw_cache_dir_must_be_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -242,27 +238,28 @@ def test_a_cache_folder_that_was_asked_for_must_be_writable(
         encode()
     assert str(caught.value) == (
         f"{tmp_path / 'file' / 'tokens'}: the tokens cannot be written: Not a directory; set"
-        " PLW_CACHE_DIR to a folder that you may write to"
+        " PLW_CACHE_DIR to a writable folder"
     )
 
 
-def test_a_disk_that_fills_up_leaves_no_half_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write_half(self: EncodedExamples, path: Path) -> None:
-        path.write_bytes(b"ARROW1")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(EncodedExamples, "write", write_half)
-    with pytest.raises(InputError, match="No space left on device"):
+def test_a_full_disk_leaves_no_partial_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A write to /dev/full fails like a write to a full disk.
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=0))
+    folder.mkdir(parents=True)
+    (folder / f".{key()}.{uuid.UUID(int=0).hex}.tmp").symlink_to("/dev/full")
+    with pytest.raises(InputError) as caught:
         encode()
+    assert str(caught.value) == (
+        f"{folder}: the tokens cannot be written: No space left on device; set PLW_CACHE_DIR to a"
+        " folder with more space"
+    )
     assert list(folder.iterdir()) == []
 
 
-def test_files_that_were_not_used_for_longest_go_first(
+def test_least_recently_used_files_are_removed_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_cache, "MAX_FILES", 2)
+    monkeypatch.setattr(file_cache, "MAX_FILES", 2)
     for age, max_length in ((30, 61), (20, 62)):
         encode(max_length=max_length)
         path = folder / f"{key(max_length=max_length)}.arrow"
@@ -273,7 +270,7 @@ def test_files_that_were_not_used_for_longest_go_first(
     assert {path.stem for path in folder.iterdir()} == {key(max_length=61), key(max_length=63)}
 
 
-def test_what_a_killed_writer_left_is_removed_after_a_day(folder: Path) -> None:
+def test_files_of_a_killed_writer_are_removed_after_a_day(folder: Path) -> None:
     folder.mkdir(parents=True)
     old, new = folder / ".a.1.tmp", folder / ".b.2.tmp"
     for path in (old, new):

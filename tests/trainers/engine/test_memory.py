@@ -1,4 +1,4 @@
-"""A finished fine-tune gives its memory back, so that warm ranks can take the next one."""
+"""A finished fine-tune frees its memory, so that warm ranks can run the next one."""
 
 import gc
 import json
@@ -31,7 +31,7 @@ def measure(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_weights_gradients_or_moments_outlive_their_training(tmp_path: Path) -> None:
+def test_weights_gradients_and_moments_are_freed_after_training(tmp_path: Path) -> None:
     run_in_world(1, measure, tmp_path)
     left = json.loads((tmp_path / "left.json").read_text())
     model_bytes = (tmp_path / "model" / "model.safetensors").stat().st_size

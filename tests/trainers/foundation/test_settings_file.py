@@ -1,4 +1,4 @@
-"""Settings come from YAML, and every problem names file, line, value and what to do."""
+"""Settings are read from YAML; every problem has its file, line, value and fix."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def problems_of(path: Path, overrides: tuple[str, ...] = ()) -> list[str]:
-    """What is wrong, a line for each, with file names without their folder."""
+    """Return the problems as lines, with file names without their folder."""
     with pytest.raises(InputError) as caught:
         load_config(TrainConfig, path, overrides)
     return str(caught.value).replace(f"{path.parent}/", "").split("\n")
@@ -44,26 +44,26 @@ def test_settings_survive_a_round_trip_through_json(tmp_path: Path) -> None:
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
-def test_unknown_key_gets_its_line_and_the_nearest_key(tmp_path: Path) -> None:
+def test_error_for_an_unknown_key_has_its_line_and_the_nearest_key(tmp_path: Path) -> None:
     path = written(tmp_path, VALID.replace("prompt_loss_weight", "prompt_los_weight"))
     assert problems_of(path) == [
         "train.yaml:6: unknown key loss.prompt_los_weight; did you mean prompt_loss_weight?"
     ]
 
 
-def test_unknown_key_that_resembles_none_gets_the_valid_ones(tmp_path: Path) -> None:
+def test_error_for_an_unknown_key_lists_the_valid_keys_if_none_is_similar(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "checkpoint:\n  xyz: 1\n")
     assert problems_of(path) == [
-        "train.yaml:8: unknown key checkpoint.xyz; valid here: every_steps, keep"
+        "train.yaml:8: unknown key checkpoint.xyz; valid here: every_minutes, every_steps, keep"
     ]
 
 
-def test_unknown_section_gets_the_nearest_section(tmp_path: Path) -> None:
+def test_error_for_an_unknown_section_names_the_nearest_section(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "optimiser:\n  learning_rate: 1e-4\n")
     assert problems_of(path) == ["train.yaml:7: unknown key optimiser; did you mean optimizer?"]
 
 
-def test_a_weight_above_one_is_refused(tmp_path: Path) -> None:
+def test_a_weight_above_one_is_rejected(tmp_path: Path) -> None:
     path = written(tmp_path, VALID.replace("0.1", "1.5"))
     assert problems_of(path) == [
         "train.yaml:6: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
@@ -71,7 +71,7 @@ def test_a_weight_above_one_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_all_problems_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "data:\n  path: train.jsonl\n  max_length: 4\nloss:\n  normalization: mean\nseeed: 1\n",
@@ -80,8 +80,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         "train.yaml: model is required; add model",
         "train.yaml:3: data.max_length: input should be greater than or equal to 8, got 4;"
         " edit data.max_length",
-        "train.yaml:5: loss.normalization: input should be 'weights', 'nonzero', 'completion' or"
-        " 'tokens', got 'mean'; edit loss.normalization",
+        "train.yaml:5: loss.normalization: input should be 'weights', 'nonzero', 'completion',"
+        " 'tokens' or 'examples', got 'mean'; edit loss.normalization",
         "train.yaml:6: unknown key seeed; did you mean seed?",
     ]
 
@@ -89,7 +89,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 def test_a_rule_over_several_settings_names_their_section(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "schedule:\n  epochs: 1\n  steps: 5\n")
     assert problems_of(path) == [
-        "train.yaml:7: schedule: give exactly one of schedule.epochs and schedule.steps"
+        "train.yaml:7: schedule: set exactly one of schedule.epochs and schedule.steps"
     ]
 
 
@@ -119,7 +119,7 @@ def test_role_weights_are_a_section_of_the_loss(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_role_weight_is_named_by_its_path(
+def test_error_names_an_invalid_role_weight_by_its_path(
     override: str, problem: str, tmp_path: Path
 ) -> None:
     assert problems_of(written(tmp_path, VALID + ROLE_WEIGHTS), (override,)) == [problem]
@@ -130,21 +130,20 @@ def test_a_bad_role_weight_is_named_by_its_path(
     [
         ("loss.prompt_loss_weight=0", "loss.role_weights.completion=0"),
         (
-            "loss.role_weights={completion: 0, system: 0, user: 0, template: 0}",
+            "loss.role_weights="
+            "{completion: 0, system: 0, user: 0, template: 0, tool: 0, history: 0}",
             "loss.prompt_loss_weight=1",
         ),
     ],
 )
-def test_weights_with_which_nothing_counts_are_refused(
-    overrides: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_all_role_weights_zero_is_rejected(overrides: tuple[str, ...], tmp_path: Path) -> None:
     assert problems_of(written(tmp_path, VALID), overrides) == [
-        "train.yaml:5: loss: a token of some role must count: loss.role_weights.completion is 0,"
-        " and so is the weight of system, user and template tokens; set one of them above 0"
+        "train.yaml:5: loss: the weight of at least one role must be above 0, but"
+        " loss.role_weights.completion, that of thinking and those of all prompt roles are 0"
     ]
 
 
-def test_one_role_that_counts_is_enough(tmp_path: Path) -> None:
+def test_one_role_with_a_weight_is_enough(tmp_path: Path) -> None:
     config = load_config(
         TrainConfig,
         written(tmp_path, VALID),
@@ -157,24 +156,24 @@ def test_one_role_that_counts_is_enough(tmp_path: Path) -> None:
     assert config.loss.role_weights.completion == 0
 
 
-def test_an_empty_section_is_no_group_of_settings(tmp_path: Path) -> None:
+def test_an_empty_section_is_rejected(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "schedule:\n")
     assert problems_of(path) == [
         "train.yaml:7: schedule: must be a group of settings, got None; give schedule settings,"
-        " or leave it out"
+        " or omit it"
     ]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "train.yaml") == [
-        "train.yaml: no such file; correct the path, or write such a file with plw init"
+        "train.yaml: no such file; correct the path, or create a spec with plw init"
     ]
 
 
 @pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n"])
-def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_mapping_is_rejected(tmp_path: Path, text: str) -> None:
     assert problems_of(written(tmp_path, text)) == [
-        "train.yaml: must hold a mapping of settings; start from a file in examples/"
+        "train.yaml: must be a mapping of settings; start from a file in examples/"
     ]
 
 
@@ -187,24 +186,22 @@ def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
         ("a: 1\n---\nb: 2\n", "train.yaml:2: not valid YAML: but found another document"),
     ],
 )
-def test_what_is_not_yaml_gets_its_line(tmp_path: Path, text: str, problem: str) -> None:
+def test_error_for_invalid_yaml_has_the_line(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in problems_of(written(tmp_path, text))[0]
 
 
-def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_bytes(b"name: caf\xe9\n")
-    assert problems_of(path) == [
-        "train.yaml: cannot be read: it is no text in UTF-8; give a YAML file"
-    ]
+    assert problems_of(path) == ["train.yaml: cannot be read: not UTF-8 text; give a YAML file"]
 
 
-def test_a_duplicate_key_gets_its_line(tmp_path: Path) -> None:
+def test_error_for_a_duplicate_key_has_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "model:\n  path: other\n")
     assert problems_of(path)[0].startswith('train.yaml:7: found duplicate key "model"')
 
 
-def test_overrides_come_on_top_of_the_file(tmp_path: Path) -> None:
+def test_overrides_replace_settings_of_the_file(tmp_path: Path) -> None:
     config = load_config(
         TrainConfig,
         written(tmp_path, VALID),
@@ -221,7 +218,7 @@ def test_an_override_can_unset(tmp_path: Path) -> None:
     assert (config.schedule.epochs, config.schedule.steps) == (None, 5)
 
 
-def test_a_bad_override_does_not_point_at_the_line_it_replaced(tmp_path: Path) -> None:
+def test_error_for_an_override_does_not_point_to_the_replaced_line(tmp_path: Path) -> None:
     path = written(tmp_path, VALID)
     assert problems_of(path, ("loss.prompt_loss_weight=1.5",)) == [
         "train.yaml:5: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
@@ -234,12 +231,12 @@ def test_a_bad_override_does_not_point_at_the_line_it_replaced(tmp_path: Path) -
     [
         (
             "seed",
-            "an override must read key.path=value, got 'seed'; for example"
+            "an override must have the form key.path=value, got 'seed'; for example"
             " optimizer.learning_rate=1e-4",
         ),
         (
             "=1",
-            "an override must read key.path=value, got '=1'; for example"
+            "an override must have the form key.path=value, got '=1'; for example"
             " optimizer.learning_rate=1e-4",
         ),
         ("seed=[1", "an override's value must be YAML, got 'seed=[1'; quote it"),
@@ -269,7 +266,7 @@ def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, probl
         "loss.role_weights.completion=1.1",
         "optimizer.learning_rate=0",
         "optimizer.weight_decay=-1",
-        "optimizer.distance_penalty=-1",
+        "optimizer.l2_sp=-1",
         "optimizer.beta1=1",
         "optimizer.beta2=-0.1",
         "optimizer.epsilon=0",
@@ -297,7 +294,7 @@ def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, probl
         "seed=-1",
     ],
 )
-def test_a_value_out_of_range_is_named_with_its_field(tmp_path: Path, override: str) -> None:
+def test_error_names_the_field_of_a_value_out_of_range(tmp_path: Path, override: str) -> None:
     dotted, _, value = override.partition("=")
     with pytest.raises(InputError) as caught:
         load_config(TrainConfig, written(tmp_path, VALID), (override,))

@@ -1,4 +1,4 @@
-"""LoRA: its gradient under every ZeRO stage, and the merged and the separate export."""
+"""LoRA: gradients at every ZeRO stage, and the export of the merged model and the adapter."""
 
 import json
 import math
@@ -11,7 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.trainers.gradients import Cell, errors, reference_gradient, tiny_model, write_gradients
-from tests.trainers.tiny_runs import settings, train_until
+from tests.trainers.tiny_runs import (
+    NO_PERSISTENCE,
+    settings,
+    train_interrupted_and_uninterrupted,
+    train_until,
+)
 from tests.worlds import run_in_world
 from trainers.config import LoraConfig, TrainConfig
 from trainers.foundation.errors import InputError
@@ -57,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_merged_model_computes_what_base_and_adapter_do(stage: int, trained: Path) -> None:
+def test_merged_model_equals_base_model_with_adapter(stage: int, trained: Path) -> None:
     ids = torch.tensor([[5, 9, 33, 70, 12]])
     run = trained / f"stage-{stage}"
     base = AutoModelForCausalLM.from_pretrained(trained / "model")
@@ -69,7 +74,7 @@ def test_merged_model_computes_what_base_and_adapter_do(stage: int, trained: Pat
     assert (merged - untuned).abs().max() > 1e-3
 
 
-def test_only_the_targets_move_and_their_distance_is_reported(trained: Path) -> None:
+def test_only_the_targets_change_and_their_distance_is_reported(trained: Path) -> None:
     before = load_file(trained / "model" / "model.safetensors")
     after = load_file(trained / "stage-2" / "model" / "model.safetensors")
     assert after.keys() == before.keys()
@@ -80,21 +85,82 @@ def test_only_the_targets_move_and_their_distance_is_reported(trained: Path) -> 
     assert result["distance"] == pytest.approx(norm, rel=1e-4)
 
 
+def train_with_saved_module(folder: Path) -> None:
+    lora = {"rank": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    for stage in (2, 3):
+        config = settings(
+            folder,
+            lora=lora,
+            deepspeed={
+                "zero_stage": stage,
+                "precision": "float32",
+                "override": NO_PERSISTENCE if stage == 3 else {},
+            },
+        )
+        train_interrupted_and_uninterrupted(config, folder, f"{stage}")
+
+
+@pytest.fixture(scope="module")
+def trained_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("modules-to-save")
+    settings(folder)
+    run_in_world(1, train_with_saved_module, folder)
+    return folder
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_tied_embeddings_are_trained_saved_and_resumed(stage: int, trained_module: Path) -> None:
+    """peft loads the adapter into the base model: both names of the tied matrix change."""
+    ids = torch.tensor([[5, 9, 33, 70, 12]])
+    base = AutoModelForCausalLM.from_pretrained(trained_module / "model")
+    before = load_file(trained_module / "model" / "model.safetensors")
+    logits = {}
+    for kind in ("whole", "cut"):
+        run = trained_module / f"{kind}-{stage}"
+        after = load_file(run / "model" / "model.safetensors")
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {n for n in before if "q_proj" in n or "embed_tokens" in n}
+        norm = math.sqrt(sum(float((after[n] - before[n]).double().square().sum()) for n in moved))
+        result = json.loads((run / "train.json").read_text())["result"]
+        assert result["distance"] == pytest.approx(norm, rel=1e-4)
+        with torch.no_grad():
+            logits[kind] = AutoModelForCausalLM.from_pretrained(run / "model")(ids).logits
+    assert torch.equal(logits["whole"], logits["cut"])
+    with torch.no_grad():
+        adapted = peft.PeftModel.from_pretrained(
+            base, str(trained_module / f"whole-{stage}" / "adapter")
+        )(ids).logits
+    torch.testing.assert_close(logits["whole"], adapted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nowhere", "the model has no module of this name"),
+        ("mlp", "it contains layers that lora.target_modules selects"),
+        ("q_proj", "it contains layers that lora.target_modules selects"),
+    ],
+)
+def test_modules_that_cannot_be_trained_are_rejected(name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"lora.modules_to_save .*{name} cannot .*{reason}"):
+        add_lora(tiny_model(), LoraConfig(modules_to_save=[name]))
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [("nowhere", "nowhere"), ("lm_head", "the output head"), ("embed_tokens", "the embeddings")],
 )
-def test_targets_that_cannot_be_adapted_are_refused(target: str, reason: str) -> None:
+def test_targets_that_cannot_be_adapted_are_rejected(target: str, reason: str) -> None:
     with pytest.raises(InputError, match=rf"lora.target_modules {target} cannot .*{reason}"):
         add_lora(tiny_model(tied=False), LoraConfig(target_modules=[target]))
 
 
-def test_a_distance_penalty_under_lora_is_refused() -> None:
+def test_l2_sp_with_lora_is_rejected() -> None:
     settings = {
         "model": {"path": "m"},
         "data": {"path": "d"},
         "lora": {},
-        "optimizer": {"distance_penalty": 1.0},
+        "optimizer": {"l2_sp": 1.0},
     }
-    with pytest.raises(ValueError, match="under lora the pre-trained weights stay"):
+    with pytest.raises(ValueError, match="lora keeps the pre-trained weights fixed"):
         TrainConfig.model_validate(settings)

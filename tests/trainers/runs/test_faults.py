@@ -1,4 +1,4 @@
-"""A step that cannot be trusted ends the run before the optimizer moves."""
+"""A faulty step ends the run before the optimizer changes a parameter."""
 
 import errno
 import math
@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from tests.trainers.tiny_runs import settings
-from trainers import sft
+from tests.trainers.tiny_runs import settings, train_until
+from trainers import run_setup, sft
 from trainers.config import ModelConfig, TrainConfig
 from trainers.foundation.errors import TrainingError
 from trainers.models.loading import load_model
@@ -19,7 +19,7 @@ from trainers.runs.checkpoint import latest_checkpoint
 
 
 def local_weights(model: PreTrainedModel) -> list[torch.Tensor]:
-    """This rank's part of each parameter: all of it in a world of one."""
+    """Return this rank's partition of each parameter; all of it on a single rank."""
     return [getattr(p, "ds_tensor", p).detach().flatten().clone() for p in model.parameters()]
 
 
@@ -29,13 +29,13 @@ def test_gradient_that_is_not_finite_stops_the_run(
 ) -> None:
     loaded: list[PreTrainedModel] = []
 
-    def load_poisoned(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    def load_poisoned(config: ModelConfig, dtype: torch.dtype, *_: object) -> PreTrainedModel:
         model = load_model(config, dtype)
         model.get_submodule("model.norm").weight.register_hook(lambda grad: grad * math.inf)
         loaded.append(model)
         return model
 
-    monkeypatch.setattr(sft, "load_model", load_poisoned)
+    monkeypatch.setattr(run_setup, "load_model", load_poisoned)
     config = settings(
         tmp_path,
         deepspeed={"zero_stage": stage, "precision": "float32"},
@@ -49,7 +49,7 @@ def test_gradient_that_is_not_finite_stops_the_run(
     assert not (tmp_path / "out" / "model").exists()
 
 
-def test_a_disk_without_room_for_a_checkpoint_stops_with_what_is_needed(
+def test_error_for_a_full_disk_names_the_size_of_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(tmp_path)
@@ -61,7 +61,7 @@ def test_a_disk_without_room_for_a_checkpoint_stops_with_what_is_needed(
     assert result.steps == 6
 
 
-def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
+def test_a_failed_checkpoint_keeps_the_previous_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
@@ -76,20 +76,41 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
     config = TrainConfig.model_validate(settings(tmp_path))
     with pytest.raises(TrainingError, match=r"step 4 could not be written .* No space left"):
         sft.train(config, tmp_path / "out")
-    newest = latest_checkpoint(tmp_path / "out" / "checkpoints", config.model_dump(mode="json"))
+    newest = latest_checkpoint(tmp_path / "out" / "checkpoints", config)
     assert newest is not None
     assert newest.step == 2
 
 
-def test_out_of_memory_says_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_error_lists_what_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def out_of_memory(_: torch.Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    def load_hungry(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    def load_hungry(config: ModelConfig, dtype: torch.dtype, *_: object) -> PreTrainedModel:
         model = load_model(config, dtype)
         model.get_submodule("model.norm").weight.register_hook(out_of_memory)
         return model
 
-    monkeypatch.setattr(sft, "load_model", load_hungry)
+    monkeypatch.setattr(run_setup, "load_model", load_hungry)
     with pytest.raises(TrainingError, match=r"ran out of memory .* try batch.micro_batch_size 1,"):
         sft.train(TrainConfig.model_validate(settings(tmp_path)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "function", ["run_setup.ZeroEngine", "run_setup.restore_engine", "sft.export_model"]
+)
+def test_out_of_memory_is_explained_at_every_stage(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building the engine, resuming and exporting fail with messages of different libraries."""
+    config = settings(tmp_path)
+    train_until(config, tmp_path / "out", crash_after=6)
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+    monkeypatch.setattr(f"trainers.{function}", out_of_memory)
+    with pytest.raises(TrainingError, match=r"ran out of memory on cpu: weights, .* try") as caught:
+        sft.train(TrainConfig.model_validate(config), tmp_path / "out")
+    assert caught.value.kind == "out_of_memory"

@@ -1,4 +1,4 @@
-"""A fine-tune whose ranks share no folder but only an object store."""
+"""A fine-tune whose ranks share only an object store."""
 
 import json
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import pytest
 import torch.distributed as dist
 
 from tests.object_stores import BUCKET, S3Server, s3_server
-from tests.trainers.tiny_runs import Crash, settings, stop_at
+from tests.trainers.tiny_runs import Crash, crash_callback, settings
 from tests.worlds import run_in_world
 from trainers.config import TrainConfig
 from trainers.foundation.errors import TrainingError
-from trainers.foundation.files import sha256_of
+from trainers.foundation.files import sha256_file
 
 URI = f"s3://{BUCKET}/trials/one"
 NODES = ("node-a", "node-b")
@@ -26,20 +26,20 @@ def server() -> Iterator[S3Server]:
 
 
 def train_on_nodes(config: dict[str, Any], folder: Path, crash_after: int | None) -> None:
-    """Each rank on a node of its own."""
+    """Train with a separate folder for each rank."""
     from trainers.foundation.object_store import ObjectStore
     from trainers.sft import train
 
     place = folder / NODES[dist.get_rank()]
     store = ObjectStore(URI, tries=2)
     try:
-        train(TrainConfig.model_validate(config), place, stop_at(crash_after), store=store)
+        train(TrainConfig.model_validate(config), place, crash_callback(crash_after), store=store)
     except Crash:
         return
 
 
 def weights(folder: Path) -> str:
-    return sha256_of(folder / "model" / "model.safetensors")
+    return sha256_file(folder / "model" / "model.safetensors")
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_ranks_without_a_shared_folder_resume_from_the_store(
 
     run_in_world(2, train_on_nodes, config, tmp_path / "cut", 6)
     assert "trials/one/checkpoints/step-00000004/COMPLETE.json" in server.names()
-    # Both nodes are lost; new ones know nothing.
+    # Both nodes are lost and replaced by new ones.
     run_in_world(2, train_on_nodes, config, tmp_path / "again", None)
     again = tmp_path / "again" / "node-a"
     assert weights(again) == whole
@@ -66,21 +66,21 @@ def test_ranks_without_a_shared_folder_resume_from_the_store(
     assert {"trials/one/train.json", "trials/one/model/model.safetensors"} <= set(server.names())
 
 
-def test_a_checkpoint_that_the_store_does_not_take_fails_the_run(
-    server: S3Server, tmp_path: Path
-) -> None:
+def test_a_failed_upload_of_a_checkpoint_fails_the_run(server: S3Server, tmp_path: Path) -> None:
     from trainers.foundation.object_store import ObjectStore
     from trainers.sft import train
 
     config = TrainConfig.model_validate(settings(tmp_path))
     server.fault = lambda method, path: "busy" if method in ("PUT", "POST") else None
-    with pytest.raises(TrainingError, match=r"the checkpoint of step 2.*did not take") as caught:
+    with pytest.raises(TrainingError, match=r"the checkpoint of step 2.*did not accept") as caught:
         train(config, tmp_path / "out", store=ObjectStore(URI, tries=2))
     assert caught.value.kind == "crash"
     assert not (tmp_path / "out" / "checkpoints" / "step-00000002" / "COMPLETE.json").exists()
 
 
-def test_a_finished_run_is_not_trained_again_elsewhere(server: S3Server, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again_on_another_node(
+    server: S3Server, tmp_path: Path
+) -> None:
     from trainers.foundation.object_store import ObjectStore
     from trainers.sft import train
 

@@ -1,4 +1,4 @@
-"""A fine-tune that was cut short and goes on ends with the bits of one that was not."""
+"""A resumed fine-tune ends with the same bits as an uninterrupted one."""
 
 import itertools
 import json
@@ -19,7 +19,12 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.trainers.tiny_runs import settings, train_cut_and_whole, train_until
+from tests.trainers.tiny_runs import (
+    NO_PERSISTENCE,
+    settings,
+    train_interrupted_and_uninterrupted,
+    train_until,
+)
 from tests.worlds import run_in_world
 from trainers.foundation.errors import InputError
 
@@ -33,18 +38,23 @@ def weights(output_dir: Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in loaded.items()}
 
 
-def interrupted_and_whole(folder: Path) -> None:
-    """In each stage: one run without a break, one that crashes after step 6 and goes on from 4."""
+def interrupted_and_uninterrupted(folder: Path) -> None:
+    """At each stage, run once without interruption, and once with a crash after step 6."""
     for stage in STAGES:
-        config = settings(folder, deepspeed={"zero_stage": stage, "precision": "float32"})
-        train_cut_and_whole(config, folder, str(stage))
+        override = NO_PERSISTENCE if stage == 3 else {}
+        deepspeed = {"zero_stage": stage, "precision": "float32", "override": override}
+        config = settings(folder, deepspeed=deepspeed)
+        train_interrupted_and_uninterrupted(config, folder, str(stage))
 
 
-@pytest.fixture(scope="module", params=[pytest.param(1), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1), pytest.param(2, marks=[pytest.mark.slow, pytest.mark.smoke])],
+)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"world{request.param}")
     settings(folder)
-    run_in_world(request.param, interrupted_and_whole, folder)
+    run_in_world(request.param, interrupted_and_uninterrupted, folder)
     return folder
 
 
@@ -59,13 +69,13 @@ def test_resumed_run_logs_each_step_once(runs: Path, stage: int) -> None:
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
-def test_training_moves_the_weights_and_lowers_the_loss(runs: Path) -> None:
+def test_training_changes_the_weights_and_reduces_the_loss(runs: Path) -> None:
     lines = (runs / "whole-2" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["completion_loss"] for line in lines]
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_finished_run_leaves_no_checkpoint_behind(runs: Path) -> None:
+def test_finished_run_leaves_no_checkpoint(runs: Path) -> None:
     assert not (runs / "whole-2" / "checkpoints").exists()
 
 
@@ -81,8 +91,24 @@ def resume_after_damage(folder: Path) -> None:
     train_until(config, folder / "cut")
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(tmp_path: Path) -> None:
     run_in_world(1, resume_after_damage, tmp_path)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def crash_between_checkpoints_by_time(folder: Path) -> None:
+    # No time at all: a checkpoint is due after each step.
+    config = settings(folder, checkpoint={"every_minutes": 1e-9})
+    train_until(config, folder / "whole")
+    train_until(config, folder / "cut", crash_after=4)
+    markers = sorted((folder / "cut" / "checkpoints").glob("step-*/COMPLETE.json"))
+    # The checkpoint of step 3 is complete if it was written before step 4 ended.
+    assert [path.parent.name for path in markers] in (["step-00000002"], ["step-00000003"])
+    train_until(config, folder / "cut")
+
+
+def test_checkpoints_by_time_resume_to_the_same_bits(tmp_path: Path) -> None:
+    run_in_world(1, crash_between_checkpoints_by_time, tmp_path)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
@@ -93,7 +119,7 @@ def leave_a_checkpoint(folder: Path) -> None:
         train_until(other, folder / "cut")
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_settings_is_rejected(tmp_path: Path) -> None:
     run_in_world(1, leave_a_checkpoint, tmp_path)
 
 
@@ -101,28 +127,45 @@ def resume_at(folder: Path, crash_after: int | None) -> None:
     train_until(settings(folder), folder / "moved", crash_after=crash_after)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_bfloat16_checkpoint_of_an_earlier_release_is_not_continued(
+    precision: str, tmp_path: Path
+) -> None:
+    config = settings(tmp_path, deepspeed={"precision": precision})
+    train_until(config, tmp_path / "cut", crash_after=6)
+    marker = tmp_path / "cut" / "checkpoints" / "step-00000004" / "COMPLETE.json"
+    content = json.loads(marker.read_text())
+    del content["gradient_dtype"]
+    marker.write_text(json.dumps(content))
+    if precision == "float32":
+        train_until(config, tmp_path / "cut")
+        return
+    with pytest.raises(InputError, match="summed gradients in bfloat16 instead of float32"):
+        train_until(config, tmp_path / "cut")
+
+
 @pytest.mark.slow
 def test_resumes_at_another_world_size(tmp_path: Path) -> None:
     """The gradient is the same at any world size, up to the order of float32 sums."""
-    settings(tmp_path)  # Or both ranks would write the model.
+    settings(tmp_path)  # Otherwise both ranks would write the model.
     run_in_world(2, resume_at, tmp_path, 6)
     run_in_world(1, resume_at, tmp_path, None)
     train_in_one = tmp_path / "whole"
-    run_in_world(1, train_whole, tmp_path)
+    run_in_world(1, train_uninterrupted, tmp_path)
     moved = load_file(tmp_path / "moved" / "model" / "model.safetensors")
     whole = load_file(train_in_one / "model" / "model.safetensors")
     for name in whole:
         assert (moved[name] - whole[name]).norm() < 1e-3 * whole[name].norm(), name
 
 
-def train_whole(folder: Path) -> None:
+def train_uninterrupted(folder: Path) -> None:
     train_until(settings(folder), folder / "whole")
 
 
 def launch(
     config: dict[str, Any], output_dir: Path, world_size: int
 ) -> list[subprocess.Popen[str]]:
-    """The processes of one fine-tune, as torchrun would start them."""
+    """Start the processes of one fine-tune, as torchrun does."""
     path = output_dir.parent / f"{output_dir.name}.yaml"
     with path.open("w") as file:
         YAML().dump(config, file)
@@ -158,7 +201,7 @@ def last_step(output_dir: Path) -> int:
 
 
 def wait_for_step(output_dir: Path, step: int, ranks: list[subprocess.Popen[str]]) -> None:
-    """Until `step` is logged by these ranks, which first drop the lines they will repeat."""
+    """Wait until these ranks have logged `step`; they first remove lines of repeated steps."""
     metrics = output_dir / "metrics.jsonl"
     launched = max(psutil.Process(rank.pid).create_time() for rank in ranks)
     deadline = time.monotonic() + 120
@@ -167,7 +210,7 @@ def wait_for_step(output_dir: Path, step: int, ranks: list[subprocess.Popen[str]
     ):
         assert time.monotonic() < deadline, "no progress"
         assert all(rank.poll() is None for rank in ranks), "a rank ended by itself"
-        # A poll without a pause would take a core from what it waits for.
+        # Polling without a pause would take a core from the training processes.
         PAUSE.wait(0.1)
 
 
@@ -220,7 +263,7 @@ def test_sigterm_writes_a_checkpoint_and_ends_cleanly(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
-def test_the_exported_model_holds_what_the_original_held(runs: Path) -> None:
+def test_the_exported_model_has_the_files_of_the_original(runs: Path) -> None:
     original = load_file(runs / "model" / "model.safetensors")
     for stage in STAGES:
         exported = load_file(runs / f"whole-{stage}" / "model" / "model.safetensors")
@@ -229,7 +272,7 @@ def test_the_exported_model_holds_what_the_original_held(runs: Path) -> None:
         }
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_rejected(tmp_path: Path) -> None:
     config = settings(tmp_path)
     train_until(config, tmp_path / "cut", crash_after=6)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""A run that is told to end leaves what it was told to leave, and its process as good as new."""
+"""A stopped run leaves the requested files, and its process can run another one."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from tests.trainers.tiny_runs import settings
 from tests.worlds import run_in_world
 from trainers.config import TrainConfig
 from trainers.engine.ranks import join_ranks
-from trainers.runs.stop_signals import Interrupted, Stop, Stopped
+from trainers.runs.stop_signals import Interrupted, Stopped, StopRequest
 
 STAGES = {1: (3,), 2: (0, 1, 2, 3)}
 WORLDS = [
@@ -25,7 +25,7 @@ WORLDS = [
 
 
 def config_of(folder: Path, stage: int, **changes: Any) -> TrainConfig:
-    """A checkpoint after each step, so that one is being written when the wish is heard."""
+    """Write a checkpoint after each step, so that one is pending at the stop request."""
     changes = {
         "deepspeed": {"zero_stage": stage, "precision": "float32"},
         "checkpoint": {"every_steps": 1},
@@ -34,20 +34,20 @@ def config_of(folder: Path, stage: int, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(settings(folder, **changes))
 
 
-def wish_of_the_last_rank(wish: Stop, after: int) -> Callable[[], Stop | None]:
-    """What `wish` is after so many steps, on one rank; the others wish for nothing."""
+def request_of_the_last_rank(request: StopRequest, after: int) -> Callable[[], StopRequest | None]:
+    """Return `request` once after so many steps on the last rank, and None on all others."""
     ranks = join_ranks()
     polls = 0
 
-    def should_stop() -> Stop | None:
+    def get_stop_request() -> StopRequest | None:
         nonlocal polls
         polls += 1
-        return wish if polls == after and ranks.rank == ranks.world_size - 1 else None
+        return request if polls == after and ranks.rank == ranks.world_size - 1 else None
 
-    return should_stop
+    return get_stop_request
 
 
-def stop_and_go_on(folder: Path, stages: tuple[int, ...]) -> None:
+def stop_and_resume(folder: Path, stages: tuple[int, ...]) -> None:
     from trainers.sft import train
 
     for stage in stages:
@@ -59,7 +59,7 @@ def stop_and_go_on(folder: Path, stages: tuple[int, ...]) -> None:
             train(
                 config,
                 folder / f"kept-{stage}",
-                should_stop=wish_of_the_last_rank("checkpoint", after=3),
+                get_stop_request=request_of_the_last_rank("checkpoint", after=3),
             )
         left = sorted(p.name for p in (folder / f"kept-{stage}" / "checkpoints").iterdir())
         assert left == ["step-00000003"]
@@ -69,7 +69,7 @@ def stop_and_go_on(folder: Path, stages: tuple[int, ...]) -> None:
             train(
                 config,
                 folder / f"discarded-{stage}",
-                should_stop=wish_of_the_last_rank("discard", after=4),
+                get_stop_request=request_of_the_last_rank("discard", after=4),
             )
         train(other, folder / f"after-discarded-{stage}")
 
@@ -87,7 +87,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped_in(world_size: int, factory: pytest.TempPathFactory) -> Path:
     folder = factory.mktemp(f"stop-{world_size}")
     settings(folder)
-    run_in_world(world_size, stop_and_go_on, folder, STAGES[world_size])
+    run_in_world(world_size, stop_and_resume, folder, STAGES[world_size])
     return folder
 
 
@@ -108,7 +108,7 @@ def steps(output_dir: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("world_size", "stage"), WORLDS)
-def test_a_run_that_one_rank_had_checkpointed_goes_on_to_the_same_bits(
+def test_a_run_stopped_with_a_checkpoint_by_one_rank_resumes_to_the_same_bits(
     folder: Path, stage: int
 ) -> None:
     assert steps(folder / f"kept-{stage}") == [1, 2, 3, 4, 5, 6]
@@ -116,7 +116,7 @@ def test_a_run_that_one_rank_had_checkpointed_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize(("world_size", "stage"), WORLDS)
-def test_a_discarded_run_leaves_settings_and_metrics_alone(folder: Path, stage: int) -> None:
+def test_a_discarded_run_leaves_only_settings_and_metrics(folder: Path, stage: int) -> None:
     discarded = folder / f"discarded-{stage}"
     assert sorted(path.name for path in discarded.iterdir()) == ["config.json", "metrics.jsonl"]
     assert steps(discarded) == [1, 2, 3, 4]
@@ -124,7 +124,7 @@ def test_a_discarded_run_leaves_settings_and_metrics_alone(folder: Path, stage: 
 
 @pytest.mark.parametrize("before", ["kept", "discarded"])
 @pytest.mark.parametrize(("world_size", "stage"), WORLDS)
-def test_the_next_run_of_the_process_cannot_tell_that_one_was_stopped(
+def test_a_stopped_run_does_not_affect_the_next_run_of_the_process(
     folder: Path, stage: int, before: str
 ) -> None:
     assert weights(folder / f"after-{before}-{stage}") == weights(folder / f"alone-{stage}")
@@ -134,22 +134,22 @@ def stop_in_all_stages(folder: Path) -> None:
     from trainers.sft import train
 
     left = {}
-    wishes: tuple[Stop, ...] = ("checkpoint", "discard")
+    stop_requests: tuple[StopRequest, ...] = ("checkpoint", "discard")
     for stage in (0, 1, 2, 3):
-        for wish in wishes:
+        for request in stop_requests:
             before = live_tensor_bytes()
             with pytest.raises((Interrupted, Stopped)):
                 train(
                     config_of(folder, stage),
-                    folder / f"{wish}-{stage}",
-                    should_stop=lambda wish=wish: wish,
+                    folder / f"{request}-{stage}",
+                    get_stop_request=lambda request=request: request,
                 )
-            left[f"{wish}-{stage}"] = live_tensor_bytes() - before
+            left[f"{request}-{stage}"] = live_tensor_bytes() - before
     (folder / "left.json").write_text(json.dumps(left))
 
 
 @pytest.mark.slow
-def test_a_stopped_run_gives_its_memory_back(tmp_path: Path) -> None:
+def test_a_stopped_run_frees_its_memory(tmp_path: Path) -> None:
     run_in_world(1, stop_in_all_stages, tmp_path)
     left = json.loads((tmp_path / "left.json").read_text())
     model_bytes = (tmp_path / "model" / "model.safetensors").stat().st_size
@@ -160,18 +160,18 @@ def test_a_stopped_run_gives_its_memory_back(tmp_path: Path) -> None:
 def disagree(folder: Path) -> None:
     from trainers.sft import train
 
-    wish: Stop = "checkpoint" if join_ranks().is_first else "discard"
+    request: StopRequest = "checkpoint" if join_ranks().is_main else "discard"
     with pytest.raises(Interrupted):
-        train(config_of(folder, 2), folder / "run", should_stop=lambda: wish)
+        train(config_of(folder, 2), folder / "run", get_stop_request=lambda: request)
 
 
 @pytest.mark.slow
-def test_ranks_that_disagree_keep_what_can_still_be_thrown_away(tmp_path: Path) -> None:
+def test_a_checkpoint_request_takes_precedence_over_discard(tmp_path: Path) -> None:
     settings(tmp_path)
     run_in_world(2, disagree, tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "step-00000001" / "COMPLETE.json").exists()
 
 
-def test_an_interrupted_process_that_nobody_catches_ends_as_sigterm_would_end_it() -> None:
+def test_an_uncaught_interrupt_exits_with_the_code_of_sigterm() -> None:
     assert Interrupted().code == 128 + signal.SIGTERM
     assert str(pickle.loads(pickle.dumps(Stopped(4)))) == "stopped after step 4"

@@ -1,0 +1,120 @@
+"""Compare two scored models on the items that both answered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from evals.results.paired_samples import (
+    PairedBenchmark,
+    ScoredModel,
+    category_of,
+    pair_benchmarks,
+    read_scored_model,
+)
+from orchestrator.analysis.comparison_notes import comparison_notes
+from orchestrator.analysis.comparison_rows import ComparisonRow, comparison_rows
+from trainers.foundation.errors import InputError, Problem
+
+
+class DifferingOutput(BaseModel):
+    """An item for which the outputs or the values of the models differ."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: str
+    id: str
+    category: str | None
+    prompt: str
+    target: str
+    output_a: str
+    output_b: str
+    value_a: float
+    value_b: float
+
+
+class ModelComparison(BaseModel):
+    """All comparisons of two models; `differing` has the items with the largest changes first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    a: str
+    b: str
+    rows: list[ComparisonRow]
+    differing: list[DifferingOutput]
+    notes: list[str]
+
+
+def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
+    """Return the comparison of the scores in or above the folders `a` and `b`.
+
+    Args:
+        seed: seed of the bootstrap.
+
+    Raises:
+        InputError: folders have no scores, both are the same, or the models have no items in
+            common.
+    """
+    first, second = _read_models(a, b)
+    if first.folder == second.folder:
+        raise InputError(
+            Problem(
+                message=f"{a} and {b} have the same scores, those in {first.folder}",
+                fix="give two models",
+            )
+        )
+    benchmarks = pair_benchmarks(first, second)
+    if not benchmarks:
+        raise InputError(
+            Problem(
+                message=f"{a} and {b} have no scored items in common",
+                fix="score both on the same tasks and items (plw eval --config with the same file)",
+            )
+        )
+    rows = comparison_rows(benchmarks, seed)
+    return ModelComparison(
+        a=str(a),
+        b=str(b),
+        rows=rows,
+        differing=_differing(benchmarks),
+        notes=comparison_notes(first, second, benchmarks, rows),
+    )
+
+
+def _read_models(*paths: Path) -> list[ScoredModel]:
+    """Return the scored models in `paths`; the error names all folders without scores."""
+    models: list[ScoredModel] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            models.append(read_scored_model(path))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    return models
+
+
+def _differing(benchmarks: Sequence[PairedBenchmark]) -> list[DifferingOutput]:
+    found = [
+        DifferingOutput(
+            benchmark=benchmark.score.name,
+            id=str(one["id"]),
+            category=category_of(one),
+            prompt=str(one["prompt"]),
+            target=_text(one["target"]),
+            output_a=_text(one["output"]),
+            output_b=_text(other["output"]),
+            value_a=float(one["value"]),
+            value_b=float(other["value"]),
+        )
+        for benchmark in benchmarks
+        for one, other in benchmark.all_pairs
+        if one["output"] is not None
+        and (one["output"], one["value"]) != (other["output"], other["value"])
+    ]
+    return sorted(found, key=lambda item: -abs(item.value_b - item.value_a))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,54 @@
+"""`plw compare`: two scored models on the items that both answered."""
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import PATH, force_option, json_option
+
+
+@click.command()
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--html", type=PATH, help="Write a page with the differing outputs side by side.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Bootstrap seed."
+)
+@force_option
+@json_option
+def compare(a: Path, b: Path, html: Path | None, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Compare the scores of models A and B on their common items.
+
+    A and B are trials of a sweep, their model folders, or output folders of `plw eval`.
+    """
+    from orchestrator.analysis.model_comparison import compare_models
+    from orchestrator.cli.render import console, make_table, print_json
+    from orchestrator.foundation.safe_write import check_overwrite
+    from orchestrator.report.comparison_page import (
+        HEADINGS,
+        LEGEND,
+        LEVELS,
+        comparison_cells,
+        write_comparison_page,
+    )
+
+    if html is not None:
+        check_overwrite(html, overwrite=overwrite)
+    comparison = compare_models(a, b, seed=seed)
+    if html is not None:
+        write_comparison_page(html, comparison, overwrite=overwrite)
+    if as_json:
+        print_json(comparison)
+        return
+    for level in LEVELS:
+        rows = [row for row in comparison.rows if row.level == level]
+        if rows:
+            table = make_table(f"by {level}", HEADINGS[:1], HEADINGS[1:])
+            for row in rows:
+                table.add_row(*comparison_cells(row))
+            console().print(table)
+    click.echo(LEGEND)
+    for note in comparison.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"{len(comparison.differing)} items have another output or value")
+    click.echo(f"wrote {html}" if html is not None else "next: --html PAGE shows them side by side")

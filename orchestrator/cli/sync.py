@@ -1,0 +1,42 @@
+"""`plw sync`: post a sweep to MLflow from its record."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import folder_argument, json_option
+from orchestrator.cli.render import format_trial_count, print_json
+from orchestrator.foundation.shell_words import shell_path
+
+
+@click.command()
+@folder_argument
+@click.option("--tracking-uri", help="MLflow to post to; default: the one of the sweep.")
+@json_option
+def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
+    """Post the record of the sweep in FOLDER to MLflow.
+
+    Posts what MLflow lacks: everything if its database was deleted or is a new one.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from orchestrator.monitoring.lookup import open_sweep
+    from orchestrator.tracking.sync import sync_sweep
+
+    opened = open_sweep(folder)
+    screen = Console(stderr=True)
+    is_hidden = as_json or not screen.is_terminal
+    progress = partial(track, description="trials", console=screen, disable=is_hidden)
+    synced = sync_sweep(opened, tracking_uri, progress)
+    if as_json:
+        print_json(synced)
+    elif synced.is_complete:
+        num_trials = format_trial_count(synced.num_runs)
+        click.echo(f"MLflow at {synced.uri} has the sweep and {num_trials}")
+        click.echo(f"next: plw ui {shell_path(opened.relative())}")
+    else:
+        click.echo(f"MLflow at {synced.uri} did not accept everything; run it again", err=True)
+    sys.exit(0 if synced.is_complete else 1)

@@ -1,4 +1,0 @@
-"""Data before training: shown, inverted, and what is known of its best PLW.
-
-Only the command line may import from here.
-"""

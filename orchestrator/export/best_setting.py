@@ -1,0 +1,270 @@
+"""Select the best setting of a sweep, and build the config of the final model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.analysis.findings import Findings, Panel, Point, WeightMap
+from orchestrator.analysis.headline import headline
+from orchestrator.analysis.sweep_findings import read_findings
+from orchestrator.foundation.plw_scale import w_p
+from orchestrator.monitoring.lookup import open_sweep
+from orchestrator.record.folder import SweepFolder
+from orchestrator.spec.setting_fields import PLW, with_values
+from orchestrator.spec.settings_file import read_settings
+from orchestrator.spec.sweep_spec import with_absolute_paths
+from orchestrator.spec.two_weights import loss_weights_of
+from orchestrator.statistics.conclusions_markdown import verdict_title
+from orchestrator.statistics.messages import format_tried_plw
+from orchestrator.statistics.verdict import Verdict
+from trainers.config import TrainConfig
+from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.settings_file import apply_override, build_config
+
+
+class BestSetting(BaseModel):
+    """The selected PLW, the reason for it, and the settings of a trial.
+
+    `measure` is the name of the verdict used. The settings are those of the trials `trial_ids`,
+    except for the PLW, which may lie between tried values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sweep: str
+    prompt_loss_weight: float
+    reason: str
+    measure: str | None
+    trial_ids: list[str]
+    settings: dict[str, Any]
+
+
+def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) -> BestSetting:
+    """Return the setting for the final model according to the sweep in `folder`.
+
+    The PLW is the one that the report names. The other settings are those of the best trials at the
+    nearest tried weight. If the completion weight was searched too, both weights are those of the
+    best pair in the report's map.
+
+    Args:
+        measure: name of the verdict to use, such as a group, even if it names no best weight. None:
+            use the leading verdict, which must name a weight or find that PLW does not matter.
+        plw: use this weight instead; the other settings are selected in the same way.
+
+    Raises:
+        InputError: no trial has scores, the verdict names no PLW, or it covers several models or
+            data sets.
+    """
+    findings = read_findings(folder)
+    if findings.lead is None:
+        raise InputError(
+            Problem(
+                message="no trial has scores yet, so there is no best setting",
+                where=str(folder.relative()),
+                fix="finish the sweep, or train from a config",
+            )
+        )
+    if measure is None and plw is None and findings.weight_map is not None:
+        return _best_pair(folder, findings, findings.weight_map)
+    verdict = findings.lead.lead if measure is None else _find_verdict(findings.verdicts, measure)
+    if measure is None and plw is None and not _is_conclusive(findings, verdict):
+        raise _no_best_plw_error(folder, findings)
+    weight = verdict.best_plw if plw is None else plw
+    panel = next(panel for panel in findings.panels if panel.id == verdict.group)
+    point = _best_point(folder, findings, panel, verdict, weight)
+    trial = folder.read_trial(point.trial_ids[0])
+    assert trial is not None
+    chosen, reason = _choose_plw(findings, verdict, weight, point)
+    if plw is not None:
+        chosen, reason = plw, "set with --plw"
+    return BestSetting(
+        sweep=findings.sweep,
+        prompt_loss_weight=chosen,
+        reason=reason,
+        measure=verdict.name,
+        trial_ids=point.trial_ids,
+        settings=trial.settings,
+    )
+
+
+def _best_pair(folder: SweepFolder, findings: Findings, pairs: WeightMap) -> BestSetting:
+    """Return the setting with the best pair of prompt and completion weight.
+
+    Raises:
+        InputError: no pair is significantly better than another.
+    """
+    if not pairs.names_best:
+        raise _no_best_plw_error(folder, findings)
+    records = [trial for trial in folder.read_trials() if trial.id in pairs.trial_ids]
+    best = [trial for trial in records if loss_weights_of(trial.settings) == pairs.grid.best]
+    return BestSetting(
+        sweep=findings.sweep,
+        prompt_loss_weight=pairs.grid.best[0],
+        reason=pairs.sentences[0].rstrip("."),
+        measure=findings.panels[0].id,
+        trial_ids=[trial.id for trial in best],
+        settings=best[0].settings,
+    )
+
+
+def _is_conclusive(findings: Findings, verdict: Verdict) -> bool:
+    """Return whether the verdict names a weight, or finds no effect of the weight."""
+    is_enough = verdict.names_weight or verdict.kind == "no effect"
+    return findings.is_about_plw and verdict.best_plw is not None and is_enough
+
+
+def _choose_plw(
+    findings: Findings, verdict: Verdict, weight: float | None, point: Point
+) -> tuple[float, str]:
+    """Return the weight for the final model, and the reason."""
+    reason = f"{verdict_title(verdict)}: {verdict.text}"
+    if weight is None or not findings.is_about_plw:
+        return point.prompt_loss_weight, f"{reason}; {point.label} is the best observed"
+    tried = point.prompt_loss_weight
+    # A tried weight is used unchanged, an estimated one is rounded to four digits.
+    plw = tried if weight == tried else float(f"{weight:.4g}")
+    if verdict.kind in ("cannot say", "no effect"):
+        located = (
+            "the highest mean" if verdict.method == "means" else "the maximum of the fitted curve"
+        )
+        near = "" if plw == tried else f", and the nearest tried is {format_tried_plw(tried)}"
+        reason += f"; PLW {plw:g} is {located}{near}"
+    elif verdict.kind == "tied":
+        reason += f"; using PLW {plw:g}"
+    if point.other_settings:
+        reason += f"; with {point.other}, the best observed at this weight"
+    return plw, reason
+
+
+def _best_point(
+    folder: SweepFolder,
+    findings: Findings,
+    panel: Panel,
+    verdict: Verdict,
+    weight: float | None,
+) -> Point:
+    """Return the best observed point at the tried weight nearest to `weight`.
+
+    If `weight` is None, return the best observed point at any weight.
+
+    Raises:
+        InputError: the verdict covers several models or data sets.
+    """
+    series_of_verdict = [
+        series for series in panel.series if series.points and verdict.cell in (None, series.cell)
+    ]
+    if len({series.cell[:2] for series in series_of_verdict if series.cell is not None}) > 1:
+        named = [one.name for one in findings.verdicts if one.cell is not None]
+        fix = (
+            f"give --measure with one of {', '.join(named)}"
+            if named
+            else "run a sweep for each of them, or write a config"
+        )
+        raise InputError(
+            Problem(
+                message="the answer is for several models or data sets; a final model needs one "
+                "of them",
+                where=str(folder.relative()),
+                fix=fix,
+            )
+        )
+    points = [point for series in series_of_verdict for point in series.points]
+    if weight is not None:
+        gaps = [abs(point.w_p - w_p(weight)) for point in points]
+        points = [point for point, gap in zip(points, gaps, strict=True) if gap == min(gaps)]
+    pick = min if panel.higher_is_better is False else max
+    return pick(points, key=lambda point: point.value)
+
+
+def final_config(best: BestSetting, *, uses_all: bool, overrides: Sequence[str]) -> TrainConfig:
+    """Return the config of the final model; with `uses_all`, it trains on all examples.
+
+    Raises:
+        InputError: an override or the resulting config is invalid.
+    """
+    settings = with_values(best.settings, {PLW: best.prompt_loss_weight})
+    # Trials are monitored and stopped by the held-out loss; a final model does not need it.
+    settings["log_heldout_every_steps"] = None
+    return _build_config(settings, Path(best.sweep), uses_all=uses_all, overrides=overrides)
+
+
+def _build_config(
+    settings: dict[str, Any], source: Path, *, uses_all: bool, overrides: Sequence[str]
+) -> TrainConfig:
+    if uses_all:
+        settings["data"] |= {"heldout_examples": 0, "train_examples": None}
+        settings["log_heldout_every_steps"] = None
+    for override in overrides:
+        apply_override(settings, override)
+    return with_absolute_paths(build_config(TrainConfig, settings, source=source))
+
+
+def load_setting(
+    source: Path,
+    *,
+    measure: str | None,
+    plw: float | None,
+    uses_all: bool,
+    overrides: Sequence[str],
+) -> tuple[TrainConfig, str]:
+    """Return the config from a sweep's folder, spec or train config, and the reason for its PLW.
+
+    Raises:
+        InputError: the source is invalid, or does not determine a PLW.
+    """
+    if source.is_dir():
+        best = read_best_setting(source, measure, plw)
+        return final_config(best, uses_all=uses_all, overrides=overrides), best.reason
+    if measure is not None:
+        raise InputError(
+            Problem(
+                message="--measure requires the folder of a sweep",
+                where=str(source),
+                fix="give a folder, or remove --measure",
+            )
+        )
+    found = read_settings(source)
+    if plw is None and found.is_weight_searched:
+        raise InputError(
+            Problem(
+                message="the spec searches loss.prompt_loss_weight and does not set it",
+                where=str(source),
+                fix="give --plw, or the folder of the sweep once it has run",
+            )
+        )
+    settings = found.config.model_dump(mode="json")
+    if plw is not None:
+        settings = with_values(settings, {PLW: plw})
+    reason = f"as in {source.name}" if plw is None else "set with --plw"
+    return _build_config(settings, source, uses_all=uses_all, overrides=overrides), reason
+
+
+def read_best_setting(root: Path, measure: str | None, plw: float | None) -> BestSetting:
+    """Return the best setting of the sweep in the folder `root`."""
+    return best_setting(open_sweep(root), measure, plw)
+
+
+def _find_verdict(verdicts: Sequence[Verdict], name: str) -> Verdict:
+    found = [one for one in verdicts if one.name == name]
+    if found:
+        return found[0]
+    raise InputError(
+        Problem(
+            message=f"the sweep has no verdict {name}",
+            where="--measure",
+            fix=f"give one of {', '.join(one.name for one in verdicts)}",
+        )
+    )
+
+
+def _no_best_plw_error(folder: SweepFolder, findings: Findings) -> InputError:
+    names = ", ".join(one.name for one in findings.verdicts)
+    return InputError(
+        Problem(
+            message=f"the sweep names no best PLW: {headline(findings)}",
+            where=str(folder.relative()),
+            fix=f"give --plw, or --measure with one of {names}, or run more trials",
+        )
+    )

@@ -1,0 +1,75 @@
+"""Build the commands and paths that messages suggest to the user.
+
+Commands name a sweep by its folder on this machine. In the output of a cluster job, they contain
+the sweep's name and the cluster's options, because users read that output on a laptop, where the
+head's paths do not exist.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+from orchestrator.foundation.redaction import redact
+from orchestrator.foundation.shell_words import shell_path
+from orchestrator.record.folder import SweepFolder, SweepRecord
+
+# The cluster's options on the user's command line: `--cluster FILE` or `--address URL`.
+CLUSTER_OPTIONS_VARIABLE = "PLW_CLUSTER_OPTIONS"
+# The folder for sweeps on the cluster's storage; cluster.yaml sets it for `ray start` of the head.
+RUNS_VARIABLE = "PLW_RUNS_DIR"
+_CLUSTER = "--cluster "
+
+
+def cluster_options_text(address: str | None, cluster_file: Path | None) -> str:
+    """Return the command-line options that name a cluster."""
+    if cluster_file is not None:
+        return f"{_CLUSTER}{shell_path(cluster_file)}"
+    # Redacted, because the text is stored with the job on the cluster, where others can read it.
+    return f"--address {shlex.quote(redact(str(address)))}"
+
+
+def sweep_argument(folder: SweepFolder) -> str:
+    """Return the arguments that name the sweep on a `plw` command line."""
+    target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
+    if target is None:
+        return shell_path(folder.relative())
+    runs = os.environ.get(RUNS_VARIABLE)
+    is_by_name = runs is not None and folder.root.parent == Path(runs)
+    return f"{shell_path(folder.root.name if is_by_name else folder.root)} {target}"
+
+
+def resume_command(sweep: SweepRecord) -> str:
+    """Return the command that resumes the sweep."""
+    target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
+    return sweep.command if target is None else f"plw submit SPEC {target}"
+
+
+def missing_sweep_fix() -> str:
+    """Return the suggested fix for a sweep that was not found."""
+    if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
+        return "give the output_dir of a sweep, such as runs/demo"
+    return (
+        "give the name of a sweep on the cluster; a submitted sweep appears once it has started, "
+        "and a new head downloads a sweep from its object store with plw submit SPEC "
+        f"{os.environ[CLUSTER_OPTIONS_VARIABLE]}"
+    )
+
+
+def log_location(folder: SweepFolder, trial_id: str | None = None) -> str:
+    """Return the path of a trial's or the sweep's log; on a cluster, the command that shows it."""
+    if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
+        return str(folder.log if trial_id is None else folder.trial(trial_id) / "log.txt")
+    return f"plw logs {trial_id or 'sweep'} {sweep_argument(folder)}"
+
+
+def page_commands(folder: SweepFolder) -> list[tuple[str, str]]:
+    """Return commands that show a sweep's report and MLflow, with their purposes."""
+    target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
+    browse = "browse runs, metrics and samples in MLflow"
+    if target is None:
+        return [(f"plw ui {sweep_argument(folder)}", browse)]
+    if not target.startswith(_CLUSTER):
+        return []
+    cluster_file = target.removeprefix(_CLUSTER)
+    get = f"ray rsync-down {cluster_file} {shell_path(folder.report_html)} report.html"
+    return [(get, "download the report"), (f"plw ui {target}", browse)]

@@ -1,0 +1,120 @@
+"""Tests of the predicted PLW in `plw data stats`, and of the spec that it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.inspection.advice import Advice, advise
+from orchestrator.plan.sweep_plan import make_plan
+from orchestrator.spec.sweep_spec import load_spec
+from tests.orchestrator.plw import plw, plw_json, refused
+from tests.tiny_model import save_tiny_model
+from tests.trainers.tiny_tokenizer import tiny_tokenizer
+from trainers.data.examples import Example, pair
+from trainers.data.length_stats import DataStats, compute_data_stats
+from trainers.data.tokenize import encode_examples
+from trainers.data_config import DataConfig
+
+# One token per character, one more at the end of a completion, two for the template's blank line.
+SHORT = [pair(str(i), prompt="Q" * 20, completion="k" * 4) for i in range(4)]
+LONG = [pair(str(i), prompt="Q" * 8, completion="k" * 29) for i in range(4)]
+
+
+def stats_of(examples: list[Example]) -> DataStats:
+    config = DataConfig(path="data.jsonl", template="plain", max_length=100)
+    return compute_data_stats(encode_examples(examples, config, tiny_tokenizer()), config)
+
+
+def advice_for(examples: list[Example]) -> Advice:
+    return advise(stats_of(examples))
+
+
+def test_the_prediction_for_short_completions_is_0_242() -> None:
+    advice = advice_for(SHORT)
+    assert advice.kind == "short"
+    assert advice.best_prompt_loss_weight == 0.242
+    assert advice.prompt_loss_weights == [0, 0.01, 0.1, 0.242, 0.5, 1]
+
+
+def test_no_effect_is_predicted_for_long_completions() -> None:
+    advice = advice_for(LONG)
+    assert advice.kind == "long"
+    assert advice.best_prompt_loss_weight is None
+    assert advice.prompt_loss_weights == [0, 0.1, 1]
+    assert "no relation" in advice.prediction[0]
+
+
+def test_data_with_ratios_on_both_sides_of_1_is_between() -> None:
+    # 4 completion tokens over 5 with the template, over 3 without it.
+    advice = advice_for([pair("a", prompt="QQQ", completion="kkk")])
+    assert advice.kind == "between"
+    assert "only some of its four definitions" in advice.prediction[0]
+    assert advice.best_prompt_loss_weight == 0.242
+
+
+def test_mixed_data_has_a_note() -> None:
+    # Four examples at 30 / 10, two at 5 / 22: long by each definition, a third of them short.
+    advice = advice_for([*LONG, *SHORT[:2]])
+    assert advice.kind == "long"
+    assert any("33% of the examples" in limit for limit in advice.limits)
+
+
+def test_the_completion_share_falls_with_the_weight() -> None:
+    # 5 completion tokens and 22 prompt tokens.
+    shares = {s.prompt_loss_weight: s.share for s in advice_for(SHORT).completion_shares}
+    assert shares[0] == 1
+    assert shares[0.5] == pytest.approx(5 / 16)
+    assert shares[1] == pytest.approx(5 / 27)
+
+
+def write_pairs(path: Path, count: int, *, completions: int | None = None) -> Path:
+    rows = [
+        {"prompt": f"What is {i} and {i}?", "completion": str(2 * (i % (completions or count)))}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("count", [2, 11, 60])
+@pytest.mark.parametrize("template", ["plain", "chat", "alpaca"])
+def test_the_written_spec_can_be_planned(tmp_path: Path, template: str, count: int) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", count)
+    spec = tmp_path / "try.yaml"
+    options = ("--model", model, "--template", template, "--max-length", 300)
+    output = plw("data", "stats", data, *options, "--spec", spec).output
+    assert output.endswith(f"wrote {spec}\nnext: plw plan {spec}\n")
+    loaded = load_spec(spec, [f"output_dir={tmp_path / 'runs'}"])
+    assert (loaded.data.template, loaded.data.max_length) == (template, 300)
+    plan = make_plan(loaded).plan
+    weights = {trial.searched["loss.prompt_loss_weight"] for trial in plan.trials}
+    assert weights == {0, 0.01, 0.1, 0.242, 0.5, 1}
+    assert len(plan.trials) == 18
+
+
+def test_a_spec_for_data_with_one_completion_has_no_multiple_choice(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", 20, completions=1)
+    spec = tmp_path / "try.yaml"
+    plw("data", "stats", data, "--model", model, "--template", "plain", "--spec", spec)
+    assert load_spec(spec).evals.heldout_choice is None
+
+
+def test_an_existing_spec_is_not_overwritten_without_force(tmp_path: Path) -> None:
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("mine")
+    output = refused("data", "stats", "d.jsonl", "--spec", spec)
+    assert output == (f"error: {spec}: file exists; use --force to overwrite")
+    assert spec.read_text() == "mine"
+
+
+def test_json_has_stats_spread_and_advice(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    data = write_pairs(tmp_path / "data.jsonl", 10)
+    found = plw_json("data", "stats", data, "--model", model, "--template", "plain")
+    assert found["num_examples"] == 10
+    assert found["generation_ratio"]["spread"]["share_below_one"] == 1
+    assert found["advice"]["kind"] == "short"
+    assert found["spec"] is None

@@ -1,0 +1,14 @@
+"""Which parameters the weight decay leaves out."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def is_vector_or_bias(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter, which may be partitioned, is a vector or a bias.
+
+    The weights of norms are vectors. The biases of the experts of a layer are one matrix.
+    """
+    shape: Any = getattr(parameter, "ds_shape", parameter.shape)  # of all ranks
+    return len(shape) < 2 or name.endswith("bias")
