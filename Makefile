@@ -6,7 +6,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 MODEL := $(VENV)/.demo-model
-BENCH := $(VENV)/.bench
 BENCH_ARGS ?=
 CLUSTER_TESTS ?= cluster
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -23,7 +22,7 @@ setup: $(INSTALLED) $(COMPILED) $(MODEL)  ## Create the virtual environment, com
 demo: setup  ## Sweep three prompt loss weights with three seeds on a real model; report which is best
 	plw sweep examples/demo.yaml
 
-bench: setup $(BENCH)  ## Compare with TRL's SFTTrainer: speed and memory (BENCH_ARGS=--help)
+bench: setup  ## Compare with TRL's SFTTrainer: speed and memory (BENCH_ARGS=--help)
 	@python -m benchmarks.train $(BENCH_ARGS)
 
 test: setup lint  ## Lint, fast tests and the most important end-to-end tests
@@ -35,7 +34,7 @@ test-all: test  ## All tests that CI runs, but for the cluster's
 test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
 	pytest
 
-test-full: setup $(BENCH)  ## Every cell of every matrix
+test-full: setup  ## Every cell of every matrix
 	pytest -m ""
 
 # Succeeds with a message where the machine cannot create network namespaces.
@@ -60,11 +59,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
-	@touch $@
-
-$(BENCH): $(INSTALLED)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(COMPILED): $(INSTALLED) trainers/engine/compile_ops.py

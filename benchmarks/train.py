@@ -271,8 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if importlib.util.find_spec("trl") is None:
         print(
-            "TRL is not installed: run `make bench`, or"
-            " `pip install --constraint constraints.txt --editable '.[bench]'`",
+            "TRL is not installed: run"
+            " `pip install --constraint constraints.txt --editable '.[dev]'`",
             file=sys.stderr,
         )
         return 2

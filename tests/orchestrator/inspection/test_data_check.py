@@ -210,7 +210,6 @@ class TestFaultsOfOurs:
 
 
 def test_trl_trains_on_the_same_tokens(tmp_path: Path, model: Path) -> None:
-    pytest.importorskip("trl")
     data = write_chat(tmp_path / "d.jsonl", user("q"), answer("A"), user("r"), answer("B"))
     unmarked = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     found = plw_json("data", "check", data, "--model", with_template(model, unmarked))
@@ -227,7 +226,6 @@ def test_trl_trains_on_the_same_tokens(tmp_path: Path, model: Path) -> None:
 def test_trl_trains_on_the_same_tokens_of_plain_templates(
     tmp_path: Path, model: Path, template: str
 ) -> None:
-    pytest.importorskip("trl")
     data = tmp_path / "d.jsonl"
     data.write_text('{"instruction": "q", "input": "", "output": "ok"}\n')
     found = plw_json("data", "check", data, "--model", model, "--template", template)
