@@ -1,6 +1,7 @@
 """`plw plan` and `plw sweep`: list the trials of a spec, and run them."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.notify import notifies
 from orchestrator.cli.options import json_option, spec_arguments
 from orchestrator.cli.render import format_trial_count, print_json
 from orchestrator.foundation.shell_words import shell_path
@@ -41,7 +43,9 @@ def _print_downloads(data_sets: Sequence[str]) -> None:
     help="Reject models and data sets that would be downloaded.",
 )
 @json_option
-def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
+def plan(
+    spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], as_json: bool
+) -> None:
     """List the trials of SPEC with estimated cost, without starting them.
 
     All benchmarks are loaded, without a model.
@@ -63,14 +67,18 @@ def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None
     print_plan(prepared.plan)
     if scoring is not None:
         click.echo(f"{'scoring':19}{scoring}")
-    click.echo(f"next: plw sweep {shell_path(spec_path)}")
+    changes = "".join(f" --set {shlex.quote(override)}" for override in overrides)
+    click.echo(f"next: plw sweep {shell_path(spec_path)}{changes}")
 
 
 @click.command()
 @spec_arguments
+@notifies
 @json_option
-def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
-    """Run the trials of SPEC that are not done, score them and write the report."""
+def sweep(
+    spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], as_json: bool
+) -> None:
+    """Run the trials of SPEC that are not done, and write the report."""
     from orchestrator.cli.signals import FAILED_TRIALS, FAILURE, interrupt_on_terminate
     from orchestrator.cli.sweep_output import outcome_json, print_outcome
     from orchestrator.monitoring.command_hints import log_location
@@ -87,7 +95,9 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
         )
     interrupt_exit_code = interrupt_on_terminate()
     try:
-        outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)
+        outcome = run_sweep(
+            spec, prepared, spec_path, address=address, is_silent=as_json, overrides=overrides
+        )
     except KeyboardInterrupt:
         click.echo("interrupted; run the same command to resume from checkpoints", err=True)
         sys.exit(interrupt_exit_code())
