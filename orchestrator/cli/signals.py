@@ -24,6 +24,10 @@ def interrupt_on_terminate() -> Callable[[], int]:
     terminated = threading.Event()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        # systemd and Slurm signal each process, so that a forwarded signal arrives twice. A second
+        # SIGINT would end the command before its checkpoints are written.
+        if terminated.is_set():
+            return
         terminated.set()
         os.kill(os.getpid(), signal.SIGINT)
 

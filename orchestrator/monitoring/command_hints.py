@@ -7,17 +7,20 @@ head's paths do not exist.
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.foundation.redaction import redact
 from orchestrator.foundation.shell_words import shell_path
-from orchestrator.record.folder import SweepFolder, SweepRecord
+from orchestrator.record.folder import State, SweepFolder, SweepRecord
+from orchestrator.record.lock import is_running
 
 # The cluster's options on the user's command line: `--cluster FILE` or `--address URL`.
 CLUSTER_OPTIONS_VARIABLE = "PLW_CLUSTER_OPTIONS"
 # The folder for sweeps on the cluster's storage; cluster.yaml sets it for `ray start` of the head.
 RUNS_VARIABLE = "PLW_RUNS_DIR"
 _CLUSTER = "--cluster "
+ENDED: tuple[State, ...] = ("done", "stopped", "failed")
 
 
 def cluster_options_text(address: str | None, cluster_file: Path | None) -> str:
@@ -28,15 +31,19 @@ def cluster_options_text(address: str | None, cluster_file: Path | None) -> str:
     return f"--address {shlex.quote(redact(str(address)))}"
 
 
-def sweep_argument(folder: SweepFolder, trial_id: str | None = None) -> str:
-    """Return the arguments that name the sweep, or its trial, on a `plw` command line."""
-    trial = [] if trial_id is None else [trial_id]
+def is_on_cluster() -> bool:
+    """Return whether this process runs as a job on a cluster, for a user at another machine."""
+    return CLUSTER_OPTIONS_VARIABLE in os.environ
+
+
+def sweep_argument(folder: SweepFolder) -> str:
+    """Return the arguments that name the sweep on a `plw` command line."""
     target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
     if target is None:
-        return " ".join([shell_path(folder.relative()), *trial])
+        return shell_path(folder.relative())
     runs = os.environ.get(RUNS_VARIABLE)
     is_by_name = runs is not None and folder.root.parent == Path(runs)
-    return " ".join([shell_path(folder.root.name if is_by_name else folder.root), *trial, target])
+    return f"{shell_path(folder.root.name if is_by_name else folder.root)} {target}"
 
 
 def resume_command(sweep: SweepRecord) -> str:
@@ -45,10 +52,17 @@ def resume_command(sweep: SweepRecord) -> str:
     return sweep.command if target is None else f"plw submit SPEC {target}"
 
 
+def resume_hint(folder: SweepFolder, states: Iterable[State]) -> str | None:
+    """Return a line on how to continue the sweep; None if it runs or all its trials have ended."""
+    if is_running(folder) or all(state in ENDED for state in states):
+        return None
+    return f"the sweep is not running; to continue: {resume_command(folder.read_sweep())}"
+
+
 def missing_sweep_fix() -> str:
     """Return the suggested fix for a sweep that was not found."""
     if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
-        return "give the name or folder of a sweep, such as demo or runs/demo; plw ls lists them"
+        return "give the output_dir of a sweep, such as runs/demo"
     return (
         "give the name of a sweep on the cluster; a submitted sweep appears once it has started, "
         "and a new head downloads a sweep from its object store with plw submit SPEC "
@@ -60,7 +74,7 @@ def log_location(folder: SweepFolder, trial_id: str | None = None) -> str:
     """Return the path of a trial's or the sweep's log; on a cluster, the command that shows it."""
     if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
         return str(folder.log if trial_id is None else folder.trial(trial_id) / "log.txt")
-    return f"plw logs {sweep_argument(folder, trial_id)}"
+    return f"plw logs {trial_id or 'sweep'} {sweep_argument(folder)}"
 
 
 def page_commands(folder: SweepFolder) -> list[tuple[str, str]]:

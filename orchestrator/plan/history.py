@@ -92,7 +92,8 @@ def observe(
     if any(record.state == "stopped" for record in records):
         return Observation(searched, "stopped", None)
     if not by_seed:
-        return Observation(searched, "failed", None)
+        has_diverged = any(record.failure == "divergence" for record in records)
+        return Observation(searched, "diverged" if has_diverged else "failed", None)
     columns = zip(*by_seed.values(), strict=True)
     means = tuple(statistics.fmean(column) for column in columns)
     return Observation(searched, "done", means, by_seed)

@@ -23,7 +23,6 @@ MLflow and the report are views of these files, which contain all results.
       report.md report.html plots/
 """
 
-import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -58,7 +57,8 @@ RUNNING: tuple[State, ...] = ("training", "scoring")
 class TrialRecord(Record):
     """A trial: its settings, its state and its results.
 
-    `base` is the key of its baseline; `note` is the reason for waiting. `busy_seconds` and
+    `base` is the key of its baseline; `note` is the reason for waiting. `failure` is the kind of
+    `error`: one of the spec's `retries`, or `lost_node`, `start` or `input`. `busy_seconds` and
     `scorer_seconds` are the times for which it held its workers and a scorer, over all attempts.
     `attempts` counts only attempts at training. `is_scored_beside`: a scorer scores the trial while
     its workers run other trials.
@@ -71,6 +71,7 @@ class TrialRecord(Record):
     state: State = "pending"
     attempts: int = 0
     error: str | None = None
+    failure: str | None = None
     note: str | None = None
     busy_seconds: float = 0.0
     scorer_seconds: float = 0.0
@@ -112,7 +113,6 @@ class TrackingRecord(Record):
 class SweepRecord(Record):
     """A sweep: the resolved spec, its trials in order, and its environment.
 
-    `overrides` are those of --set, redacted, which the resolved spec contains.
     `end_reason`: why the sweep ended before all trials were done; None if all are done.
     """
 
@@ -125,15 +125,13 @@ class SweepRecord(Record):
     bases: list[BaselineRecord]
     environment: dict[str, Any]
     end_reason: str | None = None
-    overrides: list[str] = Field(default_factory=list)
 
     @property
     def command(self) -> str:
         """The command that starts or resumes the sweep."""
         output_dir = self.spec.get("output_dir")
         option = f" -o {shell_path(output_dir)}" if output_dir else ""
-        changes = "".join(f" --set {shlex.quote(override)}" for override in self.overrides)
-        return f"plw sweep {shell_path(self.spec_path)}{option}{changes}"
+        return f"plw sweep {shell_path(self.spec_path)}{option}"
 
     @property
     def objective(self) -> str:

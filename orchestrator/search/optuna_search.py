@@ -91,19 +91,26 @@ class SampledSearch:
         return point
 
     def tell(self, number: int, observation: Observation) -> None:
-        """Report the outcome of a point. Non-finite scores count as a failure.
+        """Report the outcome of a point. Non-finite scores count as divergence.
 
-        A failed or stopped point gets the worst values so far. Optuna's samplers ignore points
-        without values and would continue in a region where all trials diverge.
+        A failed point fails in Optuna too, whose samplers ignore it.
         """
         if self._is_informative(observation):
             self._done.append(observation)
-            values = observation.values
-        else:
-            values = self._worst(self._done)
+        values = self._values(observation)
         result = dict(zip(self._config.objectives, values, strict=True)) if values else None
         with _muted():
             self._searcher.on_trial_complete(str(number), result=result, error=values is None)
+
+    def _values(self, observation: Observation) -> tuple[float, ...] | None:
+        """Return the values to report: the worst so far for a diverged, invalid or stopped point.
+
+        Without values, samplers would continue in a region where all trials diverge. A crash or a
+        lost node says nothing about a point, which gets no values.
+        """
+        if self._is_informative(observation):
+            return observation.values
+        return None if observation.state == "failed" else self._worst(self._done)
 
     def _worst(self, done: Sequence[Observation]) -> tuple[float, ...] | None:
         """Return the worst value of each objective so far; None if there are no values."""
@@ -178,8 +185,7 @@ class SampledSearch:
             params = self._space.to_params(observation.searched)
             if params is None:
                 continue
-            is_informative = self._is_informative(observation)
-            values = observation.values if is_informative else self._worst(self._done)
+            values = self._values(observation)
             states = optuna.trial.TrialState
             state = states.FAIL if values is None else states.COMPLETE
             study.add_trial(

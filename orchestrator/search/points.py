@@ -19,13 +19,15 @@ class Observation:
     """The outcome of a point.
 
     Attributes:
+        state: `diverged`: a loss was not finite; `invalid`: the values violate a rule; `failed`:
+            for a reason that says nothing about the point, such as a crash.
         values: scores in the order of `search.objectives`, as means over the seeds; None if the
             point was stopped early or failed before it was scored.
         by_seed: the scores of its trials by seed, if known.
     """
 
     searched: dict[str, Any]
-    state: Literal["done", "stopped", "failed"]
+    state: Literal["done", "stopped", "diverged", "invalid", "failed"]
     values: tuple[float, ...] | None
     by_seed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 

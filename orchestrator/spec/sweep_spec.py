@@ -17,7 +17,14 @@ from orchestrator.spec.search_rules import Violation, violations_error
 from orchestrator.spec.setting_fields import with_values
 from orchestrator.spec.two_weights import zero_weights_fix
 from trainers.config import TrainConfig
-from trainers.config_base import MAX_COUNT, NonNegative, PathText, PositiveInt, StrictSettings
+from trainers.config_base import (
+    MAX_COUNT,
+    NonNegative,
+    PathText,
+    Positive,
+    PositiveInt,
+    StrictSettings,
+)
 from trainers.data.template_files import TEMPLATE_NAMES
 from trainers.foundation.settings_file import apply_override, build_config, read_yaml
 
@@ -72,9 +79,14 @@ class ResourceConfig(StrictSettings):
 class RetryConfig(StrictSettings):
     """Retries of a trial, from its last checkpoint, by kind of failure."""
 
-    crash: Count = Field(2, description="Retries after a failed process, node or library.")
+    crash: Count = Field(2, description="Retries after a failed process or library.")
     out_of_memory: Count = Field(1, description="Retries after a rank ran out of memory.")
     divergence: Count = Field(0, description="Retries after a non-finite loss or gradient.")
+    stalled_minutes: Positive | None = Field(
+        60,
+        description="Minutes without a new file of any trial after which `plw sweep` starts Ray "
+        "again; null: never. Three times the longest such time so far is allowed in any case.",
+    )
 
 
 class TrackingConfig(StrictSettings):
@@ -183,21 +195,10 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     content = read_yaml(path)
     content.setdefault("name", path.stem)
     for override in overrides:
-        apply_spec_override(content, override)
+        apply_override(content, override)
     _start_from_searched(content)
     spec = with_absolute_paths(build_config(SweepSpec, content, source=path))
     return spec.model_copy(update={"evals": spec.evals.with_absolute_paths()})
-
-
-def apply_spec_override(content: dict[str, Any], override: str) -> None:
-    """Set a value of a spec's content from `key.path=value`.
-
-    Below `search.space`, the rest of the path is one key: the path of the searched setting.
-
-    Raises:
-        InputError: as `apply_override`.
-    """
-    apply_override(content, override, flat_section="search.space")
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -21,6 +21,9 @@ Outcome = Literal["done", "failed", "stopped"]
 
 # Maximum number of retries of a worker group that dies before its ranks start the job.
 START_FAILURES = 2
+# Maximum number of lost nodes in a row between which a job logs no new step. A trial on spot
+# instances may lose any number of nodes as long as it advances.
+LOST_NODES_WITHOUT_STEP = 3
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,12 @@ class Progress:
     """State of a job.
 
     `heldout` contains (step, held-out completion loss), in order. `attempts` is 0 until a rank
-    starts. `error` is the reason of the last failure.
+    starts. `error` is the reason of the last failure, `failure` its kind.
     """
 
     outcome: Outcome | None = None
     error: str | None = None
+    failure: str | None = None
     attempts: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     heldout: list[tuple[int, float]] = field(default_factory=list)
@@ -65,6 +69,7 @@ class JobChannel:
         self._job: Job | None = None
         self._progress = Progress(outcome="done")
         self._failures: Counter[str] = Counter()
+        self._last_step = self._step_at_loss = 0
         self._failure: tuple[str, str] | None = None
         self._failed_attempt = 0
         self._stop: StopKind | None = None
@@ -76,6 +81,7 @@ class JobChannel:
         assert self._progress.is_finished
         self._job, self._progress = job, Progress()
         self._failures.clear()
+        self._last_step = self._step_at_loss = 0
         self._failure, self._failed_attempt, self._stop = None, 0, None
         await self._notify()
 
@@ -102,6 +108,7 @@ class JobChannel:
     async def report(self, metrics: dict[str, Any]) -> None:
         """Record the latest metrics of the current job, and each held-out loss."""
         self._progress.metrics = metrics
+        self._last_step = max(self._last_step, metrics.get("step", 0))
         loss = metrics.get("heldout_completion_loss")
         if loss is not None:
             # A resumed run repeats measurements of the interrupted one.
@@ -135,24 +142,33 @@ class JobChannel:
             self._failed_attempt = self._progress.attempts
             self._failure = (error, kind)
 
-    async def handle_group_failure(self, error: str, retries: Mapping[str, int]) -> bool:
+    async def handle_group_failure(
+        self, error: str, retries: Mapping[str, int], *, is_node_lost: bool = False
+    ) -> bool:
         """Return whether a new worker group should retry the job; if not, finish the job.
 
         Args:
             error: the reason to record if the ranks reported none.
             retries: maximum number of retries by kind of failure.
+            is_node_lost: whether a node of the group was lost. The other ranks then report failures
+                that are consequences.
         """
         if self._progress.is_finished or self._is_closed:
             return False
         is_reported = self._failed_attempt == self._progress.attempts and self._failure is not None
         reason, kind = self._failure if is_reported and self._failure else (error, "crash")
-        if self._progress.attempts == 0:
+        if is_node_lost:
+            reason, kind = f"a node was lost: {error}", "lost_node"
+            if self._last_step > self._step_at_loss:
+                self._failures[kind], self._step_at_loss = 0, self._last_step
+        elif self._progress.attempts == 0:
             kind = "start"
         self._failures[kind] += 1
-        self._progress.error = reason
+        self._progress.error, self._progress.failure = reason, kind
+        limits = {**retries, "start": START_FAILURES, "lost_node": LOST_NODES_WITHOUT_STEP}
         if self._stop is not None:
             await self.finish("stopped")
-        elif self._failures[kind] > {**retries, "start": START_FAILURES}.get(kind, 0):
+        elif self._failures[kind] > limits.get(kind, 0):
             await self.finish("failed")
         return not self._progress.is_finished
 

@@ -10,15 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants, worker
 from ray._private.state import state as ray_state
 
 from orchestrator.foundation.packages import code_digest
+from orchestrator.foundation.periodic import run_periodically
 from orchestrator.trials.nodes import DIGEST_VARIABLE
 from orchestrator.trials.placement import MANY, Cluster, NodeShape, node_shapes
 from orchestrator.trials.ray_address import no_cluster, shorten_temp_dir
+from orchestrator.trials.supervision import (
+    CONTROL_STORE_DIED,
+    DASHBOARD_DIED,
+    NODE_PROCESS_DIED,
+)
 from trainers.foundation.settings_file import read_yaml
 
 LOCAL_STARTS = 3
+RAY_CHECK_S = 1.0
+# Without the dashboard, Ray Train does not release the resources of a dead controller.
+_EXIT_CODES = {
+    ray_constants.PROCESS_TYPE_GCS_SERVER: CONTROL_STORE_DIED,
+    ray_constants.PROCESS_TYPE_RAYLET: NODE_PROCESS_DIED,
+    ray_constants.PROCESS_TYPE_DASHBOARD: DASHBOARD_DIED,
+}
 HOSTS_TIMEOUT_S = 300.0
 # `ray up` writes its configuration to this file on the head.
 LAUNCHED_WITH = Path("~/ray_bootstrap_config.yaml")
@@ -60,13 +74,27 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Cluster]:
     try:
         if address is not None:
             _wait_for_hosts()
-        yield Cluster(
-            nodes=_current_nodes(),
-            future_nodes=[] if address is None else _future_nodes(),
-            is_fixed=address is None,
-        )
+        with run_periodically(RAY_CHECK_S, _end_with_ray, name="ray-check"):
+            yield Cluster(
+                nodes=_current_nodes(),
+                future_nodes=[] if address is None else _future_nodes(),
+                is_fixed=address is None,
+            )
     finally:
         ray.shutdown()
+
+
+def _end_with_ray() -> None:
+    """End this process if a process of Ray that it started has died, without which trials hang.
+
+    With an existing cluster, this process has started none.
+    """
+    node = worker._global_node
+    for kind, process in node.dead_processes() if node is not None else ():
+        if kind in _EXIT_CODES:
+            print(f"Ray's process {kind} ended with {process.returncode}; ending", flush=True)
+            # Ray's own shutdown could wait for the dead process.
+            os._exit(_EXIT_CODES[kind])
 
 
 def _worker_environment(*, is_local: bool) -> dict[str, Any]:

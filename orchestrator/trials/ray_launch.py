@@ -24,7 +24,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.trials.job_channel import Job, JobChannel, Progress, StopKind
 from orchestrator.trials.nodes import check_node
-from orchestrator.trials.run_trial import JobKind, error_reason, failure_kind, score, train_rank
+from orchestrator.trials.run_trial import (
+    JobKind,
+    error_reason,
+    failure_kind,
+    is_node_lost,
+    score,
+    train_rank,
+)
 from trainers.engine.ranks import GROUP_TIMEOUT
 
 
@@ -97,7 +104,7 @@ class WarmRanks:
                 return
             except Exception as error:
                 retry = self._channel.handle_group_failure.remote(
-                    error_reason(error), self._settings.retries
+                    error_reason(error), self._settings.retries, is_node_lost=is_node_lost(error)
                 )
                 if not ray.get(retry):
                     return

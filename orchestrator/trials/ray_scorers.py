@@ -16,7 +16,7 @@ from orchestrator.foundation.packages import check_packages
 from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trials.placement import Cluster, cpus_per_scorer, gpus_per_scorer
-from orchestrator.trials.run_trial import error_reason, failure_kind, score
+from orchestrator.trials.run_trial import error_reason, failure_kind, is_node_lost, score
 from orchestrator.trials.scoring_queue import ScoringResult, ScoringTask
 from trainers.foundation.object_store import StorageError
 
@@ -202,6 +202,8 @@ def _ready(refs: list[ObjectRef]) -> list[ObjectRef]:
 
 
 def _death_kind(error: BaseException) -> str:
+    if is_node_lost(error):
+        return "lost_node"
     # Ray's memory monitor also kills actors; only the error message shows it.
     return "out_of_memory" if "running low on memory" in str(error) else failure_kind(error)
 

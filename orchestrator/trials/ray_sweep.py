@@ -105,7 +105,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._queue.job_ended(self._jobs.pop(trial_id))
+        self._queue.job_ended(self._jobs.pop(trial_id), has_died=error)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: a sweep resumes from its own record."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # `trial`: train, then score; `training`: only train; `scoring`: only score; `base`: score the
 # untuned model of a baseline.
 JobKind = Literal["trial", "training", "scoring", "base"]
+LOG_EVERY_S = 60.0
 
 
 def train_rank(
@@ -148,8 +149,25 @@ def score(
             training=_training_examples(train.data, config),
             untuned_path=_at_revision(resolve_model_path(train.model.path), train.model.revision),
             num_threads=num_threads,
+            on_progress=_log_progress(),
         )
     return time.monotonic() - began
+
+
+def _log_progress() -> Callable[[str, int, int], None]:
+    """Return a function that logs the progress of evaluations, at most once per minute.
+
+    The log is also the sign that a long evaluation still runs.
+    """
+    logged_at = time.monotonic()
+
+    def log(name: str, num_done: int, num_items: int) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= LOG_EVERY_S:
+            logged_at = time.monotonic()
+            logging.info("%s: %d of %d items", name, num_done, num_items)
+
+    return log
 
 
 def _training_examples(data: DataConfig, evals: EvalConfig) -> "Sequence[Example] | None":
@@ -184,6 +202,7 @@ def mark_started(record: TrialRecord) -> TrialRecord:
         update={
             "state": "training",
             "error": None,
+            "failure": None,
             "note": None,
             "is_scored_beside": False,
             "started_at": record.started_at or now(),
@@ -214,6 +233,7 @@ def mark_scored(record: TrialRecord, eval_seconds: float) -> TrialRecord:
             "state": "done",
             "note": None,
             "error": None,
+            "failure": None,
             "eval_seconds": eval_seconds,
             "ended_at": now(),
         }
@@ -239,19 +259,28 @@ def failure_kind(error: BaseException) -> str:
     return "out_of_memory" if is_out_of_memory(error) else "crash"
 
 
+def is_node_lost(error: BaseException) -> bool:
+    """Return whether Ray reports the death or the preemption of a node, also of a single rank's."""
+    causes = (error, *getattr(error, "worker_failures", {}).values())
+    return any(
+        getattr(cause, "preempted", False) or "node has died" in str(cause) for cause in causes
+    )
+
+
 def error_reason(error: BaseException) -> str:
     """Return the message of an error, as one line."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def mark_failed(record: TrialRecord, reason: str) -> TrialRecord:
-    """Return the record of a failed trial, with the reason as one line."""
+def mark_failed(record: TrialRecord, reason: str, failure: str | None) -> TrialRecord:
+    """Return the record of a failed trial, with the reason as one line and the kind of failure."""
     return record.model_copy(
         update={
             "state": "failed",
             "note": None,
             "error": reason,
+            "failure": failure,
             "ended_at": now(),
         }
     )

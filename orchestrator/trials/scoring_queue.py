@@ -22,6 +22,8 @@ from orchestrator.trials.run_trial import (
 log = logging.getLogger(__name__)
 
 WAITING_NOTE = "waits for a scorer"
+# Retries of a scoring task whose node was lost. Finished evaluations are not repeated.
+LOST_NODES = 10
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class ScoringQueue:
             self._note(task, f"{WAITING_NOTE}, again after: {end.error}")
             return
         if record is not None and end.error is not None:
-            self._folder.write_trial(mark_failed(record, end.error))
+            self._folder.write_trial(mark_failed(record, end.error, end.failure))
         elif record is not None:
             card = self._folder.read_scores(task.key)
             assert card is not None
@@ -185,7 +187,7 @@ class ScoringQueue:
         kind = end.failure or "crash"
         failures = self._failures.setdefault(task.key, Counter())
         failures[kind] += 1
-        again = failures[kind] <= self._retries.get(kind, 0)
+        again = failures[kind] <= {**self._retries, "lost_node": LOST_NODES}.get(kind, 0)
         then = "retrying" if again else "giving up"
         log.warning("scoring %s %s failed, %s: %s", task.kind, task.key, then, end.error)
         return again

@@ -126,7 +126,8 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             taken_over = {"note": None, "is_scored_beside": False}
             self._folder.write_trial(record.model_copy(update=taken_over))
         else:
-            self._folder.write_trial(record.model_copy(update={"state": "waiting", "error": None}))
+            waiting = {"state": "waiting", "error": None, "failure": None}
+            self._folder.write_trial(record.model_copy(update=waiting))
         self._ranks.submit(
             kind=self._kind,
             key=record.id,
@@ -216,7 +217,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     def _final_record(self, record: TrialRecord, progress: Progress) -> TrialRecord:
         """Return the trial's record at the end of its job."""
         if progress.outcome == "failed":
-            return mark_failed(record, progress.error or "unknown reason")
+            return mark_failed(record, progress.error or "unknown reason", progress.failure)
         if progress.outcome == "stopped":
             return mark_interrupted(record)
         result = train_result(self._folder.root, record.id)

@@ -131,8 +131,12 @@ class TrialQueue:
         if self._scoring is not None:
             self._scoring.poll()
 
-    def job_ended(self, job: QueuedJob) -> None:
-        """Process the end of a job; the trial's record contains its outcome."""
+    def job_ended(self, job: QueuedJob, *, has_died: bool = False) -> None:
+        """Process the end of a job; the trial's record contains its outcome.
+
+        Args:
+            has_died: whether its processes died repeatedly, before they could record an outcome.
+        """
         if job.kind == "base":
             return
         record = self._folder.read_trial(job.key)
@@ -141,10 +145,9 @@ class TrialQueue:
                 assert self._scoring is not None
                 self._scoring.add(self._task_of(record))
                 return
-            if job.kind == "scoring":
-                self._folder.write_trial(
-                    mark_failed(record, "the process that scored it died repeatedly")
-                )
+            if has_died or job.kind == "scoring":
+                reason = "the process that ran it died repeatedly; see sweep.log"
+                self._folder.write_trial(mark_failed(record, reason, "crash"))
             else:
                 # Tune ended the trial during training, because the scheduler stopped it.
                 self._folder.write_trial(mark_stopped(record))
@@ -174,7 +177,7 @@ class TrialQueue:
             plans = plan_point(self._spec, self._planner, point.searched)
         except InputError:
             # The combination of values violates a rule that the ranges cannot express.
-            self._search.tell(point.number, Observation(point.searched, "failed", None))
+            self._search.tell(point.number, Observation(point.searched, "invalid", None))
             return
         self._queue_new_bases()
         self._write(plans)

@@ -15,7 +15,12 @@ from tests.e2e.plw import Workspace, kill_all, make_workspace, poll
 from tests.e2e.ray_node import RayNode, ray_node
 
 # Ray's names of the processes to kill. Killing the driver kills all of them.
-VICTIMS = {"worker": "RayTrainWorker", "controller": "TrainController", "trial": "TrialDriver"}
+VICTIMS = {
+    "worker": "ray::RayTrainWorker",
+    "controller": "ray::TrainController",
+    # Tune's name of a trial's driver.
+    "trial": "ray::ResourceTrainable",
+}
 INTERVAL = 10
 # Steps taken while a checkpoint is written asynchronously; steps are fast here.
 STEPS_DURING_WRITE = 8
@@ -31,7 +36,7 @@ def another_cluster() -> Iterator[RayNode]:
 def processes_named(driver: subprocess.Popen[str], name: str) -> Iterator[psutil.Process]:
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if f"ray::{name}" in " ".join(process.cmdline()):
+            if name in " ".join(process.cmdline()):
                 yield process
         except psutil.NoSuchProcess:
             continue
@@ -91,8 +96,7 @@ def run_with_kills(workspace: Workspace, victims: list[str], seed: int) -> None:
             kill_all(driver)
             driver = workspace.start("sweep", "sweep.yaml")
         else:
-            for process in list(processes_named(driver, VICTIMS[victim]))[:1]:
-                process.kill()
+            next(processes_named(driver, VICTIMS[victim])).kill()
         interrupted = [t for t in before if t not in trained_at(workspace)]
         for trial_id in interrupted:
             check_resume(workspace, driver, trial_id, before[trial_id], resumes[trial_id])

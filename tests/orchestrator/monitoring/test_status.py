@@ -90,6 +90,14 @@ def test_a_sweep_is_summarized_in_a_line(sweep: SweepFolder) -> None:
     assert summary([trials[2]]) == "0 of 1 done, 1 waiting"
 
 
+def test_the_status_of_a_killed_sweep_says_what_to_type(sweep: SweepFolder) -> None:
+    assert plw("status", sweep.root).stdout.splitlines()[-1] == (
+        "the sweep is not running; to continue: plw sweep sweep.yaml"
+    )
+    with sweep_lock(sweep):
+        assert "to continue" not in plw("status", sweep.root).stdout
+
+
 def test_without_finished_trials_the_time_is_estimated_from_running_ones(
     sweep: SweepFolder,
 ) -> None:
@@ -231,7 +239,7 @@ def test_watch_prints_changes_until_the_sweep_ends(sweep: SweepFolder) -> None:
 def test_ctrl_c_ends_the_watch_but_not_the_sweep(sweep: SweepFolder) -> None:
     for arguments in (
         ["status", str(sweep.root), "--watch"],
-        ["logs", str(sweep.root), "01", "-f"],
+        ["logs", "01", str(sweep.root), "-f"],
     ):
         command = [sys.executable, "-m", "orchestrator.cli.main", *arguments]
         with sweep_lock(sweep):

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.convergence import convergence_verdict
 from orchestrator.search.methods import make_search
+from orchestrator.search.optuna_search import SampledSearch
 from orchestrator.search.points import Observation, Point, Search
 from orchestrator.spec.search_config import SearchConfig
 
@@ -174,13 +175,13 @@ def test_a_warm_start_moves_the_search_to_the_best_region(
 
 
 @pytest.mark.parametrize("method", SAMPLED)
-def test_stopped_failed_and_infinite_points_do_not_end_a_search(method: str) -> None:
+def test_points_without_a_score_do_not_end_a_search(method: str) -> None:
     search = make_search(config(method=method, points=9, space=MIXED))
     ends = [
         ("stopped", None),
         ("failed", None),
+        ("diverged", None),
         ("done", (float("nan"),)),
-        ("stopped", (2.0,)),
         ("done", (1.5,)),
     ]
     for turn in range(9):
@@ -311,7 +312,7 @@ def test_specs_and_grids_import_neither_ray_nor_optuna() -> None:
 
 
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_a_search_avoids_a_region_where_everything_fails(method: str) -> None:
+def test_a_search_avoids_a_region_where_everything_diverges(method: str) -> None:
     space = {PLW: {"low": 0, "high": 1}, "optimizer.weight_decay": [0, 1e60]}
     search = make_search(config(method=method, points=16, space=space))
     decays = []
@@ -319,6 +320,25 @@ def test_a_search_avoids_a_region_where_everything_fails(method: str) -> None:
         decay = point.searched["optimizer.weight_decay"]
         decays.append(decay)
         values = None if decay else (2.0 + point.searched[PLW],)
-        state: Any = "failed" if decay else "done"
+        state: Any = "diverged" if decay else "done"
         search.tell(point.number, Observation(point.searched, state, values))
     assert decays[8:].count(1e60) <= 2
+
+
+def test_a_failed_point_has_no_value_and_a_diverged_one_the_worst_so_far() -> None:
+    search = make_search(config(method="tpe", points=4))
+    assert isinstance(search, SampledSearch)
+    ends: list[tuple[Any, Any]] = [
+        *[("done", (2.0,)), ("done", (3.0,)), ("failed", None), ("diverged", None)]
+    ]
+    for state, values in ends:
+        point = search.ask()
+        assert point is not None
+        search.tell(point.number, Observation(point.searched, state, values))
+    recorded = [(trial.state.name, trial.values) for trial in search._study.trials]
+    assert recorded == [
+        ("COMPLETE", [2.0]),
+        ("COMPLETE", [3.0]),
+        ("FAIL", None),
+        ("COMPLETE", [3.0]),
+    ]

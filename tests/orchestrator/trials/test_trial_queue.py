@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from evals.results.scores import Score, ScoreCard
+from orchestrator.plan.history import observe
 from orchestrator.plan.sweep_plan import make_plan
 from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
 from orchestrator.spec.search_fields import BudgetConfig
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
+from orchestrator.trials.run_trial import mark_failed
 from orchestrator.trials.scoring_queue import Scorers
 from orchestrator.trials.sweep import prepare_folder
 from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
@@ -240,6 +242,30 @@ def test_warm_start_uses_trials_of_another_sweep_without_running_them(tmp_path: 
 
 def test_a_failed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(drain(Bench(tmp_path, search=TPE), state="failed")) == 4
+
+
+def test_a_trial_whose_processes_die_fails_and_its_point_is_not_stopped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, search={"space": {PLW: [0, 0.1]}, "seeds": [1, 2]})
+    first = bench.next_trial()
+    assert first is not None
+    bench.folder.write_trial(bench.record(first).model_copy(update={"state": "training"}))
+    bench.queue.job_ended(first, has_died=True)
+    record = bench.record(first)
+    assert (record.state, record.failure) == ("failed", "crash")
+    assert record.error == "the process that ran it died repeatedly; see sweep.log"
+    assert len(drain(bench)) == 3
+
+
+@pytest.mark.parametrize(("failure", "state"), [("divergence", "diverged"), ("crash", "failed")])
+def test_only_a_diverged_trial_counts_against_its_point(
+    tmp_path: Path, failure: str, state: str
+) -> None:
+    bench = Bench(tmp_path, search=TPE)
+    job = bench.next_trial()
+    assert job is not None
+    record = mark_failed(bench.record(job), "why", failure)
+    objectives = ["heldout_completion_loss"]
+    assert observe(bench.folder, record.searched, [record], objectives).state == state
 
 
 def test_remaining_seeds_of_a_stopped_point_do_not_start(tmp_path: Path) -> None:
