@@ -61,7 +61,8 @@ def imported_by(*modules: str) -> set[str]:
 def test_trainers_need_neither_ray_nor_the_other_packages() -> None:
     # Not mlflow, which DeepSpeed itself imports.
     loaded = imported_by("trainers.sft", "trainers.__main__", "trainers.data.length_stats")
-    assert loaded & {"ray", "orchestrator", "evals"} == set()
+    # A GPU machine has torch, transformers and peft; what else training needs is carried to it.
+    assert loaded & {"ray", "orchestrator", "evals", "datasets", "lm_eval", "trl"} == set()
     assert {"torch", "deepspeed"} <= loaded
 
 

@@ -7,7 +7,7 @@ the same sections, so a setting has the same dotted path everywhere.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, Strict, ValidationError, field_validator, model_validator
 
 from trainers.config_base import (
     MAX_COUNT,
@@ -371,7 +371,28 @@ class TrainConfig(StrictSettings):
             "null disables them."
         ),
     )
+    profile_steps: Annotated[tuple[PositiveInt, PositiveInt], Strict(False)] | None = Field(
+        None,
+        description=(
+            "First and last step to trace with torch.profiler, such as [3, 4]; the traces are in "
+            "the run's folder, below profile/. Null traces none."
+        ),
+    )
+    deterministic: bool = Field(
+        False,
+        description=(
+            "Use only deterministic algorithms on a GPU, so that a repeated or resumed run gives "
+            "the same bits; slower. On a CPU, it always does."
+        ),
+    )
     seed: Seed = Field(0, description="Seed of the data order and of dropout.")
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _check_profile_steps(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and steps[0] > steps[1]:
+            raise ValueError("must be the first and the last step, in this order")
+        return steps
 
     @model_validator(mode="after")
     def _check_lora(self) -> Self:

@@ -104,8 +104,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             # softmax - target distribution, computed in place of the logits
             grad_logits = logits.sub_(log_norm).exp_()
-            on_target = torch.full_like(targets, label_smoothing - 1, dtype=acc_dtype)
-            grad_logits.scatter_add_(1, targets, on_target)
+            # Not scatter_add_, whose order of additions is not fixed on CUDA.
+            at_target = grad_logits.gather(1, targets).add_(label_smoothing - 1)
+            grad_logits.scatter_(1, targets, at_target)
             if label_smoothing > 0:
                 grad_logits.sub_(label_smoothing / vocabulary)
             grad_logits.mul_(weights_N[rows, None])

@@ -34,6 +34,7 @@ from trainers.runs.checkpoint import (
     load_weights,
     restore_engine,
 )
+from trainers.runs.step_traces import check_profile_steps
 from trainers.schedule import check_schedule
 from trainers.token_weights import check_data_weights, check_nonzero_weights
 
@@ -91,6 +92,7 @@ def set_up(config: TrainConfig, output_dir: Path, ranks: Ranks) -> TrainingRun:
     check_data_weights(examples, config.loss)
     total_steps = num_steps(len(examples), config.batch.global_batch_size, config.schedule)
     check_schedule(config.schedule, total_steps)
+    check_profile_steps(config.profile_steps, total_steps)
     checkpoint = latest_checkpoint(output_dir / CHECKPOINTS, config)
     check_same_checkpoint(ranks, checkpoint)
     torch.manual_seed(config.seed)

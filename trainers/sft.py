@@ -16,6 +16,7 @@ from trainers.config import TrainConfig, is_same_config
 from trainers.data.batches import global_batch_indices
 from trainers.data.template_source import DATE, utc_today
 from trainers.data.training_data import with_template_date
+from trainers.engine.determinism import deterministic_algorithms
 from trainers.engine.out_of_memory import explain_out_of_memory
 from trainers.engine.performance import (
     measure_performance,
@@ -41,6 +42,7 @@ from trainers.runs.diagnostics import layer_distances, loss_rsd, total_distance
 from trainers.runs.metrics_file import MetricsFile, read_losses
 from trainers.runs.remote_run import download_run, upload_result
 from trainers.runs.results import StepMetrics, TrainResult
+from trainers.runs.step_traces import trace_step
 from trainers.runs.stop_signals import (
     Interrupted,
     Stopped,
@@ -87,7 +89,7 @@ def train(
     ranks = join_ranks()
     config = _with_date_of_start(config, ranks)
     reset_peak_memory(ranks.device)
-    with explain_out_of_memory(config, ranks):
+    with explain_out_of_memory(config, ranks), deterministic_algorithms(config.deterministic):
         return _train(config, output_dir, on_step, get_stop_request, store, ranks)
 
 
@@ -114,7 +116,8 @@ def _train(
     )
     with handle_sigterm() as terminated:
         for step in range(run.first_step, run.total_steps):
-            metrics = _run_step(run, config, step)
+            with trace_step(step + 1, config.profile_steps, output_dir, run.ranks):
+                metrics = _run_step(run, config, step)
             checkpoints.finalize(wait=False)
             tokens_seen += metrics.num_tokens
             is_last = metrics.step == run.total_steps

@@ -5,21 +5,22 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.options import PATH, force_option, json_option
+from orchestrator.cli.sweep_argument import models_argument
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@models_argument(2, "A B")
 @click.option("--html", type=PATH, help="Write a page with the differing outputs side by side.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Bootstrap seed."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Bootstrap seed.")
 @force_option
 @json_option
-def compare(a: Path, b: Path, html: Path | None, seed: int, overwrite: bool, as_json: bool) -> None:
+def compare(
+    models: list[Path], html: Path | None, seed: int, overwrite: bool, as_json: bool
+) -> None:
     """Compare the scores of models A and B on their common items.
 
-    A and B are trials of a sweep, their model folders, or output folders of `plw eval`.
+    A and B are trials of SWEEP, by id or a prefix of one, or `untuned`; or folders: a trial, its
+    model, or the output of `plw eval`. SWEEP is a name in runs/ or a folder; default: the latest.
     """
     from orchestrator.analysis.model_comparison import compare_models
     from orchestrator.cli.render import console, make_table, print_json
@@ -34,7 +35,7 @@ def compare(a: Path, b: Path, html: Path | None, seed: int, overwrite: bool, as_
 
     if html is not None:
         check_overwrite(html, overwrite=overwrite)
-    comparison = compare_models(a, b, seed=seed)
+    comparison = compare_models(*models, seed=seed)
     if html is not None:
         write_comparison_page(html, comparison, overwrite=overwrite)
     if as_json:

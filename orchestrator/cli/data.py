@@ -34,7 +34,7 @@ def data() -> None:
 @force_option
 @json_option
 def stats(settings: "DataSettings", spec_path: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Show counts, tokens by role and the generation ratio of SOURCE, and a predicted best PLW.
+    """Show counts, tokens by role, R_g and a predicted best PLW.
 
     SOURCE is a file, hub name or demo:..., or a sweep spec. The prediction is that of arXiv
     2401.13586.
@@ -106,7 +106,7 @@ def show(
     as_json: bool,
     **selection: Any,
 ) -> None:
-    """Show examples of SOURCE token by token, with the role and loss weight of each token.
+    """Show examples token by token, with the role and loss weight of each.
 
     SOURCE is a file, hub name or demo:..., or a sweep spec, whose model, data and loss settings are
     used.
@@ -217,10 +217,11 @@ def invert(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Invert PATH: the completion becomes the prompt, the instruction the completion.
+    """Swap prompt and completion, for data with short completions.
 
-    The result has short completions, as AlpacaDataShort of arXiv 2401.13586, and can be used as
-    data.path. PATH is a file, hub name or demo:...
+    The completion becomes the prompt, the instruction the completion. The result has short
+    completions, as AlpacaDataShort of arXiv 2401.13586, and can be used as data.path. PATH is a
+    file, hub name or demo:...
     """
     from orchestrator.cli.data_output import print_inversion
     from orchestrator.inspection.inversion import invert_data

@@ -16,7 +16,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 @click.option("--tracking-uri", help="MLflow tracking URI to check.")
 @json_option
 def doctor(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
-    """Check that this machine can run sweeps, and say how to fix problems."""
+    """Check this machine, and say how to fix problems."""
     from orchestrator.cli.machine_checks import run_checks
 
     findings = run_checks(folder.absolute(), tracking_uri)

@@ -101,9 +101,9 @@ def evaluate(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Score MODEL, a folder or hub name, on benchmarks or held-out examples.
+    """Score one model on benchmarks or held-out examples.
 
-    Results of an interrupted run in the output folder are reused.
+    MODEL is a folder or hub name. Results of an interrupted run in the output folder are reused.
     """
     from orchestrator.cli.score_output import print_scores
 

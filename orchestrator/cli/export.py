@@ -15,10 +15,11 @@ from orchestrator.cli.options import (
     verdict_option,
 )
 from orchestrator.cli.render import print_json
+from orchestrator.cli.sweep_argument import SWEEP
 
 
 @click.command()
-@click.argument("source", type=PATH, metavar="SWEEP_OR_SPEC")
+@click.argument("source", required=False, type=SWEEP, metavar="[SWEEP | SPEC]")
 @click.option(
     "--to",
     "framework",
@@ -39,7 +40,6 @@ from orchestrator.cli.render import print_json
     "--workers",
     "num_workers",
     default=1,
-    show_default=True,
     type=click.IntRange(min=1),
     help="Number of GPUs; the global batch is divided among them.",
 )
@@ -48,7 +48,7 @@ from orchestrator.cli.render import print_json
 @force_option
 @json_option
 def export(
-    source: Path,
+    source: str | None,
     framework: Any,
     plw: float | None,
     measure: str | None,
@@ -59,9 +59,11 @@ def export(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Export a sweep's best setting, or the setting of a spec, to TRL, axolotl or ms-swift.
+    """Export a sweep's best setting to TRL, axolotl or ms-swift.
 
-    Lists what the framework does differently, and rejects settings that it does not support.
+    SWEEP is a name in runs/ or a folder; default: the latest. SPEC is the YAML file of a sweep or a
+    fine-tune, whose setting is exported. Lists what the framework does differently, and rejects
+    settings that it does not support.
     """
     from orchestrator.export.best_setting import load_setting
     from orchestrator.export.frameworks import export_recipe, load_recipe

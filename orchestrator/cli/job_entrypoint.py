@@ -1,7 +1,7 @@
 """`python -m orchestrator.cli.job_entrypoint`: run a command as a job on a cluster.
 
-The argument `sweep` runs the spec in the job's package. Other arguments are a `plw` command on a
-sweep's folder. Ray starts the job on the head, in the folder of the package.
+The argument `sweep` runs the spec in the job's package; options may follow. Other arguments are a
+`plw` command on sweeps. Ray starts the job on the head, in the folder of the package.
 """
 
 import os
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     interrupt_on_terminate()
     command = list(arguments)
     try:
-        if command == ["sweep"]:
-            command = ["sweep", str(_unpack(Path.cwd())), "--address", "auto"]
+        if command[:1] == ["sweep"]:
+            command = ["sweep", str(_unpack(Path.cwd())), "--address", "auto", *command[1:]]
         else:
             command = [_resolve_sweep(argument) for argument in command]
     except InputError as error:

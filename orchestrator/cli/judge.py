@@ -17,20 +17,34 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "--model": {"help": "Name of the judge at that endpoint."},
     "--local-model": {"help": "Model folder or hub name to serve on this machine."},
     "--name": {"help": "Name of the judge in cache and signature."},
-    "--api-key-env": {"help": "Environment variable that holds the key; none: no key."},
-    "--temperature": {"type": float},
-    "--max-tokens": {"type": int, "help": "Maximum tokens of a reply."},
-    "--concurrency": {"type": int, "help": "Concurrent requests."},
-    "--requests-per-minute": {"type": int},
-    "--timeout-s": {"type": float, "help": "Deadline of one request."},
-    "--retries": {"type": int, "help": "Retries without a complete reply."},
-    "--parse-retries": {"type": int, "help": "Retries if a reply holds no verdict."},
+    "--api-key-env": {
+        "help": "Environment variable that holds the key, or none; default: OPENAI_API_KEY."
+    },
+    "--temperature": {"type": float, "help": "Sampling temperature; default: 0."},
+    "--max-tokens": {"type": int, "help": "Maximum tokens of a reply; default: 256."},
+    "--concurrency": {"type": int, "help": "Concurrent requests; default: 8."},
+    "--requests-per-minute": {"type": int, "help": "Limit of the endpoint; default: none."},
+    "--timeout-s": {"type": float, "help": "Deadline of one request; default: 120."},
+    "--retries": {"type": int, "help": "Retries without a complete reply; default: 8."},
+    "--parse-retries": {"type": int, "help": "Retries if a reply holds no verdict; default: 8."},
     "--reasks": {"type": int, "hidden": True},
-    "--max-unparsable-share": {"type": float, "help": "Fail above this share without a verdict."},
-    "--budget": {"type": float, "help": "Maximum cost of this command; needs prices."},
-    "--price-per-million-input-tokens": {"type": float},
-    "--price-per-million-output-tokens": {"type": float},
-    "--cache-dir": {"help": "Folder of cached replies."},
+    "--max-unparsable-share": {
+        "type": float,
+        "help": "Fail above this share without a verdict; default: 0.05.",
+    },
+    "--budget": {
+        "type": float,
+        "help": "Maximum cost of this command; needs prices; default: none.",
+    },
+    "--price-per-million-input-tokens": {
+        "type": float,
+        "help": "In the currency of --budget; default: 0.",
+    },
+    "--price-per-million-output-tokens": {
+        "type": float,
+        "help": "In the currency of --budget; default: 0.",
+    },
+    "--cache-dir": {"help": "Folder of cached replies; default: the user's cache folder."},
 }
 
 
@@ -82,7 +96,7 @@ def judge() -> None:
     "--style",
     type=click.Choice(["alpaca_eval", "ranking", "verdict"]),
     default="verdict",
-    show_default=True,
+    help="Prompt and form of the reply.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Number of pairs, from the first one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")
@@ -121,7 +135,7 @@ def validate(as_json: bool, **settings: Any) -> None:
     "--style",
     type=click.Choice(["alpaca_eval", "ranking", "verdict"]),
     default="alpaca_eval",
-    show_default=True,
+    help="Prompt and form of the reply.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Number of outputs, from the first one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")

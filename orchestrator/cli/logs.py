@@ -1,19 +1,19 @@
 """`plw logs`: print the log of a trial or of the sweep."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
 from orchestrator.cli.on_cluster import run_on_cluster
-from orchestrator.cli.options import PATH, json_option
+from orchestrator.cli.options import json_option
 from orchestrator.cli.render import print_json
+from orchestrator.cli.sweep_argument import sweep_argument, trial_argument
 
 
 @run_on_cluster
 @click.command()
-@click.argument("trial")
-@click.argument("folder", required=False, type=PATH)
+@sweep_argument
+@trial_argument
 @click.option(
     "-f", "--follow", "is_followed", is_flag=True, help="Print new lines until the sweep ends."
 )
@@ -26,21 +26,25 @@ from orchestrator.cli.render import print_json
 )
 @json_option
 def logs(
-    trial: str, folder: Path | None, is_followed: bool, num_lines: int | None, as_json: bool
+    sweep: str | None,
+    trial: str | None,
+    is_followed: bool,
+    num_lines: int | None,
+    as_json: bool,
 ) -> None:
-    """Print the log of TRIAL in FOLDER.
+    """Print the log of a TRIAL of SWEEP, or the log of SWEEP itself.
 
-    TRIAL is an id or a prefix of one, `sweep` for the output of Ray and the libraries, or
-    `untuned` for the scoring of the untuned model. The default FOLDER is the most recently started
-    sweep in runs/.
+    SWEEP is a name in runs/ or a folder; default: the latest. TRIAL is an id or a prefix of one, or
+    `untuned` for the scoring of the untuned model. Without TRIAL, the log of the sweep is printed:
+    the output of Ray and the libraries.
     """
     from orchestrator.monitoring.logs import check_log, find_log, follow, last_lines
-    from orchestrator.monitoring.lookup import find_sweep, latest_sweep
+    from orchestrator.monitoring.lookup import SWEEP, find_sweep_and_trial
 
     if as_json and is_followed:
         raise click.UsageError("--json does not work with --follow")
-    found = latest_sweep(Path("runs")) if folder is None else find_sweep(folder)
-    log = find_log(found, trial)
+    found, name = find_sweep_and_trial(sweep, trial)
+    log = find_log(found, name or SWEEP)
     if not is_followed:
         check_log(log)
     text, end = last_lines(log.path, num_lines) if log.path.exists() else ("", 0)

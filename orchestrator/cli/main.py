@@ -32,7 +32,7 @@ from orchestrator.cli.sync import sync
 from orchestrator.cli.train import train
 from orchestrator.cli.ui import ui
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "show_default": True}
 COMMANDS: tuple[click.Command, ...] = (
     *(clean, compare, data, doctor, evaluate, export, init, judge, logs, plan, power),
     *(report, samples, serve, status, stop, submit, sweep, sync, train, ui),

@@ -8,32 +8,36 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import PATH
+from orchestrator.cli.options import ADDRESS, PATH
 
-_FOLDER = "folder"
+_SWEEP, _TRIAL = "sweep", "trial"
 
 
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--cluster` and `--address`, which select a cluster."""
-    command = click.option(
-        "--address", help="The dashboard of a running Ray cluster, http://HOST:8265."
-    )(command)
+def cluster_options(
+    command: Callable[..., Any], *, default: str = "this machine"
+) -> Callable[..., Any]:
+    """Add `--cluster` and `--address`, which select a cluster.
+
+    Commands on a sweep ignore RAY_ADDRESS: they read the sweep's folder here, also on the node of a
+    cluster, where the variable is set.
+    """
+    command = click.option("--address", help=f"{ADDRESS}; default: {default}.")(command)
     return click.option(
         "--cluster",
         "cluster_file",
         type=PATH,
-        help="The file from which `ray up` launched the cluster; connects over SSH.",
+        help="File from which `ray up` launched a cluster; connects over SSH.",
     )(command)
 
 
 def check_cluster_options(cluster_file: Path | None, address: str | None) -> None:
     """Raise UsageError unless exactly one of the two options is given."""
     if (cluster_file is None) == (address is None):
-        raise click.UsageError("give either --cluster FILE or --address URL")
+        raise click.UsageError("give either --cluster FILE or --address ADDRESS")
 
 
 def run_on_cluster(command: click.Command) -> click.Command:
-    """Add the cluster options to a command on a sweep's folder.
+    """Add the cluster options to a command on sweeps.
 
     With one of these options, the command runs as a job on the cluster.
     """
@@ -56,15 +60,17 @@ def run_on_cluster(command: click.Command) -> click.Command:
 def _run_as_job(
     command: click.Command, values: dict[str, Any], cluster_file: Path | None, address: str | None
 ) -> None:
-    from orchestrator.cluster.job_package import SWEEP_PREFIX
     from orchestrator.cluster.jobs import open_jobs
     from orchestrator.cluster.submit import find_job
 
     with open_jobs(address, cluster_file) as jobs:
-        given = values.get(_FOLDER)
-        job = find_job(jobs, None if given is None else str(given))
-        sweep = (job.metadata or {})["plw_sweep"] if given is None else str(given)
-        arguments = [*_arguments(command, values), f"{SWEEP_PREFIX}{sweep}"]
+        given = values.get(_SWEEP)
+        job = find_job(jobs, given)
+        sweep = (job.metadata or {})["plw_sweep"]
+        names = []
+        if any(parameter.name == _SWEEP for parameter in command.params):
+            names = _sweep_and_trial(given, values.get(_TRIAL), sweep)
+        arguments = [*names, *_arguments(command, values)]
         assert command.name is not None
         try:
             code = jobs.run(job, [command.name, *arguments])
@@ -73,11 +79,25 @@ def _run_as_job(
     sys.exit(code)
 
 
+def _sweep_and_trial(given: str | None, trial: str | None, sweep: str) -> list[str]:
+    """Return the arguments `[SWEEP] [TRIAL]` for the head.
+
+    Args:
+        sweep: the name of the job's sweep, the latest one if none was given.
+    """
+    from orchestrator.cluster.job_package import SWEEP_PREFIX
+
+    if given is None or Path(given).name == sweep or trial is not None or "/" in given:
+        return [f"{SWEEP_PREFIX}{given or sweep}", *([] if trial is None else [trial])]
+    # Only the head knows whether this is an older sweep on its storage or a trial.
+    return [given]
+
+
 def _arguments(command: click.Command, values: dict[str, Any]) -> Iterator[str]:
-    """Yield the command-line arguments for `values`, without the folder."""
+    """Yield the command-line arguments for `values`, without sweep and trial."""
     for parameter in command.params:
         value = values.get(str(parameter.name))
-        if parameter.name == _FOLDER or value is None or value is False:
+        if parameter.name in (_SWEEP, _TRIAL) or value is None or value is False:
             continue
         if isinstance(parameter, click.Argument):
             yield str(value)

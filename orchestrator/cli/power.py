@@ -24,13 +24,11 @@ from orchestrator.cli.render import print_json
     "--item-sd",
     type=float,
     default=0.0,
-    show_default=True,
     help="Standard deviation of a score over draws of items, if trials have different items.",
 )
 @click.option(
     "--plws",
     default="0,0.01,0.05,0.1,0.25,1",
-    show_default=True,
     metavar="W,W,...",
     help="Weights of the sweep.",
 )
@@ -43,7 +41,6 @@ from orchestrator.cli.render import print_json
     "target",
     type=float,
     default=0.8,
-    show_default=True,
     help="Share of studies that should name a best weight.",
 )
 @click.option(
@@ -51,7 +48,6 @@ from orchestrator.cli.render import print_json
     "num_claims",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Number of verdicts that share the error level: one per group, and the overall one.",
 )
 @click.option(
@@ -59,7 +55,6 @@ from orchestrator.cli.render import print_json
     "num_studies",
     type=click.IntRange(min=10),
     default=400,
-    show_default=True,
     help="Studies to simulate per number of seeds.",
 )
 @json_option
@@ -75,7 +70,7 @@ def power(
     num_studies: int,
     as_json: bool,
 ) -> None:
-    """Simulate how many seeds are needed to detect an effect of PLW and name a best weight."""
+    """Simulate how many seeds a sweep needs to detect an effect of PLW."""
     from orchestrator.statistics.power import required_seeds, simulate_power
 
     weights = _parse_weights(plws)

@@ -7,18 +7,19 @@ import click
 from orchestrator.cli.on_cluster import run_on_cluster
 from orchestrator.cli.options import PATH, json_option
 from orchestrator.cli.render import print_json
+from orchestrator.cli.sweep_argument import sweep_argument
 
 
 @run_on_cluster
 @click.command()
-@click.argument("folder", required=False, type=PATH)
+@sweep_argument
 @click.option(
     "--scores",
     "scores_path",
     type=PATH,
     help="A CSV file of scores from any source (columns: benchmark, plw or w_p, score; optional: "
     "group, seed, trial, model, data_set, condition, standard_error, num_items, learning_rate), "
-    "instead of FOLDER.",
+    "instead of SWEEP.",
 )
 @click.option(
     "--lower-is-better",
@@ -42,7 +43,7 @@ from orchestrator.cli.render import print_json
 )
 @json_option
 def report(
-    folder: Path | None,
+    sweep: str | None,
     scores_path: Path | None,
     lower_is_better: bool,
     unit: str | None,
@@ -51,9 +52,12 @@ def report(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the report of the sweep in FOLDER, or analyse --scores: which PLW, how certain."""
-    if (folder is None) == (scores_path is None):
-        raise click.UsageError("give either the FOLDER of a sweep or --scores FILE.csv")
+    """Write the report of SWEEP, or analyse a table of scores.
+
+    SWEEP is a name in runs/ or a folder; default: the latest.
+    """
+    if sweep is not None and scores_path is not None:
+        raise click.UsageError("give either SWEEP or --scores FILE.csv")
     if scores_path is not None:
         _check_unit(unit, lower_is_better=lower_is_better)
         from orchestrator.cli.report_scores import ScoresRequest, report_scores
@@ -74,11 +78,10 @@ def report(
     given = [name for name, value in scores_options.items() if value]
     if given:
         raise click.UsageError(f"{', '.join(given)}: only with --scores FILE.csv")
-    assert folder is not None
     from orchestrator.monitoring.lookup import open_sweep
     from orchestrator.report.pages import report_json, write_report
 
-    opened = open_sweep(folder)
+    opened = open_sweep(sweep)
     if as_json:
         print_json(report_json(opened))
         return

@@ -11,7 +11,6 @@ data_option = click.option(
     "--data",
     type=PATH,
     default=Path("plw-serve"),
-    show_default=True,
     help="Folder of files, jobs, models and keys.",
 )
 
@@ -19,10 +18,8 @@ data_option = click.option(
 @click.group(invoke_without_command=True)
 @click.option("--config", "config_path", type=PATH, help="Models and settings; default: the demo.")
 @data_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port."
-)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, help="Port.")
 @click.option("--init", "init_path", type=PATH, help="Write a configuration here and exit.")
 @click.pass_context
 def serve(
@@ -33,7 +30,10 @@ def serve(
     port: int,
     init_path: Path | None,
 ) -> None:
-    """Serve an OpenAI-compatible fine-tuning API with `prompt_loss_weight` (docs/serve.md)."""
+    """Serve an OpenAI-compatible fine-tuning API.
+
+    Its jobs take `prompt_loss_weight`; see docs/serve.md.
+    """
     if context.invoked_subcommand is not None:
         return
     from orchestrator.serve.config import default_config, load_serve_config, write_example

@@ -1,18 +1,18 @@
 """`plw status`: show the trials of a sweep."""
 
 import sys
-from pathlib import Path
 
 import click
 
 from orchestrator.cli.on_cluster import run_on_cluster
-from orchestrator.cli.options import folder_argument, json_option
+from orchestrator.cli.options import json_option
 from orchestrator.cli.render import console, print_json
+from orchestrator.cli.sweep_argument import sweep_argument
 
 
 @run_on_cluster
 @click.command()
-@folder_argument
+@sweep_argument
 @click.option(
     "-w", "--watch", "is_watched", is_flag=True, help="Refresh until the sweep ends or Ctrl-C."
 )
@@ -20,21 +20,26 @@ from orchestrator.cli.render import console, print_json
     "--interval",
     type=click.FloatRange(min=0.1),
     default=2.0,
-    show_default=True,
     metavar="SECONDS",
     help="Refresh interval of --watch.",
 )
 @click.option("--all", "shows_all", is_flag=True, help="Show all trials of a large sweep.")
 @json_option
-def status(folder: Path, is_watched: bool, interval: float, shows_all: bool, as_json: bool) -> None:
-    """Show the trials of the sweep in FOLDER, from any terminal or machine that has the folder."""
+def status(
+    sweep: str | None, is_watched: bool, interval: float, shows_all: bool, as_json: bool
+) -> None:
+    """Show the trials of SWEEP.
+
+    SWEEP is a name in runs/ or a folder; default: the latest. Works from any terminal or machine
+    that has the folder.
+    """
     from orchestrator.monitoring.command_hints import resume_hint
     from orchestrator.monitoring.lookup import open_sweep
     from orchestrator.monitoring.status import MAX_ROWS, status_table
     from orchestrator.monitoring.watch import watch
     from orchestrator.record.reader import SweepReader
 
-    opened = open_sweep(folder)
+    opened = open_sweep(sweep)
     max_rows = None if shows_all else MAX_ROWS
     if is_watched:
         watch(opened, sys.stdout, interval_s=interval, max_rows=max_rows, as_json=as_json)

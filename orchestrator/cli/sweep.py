@@ -1,6 +1,7 @@
 """`plw plan` and `plw sweep`: list the trials of a spec, and run them."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.notify import notifies
 from orchestrator.cli.options import json_option, spec_arguments
 from orchestrator.cli.render import format_trial_count, print_json
 from orchestrator.foundation.shell_words import shell_path
@@ -45,7 +47,9 @@ def _print_downloads(data_sets: Sequence[str]) -> None:
     help="Reject models and data sets that would be downloaded.",
 )
 @json_option
-def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
+def plan(
+    spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], as_json: bool
+) -> None:
     """List the trials of SPEC with estimated cost, without starting them.
 
     All benchmarks are loaded, without a model.
@@ -67,14 +71,18 @@ def plan(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None
     print_plan(prepared.plan)
     if scoring is not None:
         click.echo(f"{'scoring':19}{scoring}")
-    click.echo(f"next: plw sweep {shell_path(spec_path)}")
+    changes = "".join(f" --set {shlex.quote(override)}" for override in overrides)
+    click.echo(f"next: plw sweep {shell_path(spec_path)}{changes}")
 
 
 @click.command()
 @spec_arguments
+@notifies
 @json_option
-def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> None:
-    """Run the trials of SPEC that are not done, score them and write the report.
+def sweep(
+    spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], as_json: bool
+) -> None:
+    """Run the trials of SPEC that are not done, and write the report.
 
     If Ray fails, it is started again, and the trials resume from their checkpoints.
     """
@@ -83,7 +91,7 @@ def sweep(spec: Any, spec_path: Path, address: str | None, as_json: bool) -> Non
     from orchestrator.record.progress import SweepProgress
     from orchestrator.trials.supervision import MAX_RESTARTS, can_supervise, supervise
 
-    run = partial(_run, spec, spec_path, address, as_json=as_json)
+    run = partial(_run, spec, spec_path, address, overrides, as_json=as_json)
     if not can_supervise():
         run()
         return
@@ -117,7 +125,9 @@ def _resume(folder: "SweepFolder", spec_path: Path, address: str | None) -> str:
     return command if address is None or is_on_cluster() else f"{command} --address {address}"
 
 
-def _run(spec: Any, spec_path: Path, address: str | None, *, as_json: bool) -> None:
+def _run(
+    spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], *, as_json: bool
+) -> None:
     """Run a sweep in this process, print its outcome and exit."""
     from orchestrator.cli.signals import FAILED_TRIALS, FAILURE, interrupt_on_terminate
     from orchestrator.cli.sweep_output import outcome_json, print_outcome
@@ -135,7 +145,9 @@ def _run(spec: Any, spec_path: Path, address: str | None, *, as_json: bool) -> N
         )
     interrupt_exit_code = interrupt_on_terminate()
     try:
-        outcome = run_sweep(spec, prepared, spec_path, address=address, is_silent=as_json)
+        outcome = run_sweep(
+            spec, prepared, spec_path, address=address, is_silent=as_json, overrides=overrides
+        )
     except KeyboardInterrupt:
         click.echo("interrupted; run the same command to resume from checkpoints", err=True)
         sys.exit(interrupt_exit_code())

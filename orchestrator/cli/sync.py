@@ -2,23 +2,24 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import folder_argument, json_option
+from orchestrator.cli.options import json_option
 from orchestrator.cli.render import format_trial_count, print_json
+from orchestrator.cli.sweep_argument import sweep_argument
 from orchestrator.foundation.shell_words import shell_path
 
 
 @click.command()
-@folder_argument
+@sweep_argument
 @click.option("--tracking-uri", help="MLflow to post to; default: the one of the sweep.")
 @json_option
-def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
-    """Post the record of the sweep in FOLDER to MLflow.
+def sync(sweep: str | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Post the record of SWEEP to MLflow.
 
-    Posts what MLflow lacks: everything if its database was deleted or is a new one.
+    SWEEP is a name in runs/ or a folder; default: the latest. Posts what MLflow
+    lacks: everything if its database was deleted or is a new one.
     """
     from rich.console import Console
     from rich.progress import track
@@ -26,7 +27,7 @@ def sync(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     from orchestrator.monitoring.lookup import open_sweep
     from orchestrator.tracking.sync import sync_sweep
 
-    opened = open_sweep(folder)
+    opened = open_sweep(sweep)
     screen = Console(stderr=True)
     is_hidden = as_json or not screen.is_terminal
     progress = partial(track, description="trials", console=screen, disable=is_hidden)

@@ -1,12 +1,15 @@
 """`plw train`: fine-tune one model, from a config or from a sweep's best setting."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from orchestrator.cli.options import PATH, plw_option, set_option, verdict_option
+from orchestrator.cli.sweep_argument import SWEEP
 from orchestrator.foundation.shell_words import shell_path
 
 
@@ -14,10 +17,13 @@ from orchestrator.foundation.shell_words import shell_path
 @click.argument("config", required=False, type=PATH)
 @click.option(
     "--best",
-    "sweep_folder",
-    type=PATH,
-    metavar="SWEEP",
-    help="Train the final model: use the best setting of the sweep in this folder.",
+    "sweep",
+    type=SWEEP,
+    is_flag=False,
+    flag_value="",
+    metavar="[SWEEP]",
+    help="Train the final model with the best setting of a sweep, a name in runs/ or a folder; "
+    "without a value: the latest.",
 )
 @click.option(
     "-o", "--output-dir", type=PATH, help="Output folder; with --best, default: SWEEP/final."
@@ -32,25 +38,30 @@ from orchestrator.foundation.shell_words import shell_path
     is_flag=True,
     help="With --best: only write config.yaml, to train elsewhere.",
 )
+@click.option(
+    "--ranks",
+    "num_ranks",
+    type=click.IntRange(min=1),
+    help="Ranks on this machine; default: 1, with --best those of a trial of the sweep.",
+)
 @set_option
 def train(
     config: Path | None,
-    sweep_folder: Path | None,
+    sweep: str | None,
     output_dir: Path | None,
     measure: str | None,
     plw: float | None,
     uses_all: bool,
     config_only: bool,
+    num_ranks: int | None,
     overrides: Sequence[str],
 ) -> None:
-    """Run one fine-tune on this machine without Ray, from CONFIG or with --best from a sweep.
+    """Fine-tune one model, from CONFIG or with a sweep's best setting.
 
-    An interrupted run resumes from its last checkpoint.
+    Runs on this machine, without Ray. An interrupted run resumes from its last checkpoint.
     """
-    from trainers.__main__ import run
-
-    if (config is None) == (sweep_folder is None):
-        raise click.UsageError("give either CONFIG or --best SWEEP")
+    if (config is None) == (sweep is None):
+        raise click.UsageError("give either CONFIG or --best [SWEEP]")
     if config is not None:
         if measure is not None or uses_all or config_only:
             raise click.UsageError("--measure, --all-data and --config-only require --best")
@@ -58,20 +69,63 @@ def train(
             raise click.UsageError("give --output-dir")
         if plw is not None:
             overrides = [*overrides, f"loss.prompt_loss_weight={plw}"]
-        sys.exit(run(config, output_dir, overrides))
-    from orchestrator.export.best_setting import final_config, read_best_setting
+        _run(config, output_dir, overrides, num_ranks or 1)
+    from orchestrator.export.best_setting import best_setting, final_config
     from orchestrator.export.model_folder import write_final_config
+    from orchestrator.monitoring.lookup import open_sweep
 
-    assert sweep_folder is not None
-    folder = output_dir or sweep_folder / "final"
-    best = read_best_setting(sweep_folder, measure, plw)
+    opened = open_sweep(sweep or None)
+    folder = output_dir or opened.relative() / "final"
+    best = best_setting(opened, measure, plw)
     chosen = final_config(best, uses_all=uses_all, overrides=overrides)
     written = write_final_config(folder, best, chosen)
     click.echo(f"PLW {chosen.loss.prompt_loss_weight:g}: {best.reason}")
     click.echo(f"wrote {written}")
     if config_only:
         path, output = shell_path(written), shell_path(folder)
-        click.echo(f"next: plw train {path} -o {output}")
+        ranks = "" if best.num_ranks == 1 else f" --ranks {best.num_ranks}"
+        click.echo(f"next: plw train {path} -o {output}{ranks}")
         click.echo(f"or: torchrun --nproc-per-node N -m trainers {path} --output-dir {output}")
         return
-    sys.exit(run(written, folder, []))
+    _run(written, folder, [], num_ranks or best.num_ranks)
+
+
+def _run(config: Path, output_dir: Path, overrides: Sequence[str], num_ranks: int) -> NoReturn:
+    """Train on this machine and exit; several ranks replace this process by torchrun."""
+    if num_ranks == 1:
+        from trainers.__main__ import run
+
+        sys.exit(run(config, output_dir, overrides))
+    _check_gpus(num_ranks)
+    sys.stdout.flush()
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    settings = [part for override in overrides for part in ("--set", override)]
+    # As with `plw train` on one rank, signals reach the launcher, which passes them to the ranks.
+    os.execv(
+        launcher[0],
+        [
+            *launcher,
+            f"--nproc-per-node={num_ranks}",
+            *("-m", "trainers", str(config), "--output-dir", str(output_dir), *settings),
+        ],
+    )
+
+
+def _check_gpus(num_ranks: int) -> None:
+    """Check that each rank gets a GPU of its own if this machine has GPUs.
+
+    Raises:
+        InputError: it has too few.
+    """
+    import torch
+
+    from trainers.foundation.errors import InputError, Problem
+
+    num_gpus = torch.cuda.device_count()
+    if 0 < num_gpus < num_ranks:
+        problem = Problem(
+            message=f"{num_ranks} ranks need as many GPUs, but this machine has {num_gpus}",
+            where="--ranks",
+            fix=f"give --ranks {num_gpus}, or --config-only and train on a larger machine",
+        )
+        raise InputError(problem)

@@ -8,33 +8,36 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.options import PATH
+from orchestrator.cli.sweep_argument import sweep_argument
 
 
 @click.command()
-@click.argument("folder", required=False, type=PATH)
+@sweep_argument
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     default=5000,
-    show_default=True,
     help="Port on 127.0.0.1.",
 )
 @click.option(
     "--cluster",
     "cluster_file",
     type=PATH,
-    help="Open the MLflow of the cluster that `ray up` launched from this file; needs no FOLDER.",
+    help="Open the MLflow of the cluster that `ray up` launched from this file; without SWEEP.",
 )
-def ui(folder: Path | None, port: int, cluster_file: Path | None) -> None:
-    """Open MLflow for the sweep in FOLDER, or of a cluster."""
+def ui(sweep: str | None, port: int, cluster_file: Path | None) -> None:
+    """Open MLflow for SWEEP, or for a cluster.
+
+    SWEEP is a name in runs/ or a folder; default: the latest.
+    """
     if cluster_file is not None:
+        if sweep is not None:
+            raise click.UsageError("give either SWEEP or --cluster, whose MLflow has all sweeps")
         _open_cluster_pages(cluster_file, port)
         return
-    if folder is None:
-        raise click.UsageError("Missing argument 'FOLDER'.")
     from orchestrator.monitoring.lookup import mlflow_ui
 
-    command, page = mlflow_ui(folder, port)
+    command, page = mlflow_ui(sweep, port)
     click.echo(f"MLflow: {page}   (Ctrl-C stops it)")
     if command:
         # Sweeps do not need MLflow's job workers, which keep running if the server is killed.

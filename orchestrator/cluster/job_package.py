@@ -35,15 +35,25 @@ MAX_BYTES = 90 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class JobPackage:
-    """A folder that Ray copies to every node, with its size and the digest of its code.
+    """A folder that Ray copies to every node, with its size and the digests of code and spec.
 
-    `files` are the local files that the spec names.
+    `files` are the local files that the spec names; the spec's digest includes their content.
     """
 
     folder: Path
     code: str
+    spec: str
     num_bytes: int
     files: tuple[SpecFile, ...]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The digests, for the metadata of a job."""
+        return {"plw_code": self.code, "plw_spec": self.spec}
+
+    def is_that_of(self, metadata: Mapping[str, str]) -> bool:
+        """Return whether a job with this metadata runs this package; unknown digests may match."""
+        return all(metadata.get(key, value) == value for key, value in self.metadata.items())
 
 
 def build_package(content: dict[str, Any], into: Path) -> JobPackage:
@@ -77,7 +87,13 @@ def build_package(content: dict[str, Any], into: Path) -> JobPackage:
     with (into / SPEC_FILE).open("w", encoding="utf-8") as file:
         YAML(typ="rt").dump(spec, file)
     files = tuple(found.values())
-    return JobPackage(folder=into, code=code_digest(), num_bytes=num_bytes, files=files)
+    return JobPackage(
+        folder=into,
+        code=code_digest(),
+        spec=sha256_file(into / SPEC_FILE)[:12],
+        num_bytes=num_bytes,
+        files=files,
+    )
 
 
 def unpack_spec(content: Any, here: Path, storage: Path) -> Any:

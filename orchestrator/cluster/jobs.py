@@ -21,10 +21,11 @@ from orchestrator.monitoring.command_hints import CLUSTER_OPTIONS_VARIABLE, clus
 from trainers.foundation.errors import InputError, Problem, TrainingError
 
 if TYPE_CHECKING:
-    # Types only: this imports Ray.
+    # Types only: these import Ray, and the packages of a spec's files.
     from ray.job_submission import JobDetails
 
     from orchestrator.cluster.client import Client
+    from orchestrator.cluster.job_package import JobPackage
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # A broken connection, for example of a sleeping laptop, does not end the sweep.
@@ -53,7 +54,7 @@ class Jobs:
 
     @classmethod
     def connect(cls, address: str, target: str, name: str | None = None) -> "Jobs":
-        """Connect to the cluster with its dashboard at `address`, such as http://head:8265.
+        """Connect to the cluster at `address`, which `dashboard_url` accepts.
 
         Args:
             target: the command-line options that name the cluster.
@@ -70,15 +71,14 @@ class Jobs:
             os.environ.pop(variable, None)
         from ray.exceptions import AuthenticationError
 
+        from orchestrator.cluster.address import dashboard_url
         from orchestrator.cluster.client import Client
 
         # These modules raise their log levels on import, and log each upload.
         for module in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
             logging.getLogger(f"ray{module}").setLevel(logging.WARNING)
         try:
-            if not address.startswith(("http://", "https://")):
-                raise ValueError("the address must begin with http:// or https://")
-            client = Client(address)
+            client = Client(dashboard_url(address))
             version = client.ray_version()
         except AuthenticationError as error:
             raise InputError(
@@ -102,27 +102,21 @@ class Jobs:
             found = [job for job in found if job.metadata["plw_sweep"] == name]
         return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
 
-    def submit_sweep(self, name: str, folder: Path, *, code: str) -> str:
-        """Start the sweep with the code and spec in `folder`, and return its job id.
+    def running(self, name: str) -> "JobDetails | None":
+        """Return the running or starting job of the sweep called `name`; None without one."""
+        return next((job for job in self.sweeps(name) if job.status not in ENDED), None)
 
-        Raises:
-            InputError: a sweep of this name is running on the cluster.
+    def submit_sweep(self, name: str, package: "JobPackage", *, notify: str | None = None) -> str:
+        """Start the sweep with the code and spec of `package`, and return its job id.
+
+        Args:
+            notify: command that the head runs at the end of the sweep.
         """
-        for job in self.sweeps(name):
-            if job.status not in ENDED:
-                raise InputError(
-                    Problem(
-                        message=f"the sweep {name} is running there as job {job.submission_id}",
-                        where="name",
-                        fix="check it with plw status, end it with plw stop, or give the spec "
-                        "another name",
-                    )
-                )
         return self._submit(
-            ["sweep"],
-            {"working_dir": str(folder)},
+            ["sweep", *(() if notify is None else ("--notify", notify))],
+            {"working_dir": str(package.folder)},
             f"plw-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            {"plw_sweep": name, "plw_code": code},
+            {"plw_sweep": name, **package.metadata},
         )
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> int:
@@ -217,7 +211,7 @@ def open_jobs(address: str | None, cluster_file: Path | None) -> Iterator[Jobs]:
     target = cluster_options_text(address, cluster_file)
     if cluster_file is None:
         assert address is not None
-        yield Jobs.connect(address if "://" in address else f"http://{address}", target)
+        yield Jobs.connect(address, target)
         return
     from orchestrator.cluster.tunnel import DASHBOARD_PORT, tunnel
 
@@ -256,8 +250,8 @@ def _no_cluster_problem(address: str, reason: str) -> Problem:
     return Problem(
         message=redact(f"no Ray cluster responds at {address}: {reason}"),
         where="--address",
-        fix="give the address of its dashboard, such as http://127.0.0.1:8265, or --cluster with "
-        "the file given to `ray up`",
+        fix="give what RAY_ADDRESS would hold (auto, HOST:6379, ray://HOST:10001), the address of "
+        "its dashboard (http://HOST:8265), or --cluster with the file given to `ray up`",
     )
 
 

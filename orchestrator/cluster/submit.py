@@ -1,11 +1,11 @@
 """Check a spec against a cluster's file before a submit, and find the job of a sweep."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster.tunnel import read_cluster
-from orchestrator.spec.sweep_spec import SweepSpec, load_spec
+from orchestrator.spec.sweep_spec import SweepSpec, apply_spec_override, load_spec
 from orchestrator.trials.placement import Cluster, node_shapes, trial_slots
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.settings_file import read_yaml
@@ -17,16 +17,27 @@ if TYPE_CHECKING:
     from orchestrator.cluster.jobs import Jobs
 
 
-def read_spec(path: Path, *, output_dir: str | None, tracking_uri: str | None) -> dict[str, Any]:
+def read_spec(
+    path: Path,
+    *,
+    output_dir: str | None,
+    tracking_uri: str | None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return the content of the spec's file with its name and the overrides.
+
+    Args:
+        overrides: `key.path=value` settings that replace those of the file.
 
     Raises:
         InputError: the spec is invalid; lists every problem with its line.
     """
     # Load the spec only to validate it. The returned content keeps relative paths, because some
     # of them are paths on the cluster.
-    spec: SweepSpec = load_spec(path)
+    spec: SweepSpec = load_spec(path, overrides)
     content = read_yaml(path)
+    for override in overrides:
+        apply_spec_override(content, override)
     content["name"] = spec.name
     if output_dir is not None:
         content["output_dir"] = output_dir

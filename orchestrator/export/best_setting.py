@@ -28,7 +28,7 @@ class BestSetting(BaseModel):
     """The selected PLW, the reason for it, and the settings of a trial.
 
     `measure` is the name of the verdict used. The settings are those of the trials `trial_ids`,
-    except for the PLW, which may lie between tried values.
+    except for the PLW, which may lie between tried values. `num_ranks` is that of a trial.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +39,7 @@ class BestSetting(BaseModel):
     measure: str | None
     trial_ids: list[str]
     settings: dict[str, Any]
+    num_ranks: int = 1
 
 
 def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) -> BestSetting:
@@ -86,6 +87,7 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
         measure=verdict.name,
         trial_ids=point.trial_ids,
         settings=trial.settings,
+        num_ranks=_num_ranks(folder),
     )
 
 
@@ -106,7 +108,13 @@ def _best_pair(folder: SweepFolder, findings: Findings, pairs: WeightMap) -> Bes
         measure=findings.panels[0].id,
         trial_ids=[trial.id for trial in best],
         settings=best[0].settings,
+        num_ranks=_num_ranks(folder),
     )
+
+
+def _num_ranks(folder: SweepFolder) -> int:
+    resources = folder.read_sweep().spec.get("resources") or {}
+    return int(resources.get("workers_per_trial") or 1)
 
 
 def _is_conclusive(findings: Findings, verdict: Verdict) -> bool:
@@ -202,27 +210,31 @@ def _build_config(
 
 
 def load_setting(
-    source: Path,
+    source: Path | str | None,
     *,
     measure: str | None,
     plw: float | None,
     uses_all: bool,
     overrides: Sequence[str],
 ) -> tuple[TrainConfig, str]:
-    """Return the config from a sweep's folder, spec or train config, and the reason for its PLW.
+    """Return the config from a sweep, spec or train config, and the reason for its PLW.
+
+    Args:
+        source: the name or folder of a sweep, None for the latest, or a YAML file.
 
     Raises:
         InputError: the source is invalid, or does not determine a PLW.
     """
-    if source.is_dir():
-        best = read_best_setting(source, measure, plw)
+    if source is None or not _is_settings_file(source):
+        best = best_setting(open_sweep(source), measure, plw)
         return final_config(best, uses_all=uses_all, overrides=overrides), best.reason
+    source = Path(source)
     if measure is not None:
         raise InputError(
             Problem(
-                message="--measure requires the folder of a sweep",
+                message="--measure requires a sweep",
                 where=str(source),
-                fix="give a folder, or remove --measure",
+                fix="give the name or folder of a sweep, or remove --measure",
             )
         )
     found = read_settings(source)
@@ -239,6 +251,11 @@ def load_setting(
         settings = with_values(settings, {PLW: plw})
     reason = f"as in {source.name}" if plw is None else "set with --plw"
     return _build_config(settings, source, uses_all=uses_all, overrides=overrides), reason
+
+
+def _is_settings_file(source: Path | str) -> bool:
+    path = Path(source)
+    return path.is_file() or (path.suffix in (".yaml", ".yml") and not path.is_dir())
 
 
 def read_best_setting(root: Path, measure: str | None, plw: float | None) -> BestSetting:

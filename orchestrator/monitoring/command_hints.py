@@ -36,14 +36,15 @@ def is_on_cluster() -> bool:
     return CLUSTER_OPTIONS_VARIABLE in os.environ
 
 
-def sweep_argument(folder: SweepFolder) -> str:
-    """Return the arguments that name the sweep on a `plw` command line."""
+def sweep_argument(folder: SweepFolder, trial_id: str | None = None) -> str:
+    """Return the arguments that name the sweep, or its trial, on a `plw` command line."""
+    trial = [] if trial_id is None else [trial_id]
     target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
     if target is None:
-        return shell_path(folder.relative())
+        return " ".join([shell_path(folder.relative()), *trial])
     runs = os.environ.get(RUNS_VARIABLE)
     is_by_name = runs is not None and folder.root.parent == Path(runs)
-    return f"{shell_path(folder.root.name if is_by_name else folder.root)} {target}"
+    return " ".join([shell_path(folder.root.name if is_by_name else folder.root), *trial, target])
 
 
 def resume_command(sweep: SweepRecord) -> str:
@@ -62,7 +63,7 @@ def resume_hint(folder: SweepFolder, states: Iterable[State]) -> str | None:
 def missing_sweep_fix() -> str:
     """Return the suggested fix for a sweep that was not found."""
     if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
-        return "give the output_dir of a sweep, such as runs/demo"
+        return "give the name or folder of a sweep, such as demo or runs/demo; plw ls lists them"
     return (
         "give the name of a sweep on the cluster; a submitted sweep appears once it has started, "
         "and a new head downloads a sweep from its object store with plw submit SPEC "
@@ -74,7 +75,7 @@ def log_location(folder: SweepFolder, trial_id: str | None = None) -> str:
     """Return the path of a trial's or the sweep's log; on a cluster, the command that shows it."""
     if os.environ.get(CLUSTER_OPTIONS_VARIABLE) is None:
         return str(folder.log if trial_id is None else folder.trial(trial_id) / "log.txt")
-    return f"plw logs {trial_id or 'sweep'} {sweep_argument(folder)}"
+    return f"plw logs {sweep_argument(folder, trial_id)}"
 
 
 def page_commands(folder: SweepFolder) -> list[tuple[str, str]]:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.monitoring.lookup import find_trial
+from orchestrator.monitoring.lookup import SWEEP, UNTUNED, find_trial
 from orchestrator.record.folder import RUNNING, SweepFolder
 from orchestrator.record.lock import is_running
 from trainers.foundation.errors import InputError, Problem
 
 POLL_S = 0.3
-SWEEP, UNTUNED = "sweep", "untuned"
 
 
 @dataclass(frozen=True, kw_only=True)

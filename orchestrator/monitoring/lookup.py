@@ -1,9 +1,12 @@
 """Find a sweep, a trial, or the MLflow page of a sweep."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from orchestrator.monitoring.command_hints import missing_sweep_fix
+from orchestrator.foundation.shell_words import shell_path
+from orchestrator.monitoring.command_hints import RUNS_VARIABLE, missing_sweep_fix
 from orchestrator.record.folder import (
     SweepFolder,
     TrackingRecord,
@@ -16,52 +19,162 @@ from orchestrator.tracking.uri import check_port, is_web, ui_command
 from trainers.foundation.errors import InputError, Problem
 
 MAX_IDS_NAMED = 20
+# Names in the place of a trial: the log of the sweep, the untuned model.
+SWEEP, UNTUNED = "sweep", "untuned"
+LOG_NAMES = (SWEEP, UNTUNED)
 
 
-def find_sweep(path: Path) -> SweepFolder:
-    """Return the sweep in a folder; check only its sweep.json.
+def runs_folder() -> Path:
+    """Return the folder in which sweeps are found by name: runs/, on a cluster its storage."""
+    return Path(os.environ.get(RUNS_VARIABLE) or "runs")
+
+
+def find_sweep(sweep: Path | str | None = None) -> SweepFolder:
+    """Return a sweep by folder or by name; None: the latest one. Check only its sweep.json.
+
+    A folder of this path takes precedence over a sweep of this name in `runs_folder`.
 
     Raises:
-        InputError: the folder has no sweep, or sweep.json is damaged.
+        InputError: there is no such sweep, or sweep.json is damaged.
     """
-    folder = SweepFolder(path.expanduser().absolute())
-    if not folder.sweep_json.exists():
+    if sweep is None:
+        return latest_sweep()
+    path = _sweep_path(sweep)
+    if path is None:
+        is_name = len(Path(sweep).parts) == 1 and not Path(sweep).is_dir()
         raise InputError(
             Problem(
-                message="no sweep in this folder: sweep.json is missing",
-                where=str(path),
+                message=f"no sweep of this name in {runs_folder()}, and no such folder"
+                if is_name
+                else "no sweep in this folder: sweep.json is missing",
+                where=str(sweep),
                 fix=missing_sweep_fix(),
             )
         )
+    folder = SweepFolder(path.absolute())
     check_sweep_record(folder)
     return folder
 
 
-def open_sweep(path: Path) -> SweepFolder:
-    """Return the sweep in a folder; check all of its records.
+def open_sweep(sweep: Path | str | None = None) -> SweepFolder:
+    """Return a sweep as `find_sweep` does; check all of its records.
 
     Raises:
-        InputError: the folder has no sweep, or records are damaged.
+        InputError: there is no such sweep, or records are damaged.
     """
-    folder = find_sweep(path)
+    folder = find_sweep(sweep)
     check_records(folder)
     return folder
 
 
-def latest_sweep(runs: Path) -> SweepFolder:
-    """Return the most recently started sweep in `runs`.
+def sweep_folders(runs: Path) -> list[SweepFolder]:
+    """Return the sweeps in the folder `runs`, the most recently started first."""
+    started = {path: path.stat().st_mtime_ns for path in runs.glob("*/sweep.json")}
+    latest_first = sorted(started, key=lambda path: started[path], reverse=True)
+    return [SweepFolder(path.parent.absolute()) for path in latest_first]
+
+
+def latest_sweep() -> SweepFolder:
+    """Return the most recently started sweep in `runs_folder`.
 
     Raises:
-        InputError: `runs` contains no sweep.
+        InputError: there is none, or its sweep.json is damaged.
     """
-    started = {path: path.stat().st_mtime_ns for path in runs.glob("*/sweep.json")}
-    if not started:
+    found = sweep_folders(runs_folder())
+    if not found:
         raise InputError(
             Problem(
-                message="no sweep in this folder", where=str(runs), fix="give the folder of a sweep"
+                message="no sweep in this folder",
+                where=str(runs_folder()),
+                fix="give the folder of a sweep",
             )
         )
-    return find_sweep(max(started, key=lambda path: started[path]).parent)
+    check_sweep_record(found[0])
+    return found[0]
+
+
+def find_sweep_and_trial(sweep: str | None, trial: str | None) -> tuple[SweepFolder, str | None]:
+    """Return the sweep and the text of the trial for the arguments `[SWEEP] [TRIAL]`.
+
+    A single argument that names no sweep is a trial of the latest sweep.
+
+    Raises:
+        InputError: there is no such sweep, or the arguments are in the wrong order.
+    """
+    if sweep is None or _sweep_path(sweep) is not None:
+        return find_sweep(sweep), trial
+    if trial is None and "/" not in sweep and sweep_folders(runs_folder()):
+        latest = latest_sweep()
+        if sweep in LOG_NAMES or any(
+            one.startswith(sweep) for one in latest.read_sweep().trial_ids
+        ):
+            return latest, sweep
+        raise InputError(
+            Problem(
+                message=f"{sweep!r} is neither a sweep in {runs_folder()} nor a trial of "
+                f"{latest.root.name}, the latest sweep",
+                fix="plw ls lists the sweeps, plw status the trials",
+            )
+        )
+    if trial is not None and _sweep_path(trial) is not None:
+        raise InputError(
+            Problem(
+                message=f"the sweep comes before the trial, got {sweep} {trial}",
+                fix=f"give {shell_path(trial)} {shell_path(sweep)}",
+            )
+        )
+    return find_sweep(sweep), trial
+
+
+def find_scored_folders(names: Sequence[str], count: int) -> list[Path]:
+    """Return `count` folders of scores for the arguments `[SWEEP] NAME...`.
+
+    A name is a folder, or a trial or `untuned` of the sweep; without SWEEP of the latest one.
+
+    Raises:
+        InputError: there is no such sweep, trial or folder.
+    """
+    sweep = names[0] if len(names) > count else None
+    return [_scored_folder(sweep, name) for name in names[-count:]]
+
+
+def _scored_folder(sweep: str | None, name: str) -> Path:
+    path = Path(name).expanduser()
+    if sweep is None and (path.is_dir() or "/" in name):
+        return path
+    folder = find_sweep(sweep)
+    if name != UNTUNED:
+        return folder.trial(find_trial(folder, name))
+    return folder.baseline(only_baseline(folder))
+
+
+def only_baseline(folder: SweepFolder) -> str:
+    """Return the key of the sweep's untuned model.
+
+    Raises:
+        InputError: the sweep has several, because it varies model or data.
+    """
+    keys = [base.key for base in folder.read_sweep().bases]
+    if len(keys) == 1:
+        return keys[0]
+    raise InputError(
+        Problem(
+            message="the sweep has several untuned models",
+            where=str(folder.relative()),
+            fix=f"give one of {', '.join(str(folder.baseline(key)) for key in keys)}",
+        )
+    )
+
+
+def _sweep_path(sweep: Path | str) -> Path | None:
+    """Return the folder of the sweep with this path or name; None if there is none."""
+    path = Path(sweep).expanduser()
+    # A name has no separator, so that a mistyped folder is not looked up elsewhere.
+    named = [runs_folder() / path] if len(path.parts) == 1 else []
+    for one in (path, *named):
+        if (one / "sweep.json").exists():
+            return one
+    return None
 
 
 def find_trial(folder: SweepFolder, text: str) -> str:
@@ -88,19 +201,23 @@ def find_trial(folder: SweepFolder, text: str) -> str:
     )
 
 
-def mlflow_ui(path: Path, port: int) -> tuple[list[str], str]:
+def mlflow_ui(sweep: Path | str | None, port: int) -> tuple[list[str], str]:
     """Return the command that serves MLflow for a sweep, and the page to open.
 
     The command is empty if the sweep was tracked to a server.
 
     Raises:
-        InputError: `path` has no sweep, the sweep was never tracked, or `port` is in use.
+        InputError: there is no such sweep, the sweep was never tracked, or `port` is in use.
     """
-    folder = open_sweep(path)
+    folder = open_sweep(sweep)
     record = folder.read_tracking()
     if record is None:
         raise InputError(
-            Problem(message="the sweep has not been tracked yet", where=str(path), fix="run it")
+            Problem(
+                message="the sweep has not been tracked yet",
+                where=str(folder.relative()),
+                fix="run it",
+            )
         )
     page = _trials_page(folder, record)
     if is_web(record.uri):

@@ -85,6 +85,7 @@ ADDED: Mapping[str, Any] = {
     "loss.role_weights.history": None,
     "loss.role_weights.thinking": None,
     "loss.data_weights": "multiply",
+    "deterministic": False,
 }
 
 

@@ -23,6 +23,7 @@ MLflow and the report are views of these files, which contain all results.
       report.md report.html plots/
 """
 
+import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,7 @@ class TrackingRecord(Record):
 class SweepRecord(Record):
     """A sweep: the resolved spec, its trials in order, and its environment.
 
+    `overrides` are those of --set, redacted, which the resolved spec contains.
     `end_reason`: why the sweep ended before all trials were done; None if all are done.
     """
 
@@ -125,13 +127,15 @@ class SweepRecord(Record):
     bases: list[BaselineRecord]
     environment: dict[str, Any]
     end_reason: str | None = None
+    overrides: list[str] = Field(default_factory=list)
 
     @property
     def command(self) -> str:
         """The command that starts or resumes the sweep."""
         output_dir = self.spec.get("output_dir")
         option = f" -o {shell_path(output_dir)}" if output_dir else ""
-        return f"plw sweep {shell_path(self.spec_path)}{option}"
+        changes = "".join(f" --set {shlex.quote(override)}" for override in self.overrides)
+        return f"plw sweep {shell_path(self.spec_path)}{option}{changes}"
 
     @property
     def objective(self) -> str:

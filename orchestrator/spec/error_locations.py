@@ -5,13 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.spec.sweep_spec import apply_spec_override
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.settings_file import (
-    apply_override,
-    find_line,
-    find_setting_line,
-    read_yaml,
-)
+from trainers.foundation.settings_file import find_line, find_setting_line, read_yaml
 
 _DOTTED = r"\w+(?:\.\w+)+"
 
@@ -23,7 +19,7 @@ def add_line_numbers(error: InputError, spec: Path, overrides: Sequence[str] = (
     """
     content = read_yaml(spec)
     for override in overrides:
-        apply_override(content, override)
+        apply_spec_override(content, override)
     return InputError([_with_line(problem, content, spec) for problem in error.problems])
 
 

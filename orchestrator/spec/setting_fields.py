@@ -14,13 +14,14 @@ from trainers.config_base import StrictSettings
 
 PLW = "loss.prompt_loss_weight"
 COMPLETION_WEIGHT = "loss.role_weights.completion"
-# These only control how often something is written, so they are not part of a trial's identity.
+# These only control what is written and how often, so they are not part of a trial's identity.
 INTERVAL_SETTINGS = (
     "checkpoint",
     "log_every_steps",
     "log_distance_every_steps",
     "log_final_distance",
     "log_heldout_every_steps",
+    "profile_steps",
 )
 # These select the held-out examples, which all trials share.
 HELDOUT_SETTINGS = ("data.heldout_examples", "data.seed")

@@ -195,10 +195,21 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     content = read_yaml(path)
     content.setdefault("name", path.stem)
     for override in overrides:
-        apply_override(content, override)
+        apply_spec_override(content, override)
     _start_from_searched(content)
     spec = with_absolute_paths(build_config(SweepSpec, content, source=path))
     return spec.model_copy(update={"evals": spec.evals.with_absolute_paths()})
+
+
+def apply_spec_override(content: dict[str, Any], override: str) -> None:
+    """Set a value of a spec's content from `key.path=value`.
+
+    Below `search.space`, the rest of the path is one key: the path of the searched setting.
+
+    Raises:
+        InputError: as `apply_override`.
+    """
+    apply_override(content, override, flat_section="search.space")
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -23,6 +23,14 @@ def check_address(address: str) -> None:
     """
     if address == "auto":
         return
+    if address.startswith(("http://", "https://")):
+        raise InputError(
+            Problem(
+                message=f"{address} is the dashboard of a cluster, at which jobs are submitted",
+                where="--address or RAY_ADDRESS",
+                fix="run plw submit with it, or give HOST:6379, or auto on a node of the cluster",
+            )
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()

@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -223,7 +223,9 @@ def _check_driver_nodes(spec: SweepSpec, cluster: Cluster) -> None:
         )
 
 
-def prepare_folder(spec: SweepSpec, prepared: PreparedSweep, spec_path: Path) -> list[str]:
+def prepare_folder(
+    spec: SweepSpec, prepared: PreparedSweep, spec_path: Path, overrides: Sequence[str] = ()
+) -> list[str]:
     """Write the sweep's record and held-out data; return the ids of the trials to run."""
     plan = prepared.plan
     folder = SweepFolder(spec.folder)
@@ -245,6 +247,7 @@ def prepare_folder(spec: SweepSpec, prepared: PreparedSweep, spec_path: Path) ->
             trial_ids=[trial.id for trial in trials],
             bases=[base.record for base in prepared.baselines],
             environment=environment(),
+            overrides=redact(list(overrides)),
         )
     )
     write_text(folder.root / "spec.yaml", redact(spec_path.read_text(encoding="utf-8")))
@@ -293,11 +296,13 @@ def run_sweep(
     *,
     address: str | None,
     is_silent: bool = False,
+    overrides: Sequence[str] = (),
     driver: "type[TrialDriver] | None" = None,
 ) -> SweepOutcome:
     """Run the missing trials, update MLflow and the terminal, and write the report.
 
     Args:
+        overrides: those of --set, for the command that resumes the sweep.
         driver: class of the trials' drivers; None for `TrialDriver`. Benchmarks use others.
 
     Raises:
@@ -325,7 +330,7 @@ def run_sweep(
             # Before anything is written: the lock of the folder is that of this machine only.
             on_loss = partial(_stop_taken_over, folder, stored)
             stack.enter_context(sweep_lease(spec.storage_uri, on_loss))
-        to_run = prepare_folder(spec, prepared, spec_path)
+        to_run = prepare_folder(spec, prepared, spec_path, overrides)
         if stored is not None:
             stack.enter_context(upload_records(stored, folder))
         outcome = _run(spec, prepared, to_run, cluster, screen, driver)

@@ -149,7 +149,7 @@ def test_a_sweep_runs_on_both_workers_and_is_visible_from_the_laptop(
     status = cluster.plw("status", "undisturbed", *CLUSTER)
     assert "2 of 2 done" in status.stdout, status.stdout + status.stderr
     trial = cluster.trials("undisturbed")[0]["id"]
-    logs = cluster.plw("logs", trial, "undisturbed", *CLUSTER)
+    logs = cluster.plw("logs", "undisturbed", trial, *CLUSTER)
     assert "trainers." in logs.stdout, logs.stdout + logs.stderr
     again = cluster.plw("submit", "undisturbed.yaml", *CLUSTER)
     assert "2 trials were done before and were skipped." in again.stdout

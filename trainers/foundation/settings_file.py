@@ -324,14 +324,19 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def apply_override(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str, *, flat_section: str = "") -> None:
     """Set the value at a dotted path of `content`, from `key.path=value` with a YAML value.
+
+    Args:
+        flat_section: dotted path of a section whose keys contain dots themselves.
 
     Raises:
         InputError: the override has another form, or part of its path is a value, not a section.
     """
     dotted, separator, text = override.partition("=")
     keys = dotted.split(".")
+    if flat_section and dotted.startswith(f"{flat_section}."):
+        keys = [*flat_section.split("."), dotted.removeprefix(f"{flat_section}.")]
     if not separator or not all(keys):
         raise InputError(
             Problem(

@@ -3,12 +3,11 @@
 Shape legend: N positions, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor
 
 # Relative tolerance of a fit. Both sides come from the same product in float32.
@@ -56,11 +55,16 @@ def fit_logit_map(products: Sequence[Tensor], logits: Sequence[Tensor]) -> Logit
     """
     if any(one.shape != other.shape for one, other in zip(products, logits, strict=True)):
         return None
-    scale = _slope(_samples(products), _samples(logits))
-    for candidate in (PLAIN_LOGITS, LogitMap(_rounded(scale)), _fit_soft_cap(products, logits)):
-        if candidate is not None and _fits(candidate, products, logits):
-            return candidate
-    return None
+    candidates = _candidates(products, logits)
+    return next((one for one in candidates if _fits(one, products, logits)), None)
+
+
+def _candidates(products: Sequence[Tensor], logits: Sequence[Tensor]) -> Iterator[LogitMap]:
+    yield PLAIN_LOGITS
+    yield LogitMap(_rounded(_slope(_samples(products), _samples(logits))))
+    soft_capped = _fit_soft_cap(products, logits)
+    if soft_capped is not None:
+        yield soft_capped
 
 
 def _fits(candidate: LogitMap, products: Sequence[Tensor], logits: Sequence[Tensor]) -> bool:
@@ -80,6 +84,9 @@ def _fit_soft_cap(products: Sequence[Tensor], logits: Sequence[Tensor]) -> Logit
     scale = _slope(x[is_small], y[is_small])
     if not (np.isfinite(y).all() and scale > 0):
         return None
+
+    # Here, because few models need it and its import takes longer than the fit.
+    from scipy.optimize import least_squares
 
     def residuals(log_parameters: np.ndarray) -> np.ndarray:
         scale, cap = np.exp(log_parameters)

@@ -1,5 +1,7 @@
 """Tests of `Jobs` against servers that are not Ray, are too old, fail or do not respond."""
 
+import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.address import dashboard_url
+from orchestrator.cluster.job_package import JobPackage
 from orchestrator.cluster.jobs import Jobs
-from tests.orchestrator.plw import refused
+from orchestrator.foundation.packages import code_digest
+from tests.orchestrator.plw import plw, refused
 from trainers.foundation.errors import TrainingError
 
 VERSION = b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "-", "session_name": "-"}'
@@ -82,7 +87,7 @@ def test_an_unresponsive_server_times_out(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Read timed out" in message
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "ftp://127.0.0.1", "os://", ""])
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1", "os://", ""])
 def test_an_address_with_another_scheme_is_rejected(address: str) -> None:
     assert "no Ray cluster responds" in refused("status", "mine", "--address", address)
 
@@ -113,4 +118,67 @@ def test_a_submit_is_repeated_until_the_head_can_start_jobs(tmp_path: Path) -> N
     ]
     with server(VERSION, submissions=submissions) as address:
         jobs = Jobs.connect(address, f"--address {address}")
-        assert jobs.submit_sweep("mine", tmp_path, code="0") == "first"
+        assert jobs.submit_sweep("mine", package(tmp_path)) == "first"
+
+
+def package(folder: Path) -> JobPackage:
+    return JobPackage(folder=folder, code="c0de", spec="5bec", num_bytes=0, files=())
+
+
+def job(status: str, **metadata: str) -> dict[str, object]:
+    return {
+        "type": "SUBMISSION", "submission_id": "plw-mine-1", "status": status, "entrypoint": "e",
+        "metadata": {"plw_sweep": "mine", **metadata},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "model: {path: /mnt/model}\ndata: {path: /mnt/data.jsonl, template: plain}\n"
+        "search: {space: {loss.prompt_loss_weight: [0, 1]}}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(("code", "is_other"), [("c0de", True), (code_digest(), False)])
+def test_submit_follows_a_running_sweep_of_this_name(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, code: str, *, is_other: bool
+) -> None:
+    # Any submission would fail: the server has no answer for one.
+    with server(VERSION, json.dumps([job("RUNNING", plw_code=code)]).encode()) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        output = plw("submit", spec, "--detach").output
+    assert "sweep mine is running as job plw-mine-1; nothing was sent\n" in output
+    assert f"plw status mine --address {address}" in output
+    assert ("warning: it runs another spec, other files or other code" in output) is is_other
+
+
+def test_an_ended_sweep_is_submitted_again(spec: Path) -> None:
+    listed = json.dumps([job("SUCCEEDED")]).encode()
+    response = (200, b'{"job_id": "second", "submission_id": "second"}')
+    with server(VERSION, listed, submissions=[response] * 2) as address:
+        output = plw("submit", spec, "--detach", "--address", address).output
+    assert "sweep mine: submitted as job second" in output
+
+
+def test_a_dashboard_is_recognised_without_its_scheme() -> None:
+    with server(VERSION) as address:
+        assert dashboard_url(address) == address
+        assert dashboard_url(address.removeprefix("http://")) == address
+
+
+def test_nothing_listens_at_an_address_of_the_control_store() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    message = refused("status", "mine", "--address", address)
+    assert f"no Ray cluster can be used at {address}: " in message
+
+
+def test_a_sweep_cannot_be_driven_through_a_dashboard(spec: Path) -> None:
+    message = refused("plan", spec, "--address", "http://head:8265")
+    assert "http://head:8265 is the dashboard of a cluster, at which jobs are submitted" in message
+    assert "run plw submit with it, or give HOST:6379" in message

@@ -152,7 +152,7 @@ def test_a_trial_that_fits_no_node_is_rejected_before_any_connection(spec: Path)
 
 
 def test_a_cluster_option_is_required(spec: Path) -> None:
-    assert "give either --cluster FILE or --address URL" in refused("submit", spec)
+    assert "give either --cluster FILE or --address ADDRESS" in refused("submit", spec)
 
 
 def test_a_file_that_is_not_a_cluster_config_is_rejected(spec: Path) -> None:

@@ -234,8 +234,8 @@ def test_a_folder_with_a_model_of_other_settings_is_rejected(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "give either CONFIG or --best SWEEP"),
-        (("c.yaml", "--best", "s"), "give either CONFIG or --best SWEEP"),
+        ((), "give either CONFIG or --best [SWEEP]"),
+        (("c.yaml", "--best", "s"), "give either CONFIG or --best [SWEEP]"),
         (("c.yaml",), "give --output-dir"),
         (("c.yaml", "-o", "out", "--all-data"), "require --best"),
     ],
@@ -252,6 +252,45 @@ def test_a_held_out_loss_requires_held_out_examples() -> None:
     }
     with pytest.raises(ValueError, match=r"log_heldout_every_steps needs data\.heldout_examples"):
         TrainConfig.model_validate(content)
+
+
+def test_the_latest_sweep_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_hill(tmp_path / "runs" / "s")
+    output = plw("train", "--best", "--config-only").output
+    assert "wrote runs/s/final/config.yaml\nnext: plw train runs/s/final/config.yaml" in output
+    # By name, with an option after it.
+    assert plw("train", "--best", "s", "--config-only").output == output
+
+
+@pytest.mark.parametrize(("options", "num_ranks"), [((), 2), (("--ranks", 3), 3)])
+def test_the_final_model_trains_on_the_ranks_of_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], num_ranks: int
+) -> None:
+    folder = write_hill(tmp_path / "s")
+    sweep = folder.read_sweep()
+    spec = sweep.spec | {"resources": {"workers_per_trial": 2}}
+    folder.write_sweep(sweep.model_copy(update={"spec": spec}))
+    final = folder.root / "final"
+    assert (
+        f"next: plw train {final}/config.yaml -o {final} --ranks 2\n"
+        in plw("train", "--best", folder.root, "--config-only").output
+    )
+    launched: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, arguments: launched.append(arguments))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    plw("train", "--best", folder.root, *options)
+    assert launched[0][1:] == [
+        *("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"),
+        *("-m", "trainers", f"{final}/config.yaml", "--output-dir", str(final)),
+    ]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert refused("train", "--best", folder.root, *options) == (
+        f"PLW {config_of(final).loss.prompt_loss_weight:g}: "
+        f"{choice_of(final)['reason']} wrote {final}/config.yaml "
+        f"error: --ranks: {num_ranks} ranks need as many GPUs, but this machine has 1; give "
+        "--ranks 1, or --config-only and train on a larger machine"
+    )
 
 
 def test_the_config_names_its_sweep(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_on_a_cluster_no_path_of_the_head_is_shown() -> None:
     assert sweep_argument(FOLDER) == "mine --cluster cluster.yaml"
     record = sweep_record([], spec_path="/tmp/ray/x/mine.yaml")
     assert resume_command(record) == "plw submit SPEC --cluster cluster.yaml"
-    assert log_location(FOLDER) == "plw logs sweep mine --cluster cluster.yaml"
-    assert log_location(FOLDER, "t1") == "plw logs t1 mine --cluster cluster.yaml"
+    assert log_location(FOLDER) == "plw logs mine --cluster cluster.yaml"
+    assert log_location(FOLDER, "t1") == "plw logs mine t1 --cluster cluster.yaml"
     assert [command for command, _ in page_commands(FOLDER)] == [
         "ray rsync-down cluster.yaml /mnt/sweeps/mine/report.html report.html",
         "plw ui --cluster cluster.yaml",

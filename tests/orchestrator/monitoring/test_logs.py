@@ -36,12 +36,12 @@ def sweep(tmp_path: Path) -> SweepFolder:
 )
 def test_a_log_is_printed(sweep: SweepFolder, arguments: tuple[object, ...], output: str) -> None:
     trial_id, *options = arguments
-    assert plw("logs", trial_id, sweep.root, *options).output == output
+    assert plw("logs", sweep.root, trial_id, *options).output == output
 
 
 def test_a_log_as_json(sweep: SweepFolder) -> None:
     path = str(sweep.root / "trials" / "01s0" / "log.txt")
-    assert plw_json("logs", "01s0", sweep.root, "-n", 1) == {"path": path, "lines": ["three"]}
+    assert plw_json("logs", sweep.root, "01s0", "-n", 1) == {"path": path, "lines": ["three"]}
 
 
 def test_the_most_recently_started_sweep_is_the_default(
@@ -55,37 +55,34 @@ def test_the_most_recently_started_sweep_is_the_default(
 
 def test_without_any_sweep_there_is_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (
-        refused("logs", "01s0")
-        == "error: runs: no sweep in this folder; give the folder of a sweep"
-    )
+    assert refused("logs") == "error: runs: no sweep in this folder; give the folder of a sweep"
 
 
 def test_a_pending_trial_has_no_log(sweep: SweepFolder) -> None:
-    assert refused("logs", "10s0", sweep.root) == (
+    assert refused("logs", sweep.root, "10s0") == (
         f"error: {sweep.trial('10s0')}/log.txt: no log yet: the trial has not started; "
         "wait for it with --follow, or check plw status"
     )
 
 
 def test_an_unknown_trial_is_rejected_with_the_ids(sweep: SweepFolder) -> None:
-    assert refused("logs", "x", sweep.root) == (
+    assert refused("logs", sweep.root, "x") == (
         f"error: {sweep.root}: no trial 'x'; give an id: 01s0, 10s0"
     )
 
 
 def test_json_with_follow_is_rejected(sweep: SweepFolder) -> None:
     assert "--json does not work with --follow" in refused(
-        "logs", "01s0", sweep.root, "-f", "--json"
+        "logs", sweep.root, "01s0", "-f", "--json"
     )
 
 
 def test_the_log_of_the_untuned_model(sweep: SweepFolder) -> None:
-    assert "no untuned model log yet" in refused("logs", "untuned", sweep.root)
+    assert "no untuned model log yet" in refused("logs", sweep.root, "untuned")
     write_text(sweep.root / "bases" / "0f1e2d3c" / "log.txt", "scoring\n")
-    assert plw("logs", "untuned", sweep.root).output == "scoring\n"
+    assert plw("logs", sweep.root, "untuned").output == "scoring\n"
     write_text(sweep.root / "bases" / "ffffffff" / "log.txt", "scoring\n")
-    assert "several untuned models were scored" in refused("logs", "untuned", sweep.root)
+    assert "several untuned models were scored" in refused("logs", sweep.root, "untuned")
 
 
 def test_the_last_lines_of_a_long_log_without_a_final_newline(tmp_path: Path) -> None:
@@ -113,7 +110,7 @@ def test_a_log_is_followed_until_its_trial_ends(sweep: SweepFolder) -> None:
 
 @pytest.mark.slow
 def test_follow_prints_new_lines_while_the_sweep_runs(sweep: SweepFolder) -> None:
-    command = [sys.executable, "-m", "orchestrator.cli.main", "logs", "01s0", str(sweep.root), "-f"]
+    command = [sys.executable, "-m", "orchestrator.cli.main", "logs", str(sweep.root), "01s0", "-f"]
     with sweep_lock(sweep):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

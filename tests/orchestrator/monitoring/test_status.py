@@ -239,7 +239,7 @@ def test_watch_prints_changes_until_the_sweep_ends(sweep: SweepFolder) -> None:
 def test_ctrl_c_ends_the_watch_but_not_the_sweep(sweep: SweepFolder) -> None:
     for arguments in (
         ["status", str(sweep.root), "--watch"],
-        ["logs", "01", str(sweep.root), "-f"],
+        ["logs", str(sweep.root), "01", "-f"],
     ):
         command = [sys.executable, "-m", "orchestrator.cli.main", *arguments]
         with sweep_lock(sweep):

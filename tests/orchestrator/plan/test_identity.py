@@ -83,6 +83,7 @@ def test_paths_logging_and_checkpoints_are_no_part_of_an_id() -> None:
         log_every_steps=50,
         log_heldout_every_steps=5,
         checkpoint__every_steps=10,
+        profile_steps=[1, 2],
     )
     assert trial_id(moved) == trial_id(settings())
 

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from evals.results.scores import ScoreCard
+from orchestrator.cluster.submit import read_spec
 from orchestrator.plan.estimates import seconds_at_risk
 from orchestrator.plan.sweep_plan import PreparedSweep, make_plan
 from orchestrator.record.folder import SweepFolder
@@ -89,6 +90,29 @@ def finished(tmp_path: Path) -> Path:
 
 def test_a_sweep_without_a_name_is_named_after_its_file(tmp_path: Path) -> None:
     assert load_spec(write_spec(tmp_path)).name == "mine"
+
+
+def test_settings_and_searched_values_can_be_overridden(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    changes = ("schedule.steps=7", "search.space.loss.prompt_loss_weight=[0, 0.5, 1]")
+    spec = load_spec(path, changes)
+    assert spec.schedule.steps == 7
+    assert spec.search.space["loss.prompt_loss_weight"] == [0, 0.5, 1]
+    submitted = read_spec(path, output_dir=None, tracking_uri=None, overrides=changes)
+    assert submitted["schedule"]["steps"] == 7
+    assert submitted["search"]["space"]["loss.prompt_loss_weight"] == [0, 0.5, 1]
+
+
+def test_the_command_that_resumes_a_sweep_repeats_its_overrides(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    changes = ("note=two words", "seed=3")
+    spec = load_spec(path, changes)
+    prepare_folder(spec, make_plan(spec), path, changes)
+    record = SweepFolder(spec.folder).read_sweep()
+    assert (
+        record.command
+        == f"plw sweep {path} -o {spec.output_dir} --set 'note=two words' --set seed=3"
+    )
 
 
 def test_finished_trials_are_planned_as_done(finished: Path) -> None:

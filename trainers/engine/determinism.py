@@ -1,0 +1,39 @@
+"""Deterministic algorithms: the same run on the same kind of device gives the same bits."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# Read by transformers for flash-attn's kernels. torch's own attention follows its global switch.
+_FLASH_ATTENTION = "FLASH_ATTENTION_DETERMINISTIC"
+
+
+@contextmanager
+def deterministic_algorithms(is_on: bool) -> Iterator[None]:
+    """Use only deterministic algorithms in this context, if `is_on`.
+
+    An operation without one raises a RuntimeError that names it. Without `is_on`, the backward pass
+    of attention on CUDA adds in an order that changes from run to run.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html; torch's attention, padded
+    and varlen, reads the switch in aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    """
+    if not is_on:
+        yield
+        return
+    was_on = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = os.environ.get(_FLASH_ATTENTION)
+    # Not warn_only, with which attention stays nondeterministic.
+    torch.use_deterministic_algorithms(True)
+    os.environ[_FLASH_ATTENTION] = "1"
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_on, warn_only=warned_only)
+        if before is None:
+            del os.environ[_FLASH_ATTENTION]
+        else:
+            os.environ[_FLASH_ATTENTION] = before
