@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchestrator.analysis.findings import FailedTrial, Findings, Panel
 from orchestrator.statistics.conclusions_markdown import headline as answer_headline
 from orchestrator.statistics.conclusions_markdown import headline_conditions, outlier_sentence
-from orchestrator.statistics.messages import join_words
+from orchestrator.statistics.messages import join_words, short_verdict
 from trainers.foundation.counts import format_count
 
 # Longer lists are shortened; the table of trials has all names.
@@ -18,6 +18,19 @@ def headline(findings: Findings) -> str:
     If the completion weight varied too, the best pair of weights replaces the verdict.
     """
     return " ".join(filter(None, [_answer(findings), unscored_trials_text(findings)]))
+
+
+def short_answer(findings: Findings) -> str:
+    """Return the answer in a few words, such as `PLW 0.24 (0.1 to 0.46)` or `cannot say`."""
+    lead, pairs = findings.lead, findings.weight_map
+    if lead is None:
+        return "no scores yet"
+    if not findings.is_about_plw:
+        return f"PLW {findings.plws[0]:g} in every trial"
+    if pairs is not None and pairs.grid.noise_sd is not None and pairs.names_best:
+        prompt, completion = pairs.grid.best
+        return f"prompt weight {prompt:g}, completion weight {completion:g}"
+    return short_verdict(lead.lead)
 
 
 def conditions(findings: Findings) -> list[str]:

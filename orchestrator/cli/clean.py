@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def clean(sweep: str | None, keep: "KeepModels", yes: bool) -> None:
     """Delete models, old checkpoints and temporary files of SWEEP.
 
-    SWEEP is a name in runs/ or a folder; default: the latest, but not with --yes. Lists them
+    SWEEP is a name in runs/ or a folder; default: the latest, except with --yes. Lists them
     with sizes and asks first. Records, scores and the report stay. Trials that are not done keep
     their checkpoints, and a running sweep is not touched.
     """

@@ -19,6 +19,7 @@ from orchestrator.cli.export import export
 from orchestrator.cli.init import init
 from orchestrator.cli.judge import judge
 from orchestrator.cli.logs import logs
+from orchestrator.cli.ls import list_sweeps
 from orchestrator.cli.power import power
 from orchestrator.cli.report import report
 from orchestrator.cli.samples import samples
@@ -34,8 +35,8 @@ from orchestrator.cli.ui import ui
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "show_default": True}
 COMMANDS: tuple[click.Command, ...] = (
-    *(clean, compare, data, doctor, evaluate, export, init, judge, logs, plan, power),
-    *(report, samples, serve, status, stop, submit, sweep, sync, train, ui),
+    *(clean, compare, data, doctor, evaluate, export, init, judge, list_sweeps, logs),
+    *(plan, power, report, samples, serve, status, stop, submit, sweep, sync, train, ui),
 )
 
 

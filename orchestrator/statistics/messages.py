@@ -106,6 +106,21 @@ def verdict_text(verdict: Verdict, margin: float, unit: str, w_p_range: tuple[fl
     return _best_text(verdict)
 
 
+def short_verdict(verdict: Verdict) -> str:
+    """Return the verdict in a few words, without data and gain."""
+    if verdict.kind in ("no effect", "cannot say"):
+        return verdict.kind
+    if verdict.kind == "tied":
+        return f"tied: PLW {join_words([format_tried_plw(plw) for plw in verdict.tied_plws])}"
+    assert verdict.best_plw is not None
+    if verdict.kind in ("rises", "falls"):
+        extreme = "highest" if verdict.kind == "rises" else "lowest"
+        return f"PLW {format_tried_plw(verdict.best_plw)}, the {extreme} tried"
+    if verdict.method == "means":
+        return f"PLW {format_tried_plw(verdict.best_plw)}"
+    return f"PLW {format_plw(verdict.best_plw)} ({format_confidence_set(verdict)})"
+
+
 def _interval_text(verdict: Verdict) -> str:
     """Return the confidence set of the best PLW, such as `95% interval 0.1 to 0.46`."""
     name = "interval" if len(verdict.pieces) == 1 else "set"
