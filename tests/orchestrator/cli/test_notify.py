@@ -86,7 +86,8 @@ def test_output_of_the_command_is_not_mixed_into_json() -> None:
 def test_the_process_of_the_trials_does_not_notify(here: Path) -> None:
     """`plw sweep` runs the trials in a child process, which leaves the block as well."""
     code = (
-        "import os, sys; from pathlib import Path; from orchestrator.cli.notify import notify_at_end\n"
+        "import os, sys; from pathlib import Path\n"
+        "from orchestrator.cli.notify import notify_at_end\n"
         "with notify_at_end('echo $PLW_STATE', name='m', folder=Path('x')):\n"
         "    pid = os.fork()\n"
         "    sys.exit(0 if pid == 0 else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) + 3)"
