@@ -6,6 +6,7 @@ size. So a step's gradient is the gradient of our loss.
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
-from torch.utils.cpp_extension import _get_build_directory
+from torch.utils.cpp_extension import _get_build_directory, get_default_build_root
 
 from trainers.engine.ranks import Ranks, uses_cuda
 
@@ -455,10 +456,14 @@ def load_cpu_op() -> bool:
 
     One process at a time, because concurrent builds damage the build folder, and then every later
     process builds again. A killed process's file lock ends with it. Its torch lock does not: torch
-    would wait for it without a timeout.
+    would wait for it without a timeout. Each environment has its own build: two that share one
+    build it again in turn, because ninja compares the paths of torch's headers.
     """
     if uses_cuda():
         return False
+    environment = f"{sys.prefix} {torch.__version__} {deepspeed.__version__}"
+    build = f"plw-{hashlib.sha256(environment.encode()).hexdigest()[:12]}"
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(get_default_build_root()) / build))
     folder = Path(_get_build_directory("deepspeed_shm_comm", verbose=False))
     with FileLock(folder / "plw.lock"):
         (folder / "lock").unlink(missing_ok=True)
