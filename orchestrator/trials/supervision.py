@@ -41,6 +41,9 @@ _FAULTS = {
     DASHBOARD_DIED: "Ray's dashboard process died",
     _STALLED: "the sweep made no progress (retries.stalled_minutes)",
 }
+_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+# A shell's exit code of a process that a signal ended is this and the signal's number.
+_SIGNALLED = 128
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -91,7 +94,7 @@ def supervise(
     num_restarts, most = 0, progress.num_gained()
     with _ForwardedSignals() as signals:
         while True:
-            pid = _fork(engine, signals)
+            pid = _start(engine, signals)
             code = _wait(pid, _StallClock(progress, stalled_s))
             signals.pid = None
             _end_descendants()
@@ -102,7 +105,7 @@ def supervise(
                 print(end=_SHOW_CURSOR, flush=True)
             if signals.received is not None:
                 on_fault(fault, None)
-                return 128 + signals.received
+                return _SIGNALLED + signals.received
             gained = progress.num_gained()
             num_restarts = 1 if gained > most else num_restarts + 1
             most = max(most, gained)
@@ -120,19 +123,22 @@ class _ForwardedSignals:
         self.received: int | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {
-            number: signal.signal(number, self._forward)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._previous = {number: signal.signal(number, self._forward) for number in _FORWARDED}
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.restore()
-
-    def restore(self) -> None:
-        """Restore the handlers from before the block."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def fork(self) -> int:
+        """Fork a process that gets the signals, with the handlers from before the block."""
+        # Until the child has these handlers, a signal to it would be lost.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.__exit__()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return self.pid
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -140,26 +146,43 @@ class _ForwardedSignals:
             os.kill(self.pid, number)
 
 
-def _fork(engine: Callable[[], None], signals: _ForwardedSignals) -> int:
-    """Start the engine in a child process and return its id; in the child, never return."""
+def _start(engine: Callable[[], None], signals: _ForwardedSignals) -> int:
+    """Start the guard, which starts the engine; return the guard's id.
+
+    The guard ends with the engine's exit code. It kills what the engine leaves behind even if the
+    supervisor is killed: two of Ray's agents would otherwise live for another minute.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     supervisor = os.getpid()
-    # Until the child has its own handlers, a signal to it would be lost.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    pid = os.fork()
-    if pid:
-        signals.pid = pid
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    pid = signals.fork()
+    if pid != 0:
         return pid
     # A group of its own: a terminal's Ctrl-C must reach the engine once, through the supervisor.
     os.setpgid(0, 0)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGUSR1, _end_guard)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
     if os.getppid() != supervisor:
         os._exit(1)
-    signals.restore()
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return _run(engine)
+    guard = os.getpid()
+    with _ForwardedSignals() as forwarded:
+        pid = forwarded.fork()
+        if pid == 0:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != guard:
+                os._exit(1)
+            return _run(engine)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _end_descendants()
+    os._exit(code if code >= 0 else _SIGNALLED - code)
+
+
+def _end_guard(number: int, frame: FrameType | None) -> None:
+    """End the guard and everything below it after the death of the supervisor."""
+    _end_descendants()
+    os._exit(1)
 
 
 def _run(engine: Callable[[], None]) -> NoReturn:
@@ -224,8 +247,9 @@ class _StallClock:
 
 def _describe_fault(code: int, *, is_restarted: bool) -> str | None:
     """Return what ended the engine; None if it ended by itself."""
-    if code < 0:
-        return f"the sweep's process was killed by {signal.Signals(-code).name}"
+    code = _SIGNALLED - code if code < 0 else code
+    if code > _SIGNALLED and code - _SIGNALLED not in _FORWARDED:
+        return f"the sweep's process was killed by {signal.Signals(code - _SIGNALLED).name}"
     if code == _BAD_INPUT and is_restarted:
         return "the sweep could not start again"
     return _FAULTS.get(code)

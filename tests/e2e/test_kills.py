@@ -157,6 +157,32 @@ def twelve_trials(folder: Path, steps: int) -> Workspace:
 
 
 @pytest.mark.slow
+def test_a_sweep_starts_ray_again_and_trains_the_same_bits(tmp_path: Path) -> None:
+    only_heldout = {"heldout_choice": None, "heldout_exact_match": None, "heldout_chrf": None}
+    workspace = make_workspace(
+        tmp_path,
+        schedule={"steps": 200},
+        checkpoint={"every_steps": INTERVAL},
+        search={"space": {"loss.prompt_loss_weight": [0.242]}},
+        evals=only_heldout,
+    )
+    driver = workspace.start("sweep", "sweep.yaml")
+    wait_for_steps(workspace, driver, 2 * INTERVAL)
+    next(processes_named(driver, "gcs_server")).kill()
+    started = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    assert "Ray's control store (gcs_server) died; starting it again (1 of 3)" in output
+    assert not started & {*psutil.pids()}
+    [trial] = workspace.trials()
+    assert resumed_steps(workspace, trial["id"])
+    (workspace.folder / "alone.yaml").write_text(json.dumps(trial["settings"]))
+    assert workspace.plw("train", "alone.yaml", "-o", "alone").returncode == 0
+    [model] = (workspace.sweep / "trials" / trial["id"] / "model").glob("*.safetensors")
+    assert model.read_bytes() == (workspace.folder / "alone/model" / model.name).read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_sweep_survives_a_kill_of_each_of_its_processes(tmp_path: Path) -> None:
     workspace = twelve_trials(tmp_path, steps=40)

@@ -116,9 +116,19 @@ def test_a_signal_reaches_the_engine_which_is_not_started_again(
     process = start(tmp_path, "time.sleep(600)")
     poll((tmp_path / "start-0").exists, "the engine to start")
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     assert (process.returncode, starts(tmp_path)) == (code, 1)
-    assert output.splitlines()[-1].endswith(": None")
+
+
+def test_a_fault_after_a_signal_ends_the_sweep_with_its_exit_code(tmp_path: Path) -> None:
+    process = start(
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(1))\n(folder / 'ready').touch()\ntime.sleep(600)",
+    )
+    poll((tmp_path / "ready").exists, "the handler")
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (143, "Ray ended the sweep's process: None\n")
 
 
 def test_no_process_outlives_the_engine(tmp_path: Path) -> None:
@@ -136,16 +146,17 @@ def test_no_process_outlives_the_engine(tmp_path: Path) -> None:
     assert not psutil.pid_exists(int((tmp_path / "child").read_text()))
 
 
-def test_the_engine_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
-    process = start(tmp_path, "time.sleep(600)")
-    poll(lambda: bool(_engine_pid(tmp_path)), "the engine to start")
-    engine = psutil.Process(int(_engine_pid(tmp_path)))
+def test_all_processes_end_with_a_killed_supervisor(tmp_path: Path) -> None:
+    engine = "subprocess.Popen(['sleep', '600'], start_new_session=True)\ntime.sleep(600)"
+    process = start(tmp_path, engine)
+    supervisor = psutil.Process(process.pid)
+    # The guard, the engine and its child.
+    poll(lambda: len(supervisor.children(recursive=True)) == 3, "all processes")
+    family = supervisor.children(recursive=True)
     process.kill()
     process.communicate(timeout=60)
-    # A container without an init process may leave a zombie.
-    poll(lambda: not engine.is_running() or engine.status() == "zombie", "the engine to end")
-
-
-def _engine_pid(folder: Path) -> str:
-    path = folder / "start-0"
-    return path.read_text() if path.exists() else ""
+    # A container without an init process may leave zombies.
+    poll(
+        lambda: all(not one.is_running() or one.status() == "zombie" for one in family),
+        "the end of all processes",
+    )
