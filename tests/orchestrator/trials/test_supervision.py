@@ -78,7 +78,7 @@ def test_an_engine_that_ray_ended_is_started_again(tmp_path: Path) -> None:
     code, output = run(tmp_path, "if start < 2: os._exit([1, 76][start])")
     assert code == 0
     assert output == [
-        "Ray ended the sweep's process: 1",
+        "Ray ended the sweep's process, because a process of its own died: 1",
         "Ray's control store (gcs_server) died: 2",
     ]
 
@@ -121,14 +121,19 @@ def test_a_signal_reaches_the_engine_which_is_not_started_again(
 
 
 def test_a_fault_after_a_signal_ends_the_sweep_with_its_exit_code(tmp_path: Path) -> None:
-    process = start(
-        tmp_path,
-        "signal.signal(signal.SIGTERM, lambda *_: os._exit(1))\n(folder / 'ready').touch()\ntime.sleep(600)",
+    engine = (
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(1))\n"
+        "(folder / 'ready').touch()\n"
+        "time.sleep(600)"
     )
+    process = start(tmp_path, engine)
     poll((tmp_path / "ready").exists, "the handler")
     process.terminate()
     output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output) == (143, "Ray ended the sweep's process: None\n")
+    assert (process.returncode, output) == (
+        143,
+        "Ray ended the sweep's process, because a process of its own died: None\n",
+    )
 
 
 def test_no_process_outlives_the_engine(tmp_path: Path) -> None:
