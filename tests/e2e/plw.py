@@ -45,7 +45,7 @@ class Workspace:
     def sweep(self) -> Path:
         return self.folder / "runs" / "sweep"
 
-    def plw(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def plw(self, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `plw` and wait for its end."""
         return subprocess.run(
             self.command(*arguments),
@@ -114,7 +114,7 @@ def edit_spec(workspace: Workspace, **sections: dict[str, Any]) -> None:
         yaml.dump(spec, file)
 
 
-def poll(condition: Callable[[], bool], what: str, timeout_s: float = 180) -> None:
+def poll(condition: Callable[[], bool], what: str, timeout_s: float = 600) -> None:
     """Return as soon as `condition` holds.
 
     Raises:

@@ -128,7 +128,7 @@ def test_plw_stop_ends_one_trial_and_the_others_continue(tmp_path: Path) -> None
     poll(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 20, "step 20")
     stopped = workspace.plw("stop", "runs/sweep", first)
     assert stopped.returncode == 0, stopped.stderr
-    output, _ = driver.communicate(timeout=300)
+    output, _ = driver.communicate(timeout=900)
     assert driver.returncode == 130, output
     assert {t["id"]: t["state"] for t in workspace.trials()} == {
         first: "interrupted",

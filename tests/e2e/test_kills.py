@@ -170,7 +170,7 @@ def test_a_sweep_starts_ray_again_and_trains_the_same_bits(tmp_path: Path) -> No
     wait_for_steps(workspace, driver, 2 * INTERVAL)
     next(processes_named(driver, "gcs_server")).kill()
     started = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
-    output, _ = driver.communicate(timeout=300)
+    output, _ = driver.communicate(timeout=900)
     assert driver.returncode == 0, output
     assert "Ray's control store (gcs_server) died; starting it again (1 of 3)" in output
     assert not started & {*psutil.pids()}

@@ -178,7 +178,7 @@ def test_a_trained_trial_is_scored_by_the_next_run_without_training(
         kill_all(driver)
     else:
         os.killpg(driver.pid, signal.SIGINT)
-        output, _ = driver.communicate(timeout=120)
+        output, _ = driver.communicate(timeout=600)
         assert driver.returncode == 130, output
         assert workspace.trials()[0]["state"] == "interrupted"
     assert not (trial_folder(workspace, 0) / "scores.json").exists()
