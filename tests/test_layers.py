@@ -46,7 +46,7 @@ ORDER = {
     "orchestrator": (
         *("foundation", "spec", "record", "statistics", "search", "plan"),
         *("analysis", "report", "tracking", "monitoring", "trials"),
-        *("inspection", "export", "cluster", "serve", "cli"),
+        *("inspection", "export", "cluster", "serve", "api", "cli"),
     ),
 }
 

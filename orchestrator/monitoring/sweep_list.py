@@ -50,7 +50,7 @@ def summarize_sweeps(runs: Path) -> Iterator[SweepSummary]:
     for folder in sweep_folders(runs):
         try:
             check_records(folder)
-            yield _summarize(folder)
+            yield summarize_sweep(folder, has_answer=True)
         except InputError as error:
             yield SweepSummary(
                 name=folder.root.name,
@@ -60,7 +60,8 @@ def summarize_sweeps(runs: Path) -> Iterator[SweepSummary]:
             )
 
 
-def _summarize(folder: SweepFolder) -> SweepSummary:
+def summarize_sweep(folder: SweepFolder, *, has_answer: bool = False) -> SweepSummary:
+    """Return a summary of the sweep; with `has_answer`, analyse its scores."""
     sweep, trials = folder.read_sweep(), folder.read_trials()
     states = Counter(trial.state for trial in trials)
     num_done = states["done"] + states["stopped"]
@@ -72,7 +73,7 @@ def _summarize(folder: SweepFolder) -> SweepSummary:
         state = "failed trials" if states["failed"] else "done"
     cost = compute_cost(sweep, trials)
     answer = None
-    if num_trials <= MAX_ANALYSED_TRIALS:
+    if has_answer and num_trials <= MAX_ANALYSED_TRIALS:
         answer = short_answer(read_findings(folder))
     return SweepSummary(
         name=folder.root.name,

@@ -5,6 +5,7 @@ Figures are built without pyplot, which has global state and may need a display.
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,24 @@ def write_plots(panels: Sequence[Panel], folder: Path, *, over_plw: bool = True)
         if answers:
             paths[ALL_PANELS] = _write(answers, folder / ALL_PANELS, ("svg", "png"), over_plw)
     return paths
+
+
+def panel_figures(panels: Sequence[Panel], *, over_plw: bool = True) -> "dict[str, Figure]":
+    """Return a figure for each panel with points, by panel id, and `scores` for the verdicts.
+
+    Notebooks show them without pyplot.
+    """
+    from matplotlib import rc_context
+
+    drawn = [panel for panel in panels if panel.points]
+    answers = [panel for panel in drawn if panel.kind == "answer"]
+    groups = {panel.id: [panel] for panel in drawn} | ({ALL_PANELS: answers} if answers else {})
+    with rc_context(STYLE):
+        figures = {name: _figure(group, over_plw=over_plw) for name, group in groups.items()}
+    for figure in figures.values():
+        # IPython looks for this method; matplotlib adds it only once pyplot is imported.
+        figure._repr_png_ = partial(_rendered, figure, "png")  # type: ignore[attr-defined]
+    return figures
 
 
 def file_stem(panel_id: str) -> str:

@@ -196,8 +196,17 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     content.setdefault("name", path.stem)
     for override in overrides:
         apply_spec_override(content, override)
+    return spec_from_content(content, path)
+
+
+def spec_from_content(content: dict[str, Any], source: Path) -> SweepSpec:
+    """Return the spec with the settings `content`, which has a name and is completed.
+
+    Raises:
+        InputError: all problems, each with its line if `content` is from the YAML file `source`.
+    """
     _start_from_searched(content)
-    spec = with_absolute_paths(build_config(SweepSpec, content, source=path))
+    spec = with_absolute_paths(build_config(SweepSpec, content, source=source))
     return spec.model_copy(update={"evals": spec.evals.with_absolute_paths()})
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,9 +94,22 @@ class TestOwnModelAndData:
 
     def test_a_second_run_skips_finished_trials(self, workspace: Workspace) -> None:
         before = {run.info.run_id for run in workspace.runs()}
-        again = workspace.plw("sweep", "sweep.yaml")
-        assert again.returncode == 0
+        # Through the Python API, which runs `plw sweep` with a copy of the spec.
+        code = (
+            "from orchestrator import load_spec, run_sweep\n"
+            "print(run_sweep(load_spec('sweep.yaml')))"
+        )
+        again = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=workspace.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert again.returncode == 0, again.stderr
         assert "4 trials were done before and were skipped." in again.stdout
+        assert again.stdout.endswith("<Sweep sweep: done, 4/4 trials>\n")
         assert {run.info.run_id for run in workspace.runs()} == before
 
     def test_status_and_report_print_json(self, workspace: Workspace) -> None:
