@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -128,10 +128,18 @@ def run_sweep(spec: SweepSpec, *, address: str | None = None, quiet: bool = Fals
         errors="replace",
         start_new_session=True,
     ) as process:
-        for line in _lines(process):
-            last_lines_shown.append(line)
-            if not quiet:
-                print(line, end="", flush=True)
+        assert process.stdout is not None
+        while True:
+            # Also while printing: without this process, the sweep would go on unnoticed.
+            try:
+                line = process.stdout.readline()
+                if not line:
+                    break
+                last_lines_shown.append(line)
+                if not quiet:
+                    print(line, end="", flush=True)
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)
     code = process.returncode
     if code in (0, _FAILED_TRIALS, *_INTERRUPTED):
         return Sweep(spec.folder)
@@ -160,20 +168,6 @@ def _spec_text(spec: SweepSpec) -> str:
             )
         )
     return to_yaml(content)
-
-
-def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
-    """Yield the output of a process; an interrupt is passed on to it."""
-    assert process.stdout is not None
-    while True:
-        try:
-            line = process.stdout.readline()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            continue
-        if not line:
-            return
-        yield line
 
 
 def list_sweeps(folder: Path | str | None = None) -> "DataFrame":

@@ -66,10 +66,13 @@ def summarize_sweep(folder: SweepFolder, *, has_answer: bool = False) -> SweepSu
     states = Counter(trial.state for trial in trials)
     num_done = states["done"] + states["stopped"]
     num_trials = len(sweep.trial_ids)
+    # A budget or a search that has converged leaves trials that will not run; a stop does not.
+    is_stopped = states["interrupted"] > 0 or folder.stop_requested(None)
+    has_ended = sweep.end_reason is not None and not is_stopped
     state: SweepState = "interrupted"
     if is_running(folder):
         state = "running"
-    elif num_done + states["failed"] == num_trials or sweep.end_reason is not None:
+    elif num_done + states["failed"] == num_trials or has_ended:
         state = "failed trials" if states["failed"] else "done"
     cost = compute_cost(sweep, trials)
     answer = None

@@ -41,6 +41,10 @@ def test_sweeps_have_a_state_and_counts(here: Path) -> None:
     write_sweep(runs / "failed", [trial(0, state="failed", error="e"), trial(1)], {})
     write_sweep(runs / "left", [trial(0), trial(1, state="interrupted")], {})
     write_sweep(runs / "budget", [trial(0), trial(1, state="pending")], {}, end_reason="budget")
+    stopped = write_sweep(
+        runs / "stopped", [trial(0), trial(1, state="pending")], {}, end_reason="s"
+    )
+    stopped.request_stop(None)
     running = write_sweep(runs / "running", [trial(0), trial(1, state="training")], {})
     (write_sweep(runs / "bad", [trial(0)], {}).trial("0s0") / "trial.json").write_text("{")
     with sweep_lock(running):
@@ -52,6 +56,7 @@ def test_sweeps_have_a_state_and_counts(here: Path) -> None:
         "failed": ("failed trials", 1, 2),
         "left": ("interrupted", 1, 2),
         "budget": ("done", 1, 2),
+        "stopped": ("interrupted", 1, 2),
         "running": ("running", 1, 2),
         "bad": ("damaged", 0, 0),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.address import dashboard_url
+from orchestrator.cluster.address import dashboard_url, usable_url
 from orchestrator.cluster.job_package import JobPackage
 from orchestrator.cluster.jobs import Jobs
 from orchestrator.foundation.packages import code_digest
@@ -169,6 +169,17 @@ def test_a_dashboard_is_recognised_without_its_scheme() -> None:
     with server(VERSION) as address:
         assert dashboard_url(address) == address
         assert dashboard_url(address.removeprefix("http://")) == address
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "ray://localhost:10001"])
+def test_a_local_dashboard_of_this_machine_is_used(address: str) -> None:
+    assert usable_url("http://127.0.0.1:8265", address) == "http://127.0.0.1:8265"
+
+
+def test_a_local_dashboard_of_another_machine_is_not_looked_for_here() -> None:
+    assert usable_url("http://203.0.113.9:8265", "203.0.113.9:6379") == "http://203.0.113.9:8265"
+    with pytest.raises(ValueError, match="listens only on the head itself: use --cluster"):
+        usable_url("http://127.0.0.1:8265", "203.0.113.9:6379")
 
 
 def test_nothing_listens_at_an_address_of_the_control_store() -> None:
