@@ -8,11 +8,16 @@ COMPILED := $(VENV)/.compiled
 MODEL := $(VENV)/.demo-model
 BENCH_ARGS ?=
 CLUSTER_TESTS ?= cluster
+# Wheels that a GPU machine needs beside torch, transformers and peft, and where they are installed.
+GPU_WHEELS ?= build/gpu-wheels
+GPU_SITE ?= build/gpu-site
+GPU_OUT ?= runs/gpu
+GPU_ARGS ?=
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-all test-fast test-full test-cluster lint format clean
+.PHONY: help setup demo bench test test-all test-fast test-full test-cluster test-gpu gpu-wheels lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +45,24 @@ test-full: setup  ## Every cell of every matrix
 # Succeeds with a message where the machine cannot create network namespaces.
 test-cluster: setup  ## Cluster of network namespaces, with faults (Linux, root)
 	@python -m tests.cluster || exit 0; pytest -m "$(CLUSTER_TESTS)" -v tests/cluster
+
+# DeepSpeed is published as source only. Its wheel compiles nothing, so it fits every Python 3.
+gpu-wheels: $(INSTALLED)  ## Download the packages that a GPU machine needs for `make test-gpu`
+	rm -rf $(GPU_WHEELS)
+	python -m pip download -q --disable-pip-version-check --dest $(GPU_WHEELS) --no-deps \
+		--only-binary=:all: --implementation cp --python-version 3.12 \
+		$(foreach version,2_28 2_17,--platform manylinux_$(version)_x86_64) \
+		--platform manylinux2014_x86_64 \
+		--constraint constraints.txt --requirement benchmarks/gpu/wheels.txt
+	python -m pip wheel -q --disable-pip-version-check --wheel-dir $(GPU_WHEELS) --no-deps \
+		--no-build-isolation --constraint constraints.txt deepspeed
+	@du -sh $(GPU_WHEELS)
+
+# Needs no virtual environment: the machine's Python has torch, transformers and peft.
+test-gpu:  ## Check and measure training on one CUDA GPU (docs/gpu.md)
+	@test ! -d $(GPU_WHEELS) || $(PYTHON) -m pip install -q --disable-pip-version-check --no-index \
+		--no-deps --no-compile --upgrade --target $(GPU_SITE) $(GPU_WHEELS)/*.whl
+	PYTHONPATH=$(GPU_SITE) $(PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(GPU_ARGS)
 
 lint: $(INSTALLED)  ## Run ruff and mypy --strict
 	ruff check .

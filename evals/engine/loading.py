@@ -23,7 +23,6 @@ from evals.engine.continuous_or_padded import ContinuousOrPadded
 from evals.engine.loaded_model import GenerationEngine, LoadedModel, make_generation_config
 from evals.engine.padded_batches import PaddedBatches
 from evals.engine.token_logprobs import TokenScorer
-from evals.engine.vllm_server import VllmServer
 from evals.engine_config import Engine, VllmConfig
 from trainers.data.template import Template
 from trainers.data_config import TruncationSide
@@ -138,6 +137,9 @@ def _make_engine(
     engine: Engine, model: PreTrainedModel, model_path: str | Path, vllm: VllmConfig
 ) -> GenerationEngine:
     if engine == "vllm":
+        # Its HTTP client is needed nowhere else.
+        from evals.engine.vllm_server import VllmServer
+
         return VllmServer(vllm, model_path)
     if engine == "continuous":
         check_continuous(model)
