@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.utils.deterministic
@@ -24,7 +25,9 @@ def deterministic_algorithms(is_on: bool) -> Iterator[None]:
     if not is_on:
         yield
         return
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    # A property of the module, which its type annotations lack.
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
     was_on = torch.are_deterministic_algorithms_enabled()
     warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     before = os.environ.get(_FLASH_ATTENTION)
@@ -33,12 +36,12 @@ def deterministic_algorithms(is_on: bool) -> Iterator[None]:
     os.environ[_FLASH_ATTENTION] = "1"
     # Filling DeepSpeed's buckets, which are written before they are read, took 16 times the step of
     # a tiny model on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(was_on, warn_only=warned_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        memory.fill_uninitialized_memory = fills
         if before is None:
             del os.environ[_FLASH_ATTENTION]
         else:
