@@ -90,11 +90,13 @@ def _end_with_ray() -> None:
     With an existing cluster, this process has started none.
     """
     node = worker._global_node
-    for kind, process in node.dead_processes() if node is not None else ():
-        if kind in _EXIT_CODES:
-            print(f"Ray's process {kind} ended with {process.returncode}; ending", flush=True)
+    dead = dict(node.dead_processes()) if node is not None else {}
+    # In this order, because the others may die with the control store.
+    for kind, code in _EXIT_CODES.items():
+        if kind in dead:
+            print(f"Ray's process {kind} ended with {dead[kind].returncode}; ending", flush=True)
             # Ray's own shutdown could wait for the dead process.
-            os._exit(_EXIT_CODES[kind])
+            os._exit(code)
 
 
 def _worker_environment(*, is_local: bool) -> dict[str, Any]:

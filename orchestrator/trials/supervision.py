@@ -137,6 +137,9 @@ class _ForwardedSignals:
         self.pid = os.fork()
         if self.pid == 0:
             self.__exit__()
+        elif self.received is not None:
+            # It came while there was no child.
+            os.kill(self.pid, self.received)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return self.pid
 
