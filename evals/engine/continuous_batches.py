@@ -4,6 +4,7 @@ A finished output makes room for the next prompt at once. Shared beginnings of p
 once where a model's layers allow it.
 """
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ _BATCH_TOKENS_CPU = 4096
 # at once cost more for each of them.
 _MAX_ROWS, _MAX_ROWS_FLASH = 64, 512
 _POLL_S = 1.0
+_SETTINGS = inspect.signature(ContinuousBatchingConfig).parameters
 
 
 class ContinuousBatches:
@@ -123,7 +125,8 @@ def _manager(
     if not on_gpu:
         pages_per_row = math.ceil((longest + settings.max_new_tokens) / _PAGE_SIZE_CPU) + 1
         size = {
-            "page_size": _PAGE_SIZE_CPU,
+            # transformers 5.17 calls it block_size.
+            "page_size" if "page_size" in _SETTINGS else "block_size": _PAGE_SIZE_CPU,
             "num_blocks": max_rows * pages_per_row,
             "max_batch_tokens": _BATCH_TOKENS_CPU,
         }
@@ -140,8 +143,9 @@ def _manager(
             # The only way to notice logits that are not finite. The tokens stay the same, except
             # for two logits whose probabilities are equal in float32.
             return_logprobs=True,
-            # Otherwise, flash attention may be downloaded from the hub.
-            auto_switch_to_flash=has_flash,
+            # Otherwise, flash attention may be downloaded from the hub. transformers 5.17 has no
+            # such setting; it downloads only if the package `kernels` is installed.
+            **({"auto_switch_to_flash": has_flash} if "auto_switch_to_flash" in _SETTINGS else {}),
             **size,
         ),
         workload_hints=WorkloadHints(
