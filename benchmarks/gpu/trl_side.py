@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -37,15 +38,14 @@ def main(job_file: str, result_file: str) -> None:
     longest = max(len(example.input_ids) for example in examples)
     is_packed = job["layout"] == "packed"
     rows_per_pass = max(1, size.max_tokens // longest) if is_packed else _ROWS_PER_PASS
-    dataset = Dataset.from_list(
-        [
-            {
-                "input_ids": [int(token) for token in example.input_ids],
-                "completion_mask": [int(role in COMPLETION_ROLES) for role in example.roles],
-            }
-            for example in examples
-        ]
-    )
+    columns = {
+        "input_ids": [[int(token) for token in example.input_ids] for example in examples],
+        "completion_mask": [
+            [int(role in COMPLETION_ROLES) for role in example.roles] for example in examples
+        ],
+    }
+    # Without a fingerprint, datasets pickles the table, which dill 0.4.1 cannot on Python 3.12.
+    dataset = Dataset(pyarrow.table(columns), fingerprint="examples")
     ends: list[float] = []
 
     class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
