@@ -168,7 +168,16 @@ def varlen_is_usable(device: torch.device) -> bool:
 def _sequence_starts(lengths: Sequence[int], device: torch.device) -> Tensor:
     starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     starts[1:] = torch.tensor(lengths).cumsum(0)
-    return starts.to(device, non_blocking=True)
+    return _to_device(starts, device)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a copy on `device`; on a GPU, the CPU does not wait for it.
+
+    A copy from memory that is not pinned may wait for all kernels that are queued.
+    """
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def _sliding_window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -259,7 +268,7 @@ def hidden_states(
     uses_varlen = decoder.dtype == torch.bfloat16 and varlen_is_usable(device)
     packed: Tensor = decoder(
         input_ids=input_ids_BT,
-        position_ids=position_ids(sequence_lengths).to(device, non_blocking=True),
+        position_ids=_to_device(position_ids(sequence_lengths), device),
         sequence_lengths=tuple(sequence_lengths),
         sequence_starts=_sequence_starts(sequence_lengths, device) if uses_varlen else None,
         use_cache=False,
