@@ -1,6 +1,7 @@
 """What every section gets: the device, the sizes, a folder, and its time."""
 
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,14 @@ class Bench:
     def is_late(self) -> bool:
         """Return whether the section should start nothing more."""
         return time.monotonic() > self.deadline
+
+    def attempt(self, row: Row, measure: Callable[[], Row]) -> Row:
+        """Return the row with what `measure` returns, or with its error: the next may succeed."""
+        try:
+            return {**row, **measure()}
+        except Exception as error:  # torch, CUDA and transformers raise many types.
+            traceback.print_exc()
+            return {**row, "error": f"{type(error).__name__}: {error}"[:300]}
 
     def synchronize(self) -> None:
         if self.is_cuda:

@@ -127,7 +127,7 @@ def compare_heads(bench: Bench) -> Iterator[Row]:
             if bench.is_late():
                 yield {**row, "skipped": "time"}
                 continue
-            yield {**row, **_measure(bench, inputs, head, exact)}
+            yield bench.attempt(row, partial(_measure, bench, inputs, head, exact))
         del inputs, exact
         bench.release_memory()
 

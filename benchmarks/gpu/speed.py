@@ -1,6 +1,7 @@
 """Section: tokens per second, MFU and peak memory of training steps."""
 
 import itertools
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -67,8 +68,9 @@ def measure_speed(bench: Bench) -> Iterator[Row]:
             continue
         try:
             yield from _rows(bench, size)
-        except torch.OutOfMemoryError as error:
-            yield {"model": size.shape, "error": str(error).splitlines()[0]}
+        except Exception as error:  # The other models may run, for example in less memory.
+            traceback.print_exc()
+            yield {"model": size.shape, "error": f"{type(error).__name__}: {error}"[:300]}
         bench.release_memory()
 
 
