@@ -54,11 +54,11 @@ def _run(section: Section, bench: Bench, events: TextIO) -> None:
         traceback.print_exc()
         error = f"{type(problem).__name__}: {problem}"
     _report(events, "end", error=error, seconds=time.monotonic() - started)
-    gc.collect()
-    bench.release_memory()
-    if error is not None and bench.is_cuda and not is_cuda_usable():
+    if bench.is_cuda and not is_cuda_usable():
         # The parent starts a new process for the other sections.
         sys.exit(1)
+    gc.collect()
+    bench.release_memory()
 
 
 def _finite(value: Any) -> Any:

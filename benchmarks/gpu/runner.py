@@ -70,8 +70,10 @@ class Runner:
                         time_s = section.time_s(is_small=self._is_small)
                         log_progress(f"{section.name}: at most {time_s:.0f} s")
                         # This error stays if the process does not reach the section's end.
-                        self._add(section, f"the process ended in this section; see {LOG}")
-                        timer = threading.Timer(GRACE * time_s, _kill, [child])
+                        limit_s = GRACE * time_s
+                        reason = f"the process died, or was killed after {limit_s:.0f} s; see {LOG}"
+                        self._add(section, reason)
+                        timer = threading.Timer(limit_s, _kill, [child])
                         timer.start()
                     case "row":
                         self.results[-1].rows.append(content["row"])
