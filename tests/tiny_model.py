@@ -24,14 +24,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tiny_model(folder: Path, *, dropout: float = 0.0) -> Path:
+def save_tiny_model(folder: Path, *, dropout: float = 0.0, hidden_size: int = 32) -> Path:
     """Write a two-layer model and its tokenizer to `folder`; the weights are always the same."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(3)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=32,
+            hidden_size=hidden_size,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,

@@ -28,7 +28,7 @@ from trainers.models.compatibility import (
 )
 from trainers.models.load_errors import cannot_load
 from trainers.models.logit_map import LogitMap
-from trainers.models.quantization import quantization_config
+from trainers.models.quantization import keep_quantized_layout, quantization_config
 
 # Names of the dropout settings in transformers' model configs.
 _DROPOUTS = (
@@ -165,6 +165,8 @@ def load_model(
     problems = weight_problems(config.path, loading_info)
     if problems:
         raise InputError(problems)
+    if quantization is not None:
+        keep_quantized_layout(model)
     return model
 
 

@@ -39,6 +39,17 @@ def quantization_config(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return config
 
 
+def keep_quantized_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to rearrange the 4-bit weights of `model`.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 rearranges them in the first evaluation, and later
+    training steps then multiply in bfloat16. `dequantize_4bit` does not know that layout.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def full_weights(weights: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
     """Return a state dict of `model` with the values that its 4-bit weights stand for.
 

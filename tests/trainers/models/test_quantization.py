@@ -27,6 +27,11 @@ RUNS = [(1, "bfloat16"), (2, "float32")]
 LARGEST_ERROR = 0.304 / 2
 
 
+def save_model(folder: Path) -> Path:
+    # bitsandbytes 0.50 needs rows of at least one block, 64 weights, on CPUs with AVX512.
+    return save_tiny_model(folder, hidden_size=64)
+
+
 def train_quantized(folder: Path) -> None:
     for stage, precision in RUNS:
         config = settings(
@@ -39,6 +44,7 @@ def train_quantized(folder: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("qlora")
     settings(folder)
+    save_model(folder / "model")
     run_in_world(1, train_quantized, folder)
     return folder
 
@@ -83,8 +89,10 @@ def test_exported_model_equals_the_adapter_on_the_quantized_model(trained: Path)
         ),
     )
     with torch.no_grad():
-        untuned = base(IDS).logits
-        adapted = peft.PeftModel.from_pretrained(base, str(run / "adapter"))(IDS).logits
+        # Evaluation mode multiplies in bfloat16 on CPUs with AVX512-BF16.
+        untuned = base.train()(IDS).logits
+        adapter = peft.PeftModel.from_pretrained(base, str(run / "adapter"))
+        adapted = adapter.train()(IDS).logits
         merged = AutoModelForCausalLM.from_pretrained(run / "model")(IDS).logits
     torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-6)
     assert (merged - untuned).abs().max() > 1e-3
@@ -92,7 +100,7 @@ def test_exported_model_equals_the_adapter_on_the_quantized_model(trained: Path)
 
 @pytest.mark.slow
 def test_gradients_equal_those_of_the_full_weights_in_float64(tmp_path: Path) -> None:
-    path = save_tiny_model(tmp_path)
+    path = save_model(tmp_path)
     model = load_model(ModelConfig(path=str(path)), torch.float32, quantization="nf4")
     add_lora(model, LoraConfig.model_validate(LORA))
     factors = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -114,6 +122,19 @@ def test_gradients_equal_those_of_the_full_weights_in_float64(tmp_path: Path) ->
     functional_call(plain, weights, (IDS,), {"labels": IDS}).loss.backward()
     for name, factor in factors.items():
         torch.testing.assert_close(factor.grad.double(), wanted[name].grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_evaluation_leaves_the_quantized_weights_unchanged(tmp_path: Path) -> None:
+    model = load_model(
+        ModelConfig(path=str(save_tiny_model(tmp_path))), torch.float32, quantization="nf4"
+    )
+    before = full_weights(dict(model.named_parameters()), model)
+    model.eval()
+    with torch.no_grad():
+        model(IDS)
+    after = full_weights(dict(model.named_parameters()), model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_error_without_bitsandbytes_names_the_extra(
