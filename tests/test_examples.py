@@ -36,7 +36,7 @@ def test_the_demo_spec_has_two_lines_to_edit() -> None:
 def test_the_readme_of_the_examples_lists_every_file() -> None:
     text = (ROOT / "examples" / "README.md").read_text()
     files = [path for path in (ROOT / "examples").rglob("*.*") if path.name != "README.md"]
-    assert len(files) == 9
+    assert len(files) == 10
     names = [str(path.relative_to(ROOT / "examples")) for path in files]
     assert [name for name in names if f"`{name}`" not in text] == []
 

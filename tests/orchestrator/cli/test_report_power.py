@@ -146,11 +146,14 @@ def test_two_trials_get_suggested_runs(tmp_path: Path) -> None:
     assert len(found["next_runs"]) > 0
 
 
-def test_exactly_one_of_folder_and_scores_is_required(tmp_path: Path) -> None:
-    for arguments in (["report"], ["report", str(tmp_path), "--scores", "my.csv"]):
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 2
-        assert "either the FOLDER of a sweep or --scores" in result.output
+def test_a_report_is_of_a_sweep_or_of_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "runs: no sweep in this folder" in refused("report")
+    both = CliRunner().invoke(main, ["report", str(tmp_path), "--scores", "my.csv"])
+    assert both.exit_code == 2
+    assert "give either SWEEP or --scores FILE.csv" in both.output
     assert "my.csv: cannot be read" in refused("report", "--scores", str(tmp_path / "my.csv"))
 
 
