@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from orchestrator.foundation.shell_words import shell_path
 from orchestrator.spec.search_fields import BudgetConfig
 from orchestrator.spec.sweep_spec import ResourceConfig, with_absolute_paths
 from trainers.config import TrainConfig, Weight
@@ -153,6 +154,9 @@ def load_serve_config(path: Path) -> ServeConfig:
     Raises:
         InputError: all problems of the file, with their lines.
     """
+    if not path.exists():
+        fix = f"correct the path, or create it with plw serve --init {shell_path(path)}"
+        raise InputError(Problem(message="no such file", where=str(path), fix=fix))
     config = load_config(ServeConfig, path)
     models = {
         name: entry.model_copy(

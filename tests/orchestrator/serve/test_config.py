@@ -40,6 +40,13 @@ def test_a_malformed_configuration_is_one_clear_error(tmp_path: Path, text: str)
     assert f"{path}:" in str(caught.value)
 
 
+def test_a_missing_configuration_names_the_command_that_writes_one(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    assert f"no such file; correct the path, or create it with plw serve --init {path}" in refused(
+        "serve", "--config", str(path)
+    )
+
+
 def test_other_hosts_need_keys(tmp_path: Path) -> None:
     message = refused("serve", "--host", "0.0.0.0", "--data", tmp_path / "data")
     assert "API keys are needed" in message
