@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.trials.sweep import check_sweep
-from tests.e2e.plw import Workspace, make_workspace
+from tests.e2e.plw import Workspace, edit_spec, make_workspace
 from tests.object_stores import BUCKET, S3Server, s3_server
 
 pytestmark = pytest.mark.slow
@@ -64,12 +64,13 @@ def test_a_store_failure_fails_only_the_affected_trial(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = workspace_in(tmp_path)
+    edit_spec(workspace, retries={"crash": 0})
     monkeypatch.chdir(tmp_path)
     first = check_sweep(load_spec(Path("sweep.yaml")), address=None).plan.trials[0].id
     server.fault = lambda method, path: (
         "busy" if method in ("PUT", "POST") and f"/{first}/checkpoints/" in path else None
     )
-    done = workspace.plw("sweep", "sweep.yaml", timeout_s=500)
+    done = workspace.plw("sweep", "sweep.yaml")
     assert done.returncode == 3, done.stdout + done.stderr
     failed, other = workspace.trials()
     assert (failed["id"], failed["state"], other["state"]) == (first, "failed", "done")
