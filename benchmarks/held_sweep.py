@@ -28,6 +28,7 @@ from orchestrator.trials import sweep
 from orchestrator.trials.job_channel import Progress
 from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.sweep_checks import check_sweep
 from orchestrator.trials.trial_driver import Ranks, TrialDriver
 from trainers.foundation.files import read_json, write_json
 
@@ -181,7 +182,7 @@ def main(job: dict[str, Any], result: Path) -> None:
         head = {info.process.pid for kind in cluster.head_node.all_processes.values()
                 for info in kind}  # fmt: skip
         spec = load_spec(path)
-        prepared = sweep.check_sweep(spec, address=cluster.address)
+        prepared = check_sweep(spec, address=cluster.address)
         samples = HeadSamples(head)
         with run_periodically(SAMPLE_EVERY_S, samples.take, name="samples"):
             began = time.time()

@@ -98,7 +98,8 @@ def main(result: Path, num_trials: int, num_slots: int | None = None) -> None:
         num_slots: number of trials that run at once; None for one per core.
     """
     from orchestrator.spec.sweep_spec import load_spec
-    from orchestrator.trials.sweep import check_sweep, run_sweep
+    from orchestrator.trials.sweep import run_sweep
+    from orchestrator.trials.sweep_checks import check_sweep
 
     spec = noop_spec("noop", num_trials, resources={"max_concurrent_trials": num_slots})
     path = Path("noop.yaml")

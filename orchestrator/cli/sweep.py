@@ -55,7 +55,7 @@ def plan(
     All benchmarks are loaded, without a model.
     """
     from orchestrator.cli.sweep_output import print_plan
-    from orchestrator.trials.sweep import check_cluster, check_sweep, describe_local_scoring
+    from orchestrator.trials.sweep_checks import check_cluster, check_sweep, describe_local_scoring
 
     prepared = check_sweep(
         spec,
@@ -133,7 +133,8 @@ def _run(
     from orchestrator.cli.sweep_output import outcome_json, print_outcome
     from orchestrator.monitoring.command_hints import log_location
     from orchestrator.record.folder import SweepFolder
-    from orchestrator.trials.sweep import check_sweep, run_sweep
+    from orchestrator.trials.sweep import run_sweep
+    from orchestrator.trials.sweep_checks import check_sweep
 
     prepared = check_sweep(
         spec, address=address, on_download=_print_downloads, on_warning=_print_warning

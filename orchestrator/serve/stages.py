@@ -14,7 +14,8 @@ from orchestrator.serve.job_files import JobError, WorkerExit, WorkerInput, add_
 from orchestrator.serve.paths import JobFolder
 from orchestrator.spec.sweep_spec import load_spec
 from orchestrator.tracking.single_run import log_fine_tune
-from orchestrator.trials.sweep import check_sweep, run_sweep
+from orchestrator.trials.sweep import run_sweep
+from orchestrator.trials.sweep_checks import check_sweep
 from trainers.config import TrainConfig
 from trainers.data.readers import iter_examples
 from trainers.foundation.errors import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.spec.sweep_spec import load_spec
-from orchestrator.trials.sweep import check_sweep
+from orchestrator.trials.sweep_checks import check_sweep
 from tests.e2e.plw import Workspace, edit_spec, make_workspace
 from tests.object_stores import BUCKET, S3Server, s3_server
 
