@@ -34,13 +34,18 @@ class DifferingOutput(BaseModel):
 
 
 class ModelComparison(BaseModel):
-    """All comparisons of two models; `differing` has the items with the largest changes first."""
+    """All comparisons of two models.
+
+    Of the `num_outputs` items with an output, `differing` has those with another output or value,
+    the largest changes first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     a: str
     b: str
     rows: list[ComparisonRow]
+    num_outputs: int
     differing: list[DifferingOutput]
     notes: list[str]
 
@@ -76,6 +81,9 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
         a=str(a),
         b=str(b),
         rows=rows,
+        num_outputs=sum(
+            one["output"] is not None for each in benchmarks for one, _ in each.all_pairs
+        ),
         differing=_differing(benchmarks),
         notes=comparison_notes(first, second, benchmarks, rows),
     )

@@ -51,5 +51,14 @@ def compare(
     click.echo(LEGEND)
     for note in comparison.notes:
         click.echo(f"note: {note}")
-    click.echo(f"{len(comparison.differing)} items have another output or value")
-    click.echo(f"wrote {html}" if html is not None else "next: --html PAGE shows them side by side")
+    differing, num_outputs = len(comparison.differing), comparison.num_outputs
+    if num_outputs:
+        click.echo(
+            f"{differing} of {num_outputs} items with an output have another output or value"
+        )
+    else:
+        click.echo("no item has an output, so --html shows no outputs side by side")
+    if html is not None:
+        click.echo(f"wrote {html}")
+    elif differing:
+        click.echo("next: --html PAGE shows them side by side")

@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.on_cluster import run_on_cluster
 from orchestrator.cli.options import PATH, json_option
 from orchestrator.cli.render import console, make_table, print_json
+from trainers.foundation.errors import InputError, Problem
 
 if TYPE_CHECKING:
     # Types only: this imports the statistics, which take seconds.
@@ -28,6 +29,8 @@ def list_sweeps(folder: Path | None, as_json: bool) -> None:
     from orchestrator.monitoring.lookup import runs_folder
     from orchestrator.monitoring.sweep_list import summarize_sweeps
 
+    if folder is not None and not folder.is_dir():
+        raise InputError(Problem(message="no such folder", where=str(folder), fix="correct it"))
     runs = folder or runs_folder()
     found = list(summarize_sweeps(runs))
     if as_json:

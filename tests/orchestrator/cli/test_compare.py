@@ -138,6 +138,15 @@ def test_the_page_shows_differing_outputs_side_by_side(
     assert "page.html: file exists" in refused("compare", *map(str, folders), "--html", str(page))
 
 
+def test_losses_have_no_outputs_to_show(tmp_path: Path) -> None:
+    a = write_scores(tmp_path / "a", [loss(0, 2.0, 2), loss(1, 3.0, 2)])
+    b = write_scores(tmp_path / "b", [loss(0, 4.0, 2), loss(1, 3.5, 2)])
+    result = CliRunner().invoke(main, ["compare", str(a), str(b)])
+    assert result.exit_code == 0, result.output
+    assert "no item has an output, so --html shows no outputs side by side" in result.output
+    assert "next: --html" not in result.output
+
+
 def test_scores_without_common_items_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
     b = write_scores(tmp_path / "c", [*(quiz("quiz", n, 1.0) for n in range(40))])
     output = " ".join(compare(folders[0], b).split())

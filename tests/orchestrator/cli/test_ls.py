@@ -8,7 +8,7 @@ import pytest
 from orchestrator.monitoring import sweep_list
 from orchestrator.monitoring.sweep_list import format_age
 from orchestrator.record.lock import sweep_lock
-from tests.orchestrator.plw import plw, plw_json
+from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import trial, write_demo, write_hill, write_sweep
 
 
@@ -94,3 +94,7 @@ def test_another_folder_and_an_empty_one(here: Path) -> None:
 )
 def test_ages(seconds: float | None, text: str) -> None:
     assert format_age(seconds) == text
+
+
+def test_a_folder_that_does_not_exist_is_an_error(here: Path) -> None:
+    assert "nosuch: no such folder" in refused("ls", "nosuch")
