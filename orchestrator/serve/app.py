@@ -103,10 +103,11 @@ def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     is_full |= isinstance(error, sqlite3.OperationalError) and "full" in str(error)
-    if is_full:
-        full = ApiError(
-            507, "The disk of the server is full.", type="server_error", code="disk_full"
-        )
-        return _api_error(request, full)
+    status, code = 500, None
     message = "The server had an error while processing your request."
-    return _api_error(request, ApiError(500, message, type="server_error"))
+    if is_full:
+        status, code, message = 507, "disk_full", "The disk of the server is full."
+    # uvicorn closes the connection after an error, so the client must not use it again.
+    headers = {"Connection": "close"}
+    error = ApiError(status, message, type="server_error", code=code, headers=headers)
+    return _api_error(request, error)

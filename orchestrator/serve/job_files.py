@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.serve.paths import JobFolder
 from orchestrator.serve.records import EventRecord
+from trainers.foundation.files import read_json
 from trainers.foundation.records import Record
 
 # The job's process exits with this code if it cannot even write exit.json.
@@ -47,6 +48,14 @@ class WorkerExit(Record):
     template_args: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     mlflow: dict[str, str] | None = None
+
+
+def read_exit(folder: JobFolder) -> WorkerExit | None:
+    """Return how the job's last process ended; None if it was killed, or a power cut tore it."""
+    try:
+        return WorkerExit.model_validate(read_json(folder.exit_json))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 class JobError(Exception):

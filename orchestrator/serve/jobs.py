@@ -34,6 +34,9 @@ class Jobs:
     ) -> None:
         self._store, self._folder, self._config = store, folder, config
         self._files, self._on_change = files, on_change
+        for leftover in folder.unstarted_jobs():  # of requests that a kill interrupted
+            if store.job(leftover.root.name) is None:
+                shutil.rmtree(leftover.root)
 
     def create(self, owner: str, body: Any, *, key: str | None, is_retry: bool) -> JobRecord:
         """Create a job, or return the one that the same request created before.

@@ -41,6 +41,11 @@ class DataFolder:
     def job(self, job_id: str) -> "JobFolder":
         return JobFolder(self.root / "jobs" / job_id)
 
+    def unstarted_jobs(self) -> list["JobFolder"]:
+        """Return the folders of jobs that no process has worked on."""
+        folders = [JobFolder(path) for path in sorted(self.root.glob("jobs/*"))]
+        return [folder for folder in folders if not folder.job_json.exists()]
+
 
 class JobFolder:
     """The folder of one job."""

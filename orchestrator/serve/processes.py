@@ -73,10 +73,14 @@ class JobProcesses:
         return False
 
     def exit_code(self, folder: JobFolder) -> int | None:
-        """Return the exit code of a process that this server started; forget the process."""
-        child = self._children.pop(folder.root.name, None)
-        self._stop_sent.pop(folder.root.name, None)
+        """Return the exit code of a job's last process; None if another server started it."""
+        child = self._children.get(folder.root.name)
         return None if child is None else child.wait()
+
+    def forget(self, folder: JobFolder) -> None:
+        """Drop the exit code of a job's last process, once it is recorded."""
+        self._children.pop(folder.root.name, None)
+        self._stop_sent.pop(folder.root.name, None)
 
     def stop(self, folder: JobFolder) -> None:
         """Ask the living process of a job to write a checkpoint and end; kill it if it is late."""

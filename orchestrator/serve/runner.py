@@ -13,7 +13,13 @@ import time
 from typing import Any
 
 from orchestrator.serve.config import ServeConfig
-from orchestrator.serve.job_files import DISK_FULL_EXIT, WorkerExit, WorkerInput, is_disk_full
+from orchestrator.serve.job_files import (
+    DISK_FULL_EXIT,
+    WorkerExit,
+    WorkerInput,
+    is_disk_full,
+    read_exit,
+)
 from orchestrator.serve.job_progress import JobProgress
 from orchestrator.serve.paths import DataFolder, JobFolder, without_paths
 from orchestrator.serve.processes import JobProcesses
@@ -21,7 +27,7 @@ from orchestrator.serve.records import EventRecord, FileRecord, JobRecord
 from orchestrator.serve.store import Store
 from orchestrator.serve.uploads import RESULTS, Files
 from orchestrator.tracking.uri import SQLITE_PREFIX
-from trainers.foundation.files import read_json, write_json
+from trainers.foundation.files import write_json
 from trainers.foundation.jsonl import read_jsonl
 
 log = logging.getLogger(__name__)
@@ -176,6 +182,15 @@ class Runner:
         events = [self._shown(job, event) for event in progress.new_events()]
         if not events:
             return
+        try:
+            self._add_progress(job, events, progress)
+        except BaseException:
+            del self._progress[job.id]  # The next look reads the events again.
+            raise
+
+    def _add_progress(
+        self, job: JobRecord, events: list[EventRecord], progress: JobProgress
+    ) -> None:
         with self._store.transaction():
             self._store.add_events(job.id, events)
             current = self._store.job(job.id)
@@ -199,14 +214,15 @@ class Runner:
             assert current is not None
             if current.is_final:
                 pass
-            elif folder.exit_json.exists():
-                ended = WorkerExit.model_validate(read_json(folder.exit_json))
+            elif (ended := read_exit(folder)) is not None:
                 self._stage_ended(current, folder, ended)
             elif code == DISK_FULL_EXIT:
                 self._fail(current, "disk_full", "The disk of the server is full.", None)
             else:
                 self._died(current, code)
             job = self._store.update_job(job.id, is_live=False)
+        # After the commit: on a full disk it is tried again.
+        self._processes.forget(folder)
         if job.status == "cancelled":
             folder.remove_model()
         return job

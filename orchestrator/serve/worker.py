@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ def main(root: str, stage: str, lock_fd: str) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # On a full disk, the log cannot be written either.
+            traceback.print_exc()
         ended = WorkerExit(stage=stage, error=_error_fields(error))
+    os.sync()  # What exit.json says must be true after a power cut.
     try:
         write_json(folder.exit_json, ended.model_dump(mode="json"))
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return DISK_FULL_EXIT
+    except OSError:
+        os._exit(DISK_FULL_EXIT)  # The usual exit fails where the log cannot be written.
     return 0
 
 

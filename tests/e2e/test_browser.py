@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,26 +17,12 @@ from selenium.webdriver.common.by import By
 
 from orchestrator.record.folder import SweepFolder
 from orchestrator.report.pages import write_report
+from tests.e2e.browser import DESK, PHONE, needs_browser, open_browser, page_text
 from tests.e2e.plw import poll
 from tests.orchestrator.plw import plw
 from tests.orchestrator.sweeps import write_hill
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-PHONE, DESK = (390, 844), (1500, 1000)
-# Disables Chromium's own network requests, which would wait for timeouts offline.
-OFFLINE = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="no browser: install Debian's chromium and chromium-driver",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +36,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in (*OFFLINE, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield found
-    found.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +79,8 @@ def shown(browser: webdriver.Chrome, address: str, *texts: str) -> str:
     """Return the text of a page once it contains all of `texts`."""
     browser.get("about:blank")
     browser.get(address)
-    poll(lambda: all(text in _text(browser) for text in texts), f"{address} to show {texts}")
-    return _text(browser)
-
-
-def _text(browser: webdriver.Chrome) -> str:
-    return str(browser.execute_script("return document.body ? document.body.innerText : ''"))
+    poll(lambda: all(text in page_text(browser) for text in texts), f"{address} to show {texts}")
+    return page_text(browser)
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])

@@ -1,23 +1,13 @@
 """`plw serve` as a process with real jobs: kills, pause, a bitwise equal model, a chat."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
-from ruamel.yaml import YAML
-from safetensors.numpy import load_file
 
-from tests.e2e.plw import Workspace, poll
-from tests.orchestrator.serve.api import SETTINGS, chat_lines, jsonl
-from tests.tiny_model import save_tiny_model
+from tests.e2e.plw import poll
+from tests.e2e.serve import Serve, assert_same_weights
 
 pytestmark = pytest.mark.slow
 EPOCHS = 40
@@ -25,87 +15,10 @@ EPOCHS = 40
 NUM_STEPS = 5 * EPOCHS
 
 
-class Serve:
-    """A workspace with a tiny model and a server that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.workspace = Workspace(folder)
-        self.folder = folder
-        save_tiny_model(folder / "model")
-        config = {
-            "models": {"tiny": {"path": "./model", "settings": SETTINGS}},
-            "auto": {"weights": [0.0, 1.0], "seeds": 2, "budget": {"trials": 4}},
-            "jobs": {"niceness": 0},
-        }
-        with (folder / "serve.yaml").open("w") as file:
-            YAML(typ="safe").dump(config, file)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.process: subprocess.Popen[str] | None = None
-        url = f"http://127.0.0.1:{self.port}/v1"
-        self.client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=120)
-
-    @property
-    def arguments(self) -> list[str]:
-        return ["serve", "--config", "serve.yaml", "--data", "data", "--port", str(self.port)]
-
-    def start(self) -> None:
-        self.process = self.workspace.start(*self.arguments)
-        poll(self.answers, "the server")
-
-    def answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.process.communicate()[0]
-        try:
-            self.client.models.list()
-        except openai.APIConnectionError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        """SIGKILL the server only; its job goes on."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.communicate()
-
-    def kill_job(self, job_id: str) -> None:
-        """SIGKILL the process of a job, unless it has just ended."""
-        with suppress(ProcessLookupError):
-            os.kill(int((self.job_folder(job_id) / "process.lock").read_text()), signal.SIGKILL)
-
-    def job_folder(self, job_id: str) -> Path:
-        return self.folder / "data" / "jobs" / job_id
-
-    def steps(self, job_id: str) -> list[int]:
-        """Return the steps in the metrics of a job."""
-        path = self.job_folder(job_id) / "out" / "metrics.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line)["step"] for line in lines]
-
-    def wait(self, job_id: str, timeout_s: float = 400) -> Any:
-        """Return the job once it has ended."""
-        jobs = self.client.fine_tuning.jobs
-        ended = ("succeeded", "failed", "cancelled")
-        poll(lambda: jobs.retrieve(job_id).status in ended, f"the end of {job_id}", timeout_s)
-        return jobs.retrieve(job_id)
-
-    def messages(self, job_id: str) -> list[str]:
-        return [one.message for one in self.client.fine_tuning.jobs.list_events(job_id)]
-
-    def upload(self, count: int = 40) -> str:
-        file = jsonl(chat_lines(count))
-        return self.client.files.create(file=file, purpose="fine-tune").id
-
-    def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.communicate()
-
-
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    running = Serve(tmp_path_factory.mktemp("serve"))
+    auto = {"weights": [0.0, 1.0], "seeds": 2, "budget": {"trials": 4}}
+    running = Serve(tmp_path_factory.mktemp("serve"), auto=auto)
     running.start()
     yield running
     running.close()
@@ -144,29 +57,14 @@ def test_a_job_survives_kills_and_gives_bitwise_the_model_of_plw_train(serve: Se
     assert any("generation ratio R_g" in message for message in messages)
     assert any("Validation loss" in message for message in messages)
     assert str(serve.folder) not in json.dumps(shown) + "".join(messages)
-    check_bitwise(serve, shown, training)
+    alone = serve.train_alone(shown["train_config"], training, "alone")
+    assert_same_weights(serve.job_folder(job.id) / "out" / "model", alone)
 
 
 def rejected(serve: Serve) -> str:
     done = serve.workspace.plw(*serve.arguments)
     assert done.returncode == 2
     return done.stderr
-
-
-def check_bitwise(serve: Serve, job: dict[str, Any], training: str) -> None:
-    """Assert that `plw train` with the reported settings gives the job's model."""
-    settings = job["train_config"]
-    assert (settings["model"]["path"], settings["data"]["path"]) == ("tiny", training)
-    settings["model"]["path"] = "model"
-    settings["data"]["path"] = "mine.jsonl"
-    (serve.folder / "mine.jsonl").write_bytes(serve.client.files.content(training).read())
-    (serve.folder / "train.yaml").write_text(json.dumps(settings))
-    done = serve.workspace.plw("train", "train.yaml", "-o", "alone")
-    assert done.returncode == 0, done.stderr
-    ours = load_file(serve.job_folder(job["id"]) / "out" / "model" / "model.safetensors")
-    alone = load_file(serve.folder / "alone" / "model" / "model.safetensors")
-    assert ours.keys() == alone.keys()
-    assert all(ours[name].tobytes() == alone[name].tobytes() for name in ours)
 
 
 @pytest.mark.timeout(900)

@@ -71,7 +71,12 @@ def serving(config: ServeConfig, data: Path) -> Iterator[Server]:
     service = Service.open(config, DataFolder(data))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(service), host="127.0.0.1", port=0, log_level="warning", lifespan="off"
+            create_app(service),
+            host="127.0.0.1",
+            port=0,
+            log_level="warning",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
     )
     thread = threading.Thread(target=server.run, daemon=True)
