@@ -63,7 +63,8 @@ class JobRecord(Record):
 
     `requested` are the hyperparameters as requested, `settings` those of `plw train` without the
     paths of model and data. `is_live`: a process of the job may exist. `stage` is what the next
-    process does. `crashes` counts deaths of its process without a new step.
+    process does, and `is_stage_started` whether an earlier one began it. `crashes` counts deaths of
+    its process without a new step.
     """
 
     id: str
@@ -73,6 +74,7 @@ class JobRecord(Record):
     paused: bool = False
     is_live: bool = False
     stage: Literal["search", "train"] = "train"
+    is_stage_started: bool = False
     crashes: int = 0
     last_step: int = 0
     total_steps: int | None = None

@@ -120,9 +120,16 @@ class Runner:
             if current is None or current.is_final or current.paused:
                 return False
             started = job.started_at or int(time.time())
-            job = self._store.update_job(job.id, status="running", is_live=True, started_at=started)
-            verb = "resumed" if current.started_at else "started"
-            self._add_event(job, f"{verb}-{time.time_ns()}", f"Fine-tuning job {verb}")
+            job = self._store.update_job(
+                job.id,
+                status="running",
+                is_live=True,
+                is_stage_started=True,
+                started_at=started,
+            )
+            if current.is_stage_started or not current.started_at:
+                verb = "resumed" if current.started_at else "started"
+                self._add_event(job, f"{verb}-{time.time_ns()}", f"Fine-tuning job {verb}")
         try:
             write_json(folder.job_json, self._worker_input(job, folder).model_dump(mode="json"))
             self._processes.start(folder, job.stage)
@@ -240,9 +247,13 @@ class Runner:
             self._store.update_job(
                 job.id,
                 stage="train",
+                is_stage_started=False,
                 auto=job.auto.model_copy(update={"result": result}),
                 hyperparameters={**job.hyperparameters, "prompt_loss_weight": weight},
                 settings={**job.settings, "loss": loss},
+            )
+            self._add_event(
+                job, "final-model", f"Training the final model with prompt_loss_weight {weight:g}"
             )
         else:
             self._succeed(job, folder, ended)

@@ -34,7 +34,7 @@ def check_data(folder: JobFolder, config: TrainConfig, weight: float | None) -> 
     """Check that model and data fit, and record token counts and R_g as events.
 
     Args:
-        weight: the prompt loss weight of the job; None if it is searched.
+        weight: the prompt loss weight of the job; None for an auto job.
 
     Raises:
         JobError: the model does not load, or the data does not suit it.

@@ -59,7 +59,8 @@ def _run(folder: JobFolder, job: WorkerInput, stage: str) -> WorkerExit:
     from orchestrator.serve.stages import check_data, search, track, train
 
     config = build_config(TrainConfig, job.settings, source=Path("job"))
-    check_data(folder, config, None if stage == "search" else config.loss.prompt_loss_weight)
+    is_auto = job.spec is not None
+    check_data(folder, config, None if is_auto else config.loss.prompt_loss_weight)
     if stage == "search":
         assert job.spec is not None
         return search(folder, job.spec, job.default_weight, job.address)

@@ -125,8 +125,11 @@ class Serve:
 
     def upload(self, count: int = 40) -> str:
         """Upload `count` examples and return the file's id."""
-        file = jsonl(chat_lines(count))
-        return self.client.files.create(file=file, purpose="fine-tune").id
+        return self.upload_lines(chat_lines(count))
+
+    def upload_lines(self, lines: list[str]) -> str:
+        """Upload a file with these lines and return its id."""
+        return self.client.files.create(file=jsonl(lines), purpose="fine-tune").id
 
     def train_alone(self, settings: dict[str, Any], training: str, out: str) -> Path:
         """Run `plw train` with the settings that a job reports; return the model's folder."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import openai
+import psutil
 import pytest
 
 from tests.e2e.plw import poll
@@ -17,8 +18,7 @@ NUM_STEPS = 5 * EPOCHS
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    auto = {"weights": [0.0, 1.0], "seeds": 2, "budget": {"trials": 4}}
-    running = Serve(tmp_path_factory.mktemp("serve"), auto=auto)
+    running = Serve(tmp_path_factory.mktemp("serve"))
     running.start()
     yield running
     running.close()
@@ -106,33 +106,17 @@ def test_a_model_that_does_not_load_fails_the_job(serve: Serve) -> None:
     assert str(serve.folder) not in ended.error.message
 
 
-@pytest.mark.full
-@pytest.mark.timeout(1800)
-def test_auto_gives_the_weight_of_plw_sweep_for_the_same_spec(serve: Serve) -> None:
-    training = serve.upload()
-    job = serve.client.fine_tuning.jobs.create(
-        model="tiny", training_file=training, extra_body={"prompt_loss_weight": "auto"}
-    )
-    ended = serve.wait(job.id, timeout_s=1500).model_dump()
-    assert ended["status"] == "succeeded", ended["error"]
-    result, spec = ended["auto"]["result"], ended["auto"]["spec"]
-    assert (result["trials_done"], result["trials"]) == (4, 4)
-    assert any("Cost: 4 of 4 trials" in message for message in serve.messages(job.id))
-    assert ended["hyperparameters"]["prompt_loss_weight"] == result["prompt_loss_weight"]
-    spec["model"]["path"], spec["data"]["path"] = "model", "mine.jsonl"
-    (serve.folder / "mine.jsonl").write_bytes(serve.client.files.content(training).read())
-    (serve.folder / "sweep.yaml").write_text(json.dumps(spec))
-    swept = serve.workspace.plw("sweep", "sweep.yaml", "-o", "sweep")
-    assert swept.returncode == 0, swept.stderr
-    best = serve.workspace.plw("train", "--best", "sweep", "-o", "best", "--config-only")
-    if result["is_conclusive"]:
-        assert f"PLW {result['prompt_loss_weight']:g}:" in best.stdout
-    else:
-        assert best.returncode == 2
-        assert result["prompt_loss_weight"] == 0
+def model_servers(serve: Serve) -> list[str]:
+    """Return the names of the models that processes of the server have loaded."""
+    assert serve.process is not None
+    jobs = {str(serve.job_folder(job.id) / "out" / "model"): job.fine_tuned_model
+            for job in serve.client.fine_tuning.jobs.list()}  # fmt: skip
+    names = {**jobs, str(serve.folder / "model"): "tiny"}
+    commands = [one.cmdline() for one in psutil.Process(serve.process.pid).children(recursive=True)]
+    served = {path for command in commands if "serve" in command for path in command}
+    return sorted(str(names[path]) for path in names.keys() & served)
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_tuned_model_answers_a_chat_and_is_deleted(serve: Serve) -> None:
     job = serve.client.fine_tuning.jobs.create(model="tiny", training_file=serve.upload())
@@ -151,6 +135,15 @@ def test_a_tuned_model_answers_a_chat_and_is_deleted(serve: Serve) -> None:
     chunks = list(stream)
     assert chunks
     assert all(str(serve.folder) not in chunk.model_dump_json() for chunk in chunks)
+    text = serve.client.completions.create(model=name, prompt="Add 1 and 2.", max_tokens=3)
+    assert text.model == name
+    assert model_servers(serve) == [name]
+    # One model server at once is allowed: the other model's takes its place.
+    base = serve.client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "Add 1 and 2."}], max_tokens=3
+    )
+    assert base.model == "tiny"
+    assert model_servers(serve) == ["tiny"]
     serve.client.models.delete(name)
     with pytest.raises(openai.NotFoundError):
         serve.client.models.retrieve(name)

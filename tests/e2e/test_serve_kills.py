@@ -15,7 +15,7 @@ from tests.e2e.plw import poll
 from tests.e2e.serve import FINAL, Serve, assert_same_weights
 
 pytestmark = pytest.mark.slow
-EPOCHS = 8
+EPOCHS = 20
 # Of 40 examples in batches of 8, with a checkpoint after every second step.
 NUM_STEPS = 5 * EPOCHS
 
@@ -69,10 +69,7 @@ class Ordeal:
         for folder in sorted((self.serve.folder / "data" / "jobs").iterdir()):
             complete = sorted((folder / "out" / "checkpoints").glob("step-*/COMPLETE.json"))
             latest = int(complete[-1].parent.name.removeprefix("step-")) if complete else 0
-            if (folder / "out" / "model").exists():
-                states.append("exported" if (folder / "out" / "train.json").exists() else "export")
-            else:
-                states.append(f"checkpoint {latest}" if latest else "before a checkpoint")
+            states.append(_phase(folder, latest))
             self.kills.append(Kill(folder.name, at, latest))
         print(f"killed {killed} {waited_s:.2f} s {since}; jobs: {', '.join(states)}")
 
@@ -80,6 +77,17 @@ class Ordeal:
         """Return whether all created jobs have ended."""
         client = self.serve.new_client(max_retries=30)
         return all(client.fine_tuning.jobs.retrieve(one).status in FINAL for one in self.job_ids)
+
+
+def _phase(job: Path, checkpoint: int) -> str:
+    """Return what a job was doing, for people who read the output."""
+    if (job / "exit.json").exists():
+        return "ended"
+    if (job / "out" / "train.json").exists():
+        return "validating or tracking"
+    if (job / "out" / "model").exists():
+        return "exporting"
+    return f"after checkpoint {checkpoint}" if checkpoint else "before its first checkpoint"
 
 
 def undergo(tmp_path: Path, *, creates: int, others: int) -> None:
@@ -149,6 +157,8 @@ def check(ordeal: Ordeal, undisturbed: dict[str, object]) -> None:
     runs = tracked.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == sorted(ordeal.job_ids)
     assert {run.info.status for run in runs} == {"FINISHED"}
+    shown = {job.metadata["mlflow_run_id"] for job in jobs.list() if job.metadata}
+    assert shown == {run.info.run_id for run in runs}
 
 
 def check_events(messages: list[str], job_id: str) -> None:

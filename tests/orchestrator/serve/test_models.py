@@ -201,6 +201,13 @@ def test_another_keys_model_is_not_found(tmp_path: Path) -> None:
         assert httpx2.get(server.url, auth=("any", bob)).status_code == 200
         assert name not in httpx2.get(server.url, auth=("any", bob)).text
         assert name in httpx2.get(server.url, auth=("any", ann)).text
+        [job] = server.client(ann).fine_tuning.jobs.list()
+        report = server.service.folder.job(job.id).sweep / "report.html"
+        report.parent.mkdir()
+        report.write_text("mine")
+        page = f"{server.url}/jobs/{job.id}/report"
+        assert httpx2.get(page, auth=("any", bob)).status_code == 404
+        assert httpx2.get(page, auth=("any", ann)).text == "mine"
 
 
 def test_the_page_shows_status_curve_and_escaped_errors(
