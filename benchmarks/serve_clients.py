@@ -1,8 +1,8 @@
 """Many clients of `plw serve` at once: `python -m benchmarks.serve_clients`.
 
-Starts a server on loopback with a tiny model, creates `--jobs` paused jobs and one that trains with
-a niceness of 10, and lets `--clients` clients list, poll and upload once per second each for
-`--seconds`. Prints errors, latencies and the server's memory.
+Starts a server on loopback with a tiny model, creates `--jobs` cancelled jobs and one that trains
+with a niceness of 10, and lets `--clients` clients list, poll and upload once per second each for
+`--seconds` while it trains. Prints errors, latencies and the server's memory.
 """
 
 import argparse
@@ -23,6 +23,9 @@ import psutil
 
 _MIB = 2**20
 _START_S = 120.0
+_MEMORY_EVERY_S = 5.0
+# The job that trains must outlast the clients: 50 epochs in batches of one.
+_LONG_EXAMPLES = 2000
 _CONFIG = """
 models:
   tiny:
@@ -46,8 +49,8 @@ def main() -> None:
         asyncio.run(_run(Path(folder), arguments.clients, arguments.seconds, arguments.jobs))
 
 
-def training_file() -> bytes:
-    """Return 40 short chats."""
+def training_file(num_examples: int = 40) -> bytes:
+    """Return short chats."""
     rows = [
         {
             "messages": [
@@ -55,7 +58,7 @@ def training_file() -> bytes:
                 {"role": "assistant", "content": str(2 * i + 1)},
             ]
         }
-        for i in range(40)
+        for i in range(num_examples)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -82,11 +85,13 @@ async def _run(folder: Path, num_clients: int, seconds: int, num_jobs: int) -> N
             await _wait(http)
             job_ids = await _create_jobs(http, num_jobs)
             await _time_listing(http, num_jobs)
-            before = psutil.Process(server.pid).memory_info().rss / _MIB
+            first_step = await _wait_for_step(http, job_ids[-1])
+            memory = asyncio.create_task(_memory(psutil.Process(server.pid), seconds))
             clients = [_client(http, index, seconds, job_ids) for index in range(num_clients)]
             found = [one for part in await asyncio.gather(*clients) for one in part]
-            after = psutil.Process(server.pid).memory_info().rss / _MIB
-            _print(found, before, after)
+            _print(found, await memory)
+            last_step = await _wait_for_step(http, job_ids[-1])
+            print(f"the job trained {last_step - first_step:,} steps meanwhile")
             await http.post(f"/v1/fine_tuning/jobs/{job_ids[-1]}/cancel")
     finally:
         server.terminate()
@@ -105,6 +110,30 @@ async def _wait(http: httpx2.AsyncClient) -> None:
             await asyncio.sleep(0.2)
 
 
+async def _wait_for_step(http: httpx2.AsyncClient, job_id: str) -> int:
+    """Return the last step of a job that trains."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        job = (await http.get(f"/v1/fine_tuning/jobs/{job_id}")).json()
+        assert job["status"] in ("queued", "running"), job["error"]
+        events = (await http.get(f"/v1/fine_tuning/jobs/{job_id}/events?limit=1")).json()
+        [event] = events["data"]
+        if "step" in event["data"]:
+            return int(event["data"]["step"])
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"{job_id} has no step after {_START_S:g} s")
+
+
+async def _memory(server: psutil.Process, seconds: int) -> list[float]:
+    """Return the server's memory in MiB, measured regularly for some time."""
+    found = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found.append(server.memory_info().rss / _MIB)
+        await asyncio.sleep(_MEMORY_EVERY_S)
+    return found
+
+
 async def _create_jobs(http: httpx2.AsyncClient, num_jobs: int) -> list[str]:
     """Create jobs that are cancelled at once, and one that runs; return their ids."""
     uploaded = await http.post(
@@ -116,7 +145,16 @@ async def _create_jobs(http: httpx2.AsyncClient, num_jobs: int) -> list[str]:
         job = (await http.post("/v1/fine_tuning/jobs", json=body)).json()
         await http.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel")
         found.append(job["id"])
-    long = {**body, "hyperparameters": {"n_epochs": 50, "batch_size": 1}}
+    uploaded = await http.post(
+        "/v1/files",
+        files={"file": ("long.jsonl", training_file(_LONG_EXAMPLES))},
+        data={"purpose": "fine-tune"},
+    )
+    long = {
+        "model": "tiny",
+        "training_file": uploaded.json()["id"],
+        "hyperparameters": {"n_epochs": 50, "batch_size": 1},
+    }
     found.append((await http.post("/v1/fine_tuning/jobs", json=long)).json()["id"])
     return found
 
@@ -136,6 +174,7 @@ async def _client(
 ) -> list[tuple[str, float, int]]:
     """Send one request per second; return kind, latency in seconds and status of each."""
     choose = random.Random(index)
+    upload = training_file()
     await asyncio.sleep(choose.random())
     found = []
     for _ in range(seconds):
@@ -149,7 +188,7 @@ async def _client(
             else:
                 answer = await http.post(
                     "/v1/files",
-                    files={"file": ("a.jsonl", training_file())},
+                    files={"file": ("a.jsonl", upload)},
                     data={"purpose": "fine-tune"},
                 )
             status = answer.status_code
@@ -161,7 +200,7 @@ async def _client(
     return found
 
 
-def _print(found: Sequence[tuple[str, float, int]], before: float, after: float) -> None:
+def _print(found: Sequence[tuple[str, float, int]], memory: Sequence[float]) -> None:
     errors = sum(status != 200 for _, _, status in found)
     print(f"{len(found):,} requests, {errors} errors")
     for kind in ("status", "list", "upload"):
@@ -171,7 +210,8 @@ def _print(found: Sequence[tuple[str, float, int]], before: float, after: float)
             f"{kind:7} median {1000 * cuts[49]:.0f} ms, p99 {1000 * cuts[98]:.0f} ms,"
             f" longest {1000 * spent[-1]:.0f} ms"
         )
-    print(f"memory of the server: {before:.0f} MiB before, {after:.0f} MiB after")
+    shown = " ".join(f"{one:.0f}" for one in memory)
+    print(f"memory of the server in MiB, every {_MEMORY_EVERY_S:g} s: {shown}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Access:
     def __init__(self, keys: Keys, limit: RateLimit) -> None:
         self._keys, self._limit = keys, limit
 
-    def owner(self, request: Request) -> str:
+    # A coroutine, as FastAPI would run a function in a thread, which takes longer than the check.
+    async def owner(self, request: Request) -> str:
         """Return the owner of the request's key.
 
         Raises:

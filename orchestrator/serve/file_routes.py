@@ -68,7 +68,7 @@ def file_routes(files: Files, store: Store, access: Access) -> APIRouter:
         return json_answer(page([record.public() for record in found], has_more=has_more))
 
     @routes.get("/{file_id}")
-    def retrieve(file_id: str, owner: str = Owner) -> Response:
+    async def retrieve(file_id: str, owner: str = Owner) -> Response:
         return json_answer(files.get(file_id, owner).public())
 
     @routes.delete("/{file_id}")

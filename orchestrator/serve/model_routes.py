@@ -158,11 +158,11 @@ def model_routes(models: Models, access: Access) -> APIRouter:
     Owner = Depends(access.owner)
 
     @routes.get("/models")
-    def list_models(owner: str = Owner) -> Response:
+    async def list_models(owner: str = Owner) -> Response:
         return json_answer(page(models.list(owner), has_more=False))
 
     @routes.get("/models/{name:path}")
-    def retrieve(name: str, owner: str = Owner) -> Response:
+    async def retrieve(name: str, owner: str = Owner) -> Response:
         return json_answer(models.get(name, owner))
 
     @routes.delete("/models/{name:path}")

@@ -17,6 +17,9 @@ from trainers.foundation.files import check_output_folder
 
 # A restarted server waits this long for one that is ending.
 _LOCK_TIMEOUT_S = 1.0
+# Above the clients' own limits. They send a request on a connection that the server is just closing
+# otherwise: httpx's limit and uvicorn's default are both 5 s.
+_KEEP_ALIVE_S = 75
 
 
 def serve(
@@ -56,6 +59,13 @@ def serve(
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         on_start()
         app = create_app(Service.open(config, folder))
-        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=5,
+        )
     finally:
         lock.release()

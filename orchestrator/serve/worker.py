@@ -27,6 +27,8 @@ from trainers.foundation.errors import InputError, TrainingError
 from trainers.foundation.files import read_json, write_json
 from trainers.foundation.settings_file import build_config
 
+_AUTOGROUP = Path("/proc/self/autogroup")
+
 
 def main(root: str, stage: str, lock_fd: str) -> int:
     """Run one stage of the job in `root`; return the exit code of the process."""
@@ -37,7 +39,7 @@ def main(root: str, stage: str, lock_fd: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = JobFolder(Path(root))
     job = WorkerInput.model_validate(read_json(folder.job_json))
-    os.nice(job.niceness)
+    _set_niceness(job.niceness)
     try:
         ended = _run(folder, job, stage)
     except KeyboardInterrupt:
@@ -52,6 +54,17 @@ def main(root: str, stage: str, lock_fd: str) -> int:
     except OSError:
         os._exit(DISK_FULL_EXIT)  # The usual exit fails where the log cannot be written.
     return 0
+
+
+def _set_niceness(niceness: int) -> None:
+    """Give way to the server, which runs in another session.
+
+    Where Linux groups processes by session (autogroups, the default of most distributions), the
+    niceness of a process counts within its session only, and the session has one of its own.
+    """
+    os.nice(niceness)
+    with suppress(OSError):  # No autogroups here.
+        _AUTOGROUP.write_text(str(niceness), encoding="ascii")
 
 
 def _run(folder: JobFolder, job: WorkerInput, stage: str) -> WorkerExit:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import psutil
@@ -18,7 +19,7 @@ NUM_STEPS = 5 * EPOCHS
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    running = Serve(tmp_path_factory.mktemp("serve"))
+    running = Serve(tmp_path_factory.mktemp("serve"), jobs={"niceness": 3})
     running.start()
     yield running
     running.close()
@@ -76,6 +77,12 @@ def test_a_running_job_is_paused_resumed_and_another_cancelled(serve: Serve) -> 
     )
     other = jobs.create(model="tiny", training_file=training)
     poll(lambda: len(serve.steps(job.id)) > 4, "step 5", timeout_s=400)
+    process = psutil.Process(int((serve.job_folder(job.id) / "process.lock").read_text()))
+    assert serve.process is not None
+    assert process.nice() == psutil.Process(serve.process.pid).nice() + 3
+    # A session's niceness, without which that of its processes has no effect.
+    autogroup = Path(f"/proc/{process.pid}/autogroup")
+    assert not autogroup.exists() or autogroup.read_text().endswith(" nice 3\n")
     assert jobs.pause(job.id).model_dump()["paused"]
     checkpoints = serve.job_folder(job.id) / "out" / "checkpoints"
     assert serve.wait(other.id).status == "succeeded"  # it starts once the other has ended

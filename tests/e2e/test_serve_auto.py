@@ -1,12 +1,17 @@
 """Jobs of `plw serve` with `prompt_loss_weight: "auto"`, from the sweep to the final model."""
 
 import json
+import random
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from tests.e2e.killer import Killer
+from tests.e2e.plw import poll
 from tests.e2e.serve import Serve, assert_same_weights
 from tests.orchestrator.serve.api import SETTINGS
 from trainers.demo.data import python_docs
@@ -67,11 +72,13 @@ def test_auto_trains_the_final_model_at_the_weight_of_its_sweep(tmp_path: Path) 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("weights", "is_conclusive"), [([0.0, 1.0], True), ([0.1, 0.1001], False)])
+@pytest.mark.parametrize(
+    ("trials", "is_conclusive"), [(6, True), (1, False)], ids=["conclusive", "inconclusive"]
+)
 def test_auto_on_the_demos_short_data_gives_the_weight_of_plw_sweep(
-    tmp_path: Path, weights: list[float], is_conclusive: bool
+    tmp_path: Path, trials: int, is_conclusive: bool
 ) -> None:
-    auto = {**SMALL, "weights": weights, "default": 0.5, "heldout_examples": 64}
+    auto = {**SMALL, "budget": {"trials": trials}, "default": 0.5, "heldout_examples": 64}
     # The tiny model has a token per byte.
     entry = {"path": "./model", "settings": {**SETTINGS, "data": {"max_length": 128}}}
     serve = Serve(tmp_path, auto=auto, models={"tiny": entry})
@@ -90,7 +97,7 @@ def test_auto_on_the_demos_short_data_gives_the_weight_of_plw_sweep(
         assert result["is_conclusive"] == is_conclusive
         assert result["reason"]
         messages = serve.messages(job["id"])
-        assert any(f"Cost: {len(weights) * 3} of 6 trials" in message for message in messages)
+        assert any(f"Cost: {trials} of " in message for message in messages)
         check_final_model(serve, job, training)
 
         spec["model"]["path"], spec["data"]["path"] = "model", "mine.jsonl"
@@ -103,5 +110,35 @@ def test_auto_on_the_demos_short_data_gives_the_weight_of_plw_sweep(
         else:
             assert best.returncode == 2
             assert result["prompt_loss_weight"] == 0.5
+    finally:
+        serve.close()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_a_sweep_whose_processes_are_killed_keeps_its_finished_trials(tmp_path: Path) -> None:
+    serve = Serve(tmp_path, auto=SMALL, jobs={"niceness": 0, "crashes": 100})
+    serve.start()
+    killer = Killer(str(tmp_path), random.Random(0))
+    try:
+        job = serve.client.fine_tuning.jobs.create(
+            model="tiny", training_file=serve.upload(), extra_body={"prompt_loss_weight": "auto"}
+        )
+        trials = serve.job_folder(job.id) / "sweep" / "trials"
+        poll(lambda: any(trials.glob("*/scores.json")), "a trial's scores", timeout_s=600)
+        for process in killer.victims():  # Like a power cut.
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        poll(lambda: not killer.victims(), "the end of all processes", timeout_s=60)
+        scored = {path: path.stat().st_mtime_ns for path in trials.glob("*/scores.json")}
+        serve.start()
+        ended = serve.wait(job.id, timeout_s=900).model_dump()
+        assert ended["status"] == "succeeded", ended["error"]
+        assert ended["auto"]["result"]["trials_done"] == 6
+        assert ended["prompt_loss_weight"] == 0
+        assert {path: path.stat().st_mtime_ns for path in scored} == scored
+        messages = [one for one in serve.messages(job.id) if one.startswith("Sweep: PLW ")]
+        assert len({message.partition(" done")[0] for message in messages}) == 6
+        assert len(messages) == 6
     finally:
         serve.close()
