@@ -17,15 +17,18 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-all test-fast test-full test-cluster test-gpu gpu-wheels lint format clean
+.PHONY: help setup demo dist bench test test-all test-fast test-full test-cluster test-gpu gpu-wheels lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(INSTALLED) $(COMPILED) $(MODEL)  ## Create the virtual environment, compile the CPU operation, get the model
 
-demo: setup  ## Sweep three prompt loss weights with three seeds on a real model; report which is best
-	plw sweep examples/demo.yaml
+demo: $(INSTALLED)  ## Sweep three prompt loss weights with three seeds on a real model; report which is best
+	plw demo examples/demo.yaml
+
+dist: $(INSTALLED)  ## Build the sdist and the wheel in dist/
+	python -m build
 
 bench: setup  ## Compare with TRL's SFTTrainer: speed and memory (BENCH_ARGS=--help)
 	@python -m benchmarks.train $(BENCH_ARGS)

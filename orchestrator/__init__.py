@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         run_sweep,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Sweep", "build_spec", "list_sweeps", "load_spec", "plan_sweep", "run_sweep"]
 
 

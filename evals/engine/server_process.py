@@ -15,6 +15,9 @@ import httpx2
 
 from trainers.foundation.errors import InputError, Problem
 
+# `transformers serve` imports it; the other packages of `transformers[serving]` are dependencies.
+SERVING_MODULE = "openai"
+
 _POLL_S = 0.2
 _ANSWER_S = 5.0
 _STOP_S = 10.0

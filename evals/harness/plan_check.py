@@ -15,7 +15,7 @@ from evals.harness.planning import (
     plan_custom_task,
     plan_task,
 )
-from evals.harness.preflight import check_custom_benchmark, check_paper_files
+from evals.harness.preflight import check_custom_benchmark, check_installed, check_paper_files
 from evals.harness.registry import check_task_names
 from evals.harness.task_files import builtin_file
 from evals.harness.task_tree import TaskFile, manager_for, task_files
@@ -44,6 +44,7 @@ def check_tasks(
         InputError: a task is unknown, occurs twice, executes code without permission, has images,
             or needs a package, data or settings that do not exist; lists all problems.
     """
+    check_installed(config)
     problems = _problems_of(check_task_names, config)
     known: list[TaskConfig] = []
     planned: list[PlannedTask] = []

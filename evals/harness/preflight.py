@@ -14,6 +14,7 @@ from evals.config import BenchmarkConfig, EvalConfig, TaskConfig
 from evals.harness.paper_suite import BENCHMARKS, Row, expand_groups
 from evals.harness.registry import check_task_names
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.extras import require_package
 from trainers.foundation.jsonl import JsonlRow, parse_jsonl
 
 MAX_SHOWN_PROBLEMS = 5
@@ -23,9 +24,10 @@ def check_benchmarks(config: EvalConfig) -> None:
     """Check that the tasks exist and that local benchmark files are valid.
 
     Raises:
-        InputError: there are problems; the error lists at most `MAX_SHOWN_PROBLEMS` of each file,
-            with task name or file and line.
+        InputError: lm-eval is missing, or there are problems; the error lists at most
+            `MAX_SHOWN_PROBLEMS` of each file, with task name or file and line.
     """
+    check_installed(config)
     problems: list[Problem] = []
     checks: list[Callable[[], object]] = [
         partial(check_task_names, config),
@@ -39,6 +41,17 @@ def check_benchmarks(config: EvalConfig) -> None:
             problems += error.problems
     if problems:
         raise InputError(problems)
+
+
+def check_installed(config: EvalConfig) -> None:
+    """Check that lm-eval is installed if `config` has tasks or benchmarks.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    for setting in ("tasks", "benchmarks"):
+        if getattr(config, setting):
+            require_package("lm_eval", feature=f"evals.{setting}", extra="benchmarks")
 
 
 def check_custom_benchmark(benchmark: BenchmarkConfig) -> None:

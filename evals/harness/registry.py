@@ -29,8 +29,11 @@ def check_task_names(config: EvalConfig) -> None:
         InputError: a task does not exist; the error suggests the nearest names.
     """
     names = {task.name for task in expand_groups(config.tasks)} - set(BENCHMARKS)
+    if not names:
+        # lm-eval may not be installed.
+        return
     own: set[str] = set()
-    if names and config.include_path is not None:
+    if config.include_path is not None:
         own = set(task_manager(config.include_path, include_defaults=False).all_tasks)
     if names <= own | _cached_names():
         return

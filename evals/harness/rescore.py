@@ -23,6 +23,7 @@ from evals.results.result_store import (
 from evals.results.scores import ScoreCard
 from trainers.data.template import Template
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.extras import require_package
 from trainers.foundation.files import read_json, write_json
 
 
@@ -39,6 +40,8 @@ def rescore(out_dir: Path) -> ScoreCard:
     start = time.monotonic()
     card = _read_card(out_dir)
     tasks = _planned_tasks(card)
+    if tasks:
+        require_package("lm_eval", feature="plw eval --rescore", extra="benchmarks")
     stored = [
         evaluation
         for path in sorted((out_dir / "parts").glob("*.json"))

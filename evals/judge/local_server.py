@@ -3,7 +3,6 @@
 The server answers concurrent requests in one batch (continuous batching).
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -11,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from evals.engine.server_process import ServerProcess, free_port
+from evals.engine.server_process import SERVING_MODULE, ServerProcess, free_port
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.extras import require_package
 
 _WHERE = "evals.judge.local_model"
-_NEEDED = ("fastapi", "uvicorn", "openai")
 # Memory for keys and values: on a CPU, 512 blocks of 64 tokens; on a GPU, a share of the memory
 # that the scored model leaves free.
 _CPU_OPTIONS = ("--dtype", "float32", "--cb-block-size", "64", "--cb-num-blocks", "512")
@@ -71,11 +70,7 @@ def serve_model(model: str, *, timeout_s: float) -> Iterator[tuple[str, str]]:
 
 
 def _check_servable(folder: Path, name: str) -> None:
-    missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
-    if missing:
-        raise _input_error(
-            f"a local judge needs {', '.join(missing)}", 'pip install "transformers[serving]"'
-        )
+    require_package(SERVING_MODULE, feature="a local judge", extra="judge")
     if not folder.is_dir():
         if name.startswith((".", "/", "~")):
             raise _input_error(f"there is no model folder {name}", "set a folder or a hub name")

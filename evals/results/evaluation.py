@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from evals.engine.batching import ProgressCallback
 from evals.results.scores import Score
+
+if TYPE_CHECKING:
+    # For types only: it imports torch, which reports do not need.
+    from evals.engine.batching import ProgressCallback
 
 Sample = dict[str, Any]
 
@@ -28,7 +31,7 @@ class EvaluationResult:
 class RunEvaluation(Protocol):
     """The function that runs an evaluation."""
 
-    def __call__(self, *, on_progress: ProgressCallback) -> EvaluationResult: ...
+    def __call__(self, *, on_progress: "ProgressCallback") -> EvaluationResult: ...
 
 
 @dataclass(frozen=True, kw_only=True)

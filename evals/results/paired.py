@@ -103,16 +103,15 @@ def mcnemar_test(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     Source: McNemar 1947, Note on the sampling error of the difference between correlated
     proportions.
     """
-    # This import takes a second.
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest, chi2  # This import takes half a second.
 
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     discordant = only_first + only_second
-    table = [[0, only_first], [only_second, 0]]
     if discordant == 0:
         p_value = 1.0
+    elif discordant < _MIN_DISCORDANT:
+        p_value = float(binomtest(only_first, discordant).pvalue)
     else:
-        is_exact = discordant < _MIN_DISCORDANT
-        p_value = float(mcnemar(table, exact=is_exact, correction=False).pvalue)
+        p_value = float(chi2.sf((only_first - only_second) ** 2 / discordant, 1))
     return McNemar(num_only_first=only_first, num_only_second=only_second, p_value=p_value)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from statsmodels.stats.multitest import multipletests
 
 from evals.results.paired import PairedItems, mcnemar_test, paired_bootstrap
 from evals.results.paired_samples import Pair, PairedBenchmark, category_of, is_binary, paired_items
 from evals.results.scores import Score
 from orchestrator.statistics.aggregates import POINTS, points_conversion
+from orchestrator.statistics.holm import holm
 
 Level = Literal["benchmark", "group", "category"]
 
@@ -143,9 +143,5 @@ def _in_points(items: PairedItems, benchmark: PairedBenchmark) -> PairedItems:
 
 
 def _with_holm(rows: list[ComparisonRow]) -> list[ComparisonRow]:
-    if not rows:
-        return []
-    corrected = multipletests([row.p_value for row in rows], method="holm")[1]
-    return [
-        row.model_copy(update={"p_holm": float(p)}) for row, p in zip(rows, corrected, strict=True)
-    ]
+    corrected = holm([row.p_value for row in rows])
+    return [row.model_copy(update={"p_holm": p}) for row, p in zip(rows, corrected, strict=True)]

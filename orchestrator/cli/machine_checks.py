@@ -38,7 +38,7 @@ def run_checks(folder: Path, tracking_uri: str | None) -> list[Finding]:
         _packages,
         _torch,
         _compiler,
-        _deepspeed_op,
+        check_deepspeed_op,
         _ray,
         lambda: _mlflow(folder, tracking_uri),
         lambda: _disk(folder),
@@ -84,8 +84,11 @@ def _compiler() -> Finding:
     return Finding("compiler", "ok", found.stdout.splitlines()[0] if found.stdout else path)
 
 
-def _deepspeed_op() -> Finding:
-    """Check that DeepSpeed's CPU operation loads; DeepSpeed compiles it at first use."""
+def check_deepspeed_op() -> Finding:
+    """Check that DeepSpeed's CPU operation loads; DeepSpeed compiles it at first use.
+
+    In a process of its own: it imports torch, which starts threads.
+    """
     command = [sys.executable, "-m", "trainers.engine.compile_ops"]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     version = importlib.metadata.version("deepspeed")

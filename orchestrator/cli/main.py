@@ -13,6 +13,7 @@ from orchestrator import __version__
 from orchestrator.cli.clean import clean
 from orchestrator.cli.compare import compare
 from orchestrator.cli.data import data
+from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.eval import evaluate
 from orchestrator.cli.export import export
@@ -33,9 +34,13 @@ from orchestrator.cli.sync import sync
 from orchestrator.cli.train import train
 from orchestrator.cli.ui import ui
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "show_default": True}
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 80,
+    "show_default": True,
+}
 COMMANDS: tuple[click.Command, ...] = (
-    *(clean, compare, data, doctor, evaluate, export, init, judge, list_sweeps, logs),
+    *(clean, compare, data, demo, doctor, evaluate, export, init, judge, list_sweeps, logs),
     *(plan, power, report, samples, serve, status, stop, submit, sweep, sync, train, ui),
 )
 
@@ -65,7 +70,8 @@ class Plw(click.Group):
 def main() -> None:
     """Find the best prompt loss weight (PLW) for instruction fine-tuning.
 
-    Start with `plw doctor`, then `plw init`, `plw plan SPEC` and `plw sweep SPEC`.
+    Start with `plw demo`, or with `plw init`, `plw plan SPEC` and `plw sweep SPEC`;
+    `plw doctor` checks this machine.
     """
     from orchestrator.foundation.packages import check_packages
 

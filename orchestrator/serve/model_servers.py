@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx2
 
-from evals.engine.server_process import ServerProcess, free_port
+from evals.engine.server_process import SERVING_MODULE, ServerProcess, free_port
 from orchestrator.serve.config import InferenceConfig
 from orchestrator.serve.errors import ApiError
 from trainers.demo.model import DEMO_MODEL, demo_model_path
@@ -82,6 +83,14 @@ class ModelServers:
             await asyncio.to_thread(self._servers.pop(oldest).process.stop)
 
     def _start(self, name: str) -> _Server:
+        if find_spec(SERVING_MODULE) is None:
+            log.warning("answers of models need: pip install 'plw-sweep[serve]'")
+            raise ApiError(
+                503,
+                "This server cannot run models: plw-sweep[serve] is not installed.",
+                type="server_error",
+                code="inference_not_installed",
+            )
         port = free_port()
         environment = {**os.environ, "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         if Path(name).is_dir():

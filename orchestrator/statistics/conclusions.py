@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from orchestrator.statistics import messages
 from orchestrator.statistics.confidence_bands import CurveBand, curve_band
 from orchestrator.statistics.follow_up_design import FollowUp, NextRun, design_follow_up
+from orchestrator.statistics.holm import holm
 from orchestrator.statistics.outliers import Outlier, find_outliers
 from orchestrator.statistics.pareto import FrontPoint, pareto_front
 from orchestrator.statistics.study import MARGIN_POINTS, Study, Table, fit_study, has_zero_noise
@@ -229,13 +229,6 @@ def _in_order(verdicts: Sequence[Verdict], trials: Trials) -> list[Verdict]:
     """Sort verdicts: overall first, then groups, then single cells."""
     groups, cells = trials.verdict_groups, [None, *trials.cells]
     return sorted(verdicts, key=lambda one: (cells.index(one.cell), groups.index(one.group)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values in the order of `p_values`."""
-    if not p_values:
-        return []
-    return [float(each) for each in multipletests(list(p_values), method="holm")[1]]
 
 
 def _seed_levels(study: Study) -> list[SeedLevel]:

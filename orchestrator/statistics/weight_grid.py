@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.spec.two_weights import ratio_of
+from orchestrator.statistics.holm import holm
 from orchestrator.statistics.weight_models import (
     Fit,
     FTest,
@@ -208,8 +209,6 @@ def _no_tests(reason: str) -> tuple[GridTest, ...]:
 def _tests(
     scores: Array, pairs: Array, cell: NDArray[np.int64], block: NDArray[np.int64], fit: Fit
 ) -> tuple[GridTest, ...]:
-    from statsmodels.stats.multitest import multipletests
-
     def levels(values: Sequence[object]) -> Array:
         names = list(dict.fromkeys(values))
         return one_hot(np.array([names.index(value) for value in values])[cell])
@@ -229,7 +228,7 @@ def _tests(
         for name, small, large, reason in _TESTS
     ]
     p_values = [found.p_value for _, found, _ in compared if found is not None]
-    adjusted = iter(multipletests(p_values, method="holm")[1]) if p_values else iter(())
+    adjusted = iter(holm(p_values))
     return tuple(
         GridTest(name=name, reason=reason)
         if found is None

@@ -140,12 +140,9 @@ def _least_squares(values: Array, columns: Array) -> tuple[Array, Array, Array]:
     """Return coefficients, their covariance over the variance of a value, and residuals."""
     if not columns.shape[1]:
         return np.zeros(0), np.zeros((0, 0)), values
-    from statsmodels.regression.linear_model import OLS
-
-    found = OLS(values, columns).fit()
-    parts = (found.params, found.normalized_cov_params, found.resid)
-    coefficients, unscaled, residuals = (np.asarray(part, dtype=np.float64) for part in parts)
-    return coefficients, unscaled, residuals
+    inverse = np.linalg.pinv(columns)
+    coefficients = inverse @ values
+    return coefficients, inverse @ inverse.T, values - columns @ coefficients
 
 
 def _row_space(columns: Array) -> Array:

@@ -6,14 +6,13 @@ are quantized again. Computation is in the model's dtype.
 Source: arXiv 2305.14314.
 """
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.extras import require_package
 
 
 def quantization_config(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -22,13 +21,7 @@ def quantization_config(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     Raises:
         InputError: bitsandbytes is not installed.
     """
-    if find_spec("bitsandbytes") is None:
-        raise InputError(
-            Problem(
-                message="lora.quantization needs bitsandbytes, which is not installed",
-                fix="pip install 'plw-sweep[qlora]', or remove lora.quantization",
-            )
-        )
+    require_package("bitsandbytes", feature="lora.quantization", extra="qlora")
     make: Any = BitsAndBytesConfig
     config: BitsAndBytesConfig = make(
         load_in_4bit=True,

@@ -152,7 +152,7 @@ def test_doctor_checks_the_store_that_sweeps_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The other checks take seconds.
-    for check in ("_torch", "_compiler", "_deepspeed_op", "_ray"):
+    for check in ("_torch", "_compiler", "check_deepspeed_op", "_ray"):
         monkeypatch.setattr(
             machine_checks, check, lambda: machine_checks.Finding("left out", "ok", "")
         )
