@@ -274,11 +274,13 @@ class Findings(Finding):
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """Format a value: 3 decimals for nats and bits, 2 for shares, 1 for larger scales."""
+    """Format a value: 3 decimals for nats and bits, 2 for shares and log odds, else 1."""
     if value is None:
         return "-"
     if "nat" in unit or "bit" in unit:
         return f"{value:.3f}"
     if unit == "points":
         return f"{value:.1f}"
+    if unit == "log odds":
+        return f"{value:.2f}"
     return f"{value:.1f}" if abs(value) >= ONE_DECIMAL_FROM else f"{value:.2f}"

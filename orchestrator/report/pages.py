@@ -20,6 +20,7 @@ from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder, SweepRecord, TrialRecord
 from orchestrator.report.plots import ALL_PANELS, file_stem, write_plots
 from orchestrator.report.rendering import MAX_SETTINGS_SHOWN, embed_plots, templates
+from orchestrator.report.sample_section import sample_section
 from orchestrator.report.tables import (
     cost_lines,
     panel_table,
@@ -118,6 +119,7 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
                 *overlap_caveats(labels, _cards_by_base(cards_by_trial, untuned)),
             ]
         ),
+        "samples": sample_section(folder, [trial for trial, card in cards_by_trial if card]),
         "cost": cost_lines(findings.cost),
         "command": redact(str(sweep.environment.get("command") or sweep.command)),
         "spec": to_yaml(sweep.spec),
@@ -139,7 +141,10 @@ def _findings_context(findings: Findings, plots: Mapping[str, Path]) -> dict[str
     verdict = verdict_context(findings)
     svgs = {panel_id: path.read_bytes() for panel_id, path in plots.items()}
     return {
-        "plots": {kind: embed_plots(panels, svgs) for kind, panels in shown.items()},
+        "plots": {
+            kind: embed_plots(panels, svgs, over_plw=findings.is_about_plw)
+            for kind, panels in shown.items()
+        },
         "mechanism_files": [f"{file_stem(panel.id)}.png" for panel in mechanism],
         **verdict,
         "verdict_grid": verdict_grid(verdict["verdicts"], verdict["trial_counts"]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Best, Line, Panel, Point, Series
 from orchestrator.foundation.plw_scale import w_p
+from orchestrator.report.hover_points import mark_points
 from orchestrator.statistics.messages import format_plw, format_tried_plw
 from orchestrator.statistics.weight_analysis import Method
 
@@ -66,7 +67,7 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
         style = _style(index)
         shift = (index - (len(series) - 1) / 2) * SERIES_SHIFT
         _draw_line(axes, one, style, is_only=len(series) == 1)
-        _draw_points(axes, one, style, shift=shift, is_within_seeds=panel.is_within_seeds)
+        _draw_points(axes, one, index, shift=shift, is_within_seeds=panel.is_within_seeds)
     _draw_untuned(axes, panel)
     if panel.best is not None:
         low, high = axes.get_ylim()
@@ -134,16 +135,28 @@ def legend_inches(axes: "Axes") -> float:
 def draw_settings(axes: "Axes", panel: Panel) -> None:
     """Draw the settings side by side; if there are many, only the best observed ones."""
     _frame(axes, panel)
-    sign = -1 if panel.higher_is_better is False else 1
-    points = sorted(panel.points, key=lambda point: sign * point.value)[-MAX_CATEGORIES:]
+    points = _shown_settings(panel)
     for place, point in enumerate(points):
-        axes.plot([point.value], [place], "o", color=BLUE, markersize=5)
+        (mark,) = axes.plot([point.value], [place], "o", color=BLUE, markersize=5)
+        mark_points(mark, place)
         if point.ci_low is not None and point.ci_high is not None:
             axes.hlines(place, point.ci_low, point.ci_high, color=BLUE, linewidth=1.6)
     names = [_short(point) for point in points]
     axes.set_yticks(range(len(points)), names, fontsize=8)
     axes.set_xlabel(_value_label(panel))
     axes.grid(axis="x", color="#e3e5e8", linewidth=0.8)
+
+
+def _shown_settings(panel: Panel) -> list[Point]:
+    sign = -1 if panel.higher_is_better is False else 1
+    return sorted(panel.points, key=lambda point: sign * point.value)[-MAX_CATEGORIES:]
+
+
+def point_groups(panel: Panel, *, over_plw: bool) -> list[tuple[str, list[Point]]]:
+    """Return label and points of each group in a drawn panel, in the order of `mark_points`."""
+    if over_plw:
+        return [(_legend_label(one.label), one.points) for one in _drawable(panel)]
+    return [("", [point]) for point in _shown_settings(panel)]
 
 
 def _short(point: Point) -> str:
@@ -319,13 +332,14 @@ def _draw_untuned(axes: "Axes", panel: Panel) -> None:
 
 
 def _draw_points(
-    axes: "Axes", series: Series, style: dict[str, Any], *, shift: float, is_within_seeds: bool
+    axes: "Axes", series: Series, index: int, *, shift: float, is_within_seeds: bool
 ) -> None:
+    style = _style(index)
     points = series.points
     if not points:
         return
     is_single = len(points) == sum(len(point.seeds) for point in points)
-    axes.plot(
+    (marks,) = axes.plot(
         [point.w_p + shift for point in points],
         [point.value for point in points],
         linestyle="none",
@@ -334,6 +348,7 @@ def _draw_points(
         markersize=5,
         label=_legend_label(series.label or ("trials" if is_single else "mean of seeds")),
     )
+    mark_points(marks, index)
     with_interval = [point for point in points if point.ci_low is not None]
     intervals = {point.interval for point in with_interval}
     kind = intervals.pop() if len(intervals) == 1 else None

@@ -4,9 +4,13 @@ import base64
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.findings import Panel
+from orchestrator.report.hover_points import hover_points
+from orchestrator.report.log_odds import in_log_odds
+from orchestrator.report.panel_drawing import point_groups
+from orchestrator.report.plots import panel_svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -16,17 +20,33 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_SETTINGS_SHOWN = 60
 
 
-def embed_plots(panels: Sequence[Panel], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:
-    """Return the title, alternative text and data of each drawn panel."""
-    return [
-        {
-            "title": panel.title,
-            "alt": alt_text(panel),
-            "data": base64.b64encode(svgs[panel.id]).decode(),
-        }
-        for panel in panels
-        if panel.id in svgs
-    ]
+def embed_plots(
+    panels: Sequence[Panel], svgs: Mapping[str, bytes], *, over_plw: bool = True
+) -> list[dict[str, Any]]:
+    """Return title, alternative text, data and hover points of each drawn panel.
+
+    `log_odds` is the same for the plot on that scale, of the panels of verdicts in points; else
+    None.
+    """
+    found: list[dict[str, Any]] = []
+    for panel in panels:
+        if panel.id not in svgs:
+            continue
+        other = in_log_odds(panel) if panel.kind == "answer" and over_plw else None
+        found.append(
+            _embedded(panel, svgs[panel.id], over_plw=over_plw)
+            | {"log_odds": other and _embedded(other, panel_svg(other), over_plw=True)}
+        )
+    return found
+
+
+def _embedded(panel: Panel, svg: bytes, *, over_plw: bool) -> dict[str, Any]:
+    return {
+        "title": panel.title,
+        "alt": alt_text(panel),
+        "data": base64.b64encode(svg).decode(),
+        "points": hover_points(panel, point_groups(panel, over_plw=over_plw), svg),
+    }
 
 
 def alt_text(panel: Panel) -> str:

@@ -10,13 +10,20 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Content of a page: text by element id, tables by id, images, addresses and headings."""
+    """Content of a page: text by element id, tables by id, images, addresses and headings.
+
+    Images on the scale of log odds, which are hidden at first, are separate. `points` are the
+    texts of the points of plots.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.ids: dict[str, str] = {}
         self.tables: dict[str, list[list[str]]] = {}
         self.images: list[dict[str, str]] = []
+        self.log_odds_images: list[dict[str, str]] = []
+        self.points: list[str] = []
+        self._scale: str | None = None
         self.addresses: list[str] = []
         self.headings: list[str] = []
         self._open: list[tuple[str, str | None]] = []
@@ -27,8 +34,13 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {key: value or "" for key, value in attrs}
         self.addresses += [values[key] for key in ("src", "href", "srcset") if key in values]
+        if tag == "figure":
+            self._scale = values.get("data-scale")
         if tag == "img":
-            self.images.append(values)
+            found = self.log_odds_images if self._scale == "log-odds" else self.images
+            found.append(values)
+        if values.get("class") == "point":
+            self.points.append(values["aria-label"])
         if tag in VOID:
             return
         self._open.append((tag, values.get("id")))
