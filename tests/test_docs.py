@@ -18,7 +18,7 @@ from orchestrator.cli.main import main
 from tests.evals.benchmark_files import write_data_root
 from tests.evals.judge_endpoint import Endpoint, serving
 from tests.orchestrator.plw import plw
-from tests.orchestrator.sweeps import card, trial, write_sweep
+from tests.orchestrator.sweeps import BASE, card, trial, write_sweep
 from tests.test_layers import MODULES, ORDER
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import whole_settings, write_data
@@ -32,10 +32,51 @@ PAGES = sorted(
 )
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 MAPS = (ROOT / "CONTRIBUTING.md", ARCHITECTURE)
-# Commands that need a cloud, a paid endpoint, or a hub's model or data.
-NEEDS_NETWORK = re.compile(r"--cluster|https://|--local-model|--tasks (?!.*--data-root)")
-# Pages whose commands are run here. Those of other pages are run by the tests of their features.
-RUN_PAGES = ("benchmarks.md", "data.md", "judge.md")
+# Commands that are only parsed here, by the reason. All others run.
+PARSED_ONLY = {
+    "a cluster": (
+        "plw submit my.yaml --cluster cluster.yaml",
+        "plw submit my.yaml --cluster examples/clusters/on-premise.yaml",
+        "plw ls --cluster cluster.yaml",
+        "plw status my --cluster cluster.yaml -w",
+        "plw logs my TRIAL --cluster cluster.yaml -f",
+        "plw stop my --cluster cluster.yaml",
+        "plw ui --cluster cluster.yaml",
+        "plw status /mnt/sweeps/demo",
+        "plw clean /mnt/sweeps/my --keep best",
+    ),
+    "a paid endpoint, or a model or data of a hub": (
+        "plw judge validate --data testset-v1.json --base-url https://api.openai.com/v1 "
+        "--model gpt-4o-mini -o validation",
+        "plw judge validate --data testset-v1.json --local-model Qwen/Qwen2.5-7B-Instruct "
+        "-o validation",
+        "plw eval out/model --tasks arc_challenge,piqa --limit 100 -o scores-tasks",
+        "plw eval CHECKPOINT --tasks piqa --num-fewshot 5 --seed 1 -o scores",
+    ),
+    # tests/e2e/test_sweep.py, tests/orchestrator/cli/test_demo.py and test_notify.py
+    "minutes of training with Ray": (
+        "plw demo",
+        "plw sweep my.yaml",
+        "plw sweep demo.yaml --set 'search.seeds=[0, 1, 2, 3, 4, 5]'",
+        'plw sweep my.yaml --notify \'mail -s "$PLW_SWEEP: $PLW_STATE" me@example.org < '
+        '"$PLW_FOLDER/report.md"\'',
+    ),
+    # tests/e2e/test_browser.py, tests/e2e/test_serve.py, tests/orchestrator/monitoring
+    "a server, or a running sweep": (
+        "plw ui demo",
+        "plw serve --config serve.yaml",
+        "plw stop demo [TRIAL]",
+        "plw stop demo 3f7b",
+    ),
+}
+# Other programs in the pages, with the reason why they are not run.
+OTHER_PROGRAMS = {
+    **dict.fromkeys(("make",), "the targets exist; CI runs make test-all"),
+    **dict.fromkeys(("source", "python3", "pip", "uv", "pipx"), "network; see test_package.py"),
+    **dict.fromkeys(("docker",), "no builder in CI"),
+    **dict.fromkeys(("torchrun",), "as python -m trainers, which tests/e2e runs on two ranks"),
+    **dict.fromkeys(("aws", "ray", "SG", "FS", "for", "$EDITOR"), "an account of AWS, or hosts"),
+}
 WEIGHTS = (0.0, 0.01, 0.1, 0.5, 1.0)
 ACCURACY = "quiz.acc"
 DEPENDENCIES = (
@@ -45,24 +86,45 @@ DEPENDENCIES = (
 
 
 def commands_of(page: Path) -> list[str]:
-    """Return the `plw` commands in a page's code blocks, without prompt and comment."""
-    blocks = re.findall(
-        r"^ *```(?:console)?\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE
-    )
-    lines = [
-        line.strip().removeprefix("$ ")
-        for block in blocks
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
+    """Return the `plw` commands in a page's code blocks, without prompt and comment.
+
+    In a block with prompts, lines without one are output.
+    """
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in ("", "console")]
+    lines = []
+    for block in blocks:
+        found = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        prompted = [line.removeprefix("$ ") for line in found if line.startswith("$ ")]
+        lines += prompted or found
     return [line.split(" #")[0].strip() for line in lines if line.startswith("plw ")]
 
 
 COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
+ALL_PARSED_ONLY = [*chain(*PARSED_ONLY.values())]
 
 
 def test_pages_contain_commands() -> None:
     assert len(COMMANDS) > 40
-    assert {page.name for page, _ in COMMANDS} >= {"README.md", "clusters.md", *RUN_PAGES}
+    assert {page.name for page, _ in COMMANDS} >= {"README.md", "clusters.md", "data.md"}
+
+
+def test_commands_that_are_only_parsed_occur_in_a_page() -> None:
+    assert set(ALL_PARSED_ONLY) - {command for _, command in COMMANDS} == set()
+
+
+def test_other_programs_are_listed_and_make_has_the_targets() -> None:
+    lines = [
+        line
+        for page in PAGES
+        for line in re.findall(r"^ *\$ (.+)$", page.read_text(), re.MULTILINE)
+        if not line.startswith("plw ")
+    ]
+    assert {re.split(r"[ =]", line)[0] for line in lines} == set(OTHER_PROGRAMS)
+    targets = {line.split()[1] for line in lines if line.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets >= {"demo", "setup", "test"}
+    assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS}))
@@ -182,8 +244,9 @@ def imports_at_run_time(path: Path) -> set[str]:
 def test_dependencies_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    table = (ROOT / "docs" / "dependencies.md").read_text()
-    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")][1:]
+    table = (ROOT / "docs" / "dependencies.md").read_text().split("## Size")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    first_cells = [cell for cell in first_cells if cell != " package "]
     listed = [
         name.split("[")[0].strip()
         for cell in first_cells
@@ -206,7 +269,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for n in range(25)
         ]
         (folder / name).write_text(json.dumps(outputs))
-    _write_sweep(folder)
+    _write_sweep(folder, "my")
+    _write_sweep(folder, "demo")
+    _write_tables(folder)
     with serving(Endpoint()) as judge:
         settings = {"base_url": judge.base_url, "model": "strict", "api_key_env": None,
                     "cache_dir": str(folder / "replies")}  # fmt: skip
@@ -228,8 +293,23 @@ def _write_pandalm(folder: Path) -> None:
     (folder / "gpt-3.5-turbo-testset-v1.json").write_text(json.dumps(judgements))
 
 
-def _write_sweep(folder: Path) -> None:
-    """Write runs/my, in which PLW 0.1 is clearly best, and my.yaml with the same settings."""
+def _write_tables(folder: Path) -> None:
+    for name, sign in (("my", 1), ("losses", -1)):
+        rows = [
+            f"quiz,{plw},{seed},{0.5 + sign * 0.1 * plw + 0.01 * seed + 0.001 * (seed * plw % 0.3)}"
+            for plw in WEIGHTS
+            for seed in range(3)
+        ]
+        (folder / f"{name}.csv").write_text("\n".join(["benchmark,plw,seed,score", *rows]) + "\n")
+    write_data(folder / "my.jsonl")
+    save_tiny_model(folder / "my-model")
+
+
+def _write_sweep(folder: Path, name: str) -> None:
+    """Write runs/NAME, in which PLW 0.1 is clearly best, and NAME.yaml with the same settings.
+
+    Two trials of the sweep have the ids that pages use.
+    """
     trials, cards = [], {}
     # Residuals of up to 0.4 points, by weight and seed.
     noise = [[0, 2, -2], [1, -2, 1], [-1, 0, 1], [2, -1, -1], [-2, 1, 1]]
@@ -241,14 +321,29 @@ def _write_sweep(folder: Path) -> None:
             value = (
                 0.8 - 0.6 * (weight**0.30103 - 0.5) ** 2 + 0.002 * seed + 0.002 * residuals[seed]
             )
+            named = {(0.0, 0): "3f7b03f0a0", (0.0, 1): "badc85df90"}
+            one = one.model_copy(update={"id": named.get((weight, seed), one.id)})
             trials.append(one)
             cards[one.id] = card({ACCURACY: (value, value - 0.03, value + 0.03)})
-    write_sweep(folder / "runs" / "my", trials, cards)
+    untuned = card({ACCURACY: (0.4, 0.35, 0.45)})
+    written = write_sweep(folder / "runs" / name, trials, cards, untuned)
+    (written.baseline(BASE) / "log.txt").write_text("scoring the untuned model\n")
+    written.log.write_text("sweep ended\n")
+    for one in trials:
+        samples = [
+            {"measure": "quiz", "id": str(item), "prompt": f"Question {item}?", "target": "yes",
+             "output": f"{one.id} {item}", "value": float(item % 3 > one.settings["seed"] % 2)}
+            for item in range(12)
+        ]  # fmt: skip
+        text = "".join(json.dumps(sample) + "\n" for sample in samples)
+        (written.trial(one.id) / "samples.jsonl").write_text(text)
     spec = whole_settings(folder, 0.1) | {
         "search": {"space": {"loss.prompt_loss_weight": [0, 0.1]}}
     }
-    with (folder / "my.yaml").open("w") as file:
+    with (folder / f"{name}.yaml").open("w") as file:
         YAML().dump(spec, file)
+    with (folder / "config.yaml").open("w") as file:
+        YAML().dump(whole_settings(folder, 0.1), file)
 
 
 @pytest.mark.slow
@@ -257,8 +352,8 @@ def _write_sweep(folder: Path) -> None:
     "command",
     [
         pytest.param(command, id=command.removeprefix("plw ")[:60])
-        for page, command in COMMANDS
-        if page.name in RUN_PAGES and not NEEDS_NETWORK.search(command)
+        for command in dict.fromkeys(command for _, command in COMMANDS)
+        if command not in ALL_PARSED_ONLY
     ],
 )
 def test_a_documented_command_runs(
@@ -267,10 +362,31 @@ def test_a_documented_command_runs(
     monkeypatch.chdir(workspace)
     # `plw train --best` refuses to replace another choice, so each command starts without one.
     shutil.rmtree(workspace / "runs" / "my" / "final", ignore_errors=True)
-    shutil.rmtree(workspace / "scores", ignore_errors=True)
+    for name in ("scores", "out", "final", "plw-serve"):
+        shutil.rmtree(workspace / name, ignore_errors=True)
+    # Commands refuse to replace what another command wrote.
+    for path in (*workspace.glob("*.html"), *workspace.glob("swift*")):
+        path.unlink()
+    if "out/model" in command:
+        save_tiny_model(workspace / "out" / "model")
+    if command.startswith("plw init"):
+        (workspace / "new").mkdir()
+        monkeypatch.chdir(workspace / "new")
+    if command in ("plw serve keys list", "plw serve keys remove ann"):
+        plw("serve", "keys", "add", "ann")
+    command = (
+        command.replace("SWEEP", "demo")
+        .replace("TRIAL1", "3f7b")
+        .replace("TRIAL2", "badc")
+        .replace("TRIAL", "3f7b")
+    )
     if "short.jsonl" in command and "invert" not in command:
         write_data(workspace / "short.jsonl")
     elif "short.jsonl" in command:
         (workspace / "short.jsonl").unlink(missing_ok=True)
+    spec = (workspace / "my.yaml").read_text()
+    if "--spec my.yaml" in command:
+        (workspace / "my.yaml").unlink()
     result = plw(*shlex.split(command)[1:])
     assert result.output
+    (workspace / "my.yaml").write_text(spec)
