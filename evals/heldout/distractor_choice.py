@@ -34,7 +34,7 @@ def evaluate_choice(
     Source: acc_norm of EleutherAI/lm-evaluation-harness. Deviation: acc_norm divides by the length
     in characters (its acc_bytes divides by bytes).
     """
-    choices = [[_encode(loaded, text) for text in item.choices] for item in items]
+    choices = [_encode_choices(loaded, item) for item in items]
     prompts = [
         _prompt(loaded, item.example, loaded.max_length - _max_tokens(item_choices))
         for item, item_choices in zip(items, choices, strict=True)
@@ -69,8 +69,13 @@ def _max_tokens(choices: Sequence[_Choice]) -> int:
     return max(len(choice.ids) for choice in choices)
 
 
-def _encode(loaded: LoadedModel, text: str) -> _Choice:
-    whole = loaded.template.encode_completion(text)[:-1]
+def _encode_choices(loaded: LoadedModel, item: ChoiceItem) -> list[_Choice]:
+    prompt = loaded.template.render_prompt(item.example)
+    return [_encode(loaded, text, prompt) for text in item.choices]
+
+
+def _encode(loaded: LoadedModel, text: str, prompt: str) -> _Choice:
+    whole = loaded.template.encode_completion(text, prompt)[:-1]
     # Keep at least one token of the prompt.
     ids = whole[: loaded.max_length - 1]
     scored_text = text if len(ids) == len(whole) else loaded.decode(ids)

@@ -13,6 +13,7 @@ from evals.config import EvalConfig
 from evals.heldout.examples import check_examples, examples_sha256
 from orchestrator.plan.data_fingerprint import fingerprint_data
 from orchestrator.plan.fingerprint import fingerprint_model
+from orchestrator.plan.tokens_version import tokens_version
 from trainers.config import ModelConfig
 from trainers.data.examples import Example
 from trainers.data.length_stats import DataStats, compute_data_stats
@@ -180,13 +181,14 @@ def _load_once(
 def _read_model(config: ModelConfig) -> ModelSource:
     check_model(config)
     path = resolve_model_path(config.path)
+    tokenizer = load_tokenizer(config)
     return ModelSource(
         path=path,
-        fingerprint=fingerprint_model(config),
+        fingerprint=fingerprint_model(config) + tokens_version(tokenizer),
         num_parameters=count_parameters(path),
         num_embeddings=num_embeddings(config),
         note=_note(Path(path)),
-        tokenizer=load_tokenizer(config),
+        tokenizer=tokenizer,
     )
 
 

@@ -4,6 +4,7 @@ A part is found by rendering the answer again with a marker in its place, or wit
 changes is the part.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -56,16 +57,26 @@ class AnswerFinder:
         # Longest first, because one token may be a substring of another.
         one = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
         self._one_special = re.compile(one)
-        self._special = re.compile(f"(?:{one})+")
+        # Some models end a turn with an added token that is not special.
+        every = {*special, *(str(token) for token in added)}
+        self._one_added = re.compile("|".join(map(re.escape, sorted(every, key=len, reverse=True))))
+        self._added = re.compile(f"(?:{self._one_added.pattern})+")
         # What the template wrote around the last answer; most answers have the same.
         self._surroundings = "", ""
 
-    def find(self, answer: Mapping[str, Any], prompt: str, render: Render) -> RenderedAnswer:
+    def find(
+        self,
+        answer: Mapping[str, Any],
+        prompt: str,
+        render: Render,
+        end_of_chat: str = "",
+    ) -> RenderedAnswer:
         """Return the rendered `answer`.
 
         Args:
             prompt: the text before the answer.
             render: returns the text that an answer adds to `prompt`.
+            end_of_chat: tokens that the template writes directly after the end of the last turn.
 
         Raises:
             ChatRenderingError: the template changes the answer's text, or omits a tool call or
@@ -75,7 +86,7 @@ class AnswerFinder:
         opens_thinking = prompt.rstrip().endswith("<think>")
         start, end = self._locate(text, answer, opens_thinking, render)
         _check_shown(answer, text, render)
-        completion, end_token = self._cut_after_end(text, end, answer, opens_thinking)
+        completion, end_token = self._cut_after_end(text, end, answer, opens_thinking, end_of_chat)
         return RenderedAnswer(
             text=completion,
             end_token=end_token,
@@ -138,8 +149,30 @@ class AnswerFinder:
         closing = re.compile(rf"\s*(?:</think>\s*|{self._one_special.pattern})").match(text, end)
         return closing.end() if closing else end
 
+    def end_of_chat(self, whole: str, longer: str, answer: str) -> str:
+        """Return the tokens that follow the end of a turn only if it is the last.
+
+        Phi 4 mini ends a turn with <|end|>, and a chat with <|endoftext|> after it.
+
+        Args:
+            whole: a rendered chat that ends with the text `answer`.
+            longer: the same chat with another turn after it.
+        """
+        last, followed = (
+            self._special_tokens(found.group()) if (found := self._added.match(after)) else []
+            for after in (text.rpartition(answer)[2] for text in (whole, longer))
+        )
+        pairs = zip(last, followed, strict=False)
+        num_same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return "".join(last[num_same:]) if num_same else ""
+
     def _cut_after_end(
-        self, text: str, end: int, answer: Mapping[str, Any], opens_thinking: bool
+        self,
+        text: str,
+        end: int,
+        answer: Mapping[str, Any],
+        opens_thinking: bool,
+        end_of_chat: str,
     ) -> tuple[str, str | None]:
         """Return the completion up to and including its end token, and that token.
 
@@ -155,17 +188,19 @@ class AnswerFinder:
         stripped = text.rstrip()
         only_thinks = not split_thinking(answer, opens_thinking)[1].strip()
         if not answer.get("tool_calls") and not only_thinks:
-            found = self._special.match(text, end + _num_spaces(text[end:]))
+            found = self._added.match(text, end + _num_spaces(text[end:]))
             if found:
-                return text[: found.end()], self._special_tokens(found.group())[-1]
+                tokens = found.group().removesuffix(end_of_chat) or found.group()
+                return text[: found.start()] + tokens, self._special_tokens(tokens)[-1]
             return text[:end], None
-        found_last = self._special_tokens(stripped)
+        stripped = stripped.removesuffix(end_of_chat)
+        found_last = self._one_special.findall(stripped)
         if found_last and stripped.endswith(found_last[-1]):
             return stripped, found_last[-1]
         return stripped, None
 
     def _special_tokens(self, text: str) -> list[str]:
-        return self._one_special.findall(text)
+        return self._one_added.findall(text)
 
 
 def _num_spaces(text: str) -> int:

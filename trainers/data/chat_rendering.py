@@ -35,6 +35,7 @@ from trainers.data.chat_template import ChatTemplate, GenerationMask
 from trainers.data.template_advice import replacement_advice
 from trainers.data.template_spans import FieldFinder, describe_error
 
+_ANSWER = "\ue000answer\ue001"
 _USE_EACH = "set data.completion_turns to each, so that each assistant turn becomes an example"
 
 
@@ -49,6 +50,7 @@ class ChatRenderer:
         self._answers = AnswerFinder(tokenizer)
         self._fields = FieldFinder()
         self._end_token: str | None = None
+        self._end_of_chat: str | None = None
 
     def render(
         self,
@@ -141,7 +143,7 @@ class ChatRenderer:
                 )
             return whole[len(prompt) :]
 
-        found = self._answers.find(answer, prompt, render)
+        found = self._answers.find(answer, prompt, render, self.tokens_at_end_of_chat())
         completion, thinking_end = found.text, found.thinking_end
         index = len(messages) - 1
         parts = [
@@ -261,16 +263,28 @@ class ChatRenderer:
         content = message.get("content")
         if not isinstance(content, str):
             return message
-        shortened = content.rstrip()
-        for token in {self.end_token(), str(self._tokenizer.eos_token)}:
-            if shortened == token:
+        tokens = (self.end_token(), str(self._tokenizer.eos_token))
+        shortened = content
+        while (text := shortened.rstrip()).endswith(tokens):
+            token = next(one for one in tokens if text.endswith(one))
+            shortened = text.removesuffix(token)
+            if not shortened.strip():
                 raise ChatRenderingError(
                     f"an answer is only the end token {token}, so it is empty",
                     "fill it in, or remove the record",
                 )
-            if shortened.endswith(token):
-                return {**message, "content": shortened.removesuffix(token)}
-        return message
+        return message if shortened is content else {**message, "content": shortened}
+
+    def tokens_at_end_of_chat(self) -> str:
+        """Return the tokens that the template writes after the end of the last turn alone."""
+        if self._end_of_chat is None:
+            self._end_of_chat = ""
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
+            with suppress(ChatRenderingError):
+                whole = self._render(turns, None, generation_prompt=False)
+                longer = self._render([*turns, turns[0]], None, generation_prompt=False)
+                self._end_of_chat = self._answers.end_of_chat(whole, longer, _ANSWER)
+        return self._end_of_chat
 
     def end_token(self) -> str:
         """Return the token that ends an assistant turn: the template's, else the EOS token.

@@ -15,10 +15,9 @@ Part = Literal["template", "system", "user", "tool", "history", "thinking", "com
 """What a character belongs to. History is an earlier assistant turn that is part of the prompt."""
 
 PART_OF_ROLE: Mapping[str, Part] = {
-    "system": "system",
-    "developer": "system",
+    **{"system": "system", "developer": "system"},
     "user": "user",
-    "tool": "tool",
+    **{"tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"},
     "assistant": "history",
 }
 

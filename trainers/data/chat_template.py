@@ -13,6 +13,7 @@ from transformers.utils.chat_template_utils import (
     render_jinja_template,
 )
 
+from trainers.data.examples import OTHER_NAMES_OF_ROLES
 from trainers.data.template_source import CLOCK, clock
 from trainers.data.tool_arguments import ArgumentForm, Messages
 
@@ -111,9 +112,23 @@ class ChatTemplate:
         return self._apply_unchanged(self._converted(messages, tools), tools, **options)
 
     def _converted(self, messages: Messages, tools: Tools) -> Messages:
-        """Return the messages with arguments of tool calls in the form that the template takes."""
+        """Return the messages with roles and arguments of tool calls as the template takes them."""
+        text = self._text_for(tools)
         render = partial(self._apply_unchanged, tools=tools, tokenize=False)
-        return self._argument_forms[self._text_for(tools)].convert(messages, render)
+        named = [
+            {**one, "role": self._role_name(one["role"], text)}
+            if one["role"] in OTHER_NAMES_OF_ROLES
+            else one
+            for one in messages
+        ]
+        return self._argument_forms[text].convert(named, render)
+
+    def _role_name(self, name: str, text: str) -> str:
+        """Return the data's name of a role if the template or a token has it, else ours."""
+        is_known = f"<|{name}|>" in self._tokenizer.get_added_vocab() or any(
+            f"{quote}{name}{quote}" in text for quote in "'\""
+        )
+        return name if is_known else OTHER_NAMES_OF_ROLES[name]
 
     def _apply_unchanged(self, messages: Messages, tools: Tools, **options: Any) -> Any:
         text = self._text_for(tools)

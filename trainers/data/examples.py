@@ -7,6 +7,11 @@ from typing import Any, Literal
 from trainers.foundation.errors import InputError, Problem
 
 MessageRole = Literal["system", "user", "assistant", "tool"]
+# Names of roles that some chat templates have instead of ours (GLM 4: observation).
+OTHER_NAMES_OF_ROLES: Mapping[str, MessageRole] = {
+    "developer": "system",
+    **{"function": "tool", "observation": "tool", "ipython": "tool"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,8 @@ class PartWeight:
 class Message:
     """One turn of a chat.
 
-    `fields` are further fields for the chat template, such as `tool_calls` and `reasoning_content`.
+    `fields` are further fields for the chat template, such as `tool_calls` and `reasoning_content`,
+    and `role` if the data has another name for the role.
     `train` is the choice in the data: True makes an assistant turn a completion, False gives any
     turn weight 0. If it is None, the settings decide. `weight` is the loss weight above 0 that the
     data gives to the whole turn, `part_weights` those of parts of its content.

@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow
 import pyarrow.parquet
 
-from trainers.data.record_fields import Row
+from trainers.data.record_fields import Row, is_meaningful
 from trainers.data.records import ACCEPTED_FORMS
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.jsonl import JsonlRow, json_error_message, load_json, parse_lines
@@ -118,20 +118,32 @@ def _read_json(path: Path, name: str) -> Iterator[Row | Problem]:
     text = "".join(_lines(path))
     try:
         content = load_json(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         line, fix = "", None
         if isinstance(error, json.JSONDecodeError):
             line, fix = f":{error.lineno}", "if it has one record per line, rename it to .jsonl"
         yield Problem(message=json_error_message(error), where=f"{path}{line}", fix=fix)
         return
     if isinstance(content, dict):
+        others = {name: one for name, one in content.items() if not isinstance(one, list)}
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else None
+        if content is not None:
+            yield from _unused_beside_records(others, path)
     if not isinstance(content, list):
         message = "must be a list of records, or an object with one list"
         yield Problem(message=message, where=str(path), fix=ACCEPTED_FORMS)
         return
     yield from index_rows(name, str(path), content)
+
+
+def _unused_beside_records(fields: dict[str, Any], path: Path) -> Iterator[Problem]:
+    """Yield the problem of each field that appears to apply to all records of a file."""
+    for name, value in fields.items():
+        if is_meaningful(name) and value not in (None, "", {}):
+            message = f"{name} is beside the list of records and would be ignored"
+            fix = "write it into the records, or remove it"
+            yield Problem(message=message, where=str(path), fix=fix)
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Row | Problem]:

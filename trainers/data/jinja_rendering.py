@@ -104,7 +104,7 @@ class JinjaRenderer:
         """Return the prompt with other texts: of each message, then prompt, instruction, input."""
         *contents, prompt, instruction, input = texts
         messages = [
-            {**turn.to_template(), "content": content}
+            {**turn.to_template(), "role": turn.role, "content": content}
             for turn, content in zip(example.messages[:-1], contents, strict=True)
         ]
 

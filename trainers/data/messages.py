@@ -1,13 +1,12 @@
 """Parse the messages and texts of one record."""
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainers.data.chat_answers import REASONING_FIELDS
-from trainers.data.examples import Message, MessageRole, PartWeight
+from trainers.data.examples import OTHER_NAMES_OF_ROLES, Message, MessageRole, PartWeight
 from trainers.data.record_fields import (
     DAMAGED,
     FLAG_FIELDS,
@@ -17,6 +16,7 @@ from trainers.data.record_fields import (
     ignore_fix,
     is_meaningful,
 )
+from trainers.foundation.jsonl import load_json
 
 _ROLE_OF: Mapping[str, MessageRole] = {
     **{"system": "system", "developer": "system"},
@@ -25,7 +25,7 @@ _ROLE_OF: Mapping[str, MessageRole] = {
     **{"tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"},
     "function_call": "assistant",
 }
-_ROLE_FIELDS = ("role", "from")
+ROLE_FIELDS = ("role", "from")
 CONTENT_FIELDS = ("content", "value")
 # An answer that is nothing but end tokens, such as <|im_end|> and </s>. DeepSeek's have other bars.
 _END_TOKENS = re.compile(
@@ -35,6 +35,8 @@ _END_TOKENS = re.compile(
 )
 # Fields of gpt-oss's format that say what a message is, such as thinking.
 _HARMONY_FIELDS = ("channel", "recipient")
+# The answer continues a text that is given (Mistral), or is not complete (ChatGPT's exports).
+_SWITCHES = (("prefix", True), ("end_turn", False))
 # Message fields that chat templates use unchanged.
 TEMPLATE_FIELDS = ("tool_calls", "tool_call_id", "name", *REASONING_FIELDS)
 
@@ -62,7 +64,7 @@ class MessageParser(FieldParser):
             )
             return Message(role="user", content="")
         fields = self.used_fields(turn)
-        role_field = next((key for key in reversed(_ROLE_FIELDS) if key in fields), "role")
+        role_field = next((key for key in reversed(ROLE_FIELDS) if key in fields), "role")
         content_field = next((key for key in reversed(CONTENT_FIELDS) if key in fields), "content")
         given = fields.get(role_field)
         if not isinstance(given, str) or given not in _ROLE_OF:
@@ -73,6 +75,8 @@ class MessageParser(FieldParser):
         role = _ROLE_OF.get(str(given), "user")
         extra = self._template_fields(fields, name, role)
         train, weight = self._turn_weight(fields, name, role)
+        if given in OTHER_NAMES_OF_ROLES:
+            extra["role"] = given
         content_name = f"{name}.{content_field}"
         value = fields.get(content_field)
         parts: tuple[PartWeight, ...] = ()
@@ -107,9 +111,9 @@ class MessageParser(FieldParser):
         """Reject unused fields of a message that appear to have a meaning for training."""
         known = {*used, "function_call", *TEMPLATE_FIELDS, *WEIGHT_FIELDS}
         for key in sorted(fields.keys() - known):
-            if fields[key] in ("", [], {}):
+            if fields[key] in ("", [], {}) or (key, fields[key]) == ("prefix", False):
                 continue
-            if is_meaningful(key) or key in _HARMONY_FIELDS:
+            if is_meaningful(key) or key in _HARMONY_FIELDS or (key, fields[key]) in _SWITCHES:
                 self.add_problem(f"{name}.{key} is not supported", ignore_fix(key))
             else:
                 self.ignored.add(key)
@@ -158,7 +162,7 @@ class MessageParser(FieldParser):
             if fields.get(key) and (not isinstance(fields[key], str) or fields[key].strip())
         }
         for key in extra.keys() - {"tool_calls"}:
-            self.text(extra[key], f"{name}.{key}")
+            extra[key] = self.text(extra[key], f"{name}.{key}")
         for key in sorted(extra.keys() - {"name"}):
             owner = "tool" if key == "tool_call_id" else "assistant"
             if role != owner:
@@ -175,7 +179,7 @@ class MessageParser(FieldParser):
             extra["tool_calls"] = self._tool_calls(extra["tool_calls"], f"{name}.tool_calls")
         if sum(key in extra for key in REASONING_FIELDS) > 1:
             self.add_problem(f"{name} has its reasoning in two fields", "list one in data.ignore")
-        for first, second in (_ROLE_FIELDS, CONTENT_FIELDS):
+        for first, second in (ROLE_FIELDS, CONTENT_FIELDS):
             if first in fields and second in fields and fields[first] != fields[second]:
                 self.add_problem(
                     f"{name} has both {first} and {second}", "list one of them in data.ignore"
@@ -313,8 +317,8 @@ def is_chat(value: Any) -> bool:
     """
     if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
         try:
-            value = json.loads(value)
+            value = load_json(value)
         except ValueError:
             return re.match(r"\s*\[\s*\{\s*[\"'](role|from)[\"']\s*:", value) is not None
-        return all(isinstance(turn, dict) and turn.keys() & {*_ROLE_FIELDS} for turn in value)
+        return all(isinstance(turn, dict) and turn.keys() & {*ROLE_FIELDS} for turn in value)
     return isinstance(value, list)

@@ -21,9 +21,10 @@ WEIGHT_RULE = f"0 or a number from {_MIN_WEIGHT:g} to {_MAX_WEIGHT:g}"
 # Field names that suggest a choice of what to train on, or text of the prompt or the answer.
 _MEANINGFUL = re.compile(
     r".*(weight|mask|loss|label|train|tool|function|reason|think|system|history|context|chosen"
-    r"|rejected|image|audio|video|kto|choices|options|document|passage|persona|rationale|thought"
+    r"|rejected|image|audio|video|kto|choices|option|document|passage|persona|rationale|thought"
     r"|chat_template_kwargs|instructions|reward|is_correct|desirable|is_bad|upsample|is_target"
-    r"|supervised).*|cot|ignore|skip|exclude|learn|files?"
+    r"|supervised|evidence|knowledge|background|paragraph|premise|hypothesis|scratchpad|few_?shot"
+    r"|demonstration|distractor|refusal).*|cot|ignore|skip|exclude|learn|files?|prefix|suffix|[a-e]"
 )
 _MAX_SHOWN = 60  # characters of a value
 

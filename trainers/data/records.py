@@ -10,9 +10,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from trainers.data.examples import Example, Message, MessageRole
+from trainers.data.examples import OTHER_NAMES_OF_ROLES, Example, Message, MessageRole
 from trainers.data.messages import (
     CONTENT_FIELDS,
+    ROLE_FIELDS,
     TEMPLATE_FIELDS,
     MessageParser,
     is_chat,
@@ -26,6 +27,7 @@ from trainers.data.record_fields import (
     ignore_fix,
     is_meaningful,
 )
+from trainers.foundation.jsonl import load_json
 
 ACCEPTED_FORMS = (
     "a record needs instruction and output (and may have input), prompt and completion (or"
@@ -75,11 +77,6 @@ class RecordParser(MessageParser):
         # Parquet and hub data sets set the missing fields of a record to null.
         fields = self.record_fields()
         turns, used = self._turns_of(fields, list(content))
-        instruction = input = None
-        if used[:1] == ("instruction",):
-            instruction = str(fields["instruction"])
-            input = str(fields.get(used[1], "")) if fields.get(used[1]) else ""
-            input = input if input.strip() else ""
         if turns is not None:
             turns = self._with_system_and_history(turns, fields)
         tools = self._tools(fields)
@@ -96,6 +93,11 @@ class RecordParser(MessageParser):
             self._check_chat(turns)
         if turns is None or self.problems or self.dropped is not None:
             return None
+        instruction = input = None
+        if used[:1] == ("instruction",):
+            instruction = self.text(fields["instruction"], "instruction")
+            input = self.text(fields.get(used[1], ""), used[1], may_be_empty=True)
+            input = input if input.strip() else ""
         return Example(
             id=self.row.id,
             messages=tuple(turns),
@@ -129,7 +131,7 @@ class RecordParser(MessageParser):
             others = ("text", "rejected") if answer == "chosen" else ("text",)
             return self._alpaca(fields, context, answer), ("instruction", context, answer, *others)
         for prompt, null_answer in (*_PAIRS, ("instruction", "output")):
-            if prompt in fields and null_answer in names:
+            if prompt in fields and null_answer in names and null_answer not in fields:
                 self.answer_text(None, null_answer)
                 return None, ()
         found = ", ".join(n if n in fields else f"{n} (null)" for n in names) or "none"
@@ -169,9 +171,14 @@ class RecordParser(MessageParser):
             text = self.answer_text(fields[answer], answer)
             return [*turns, Message(role="assistant", content=text)]
         answers = self.turns(fields[answer], answer)
-        if [(m.role, m.content) for m in answers[: len(turns)]] == [
-            (m.role, m.content) for m in turns
-        ]:
+        repeated = answers[: len(turns)]
+        if [(m.role, m.content) for m in repeated] == [(m.role, m.content) for m in turns]:
+            if repeated != turns:
+                self.add_problem(
+                    f"{answer} repeats the turns of {prompt} with other weights, tool calls or"
+                    " reasoning",
+                    f"remove the turns of {prompt} from {answer}, or make them equal",
+                )
             answers = answers[len(turns) :]  # Preference data may repeat the prompt.
         elif turns[-1:] and turns[-1].role == "user" and answers and answers[0].role != "assistant":
             self.add_problem(
@@ -304,6 +311,7 @@ def _extras(record: dict[str, Any], ignore: Collection[str]) -> str | None:
             for index, message in enumerate(messages):
                 if isinstance(message, dict):
                     extra = _extra_fields(message, ignore) | _thinking_of(message)
+                    extra |= _role_name_of(message)
                     found |= {f"{name}[{index}].{key}": one for key, one in extra.items()}
     return json.dumps(found, sort_keys=True, default=str) if found else None
 
@@ -313,7 +321,7 @@ def _messages_in(value: Any) -> Any:
     if not isinstance(value, str) or not is_chat(value):
         return value
     try:
-        return json.loads(value)
+        return load_json(value)
     except ValueError:  # in a field that is not used
         return value
 
@@ -321,6 +329,11 @@ def _messages_in(value: Any) -> Any:
 _EXTRA_FIELDS = frozenset(
     {*WEIGHT_FIELDS, *TEMPLATE_FIELDS, *_TOOL_FIELDS, "weights", "loss_weight", "function_call"}
 )
+
+
+def _role_name_of(message: dict[str, Any]) -> dict[str, str]:
+    names = [message[field] for field in ROLE_FIELDS if isinstance(message.get(field), str)]
+    return next(({"role": name} for name in names if name in OTHER_NAMES_OF_ROLES), {})
 
 
 def _thinking_of(message: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +12,9 @@ from trainers.data.roles import Role, UntruncatedExample
 from trainers.data.template_errors import changed_turn_error
 from trainers.data.truncation import tokens_of_texts
 from trainers.foundation.errors import InputError, Problem
+
+_Encoding = tuple[list[int], list[tuple[int, int]]]
+_Labelled = tuple[list[int], list[int], list[float], list[tuple[int, int]]]
 
 
 class SpanTokenizer:
@@ -29,37 +32,66 @@ class SpanTokenizer:
         self._is_chat = is_chat
         adds_bos = not is_chat and adds_bos_token(tokenizer)
         self.bos_ids: list[int] = [tokenizer.bos_token_id] if adds_bos else []
+        self._marks_start = marks_start_of_text(tokenizer)
         self._end_ids = {tokenizer.eos_token_id} | {
             id for id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
 
-    def tokenize(
-        self, rendered: Sequence[Sequence[RoleSpan]]
-    ) -> list[tuple[list[int], list[int], list[float], list[tuple[int, int]]]]:
+    def tokenize(self, rendered: Sequence[Sequence[RoleSpan]]) -> list[_Labelled]:
         """Return token ids, roles, weights and character offsets of each text."""
+        encoded = self._encode([_text(spans) for spans in rendered])
+        return [
+            _labelled(spans, ids, offsets)
+            for spans, (ids, offsets) in zip(rendered, encoded, strict=True)
+        ]
+
+    def tokenize_completions(
+        self, prompts: Sequence[str], rendered: Sequence[Sequence[RoleSpan]]
+    ) -> list[_Labelled]:
+        """Return what `tokenize` returns, for texts that continue `prompts`.
+
+        No token spans the border between the two.
+        """
+        if not self._marks_start:
+            return self.tokenize(rendered)
+        texts = [_text(spans) for spans in rendered]
+        return [
+            _labelled(spans, ids, offsets)
+            for spans, (ids, offsets) in zip(rendered, self._continue(prompts, texts), strict=True)
+        ]
+
+    def continuation_ids(self, prompt: str, text: str) -> list[int]:
+        """Return the token ids of `text` after `prompt`, with no token that spans the border."""
+        if not self._marks_start:
+            return self._encode([text])[0][0]
+        return next(self._continue([prompt], [text]))[0]
+
+    def _continue(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[_Encoding]:
+        """Yield the tokens and offsets of each text after its prompt.
+
+        A tokenizer that writes a space at the start of a text would also write it at the start of
+        the completion, where the model has none. So both are tokenised as one text, or, if a token
+        spans the border, the completion after a line end.
+        """
+        alone = self._encode(prompts)
+        whole = self._encode([a + b for a, b in zip(prompts, texts, strict=True)])
+        for prompt, text, (prompt_ids, _), both in zip(prompts, texts, alone, whole, strict=True):
+            if both[0][: len(prompt_ids)] == prompt_ids:
+                yield _without_start(both, len(prompt_ids), len(prompt))
+                continue
+            after_line_end = self._encode(["\n" + text])[0]
+            num_tokens = bisect_left([start for start, _ in after_line_end[1]], 1)
+            yield _without_start(after_line_end, num_tokens, 1)
+
+    def _encode(self, texts: Sequence[str]) -> list[_Encoding]:
         encoding = self._tokenizer(
-            ["".join(span.text for span in spans) for spans in rendered],
+            list(texts),
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        result = []
-        for spans, ids, offsets in zip(
-            rendered, encoding["input_ids"], encoding["offset_mapping"], strict=True
-        ):
-            starts = [start for start, _ in offsets]
-            roles: list[int] = []
-            weights: list[float] = []
-            end = 0
-            shown = [span for span in spans if span.text]
-            for span in shown:
-                end += len(span.text)
-                stop = len(ids) if span is shown[-1] else bisect_left(starts, end)
-                roles += [int(span.role)] * (stop - len(roles))
-                weights += [span.weight] * (stop - len(weights))
-            result.append((ids, roles, weights, offsets))
-        return result
+        return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
 
     def tokenize_prompts(
         self, examples: Sequence[Example], rendered: Sequence[Sequence[RoleSpan]]
@@ -137,6 +169,45 @@ class SpanTokenizer:
                 " data.completion_turns to each",
             )
         )
+
+
+def _without_start(encoded: _Encoding, num_tokens: int, num_characters: int) -> _Encoding:
+    ids, offsets = encoded
+    return ids[num_tokens:], [
+        (max(0, start - num_characters), stop - num_characters)
+        for start, stop in offsets[num_tokens:]
+    ]
+
+
+def _text(spans: Sequence[RoleSpan]) -> str:
+    return "".join(span.text for span in spans)
+
+
+def _labelled(
+    spans: Sequence[RoleSpan], ids: list[int], offsets: list[tuple[int, int]]
+) -> _Labelled:
+    """Return tokens with the role and weight of the span that contains their first character."""
+    starts = [start for start, _ in offsets]
+    roles: list[int] = []
+    weights: list[float] = []
+    end = 0
+    shown = [span for span in spans if span.text]
+    for span in shown:
+        end += len(span.text)
+        stop = len(ids) if span is shown[-1] else bisect_left(starts, end)
+        roles += [int(span.role)] * (stop - len(roles))
+        weights += [span.weight] * (stop - len(weights))
+    return ids, roles, weights, offsets
+
+
+def marks_start_of_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a text has other tokens at the start than within another text.
+
+    SentencePiece's tokenizers (Llama 2, Mistral, Phi 3) write a space there.
+    """
+    alone: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    within: list[int] = tokenizer("\na", add_special_tokens=False)["input_ids"]
+    return within[-len(alone) :] != alone
 
 
 def adds_bos_token(tokenizer: PreTrainedTokenizerBase) -> bool:

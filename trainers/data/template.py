@@ -1,8 +1,7 @@
 """Render examples with a template and tokenise them, each token with its role.
 
-The prompt is tokenised as one text, exactly as at inference. The completion is tokenised
-separately, so no token spans the border between prompt and completion, where the loss weight
-changes.
+The prompt is tokenised as one text, exactly as at inference. The completion has tokens of its own,
+so none spans the border between prompt and completion, where the loss weight changes.
 """
 
 import json
@@ -54,7 +53,7 @@ log = logging.getLogger(__name__)
 
 # Increase it when the code here, or in the modules on chats and spans, produces other tokens or
 # roles.
-TOKENS_VERSION = 6
+TOKENS_VERSION = 7
 
 
 class Template:
@@ -187,7 +186,10 @@ class Template:
             for example in examples
         ]
         prompts = self._spans.tokenize_prompts(examples, [one.prompt for one in rendered])
-        completions = self._spans.tokenize([one.completion for one in rendered])
+        completions = self._spans.tokenize_completions(
+            ["".join(span.text for span in one.prompt) for one in rendered],
+            [one.completion for one in rendered],
+        )
         return [
             replace(
                 prompt,
@@ -290,9 +292,16 @@ class Template:
         )
         return [self._spans.bos_ids + ids for ids in encoded["input_ids"]]
 
-    def encode_completion(self, completion: str) -> list[int]:
-        """Return the token ids of the text `completion`, followed by the end-of-sequence token."""
-        ids: list[int] = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+    def encode_completion(self, completion: str, prompt: str | None = None) -> list[int]:
+        """Return the token ids of the text `completion`, followed by the end-of-sequence token.
+
+        With `prompt`, a text that `render_prompt` returned, they are those of training. Without it,
+        they are those of a text of its own, which some tokenizers begin with a space.
+        """
+        if prompt is not None:
+            ids = self._spans.continuation_ids(prompt, completion)
+        else:
+            ids = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
         return [*ids, self.tokenizer.eos_token_id]
 
     def _render_prompt(self, example: Example) -> list[RoleSpan]:

@@ -31,7 +31,7 @@ def replacement_advice(
         "set data.template to a chat template in which the answer follows its prompt, such as"
         f" {template_file(SHIPPED[0])} for DeepSeek R1"
     )
-    if messages[0]["role"] == "system":
+    if messages[0]["role"] in ("system", "developer"):
         return f"put the system text into the first user turn, or {own_file}"
     return own_file
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,7 +22,11 @@ _PROMPT_LABEL = -100
 # Fields that are 1 for tokens of the completion. TRL has the last two.
 _MASKS = ("loss_mask", "completion_mask", "assistant_masks")
 _WEIGHTS = ("loss_weights", "weights")
-_KNOWN = {"input_ids", "labels", "attention_mask", "weight", *_MASKS, *_WEIGHTS}
+_KNOWN = {"input_ids", "labels", "attention_mask", "position_ids", "weight", *_MASKS, *_WEIGHTS}
+# Fields that divide the tokens of a record into several examples, or go with images.
+_UNSUPPORTED = re.compile(
+    r"pixel_values|(cu_)?(seq|sequence)_?len(gth)?s.*|cu_seqlens.*|(seq|sequence|segment|sample)_ids"
+)
 
 
 def is_tokenised(content: Any, ignore: Collection[str]) -> bool:
@@ -53,6 +58,9 @@ class TokenRecordParser(FieldParser):
         weights = self._weights()
         mask = self._completion_mask(ids, weights)
         start, stop = self._padding(len(ids))
+        self._check_positions(start, stop)
+        if mask is not None and weights is None and "attention_mask" not in self._fields:
+            self._check_end(ids, mask)
         sample_weight = self.weight(self._fields.get("weight", 1), "weight")
         if sample_weight == 0:
             self.dropped = "weight 0"
@@ -143,11 +151,30 @@ class TokenRecordParser(FieldParser):
             return 0, num_tokens
         return mask.index(1), num_tokens - mask[::-1].index(1)
 
+    def _check_positions(self, start: int, stop: int) -> None:
+        """Reject position ids that begin again, as those of several examples in one record."""
+        positions = self._values("position_ids", _is_id, "positions")
+        if positions is not None and positions[start:stop] != list(range(stop - start)):
+            self.add_problem(
+                "position_ids must count from 0: a record is one example",
+                "write a record for each example, or list position_ids in data.ignore",
+            )
+
+    def _check_end(self, ids: list[int], mask: list[bool]) -> None:
+        """Reject what appears to be padding: it would be trained on as a part of the prompt."""
+        num_others = mask[::-1].index(True) if True in mask else 0
+        if num_others > 1 and len(set(ids[-num_others:])) == 1:
+            self.add_problem(
+                f"the last {num_others} tokens are all {ids[-1]} and not the completion, which is"
+                " how padding looks",
+                "remove it, or mark it with 0 in attention_mask",
+            )
+
     def _check_rest(self) -> None:
         for name in sorted(self._fields.keys() - _KNOWN):
             if self._fields[name] in ("", [], {}):
                 continue
-            if is_meaningful(name):
+            if is_meaningful(name) or _UNSUPPORTED.fullmatch(name.lower()):
                 self.add_problem(f"the field {name} is not supported", ignore_fix(name))
             else:
                 self.ignored.add(name)

@@ -40,7 +40,7 @@ def parse_lines(
         where = f"{path}:{number}"
         try:
             yield JsonlRow(number, where, line, load_json(line.removesuffix("\n")))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             is_syntax = isinstance(error, json.JSONDecodeError)
             yield Problem(
                 message=json_error_message(error), where=where, fix=fix if is_syntax else None
@@ -77,10 +77,13 @@ def load_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is not valid, or an object has two values of the same name, of which
-            `json.loads` keeps only the last.
+        ValueError: it is not valid, nested too deeply, or an object has two values of the same
+            name, of which `json.loads` keeps only the last.
     """
-    return json.loads(text, object_pairs_hook=_object)
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

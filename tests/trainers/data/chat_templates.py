@@ -113,8 +113,22 @@ NO_END = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# Ends each turn with one token, and a chat with another directly after it: Phi 4 mini.
+JOINED_ENDS = TWO_ENDS.replace("<|end|>\n", "<|end|>")
+# Ends turns with an added token that is not special.
+PLAIN_END = CHATML.replace("<|im_end|>", "<end>")
+# Begins turns with tokens, of which one is <|observation|>: GLM 4.
+ROLE_TOKENS = CHATML.replace("<|im_start|>{{ m.role }}", "<|{{ m.role }}|>").replace(
+    "<|im_start|>assistant", "<|assistant|>"
+)
+# Names the role that it writes.
+NAMED_ROLES = "{% set system_roles = ['system', 'developer'] %}" + CHATML
 TEMPLATES = {
     "chatml": CHATML,
+    "joined-ends": JOINED_ENDS,
+    "plain-end": PLAIN_END,
+    "role-tokens": ROLE_TOKENS,
+    "named-roles": NAMED_ROLES,
     "marked": MARKED,
     "merging": MERGING,
     "no-system": NO_SYSTEM,
@@ -135,6 +149,7 @@ _SPECIAL = [
     *("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|end|>", "<|user|>"),
     *("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
     *("<|assistant|>", "<|system|>", "<|start|>", "<|text|>", "<|text_end|>", "<|turn_end|>"),
+    "<|observation|>",
 ]
 
 
@@ -142,5 +157,6 @@ def tokenizer_with(name: str) -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer with the template `name` and its special tokens."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL, "bos_token": "<bos>"})
+    tokenizer.add_tokens(["<end>"], special_tokens=False)
     tokenizer.chat_template = TEMPLATES[name]
     return tokenizer

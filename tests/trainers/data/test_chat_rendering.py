@@ -44,6 +44,8 @@ COMPLETIONS: list[tuple[str, Chat, list[tuple[str, str]], str | None]] = [
         "<end_of_turn>",
     ),
     ("two-ends", [USER, assistant("Thun.")], [("Thun.<|end|>", "completion")], "<|end|>"),
+    ("joined-ends", [USER, assistant("Thun.")], [("Thun.<|end|>", "completion")], "<|end|>"),
+    ("plain-end", [USER, assistant("Thun.")], [("Thun.<end>", "completion")], "<end>"),
     (
         "end-in-two",
         [USER, assistant("Thun.")],
@@ -55,6 +57,12 @@ COMPLETIONS: list[tuple[str, Chat, list[tuple[str, str]], str | None]] = [
     (
         "chatml",
         [USER, assistant("Thun.<|im_end|>\n")],
+        [("Thun.<|im_end|>", "completion")],
+        "<|im_end|>",
+    ),
+    (
+        "chatml",
+        [USER, assistant("Thun.<|im_end|>\n<|im_end|>")],
         [("Thun.<|im_end|>", "completion")],
         "<|im_end|>",
     ),
@@ -208,9 +216,14 @@ PROMPTS: list[tuple[str, Chat, list[tuple[str, str]]]] = [
         ],
     ),
     (
-        "chatml",
+        "named-roles",
         [{"role": "developer", "content": "Be short."}, USER],
         [("Be short.", "system"), ("help", "user")],
+    ),
+    (
+        "role-tokens",
+        [USER, assistant("Call."), {"role": "observation", "content": "sunny"}],
+        [("help", "user"), ("Call.", "history"), ("sunny", "tool")],
     ),
 ]
 
@@ -272,3 +285,36 @@ def test_a_template_that_drops_thinking_of_the_answer_is_rejected() -> None:
     chat = [USER, assistant("<think>add</think>Four.")]
     with pytest.raises(ChatRenderingError, match="leaves the answer's thinking out"):
         ChatRenderer(tokenizer).render(chat)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [("joined-ends", "<|end|>"), ("plain-end", "<end>"), ("two-ends", "<|end|>")],
+)
+def test_earlier_answers_end_as_the_last_one(template: str, end: str) -> None:
+    tokenizer = tokenizer_with(template)
+    chat = [USER, assistant("Thun."), USER, assistant("Bern.")]
+    renderer = ChatRenderer(tokenizer)
+    result = renderer.render(chat, earlier_completions=[1])
+    spans = [*texts(result.prompt), *texts(result.completion)]
+    assert spans == [
+        ("help", "user"),
+        (f"Thun.{end}", "completion"),
+        ("help", "user"),
+        (f"Bern.{end}", "completion"),
+    ]
+    assert renderer.end_token() == end
+
+
+def test_a_role_has_the_name_in_the_data_only_if_the_template_or_a_token_has_it() -> None:
+    def written(template: str, role: str) -> str:
+        chat = [USER, assistant("Call."), {"role": role, "content": "sunny"}, assistant("Yes.")]
+        result = ChatRenderer(tokenizer_with(template)).render(chat)
+        before, _, _ = "".join(span.text for span in result.prompt).partition("\nsunny")
+        return before.rpartition("\n")[2]
+
+    assert written("role-tokens", "observation") == "<|observation|>"
+    assert written("role-tokens", "function") == "<|tool|>"
+    assert written("chatml", "function") == "<|im_start|>tool"
+    assert written("named-roles", "developer") == "<|im_start|>developer"
+    assert written("chatml", "developer") == "<|im_start|>system"

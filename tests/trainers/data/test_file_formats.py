@@ -32,6 +32,21 @@ def pairs(examples: list[Example]) -> list[tuple[str, str, str]]:
     return [(example.id, example.prompt, example.completion) for example in examples]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("system", "Be short."), ("weight", 0.5), ("tools", {"name": "f"})]
+)
+def test_a_field_beside_the_list_of_records_is_not_ignored(
+    tmp_path: Path, field: str, value: Any
+) -> None:
+    path = tmp_path / "data.json"
+    records = [{"prompt": "Q", "completion": "A"}]
+    path.write_text(json.dumps({"version": 2, field: value, "data": records}))
+    assert problems_of(path) == [
+        f"data.json: {field} is beside the list of records and would be ignored; write it into the"
+        " records, or remove it"
+    ]
+
+
 def test_csv_records_have_the_line_at_which_they_begin(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + QUOTED_CSV.encode())
     assert pairs(read_examples(str(tmp_path / "a.csv"))) == [

@@ -7,7 +7,7 @@ import pytest
 from tests.trainers.data.chat_templates import tokenizer_with
 from trainers.data.examples import Example
 from trainers.data.record_fields import Row
-from trainers.data.records import RecordParser
+from trainers.data.records import ACCEPTED_FORMS, RecordParser
 from trainers.data.roles import Role
 from trainers.data.template import Template
 from trainers.data_config import DropReason
@@ -301,6 +301,45 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
         },
         'conversations[1] must be a list of calls with name and arguments, got ["x"]',
     ),
+    (
+        {"instruction": "Add.", "question": "2 + 2?", "answer": "4"},
+        "the fields match no accepted form: instruction, question, answer; " + ACCEPTED_FORMS,
+    ),
+    (
+        {"prompt": [user()], "completion": [user(weight=0.5), assistant()]},
+        "completion repeats the turns of prompt with other weights, tool calls or reasoning; remove"
+        " the turns of prompt from completion, or make them equal",
+    ),
+    (
+        {"messages": [user(), assistant(refusal="I cannot.")]},
+        "messages[1].refusal is not supported; list refusal in data.ignore to train without it",
+    ),
+    (
+        {"messages": [user(), assistant(prefix=True)]},
+        "messages[1].prefix is not supported; list prefix in data.ignore to train without it",
+    ),
+    (
+        {"messages": [user(), assistant(end_turn=False)]},
+        "messages[1].end_turn is not supported; list end_turn in data.ignore to train without it",
+    ),
+    (
+        {"question": "Hi", "A": "Ho", "B": "Hu", "answer": "A"},
+        "the field A is not supported; list A in data.ignore to train without it",
+    ),
+    (
+        {"question": "Hi", "answer": "Ho", "option_a": "Ho"},
+        "the field option_a is not supported; list option_a in data.ignore to train without it",
+    ),
+    (
+        {"question": "Hi", "answer": "Ho", "evidence": "It says so."},
+        "the field evidence is not supported; list evidence in data.ignore to train without it",
+    ),
+    (
+        {"messages": [user(), assistant(None, tool_calls=[
+            {"name": "weather", "arguments": '{"a":' * 20_000}])]},
+        "messages[1].tool_calls[0].arguments is not valid JSON: it is nested too deeply, got "
+        r'"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"...',
+    ),
 ]  # fmt: skip
 
 
@@ -311,6 +350,34 @@ def test_record_whose_meaning_would_be_lost_is_rejected(
     parser = parse(record)
     assert parser.example() is None
     assert str(parser.problems[0]) == f"data.jsonl:7: {problem}"
+
+
+def test_a_deeply_nested_text_is_a_text() -> None:
+    text = '[{"a":' * 20_000
+    assert turns(parsed({"prompt": text, "completion": text}))[1] == ("assistant", text)
+
+
+def test_a_record_with_an_answer_is_not_dropped_as_empty() -> None:
+    record = {"instruction": "Add.", "question": "2 + 2?", "answer": "4"}
+    parser = parse(record, drop=["empty"])
+    assert parser.example() is None
+    assert (len(parser.problems), parser.dropped) == (1, None)
+
+
+def test_texts_in_parts_are_joined() -> None:
+    def part(text: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text}]
+
+    alpaca = parsed({"instruction": part("Add."), "input": part("2 2"), "output": part("4")})
+    assert (alpaca.instruction, alpaca.input) == ("Add.", "2 2")
+    chat = parsed({"messages": [user(), assistant(reasoning_content=part("Short."))]})
+    assert chat.messages[1].fields == {"reasoning_content": "Short."}
+
+
+def test_a_flag_that_says_nothing_is_ignored() -> None:
+    parser = parse({"messages": [user(), assistant(prefix=False, end_turn=True)]})
+    assert parser.example() is not None
+    assert parser.ignored == {"end_turn"}
 
 
 def test_ignored_fields_are_not_used() -> None:

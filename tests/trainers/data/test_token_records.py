@@ -63,6 +63,23 @@ def problems_of(folder: Path, record: dict[str, Any]) -> list[str]:
         ),
         ({"labels": "[-100, -100, 7, 8]"}, IDS, "UUCC", None),
         ({"labels": [-100, -100, 7, 8], "length": 4, "source": "x"}, IDS, "UUCC", None),
+        ({"labels": [-100, -100, 7, 8], "position_ids": [0, 1, 2, 3]}, IDS, "UUCC", None),
+        (
+            {"input_ids": [5, 6, 0, 0], "loss_weights": [0, 1, 0, 0]},
+            [5, 6, 0, 0],
+            "UCUU",
+            [0, 1, 0, 0],
+        ),
+        (
+            {
+                "labels": [-100, 6, -100, -100],
+                "attention_mask": [1, 1, 1, 0],
+                "position_ids": [0, 1, 2, 1],
+            },
+            [5, 6, 7],
+            "UCU",
+            None,
+        ),
     ],
 )
 @pytest.mark.parametrize("template", ["plain", "alpaca"])
@@ -124,6 +141,26 @@ def test_tokens_are_used_unchanged_with_every_template(
         (
             {"input_ids": [5, 6, 7, 2**31], "labels": [5, 6, 7, 2**31]},
             "input_ids must be a list of token ids, integers from 0 to 2147483647, got 2147483648",
+        ),
+        (
+            {"labels": IDS, "position_ids": [0, 1, 0, 1]},
+            "position_ids must count from 0: a record is one example; write a record for each"
+            " example, or list position_ids in data.ignore",
+        ),
+        (
+            {"labels": IDS, "seq_lengths": [2, 2]},
+            "the field seq_lengths is not supported; list seq_lengths in data.ignore to train"
+            " without it",
+        ),
+        (
+            {"labels": IDS, "pixel_values": [0.5]},
+            "the field pixel_values is not supported; list pixel_values in data.ignore to train"
+            " without it",
+        ),
+        (
+            {"input_ids": [5, 6, 0, 0], "labels": [-100, 6, -100, -100]},
+            "the last 2 tokens are all 0 and not the completion, which is how padding looks; remove"
+            " it, or mark it with 0 in attention_mask",
         ),
         (
             {"labels": IDS, "images": ["a.png"]},
