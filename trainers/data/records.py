@@ -242,7 +242,8 @@ class RecordParser(MessageParser):
             self.add_problem(f"{names[0]} must be a list of objects, got {format_value(tools)}")
             return None
         self.check_characters(tools, names[0])
-        return tuple(self.without_nulls(tools))
+        tools = self.without_nulls(tools)
+        return tuple(map(_as_tool, tools) if names[0] == "functions" else tools)
 
     def _check_label(self, fields: dict[str, Any]) -> None:
         """Reject or drop an answer that the data labels as bad."""
@@ -299,12 +300,20 @@ def _has_weight(turn: Message) -> bool:
     return turn.role == "assistant" or is_weighted
 
 
+def _as_tool(function: Any) -> Any:
+    """Return a definition of OpenAI's older `functions` in the form of `tools`."""
+    is_bare = isinstance(function, dict) and "name" in function
+    return {"type": "function", "function": function} if is_bare else function
+
+
 _PAIR_ROLES: tuple[MessageRole, MessageRole] = ("user", "assistant")
 
 
 def _extras(record: dict[str, Any], ignore: Collection[str]) -> str | None:
     """Return the weights, tools and reasoning of a record by path, as JSON, or None."""
     found = _extra_fields(record, ignore)
+    if isinstance(found.get("functions"), list):
+        found["functions"] = [_as_tool(one) for one in found["functions"]]
     for name, value in record.items():
         messages = _messages_in(value)
         if isinstance(messages, list):

@@ -46,38 +46,48 @@ class SpanTokenizer:
         ]
 
     def tokenize_completions(
-        self, prompts: Sequence[str], rendered: Sequence[Sequence[RoleSpan]]
+        self,
+        rendered: Sequence[Sequence[RoleSpan]],
+        prompts: Sequence[Sequence[RoleSpan]],
+        tokens: Sequence[UntruncatedExample],
     ) -> list[_Labelled]:
         """Return what `tokenize` returns, for texts that continue `prompts`.
 
         No token spans the border between the two.
+
+        Args:
+            tokens: the prompts as `tokenize_prompts` returned them.
         """
         if not self._marks_start:
             return self.tokenize(rendered)
+        prompt_ids = [one.prompt_ids[len(self.bos_ids) :] for one in tokens]
         texts = [_text(spans) for spans in rendered]
+        encoded = self._continue([_text(spans) for spans in prompts], prompt_ids, texts)
         return [
             _labelled(spans, ids, offsets)
-            for spans, (ids, offsets) in zip(rendered, self._continue(prompts, texts), strict=True)
+            for spans, (ids, offsets) in zip(rendered, encoded, strict=True)
         ]
 
     def continuation_ids(self, prompt: str, text: str) -> list[int]:
         """Return the token ids of `text` after `prompt`, with no token that spans the border."""
         if not self._marks_start:
             return self._encode([text])[0][0]
-        return next(self._continue([prompt], [text]))[0]
+        prompt_ids = self._encode([prompt])[0][0]
+        return next(self._continue([prompt], [prompt_ids], [text]))[0]
 
-    def _continue(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[_Encoding]:
+    def _continue(
+        self, prompts: Sequence[str], prompt_ids: Sequence[list[int]], texts: Sequence[str]
+    ) -> Iterator[_Encoding]:
         """Yield the tokens and offsets of each text after its prompt.
 
         A tokenizer that writes a space at the start of a text would also write it at the start of
         the completion, where the model has none. So both are tokenised as one text, or, if a token
         spans the border, the completion after a line end.
         """
-        alone = self._encode(prompts)
         whole = self._encode([a + b for a, b in zip(prompts, texts, strict=True)])
-        for prompt, text, (prompt_ids, _), both in zip(prompts, texts, alone, whole, strict=True):
-            if both[0][: len(prompt_ids)] == prompt_ids:
-                yield _without_start(both, len(prompt_ids), len(prompt))
+        for prompt, start, text, both in zip(prompts, prompt_ids, texts, whole, strict=True):
+            if both[0][: len(start)] == start:
+                yield _without_start(both, len(start), len(prompt))
                 continue
             after_line_end = self._encode(["\n" + text])[0]
             num_tokens = bisect_left([start for start, _ in after_line_end[1]], 1)

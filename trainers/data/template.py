@@ -187,8 +187,7 @@ class Template:
         ]
         prompts = self._spans.tokenize_prompts(examples, [one.prompt for one in rendered])
         completions = self._spans.tokenize_completions(
-            ["".join(span.text for span in one.prompt) for one in rendered],
-            [one.completion for one in rendered],
+            [one.completion for one in rendered], [one.prompt for one in rendered], prompts
         )
         return [
             replace(

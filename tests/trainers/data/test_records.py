@@ -352,6 +352,17 @@ def test_record_whose_meaning_would_be_lost_is_rejected(
     assert str(parser.problems[0]) == f"data.jsonl:7: {problem}"
 
 
+def test_functions_of_openai_become_tools() -> None:
+    definition = {"name": "weather", "parameters": {"type": "object"}}
+    record = {
+        "messages": [user(), assistant(None, function_call={"name": "weather", "arguments": "{}"})],
+        "functions": [definition],
+    }
+    assert parsed(record).tools == ({"type": "function", "function": definition},)
+    wrapped = {"type": "function", "function": definition}
+    assert parsed({**record, "functions": [wrapped]}).tools == (wrapped,)
+
+
 def test_a_deeply_nested_text_is_a_text() -> None:
     text = '[{"a":' * 20_000
     assert turns(parsed({"prompt": text, "completion": text}))[1] == ("assistant", text)
