@@ -176,6 +176,7 @@ def measure_reference(config: TrainConfig) -> MatmulReference:
     return MatmulReference(
         matmul_flops_per_s=matmul_flops_per_s(getattr(torch, config.deepspeed.precision)),
         flops_per_step=6.0 * (parameters * tokens + head * completion),
+        num_examples=len(examples),
         tokens_per_step=tokens,
         completion_tokens_per_step=completion,
     )

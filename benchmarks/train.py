@@ -30,15 +30,14 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.program import Options, command_line, log_progress, run_job_process, wide_console
-from trainers.data.examples import Example
 from trainers.data.readers import read_examples
 from trainers.foundation.errors import InputError, Problem
 
-Data = Literal["short", "long"]
 # "defaults": our padded side against TRL with its default settings, except task and precision.
 # These are gradient checkpointing, micro-batches of 8, and linear decay of the learning rate.
 Comparison = Literal["padded", "packed", "defaults"]
 Side = Literal["ours", "trl", "trl_defaults"]
+DEMO_DATA = ("demo:python-docs-short", "demo:python-docs-long")
 LOSS_TOLERANCE = 1e-3  # relative, of each step's loss
 
 
@@ -72,12 +71,13 @@ class MatmulReference:
 
     matmul_flops_per_s: float
     flops_per_step: float
+    num_examples: int
     tokens_per_step: int
     completion_tokens_per_step: int
 
 
 def row(
-    data: Data,
+    data: str,
     comparison: Comparison,
     ours: Sequence[Measured],
     trl: Sequence[Measured],
@@ -95,6 +95,7 @@ def row(
     difference = max(loss_difference(a, b) for a, b in zip(ours, trl, strict=True))
     return {
         "data": data,
+        "tokens_per_example": y.tokens_per_step / y.num_examples,
         "packing": comparison,
         "tokens_per_s_ratio": median(speed_ratios),
         "peak_memory_ratio": median(a / b for a, b in memory),
@@ -120,16 +121,21 @@ def loss_difference(ours: Measured, trl: Measured) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Format the rows as a table; cells contain ours : TRL's, and unequal losses are flagged."""
+    """Format the rows as a table, those least favourable to our side first.
+
+    Cells contain ours : TRL's; unequal losses are flagged.
+    """
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("data")
+    shown.add_column("tokens", justify="right")
     shown.add_column("TRL")
     for name in ("tokens/s ratio", "from-to", "tokens/s", "memory ratio", "GB", "matmul peak"):
         shown.add_column(name, justify="right")
     shown.add_column("loss diff", justify="right")
-    for r in rows:
+    for r in sorted(rows, key=lambda r: float(r["tokens_per_s_ratio"])):
         shown.add_row(
             r["data"],
+            f"{r['tokens_per_example']:.0f}",
             r["packing"],
             f"{r['tokens_per_s_ratio']:.2f}",
             f"{r['tokens_per_s_ratio_min']:.2f}-{r['tokens_per_s_ratio_max']:.2f}",
@@ -142,24 +148,19 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return shown
 
 
-def orient(examples: Sequence[Example], data: Data) -> list[Example]:
-    """Return the pairs with the shorter text as completion (`short`) or as prompt (`long`)."""
-    prompt = sum(len(example.prompt) for example in examples)
-    completion = sum(len(example.completion) for example in examples)
-    if (completion < prompt) == (data == "short"):
-        return list(examples)
-    return [example.inverted() for example in examples]
+def write_examples(path: str, count: int, written: Path, *, invert: bool = False) -> Path:
+    """Write `count` examples drawn from `path`, plus one held-out example.
 
-
-def write_examples(path: str, data: Data, count: int, folder: Path) -> Path:
-    """Write `count` examples drawn from `path`, plus one held-out example."""
-    examples = orient(read_examples(path), data)
+    Args:
+        invert: exchange prompts and completions.
+    """
+    examples = read_examples(path)
     if len(examples) <= count:
         fix = f"set --examples to at most {len(examples) - 1}"
         raise InputError(Problem(message=f"holds {len(examples)} examples", where=path, fix=fix))
-    written = folder / f"{data}.jsonl"
     drawn = random.Random(0).sample(examples, count + 1)
-    lines = [json.dumps({"prompt": e.prompt, "completion": e.completion}) for e in drawn]
+    pairs = [(e.completion, e.prompt) if invert else (e.prompt, e.completion) for e in drawn]
+    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in pairs]
     written.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return written
 
@@ -169,15 +170,17 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
-        self.files: dict[Data, Path] = {
-            data: write_examples(getattr(options, data), data, options.examples, folder)
-            for data in get_args(Data)
-        }
+        self.files: dict[str, Path] = {}
+        for path in options.data:
+            for invert in (False, True) if options.invert else (False,):
+                name = Path(path).stem.removeprefix("demo:") + (", inverted" if invert else "")
+                written = folder / f"{len(self.files)}.jsonl"
+                self.files[name] = write_examples(path, options.examples, written, invert=invert)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each data set and comparison."""
         rows: list[dict[str, Any]] = []
-        for data in get_args(Data):
+        for data in self.files:
             references: list[MatmulReference] = []
             done: dict[tuple[Side, bool], list[Measured]] = {}
             for number in range(self.options.rounds):
@@ -209,7 +212,7 @@ class Bench:
             turns.append((other, comparison == "packed"))
         return list(dict.fromkeys(turns))
 
-    def _run(self, data: Data, side: Side | Literal["reference"], *, packing: bool) -> Any:
+    def _run(self, data: str, side: Side | Literal["reference"], *, packing: bool) -> Any:
         """Run the child process of `side` and return its measurements."""
         options = self.options
         batch = {
@@ -246,9 +249,6 @@ def parser() -> argparse.ArgumentParser:
     """Return the command-line parser."""
     options: Options = {
         "--model": (str, "demo:smollm2-135m-instruct", "as model.path of a config"),
-        "--short": (str, "demo:python-docs-short", "as data.path; pairs are inverted if"
-                    " completions are the longer side"),
-        "--long": (str, "demo:python-docs-long", "the same, for completions as the longer side"),
         "--template": (str, "chat", "as data.template"),
         "--examples": (int, 16, "examples drawn from each data set; a step uses all of them"),
         "--micro-batch-size": (int, 4, "examples per forward pass; packed rows with TRL's packing"),
@@ -260,6 +260,10 @@ def parser() -> argparse.ArgumentParser:
     }  # fmt: skip
     shown = command_line("benchmarks.train", __doc__, options)
     shown.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    shown.add_argument("--data", nargs="+", metavar="PATH", default=list(DEMO_DATA),
+                       help=f"as data.path (default: {' '.join(DEMO_DATA)})")  # fmt: skip
+    shown.add_argument("--invert", action="store_true",
+                       help="also with prompts and completions exchanged")  # fmt: skip
     comparisons = get_args(Comparison)
     shown.add_argument("--against", nargs="+", choices=comparisons, default=comparisons,
                        help="TRL padded, packed, or padded with its own defaults")  # fmt: skip

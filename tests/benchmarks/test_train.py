@@ -1,26 +1,31 @@
 """benchmarks.train: rows from measurements. Runs without TRL."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks.train import (
     LOSS_TOLERANCE,
     MatmulReference,
     Measured,
     main,
-    orient,
     row,
+    table,
     write_examples,
 )
-from trainers.data.examples import pair
 from trainers.foundation.errors import InputError
 
 # A step is 100 tokens and 6e9 FLOP on a machine that could do 60e9 in a second.
 REFERENCE = MatmulReference(
-    matmul_flops_per_s=60e9, flops_per_step=6e9, tokens_per_step=100, completion_tokens_per_step=10
+    matmul_flops_per_s=60e9,
+    flops_per_step=6e9,
+    num_examples=4,
+    tokens_per_step=100,
+    completion_tokens_per_step=10,
 )
 
 
@@ -44,6 +49,7 @@ def test_a_row_is_the_median_of_each_rounds_ratio() -> None:
     trl = [measured(1.0, 4, losses), measured(1.0, 5, losses), measured(1.0, 8, losses)]
     result = row("short", "packed", ours, trl, REFERENCE)
     assert (result["data"], result["packing"], result["rounds"]) == ("short", "packed", 3)
+    assert result["tokens_per_example"] == 25
     assert result["tokens_per_s_ratio"] == 2.0
     assert (result["tokens_per_s_ratio_min"], result["tokens_per_s_ratio_max"]) == (1.0, 4.0)
     assert result["peak_memory_ratio"] == 0.4
@@ -60,18 +66,29 @@ def test_losses_agree_within_the_tolerance(factor: float, agree: bool) -> None:
     assert result["loss_difference"] == pytest.approx(factor * LOSS_TOLERANCE)
 
 
-def test_short_data_has_the_longer_side_as_prompt() -> None:
-    long = [pair("a", prompt="Why?", completion="Because it has always been so.")]
-    assert orient(long, "long") == long
-    assert orient(long, "short")[0].completion == "Why?"
-    assert orient(orient(long, "short"), "long")[0].completion == long[0].completion
+def test_the_least_favourable_row_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    slow, fast = measured(1.0, 2, (3.0, 2.0)), measured(0.5, 2, (3.0, 2.0))
+    rows = [
+        row("fast", "padded", [fast], [slow], REFERENCE),
+        row("slow", "packed", [slow], [fast], REFERENCE),
+    ]
+    Console(width=110).print(table(rows, "title"))
+    shown = capsys.readouterr().out
+    assert shown.index("slow") < shown.index("fast")
 
 
 def test_one_more_example_is_written_for_the_held_out_set(tmp_path: Path) -> None:
-    written = write_examples("demo:python-docs-short", "short", 5, tmp_path)
-    assert len(written.read_text().splitlines()) == 6
+    path = tmp_path / "written.jsonl"
+    write_examples("demo:python-docs-short", 5, path)
+    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(pairs) == 6
+    write_examples("demo:python-docs-short", 5, path, invert=True)
+    inverted = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(p["prompt"], p["completion"]) for p in pairs] == [
+        (p["completion"], p["prompt"]) for p in inverted
+    ]
     with pytest.raises(InputError, match="set --examples to at most 5"):
-        write_examples(str(written), "short", 6, tmp_path)
+        write_examples(str(path), 6, tmp_path / "more.jsonl")
 
 
 def test_help_works_without_trl_and_a_run_reports_that_it_is_missing(
