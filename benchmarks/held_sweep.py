@@ -26,10 +26,10 @@ from benchmarks.simulated_cluster import simulated_cluster
 from orchestrator.foundation.periodic import run_periodically
 from orchestrator.trials import sweep
 from orchestrator.trials.job_channel import Progress
-from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
 from orchestrator.trials.sweep_checks import check_sweep
-from orchestrator.trials.trial_driver import Ranks, TrialDriver
+from orchestrator.trials.trial_driver import TrialDriver
+from orchestrator.trials.workers import Workers, WorkerSettings
 from trainers.foundation.files import read_json, write_json
 
 REPORT_EVERY_S = 5.0
@@ -43,7 +43,7 @@ JOB = "job.json"
 class HeldGpus(NoRanks):
     """Replaces the worker group by a placement group without processes."""
 
-    def __init__(self, settings: RankSettings, seconds: float) -> None:
+    def __init__(self, settings: WorkerSettings, seconds: float) -> None:
         super().__init__(settings)
         self._seconds = seconds
         self._bundle = {"CPU": float(settings.cpus_per_worker), "GPU": settings.gpus_per_worker}
@@ -99,7 +99,7 @@ class HeldGpus(NoRanks):
 class HoldingDriver(TrialDriver):
     """Trial driver whose trials only hold GPUs."""
 
-    def _make_ranks(self) -> Ranks:
+    def _make_workers(self) -> Workers:
         seconds = read_json(Path(self._settings.root).parents[1] / JOB)["seconds"]
         return HeldGpus(self._settings, seconds)
 

@@ -18,9 +18,9 @@ from benchmarks.program import run_python
 from evals.results.scores import Score, ScoreCard
 from orchestrator.record.folder import SweepFolder
 from orchestrator.trials.job_channel import Progress, StopKind
-from orchestrator.trials.ray_launch import RankSettings
 from orchestrator.trials.run_trial import JobKind
-from orchestrator.trials.trial_driver import Ranks, TrialDriver
+from orchestrator.trials.trial_driver import TrialDriver
+from orchestrator.trials.workers import Workers, WorkerSettings
 from trainers.foundation.files import write_json, write_text
 
 METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
@@ -33,7 +33,7 @@ RESULT = {"model_path": "none", "steps": 1, "num_tokens": 64, "seconds": 0.0,
 class NoRanks:
     """Replaces the worker group; every job is done immediately."""
 
-    def __init__(self, settings: RankSettings) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._folder = SweepFolder(Path(settings.root))
 
     def submit(
@@ -64,12 +64,12 @@ class NoRanks:
 class NoopDriver(TrialDriver):
     """Trial driver whose trials take no time."""
 
-    def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
-        super().setup(config, ranks)
-        with Path(ranks.root, "drivers.txt").open("a") as file:
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:
+        super().setup(config, settings)
+        with Path(settings.root, "drivers.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
 
-    def _make_ranks(self) -> Ranks:
+    def _make_workers(self) -> Workers:
         return NoRanks(self._settings)
 
 

@@ -5,6 +5,7 @@ Here the schedulers see each point as one trial, whose result is the mean over i
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,23 @@ class PointScheduler(FIFOScheduler):  # type: ignore[misc]
         self._inner, self._min_others = inner, min_others
         self._points: dict[int, _Point] = {}
         self.stopped_points: set[int] = set()
+
+    def restore(self, points: Iterable[Mapping[int, float]]) -> None:
+        """Count points of earlier runs of the sweep, which never start again.
+
+        Args:
+            points: for each point, the mean held-out loss of its seeds by step.
+        """
+        for number, losses in enumerate(points):
+            # Negative numbers, because points of this run count from 0.
+            trial, state = _PointTrial(str(-1 - number)), _Point()
+            self._points[-1 - number] = state
+            for step, loss in sorted(losses.items()):
+                # The end of a trial adds its result without a decision; Tune's ASHA then forgets
+                # the trial, but not its loss at a rung.
+                self._inner.on_trial_add(None, trial)
+                self._inner.on_trial_complete(None, trial, {STEP: step, LOSS: loss})
+                state.judged_step = step
 
     def is_stopped(self, point: int) -> bool:
         """Return whether the point is stopped; its seeds then neither start nor continue."""

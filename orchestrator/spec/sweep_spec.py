@@ -57,6 +57,11 @@ class ResourceConfig(StrictSettings):
     gpus_per_worker: NonNegative | None = Field(
         None, description="GPUs per rank; null: 1 if the cluster has GPUs, else 0."
     )
+    placement: Literal["node", "any"] = Field(
+        "node",
+        description="node: the ranks of a trial share a node if any node has room for all of "
+        "them; any: they may run on several nodes.",
+    )
     max_concurrent_trials: PositiveInt | None = Field(
         None, description="Concurrent trials; null: as many as fit."
     )

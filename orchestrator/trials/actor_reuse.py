@@ -1,4 +1,4 @@
-"""Make Tune keep the drivers of ended trials, with their warm ranks, for later trials.
+"""Make Tune keep the drivers of ended trials, with their warm workers, for later trials.
 
 Tune keeps one idle actor, plus one for each trial that waits for an actor. If two trials end at
 once, one actor is lost, and the next trial waits for a new process and a new worker group. Tune
@@ -18,8 +18,8 @@ class _UnboundedActorCache(_ObjectCache):  # type: ignore[misc]
     """Tune's cache without its limit: actors stay until a trial takes them or the search ends."""
 
     def cache_object(self, key: Any, obj: Any) -> bool:
-        # All trials of a sweep need the same resources, so an idle actor does not block any of
-        # them.
+        # The queue starts at most as many jobs at once as there are slots and scorers, so an idle
+        # actor blocks none of them.
         self._cached_objects[key].append(obj)
         self._num_cached_objects += 1
         return True

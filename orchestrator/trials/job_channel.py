@@ -45,14 +45,16 @@ class Job:
 class Progress:
     """State of a job.
 
-    `heldout` contains (step, held-out completion loss), in order. `attempts` is 0 until a rank
-    starts. `error` is the reason of the last failure, `failure` its kind.
+    `heldout` contains (step, held-out completion loss), in order. `attempts` is 0 until a process
+    starts. `error` is the reason of the last failure, `failure` its kind; `num_failures` have been
+    followed by a retry or by the end of the job.
     """
 
     outcome: Outcome | None = None
     error: str | None = None
     failure: str | None = None
     attempts: int = 0
+    num_failures: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     heldout: list[tuple[int, float]] = field(default_factory=list)
 
@@ -165,6 +167,7 @@ class JobChannel:
             kind = "start"
         self._failures[kind] += 1
         self._progress.error, self._progress.failure = reason, kind
+        self._progress.num_failures += 1
         limits = {**retries, "start": START_FAILURES, "lost_node": LOST_NODES_WITHOUT_STEP}
         if self._stop is not None:
             await self.finish("stopped")

@@ -1,8 +1,11 @@
-"""Check that each node of a cluster has the same code and can write to the sweep's storage."""
+"""Check that each node of a cluster has the same code, the sweep's storage and usable GPUs."""
 
+import importlib.metadata
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -17,21 +20,27 @@ DIGEST_VARIABLE = "PLW_CODE_DIGEST"
 PROBE_FOLDER = ".nodes"
 PROBE_TIMEOUT_S = 300.0
 MAX_CLOCK_SKEW_S = 30.0
+# Ray sets it to nothing in a process without GPUs.
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 logger = logging.getLogger(__name__)
 
 
-def check_node(root: Path, storage_uri: str | None = None) -> float:
+def check_node(root: Path, storage_uri: str | None = None, *, uses_gpus: bool = False) -> float:
     """Check that this node can take part in the sweep; return the time of its clock.
 
     Args:
         root: the sweep's folder.
         storage_uri: its object store, if nodes share no folder.
+        uses_gpus: whether the sweep uses GPUs of this node.
 
     Raises:
-        InputError: the node runs other code, or cannot write to the folder or store.
+        InputError: the node runs other code, cannot write to the folder or store, or has GPUs that
+            torch cannot use.
     """
     check_packages()
+    if uses_gpus:
+        _check_gpu_of_node()
     expected = os.environ.get(DIGEST_VARIABLE)
     if expected is not None:
         _check_code(expected)
@@ -43,8 +52,53 @@ def check_node(root: Path, storage_uri: str | None = None) -> float:
     return time.time()
 
 
-def check_nodes(root: Path, storage_uri: str | None = None) -> None:
+def check_gpu() -> None:
+    """Check that torch can use the GPUs that Ray assigned to this process, if any.
+
+    Raises:
+        InputError: it cannot, for example because the driver is too old for torch's CUDA.
+    """
+    import ray
+
+    if not ray.get_gpu_ids():
+        return
+    import torch
+
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    # torch without CUDA fails with AssertionError, an unsuitable driver with RuntimeError.
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(_gpu_problem(str(error))) from error
+
+
+def _check_gpu_of_node() -> None:
+    """Run the check of `check_gpu` in a process that sees the GPUs, unlike this one."""
+    environment = {name: os.environ[name] for name in os.environ if name != _VISIBLE_GPUS}
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.cuda.init()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise InputError(_gpu_problem(done.stderr.strip().splitlines()[-1]))
+
+
+def _gpu_problem(reason: str) -> Problem:
+    version = importlib.metadata.version("torch")
+    return Problem(
+        message=f"host {socket.gethostname()} has GPUs that torch {version} cannot use: {reason}",
+        fix="on every node, install a torch for the CUDA version that nvidia-smi shows, or a newer "
+        "driver; or set resources.gpus_per_worker to 0",
+    )
+
+
+def check_nodes(root: Path, storage_uri: str | None = None, *, uses_gpus: bool = False) -> None:
     """Run `check_node` on each current node of the cluster.
+
+    Args:
+        uses_gpus: whether the sweep uses GPUs.
 
     Raises:
         InputError: nodes fail the check; lists the reason of each.
@@ -61,7 +115,9 @@ def check_nodes(root: Path, storage_uri: str | None = None) -> None:
         if node["Alive"]:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[probe.options(scheduling_strategy=here).remote(root, storage_uri)] = name
+            has_gpus = uses_gpus and node["Resources"].get("GPU", 0) > 0
+            probing = probe.options(scheduling_strategy=here)
+            asked[probing.remote(root, storage_uri, uses_gpus=has_gpus)] = name
     problems: list[Problem] = []
     answered, silent = ray.wait([*asked], num_returns=len(asked), timeout=PROBE_TIMEOUT_S)
     for answer in answered:

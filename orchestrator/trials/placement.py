@@ -72,6 +72,17 @@ def workers_match_scorers(resources: ResourceConfig, cluster: Cluster) -> bool:
     return is_same_device and cpus_per_scorer(resources) == resources.cpus_per_worker
 
 
+def is_packed(resources: ResourceConfig, cluster: Cluster) -> bool:
+    """Return whether all ranks of a trial run on one node: if allowed and a node has the room."""
+    trial = _times(
+        _needs(resources.cpus_per_worker, gpus_per_worker(resources, cluster)),
+        resources.workers_per_trial,
+    )
+    shapes = [shape for shape in (*cluster.nodes, *cluster.future_nodes) if shape.count > 0]
+    has_room = any(_processes_per_node(shape.resources, trial) > 0 for shape in shapes)
+    return resources.placement == "node" and has_room
+
+
 @dataclass(frozen=True)
 class Capacity:
     """Numbers of trials (`slots`) and scorers that can run on a cluster at the same time."""
@@ -97,13 +108,15 @@ def capacity(resources: ResourceConfig, cluster: Cluster) -> Capacity:
     """
     worker = _needs(resources.cpus_per_worker, gpus_per_worker(resources, cluster))
     scorer = _needs(cpus_per_scorer(resources), gpus_per_scorer(resources, cluster))
+    # A trial that shares a node is counted as one process, which a node has room for or not.
+    size = resources.workers_per_trial
+    unit, num_units = (_times(worker, size), 1) if is_packed(resources, cluster) else (worker, size)
     shapes = max(
-        (cluster.nodes, cluster.future_nodes), key=lambda shapes: _workers_that_fit(shapes, worker)
+        (cluster.nodes, cluster.future_nodes), key=lambda shapes: _workers_that_fit(shapes, unit)
     )
 
     def trials_that_fit(num_scorers: int) -> int:
-        num_workers = _workers_that_fit(shapes, worker, scorer, num_scorers)
-        return num_workers // resources.workers_per_trial
+        return _workers_that_fit(shapes, unit, scorer, num_scorers) // num_units
 
     fitting = trials_that_fit(0)
     limit = resources.max_concurrent_trials
@@ -179,6 +192,10 @@ def waiting_reason(
 
 def _needs(cpus: float, gpus: float) -> dict[str, float]:
     return {"CPU": float(cpus), **({"GPU": gpus} if gpus > 0 else {})}
+
+
+def _times(needs: Mapping[str, float], count: int) -> dict[str, float]:
+    return {kind: need * count for kind, need in needs.items()}
 
 
 def _workers_that_fit(

@@ -9,7 +9,7 @@ group.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.trials.job_channel import Job, JobChannel, Progress, StopKind
-from orchestrator.trials.nodes import check_node
+from orchestrator.trials.nodes import check_gpu, check_node
 from orchestrator.trials.run_trial import (
     JobKind,
     error_reason,
@@ -32,20 +32,8 @@ from orchestrator.trials.run_trial import (
     score,
     train_rank,
 )
+from orchestrator.trials.workers import WorkerSettings
 from trainers.engine.ranks import GROUP_TIMEOUT
-
-
-@dataclass(frozen=True)
-class RankSettings:
-    """Settings of a worker group, the same for all of its jobs."""
-
-    root: str
-    evals: dict[str, Any]
-    num_workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    retries: dict[str, int]
-    storage_uri: str | None = None
 
 
 class WarmRanks:
@@ -54,7 +42,7 @@ class WarmRanks:
     It starts with the first job and restarts after a failure.
     """
 
-    def __init__(self, name: str, settings: RankSettings) -> None:
+    def __init__(self, name: str, settings: WorkerSettings) -> None:
         self._name, self._settings = name, settings
         # Run on the driver's node, because drivers do not run on nodes that come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -129,7 +117,10 @@ class WarmRanks:
                 timeout_s=int(GROUP_TIMEOUT.total_seconds()),
             ),
             scaling_config=ScalingConfig(
-                num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+                num_workers=settings.num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker=resources,
+                placement_strategy="STRICT_PACK" if settings.is_packed else "PACK",
             ),
             run_config=RunConfig(
                 # A unique name, because Ray Train would restore a run with a known name.
@@ -143,7 +134,6 @@ class WarmRanks:
 
 def _rank_loop(config: dict[str, Any]) -> None:
     channel = config["channel"]
-    _select_gpu()
     rank = ray.train.get_context().get_world_rank()
     number = 0
     is_checked = False
@@ -154,6 +144,8 @@ def _rank_loop(config: dict[str, Any]) -> None:
         try:
             if not is_checked:
                 check_node(Path(config["root"]), config["storage_uri"])
+                check_gpu()
+                _select_gpu()
                 is_checked = True
             is_complete = _run_job(job, config, rank)
         except BaseException as error:

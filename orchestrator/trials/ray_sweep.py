@@ -1,12 +1,13 @@
 """Run the jobs of a sweep through Ray Tune, in the order of the queue."""
 
+import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -17,15 +18,25 @@ from ray.tune.search import Searcher
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trials.actor_reuse import keep_idle_actors
-from orchestrator.trials.placement import DRIVER_RESOURCE, Cluster, gpus_per_worker, trial_slots
-from orchestrator.trials.ray_launch import RankSettings
+from orchestrator.trials.placement import (
+    DRIVER_RESOURCE,
+    Cluster,
+    capacity,
+    cpus_per_scorer,
+    gpus_per_scorer,
+    gpus_per_worker,
+    is_packed,
+)
+from orchestrator.trials.queued_job import QueuedJob
 from orchestrator.trials.trial_driver import TrialDriver
-from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
+from orchestrator.trials.trial_queue import TrialQueue
+from orchestrator.trials.workers import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 DRIVER_MEMORY_BYTES = 100 * 2**20
 # Maximum number of restarts of a trial whose driver, or the driver's node, has died.
 DRIVER_FAILURES = 3
-POLL_S = 0.2
 
 
 def run_jobs(
@@ -42,34 +53,23 @@ def run_jobs(
     A failed trial is recorded as failed and does not stop the others. The first Ctrl-C calls
     `on_interrupt`, the second one raises KeyboardInterrupt.
     """
-    resources = spec.resources
-    ranks = RankSettings(
-        root=str(folder.root),
-        evals=spec.evals.model_dump(mode="json"),
-        num_workers=resources.workers_per_trial,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=gpus_per_worker(resources, cluster),
-        retries=spec.retries.model_dump(),
-        storage_uri=spec.storage_uri,
-    )
-    # A driver only waits, so it reserves no cores. Tune requires a reservation; the smallest that
-    # it accepts is some memory.
-    reservation: dict[str, float] = {"memory": DRIVER_MEMORY_BYTES}
-    if cluster.has_driver_nodes:
-        reservation[DRIVER_RESOURCE] = 0.001
+    settings = worker_settings(spec, folder, cluster)
     # Jobs have their own records, so Tune's files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    num_slots = trial_slots(resources, cluster)
-    # By default, Tune starts one driver at a time if it has a searcher. This fills all slots at
-    # once.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_slots)
+    fitting = capacity(spec.resources, cluster)
+    num_drivers = fitting.slots + fitting.scorers
+    # By default, Tune starts one driver at a time if it has a searcher. This starts all at once.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_drivers)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(driver, ranks=ranks), reservation),
+        tune.with_resources(
+            tune.with_parameters(driver, settings=settings),
+            partial(_resources, settings=settings, on_driver_node=cluster.has_driver_nodes),
+        ),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=num_slots,
+            max_concurrent_trials=num_drivers,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -77,14 +77,47 @@ def run_jobs(
             storage_path=str(folder.root / "ray" / "tune"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
-            callbacks=[_ScoringCallback(queue)],
         ),
     )
     with _interrupts(on_interrupt), keep_idle_actors():
         tuner.fit()
-        while queue.is_scoring:
-            queue.poll_scoring()
-            time.sleep(POLL_S)
+
+
+def worker_settings(spec: SweepSpec, folder: SweepFolder, cluster: Cluster) -> WorkerSettings:
+    """Return the settings of the drivers' workers."""
+    resources = spec.resources
+    return WorkerSettings(
+        root=str(folder.root),
+        evals=spec.evals.model_dump(mode="json"),
+        num_workers=resources.workers_per_trial,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=gpus_per_worker(resources, cluster),
+        cpus_per_scorer=cpus_per_scorer(resources),
+        gpus_per_scorer=gpus_per_scorer(resources, cluster),
+        retries=spec.retries.model_dump(),
+        is_packed=is_packed(resources, cluster),
+        storage_uri=spec.storage_uri,
+    )
+
+
+def _resources(
+    config: dict[str, Any], *, settings: WorkerSettings, on_driver_node: bool
+) -> tune.PlacementGroupFactory:
+    """Return what a job's driver reserves, with the bundle of its scorer if it has one.
+
+    Ray Train reserves the resources of ranks.
+    """
+    # A driver only waits, so it reserves no cores. Tune requires a reservation; the smallest that
+    # it accepts is some memory.
+    driver: dict[str, float] = {"memory": DRIVER_MEMORY_BYTES}
+    if on_driver_node:
+        driver[DRIVER_RESOURCE] = 0.001
+    if not config["on_scorer"]:
+        return tune.PlacementGroupFactory([driver])
+    scorer = {"CPU": float(settings.cpus_per_scorer)}
+    if settings.gpus_per_scorer > 0:
+        scorer["GPU"] = settings.gpus_per_scorer
+    return tune.PlacementGroupFactory([driver, scorer])
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]
@@ -98,14 +131,21 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         job = self._queue.next()
         if job is None:
-            return str(Searcher.FINISHED)
+            return str(Searcher.FINISHED) if self._queue.is_finished else None
         self._jobs[trial_id] = job
         return asdict(job)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if (error := result.get("retried")) is not None:
+            log.warning("%s failed, retrying: %s", _name(self._jobs[trial_id]), error)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._queue.job_ended(self._jobs.pop(trial_id), has_died=error)
+        job, result = self._jobs.pop(trial_id), result or {}
+        if (reason := result.get("failed")) is not None:
+            log.warning("%s failed, giving up: %s", _name(job), reason)
+        self._queue.job_ended(job, record=result.get("record"), has_died=error)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: a sweep resumes from its own record."""
@@ -118,18 +158,11 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         return {}
 
 
-class _ScoringCallback(tune.Callback):  # type: ignore[misc]
-    """Polls the scorers in each round of Tune's loop, even if Tune requests no trial."""
-
-    def __init__(self, queue: TrialQueue) -> None:
-        self._queue = queue
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._queue.poll_scoring()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Return no state, as in `_QueueSearcher`.
-        return {}
+def _name(job: QueuedJob) -> str:
+    """Return what a job does, for the log."""
+    if job.kind == "base":
+        return f"scoring base {job.key}"
+    return f"scoring trial {job.key}" if job.kind == "scoring" else f"trial {job.key}"
 
 
 @contextmanager

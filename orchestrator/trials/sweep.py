@@ -23,6 +23,7 @@ from orchestrator.record.remote_sweep import RemoteSweep, upload_records
 from orchestrator.search.budget import Budget
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.tracking.uri import choose_uri
+from orchestrator.trials.earlier_losses import earlier_losses
 from orchestrator.trials.nodes import check_nodes
 from orchestrator.trials.placement import (
     Cluster,
@@ -167,7 +168,8 @@ def run_sweep(
             cluster = stack.enter_context(ray_cluster(address, os.cpu_count() or 1))
             trial_slots(spec.resources, cluster)
             if address is not None:
-                check_nodes(folder.root, spec.storage_uri)
+                uses_gpus = gpus_per_worker(spec.resources, cluster) > 0
+                check_nodes(folder.root, spec.storage_uri, uses_gpus=uses_gpus)
             check_driver_nodes(spec, cluster)
         stored: RemoteSweep | None = None
         if spec.storage_uri is not None:
@@ -249,7 +251,6 @@ def _run_jobs(
 ) -> str | None:
     """Run the jobs; return the reason if the sweep ended before all jobs were done."""
     from orchestrator.search.stopping import make_scheduler
-    from orchestrator.trials.ray_scorers import RayScorers, scorer_settings
     from orchestrator.trials.ray_sweep import run_jobs
     from orchestrator.trials.trial_driver import TrialDriver
 
@@ -263,29 +264,27 @@ def _run_jobs(
     )
     # This line goes to the sweep's log.
     print(f"models are scored {describe_scoring(resources, cluster)}", flush=True)
-    num_scorers = capacity(resources, cluster).scorers
-    scorers = RayScorers(num_scorers, scorer_settings(spec, cluster)) if num_scorers else None
+    fitting = capacity(resources, cluster)
     queue = TrialQueue(
         spec,
         folder,
         prepared.planner,
         prepared.history,
         budget,
-        scorers,
-        workers_score_too=workers_match_scorers(resources, cluster),
+        num_slots=fitting.slots,
+        num_scorers=fitting.scorers,
+        slots_help=workers_match_scorers(resources, cluster),
     )
     scheduler = make_scheduler(spec.search.early_stopping)
+    if scheduler is not None:
+        scheduler.restore(earlier_losses(folder))
 
     def on_interrupt() -> None:
         folder.request_stop(None)
         monitor.show_stopping()
 
     driver = driver or TrialDriver
-    try:
-        run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt, driver)
-    finally:
-        if scorers is not None:
-            scorers.close()
+    run_jobs(spec, folder, queue, cluster, scheduler, on_interrupt, driver)
     return queue.end_reason
 
 

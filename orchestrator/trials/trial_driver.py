@@ -1,25 +1,24 @@
-"""Tune actor that runs one job after another on warm ranks.
+"""Tune actor that runs one job after another on warm workers: ranks, or a scorer.
 
 A job trains a trial, scores it, or both, or scores the untuned model of a baseline. While a job
-runs, only the driver writes the trial's record; the ranks write the trial's other files.
+runs, only the driver writes the trial's record; the workers write the trial's other files. The last
+result contains the record, because another node may see an old version of its file.
 """
 
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import ray
 from ray import tune
 
 from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
 from orchestrator.record.remote_sweep import RemoteSweep
-from orchestrator.trials.job_channel import Progress, StopKind
+from orchestrator.trials.job_channel import Progress
 from orchestrator.trials.placement import waiting_reason
-from orchestrator.trials.ray_launch import RankSettings, WarmRanks
 from orchestrator.trials.run_trial import (
-    JobKind,
     mark_failed,
     mark_interrupted,
     mark_scored,
@@ -27,6 +26,9 @@ from orchestrator.trials.run_trial import (
     mark_trained,
     train_result,
 )
+from orchestrator.trials.scoring_queue import WAITING_NOTE
+from orchestrator.trials.shared_files import invisible_reason, read_when_visible
+from orchestrator.trials.workers import Workers, WorkerSettings
 from trainers.foundation.object_store import StorageError
 
 POLL_S = 1.0
@@ -34,31 +36,17 @@ POLL_S = 1.0
 STOP_TIMEOUT_S = 600.0
 
 
-class Ranks(Protocol):
-    """The processes that run a driver's jobs: `WarmRanks`, or a replacement in benchmarks."""
-
-    def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
-    ) -> None: ...
-
-    def wait(self, seen: Progress, timeout_s: float) -> Progress: ...
-
-    def stop(self, kind: StopKind) -> None: ...
-
-    def close(self, *, wait: bool = True, timeout_s: float = 10) -> None: ...
-
-
 class TrialDriver(tune.Trainable):  # type: ignore[misc]
     """Tune actor whose `step` ends at a held-out measurement of a trial, or at the end of its job.
 
-    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its ranks. To Tune, a
-    failed trial ends like any other; the failure is in the trial's record.
+    Tune keeps the actor between trials (`reuse_actors`), and the actor keeps its workers. To Tune,
+    a failed trial ends like any other; the failure is in the trial's record.
     """
 
-    def setup(self, config: dict[str, Any], ranks: RankSettings) -> None:
-        self._settings = ranks
-        self._folder = SweepFolder(Path(ranks.root))
-        self._ranks: Ranks | None = None
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._folder = SweepFolder(Path(settings.root))
+        self._workers: Workers | None = None
         self._seen = Progress()
         self._reset(config)
 
@@ -70,15 +58,18 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         if not self._is_submitted:
             self._submit()
-        assert self._ranks is not None
+        assert self._workers is not None
         num_seen = len(self._seen.heldout)
         while True:
-            progress = self._ranks.wait(self._seen, POLL_S)
+            progress = self._workers.wait(self._seen, POLL_S)
             self._update_record(progress)
+            is_retried = progress.num_failures > self._seen.num_failures
             self._seen = progress
             if progress.is_finished:
                 self._is_running = False
-                return {"done": True, "point": self._point}
+                return self._job_result(progress)
+            if is_retried:
+                return {"done": False, "point": self._point, "retried": progress.error}
             if len(progress.heldout) > num_seen:
                 step, loss = progress.heldout[-1]
                 return {
@@ -89,14 +80,22 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
                     "heldout_completion_loss": loss,
                 }
             if self._is_stop_requested() and self._end_early():
-                return {"done": True, "point": self._point}
+                return self._job_result(progress)
+
+    def _job_result(self, progress: Progress) -> dict[str, Any]:
+        result: dict[str, Any] = {"done": True, "point": self._point}
+        if progress.outcome == "failed":
+            result["failed"] = progress.error
+        if self._kind != "base":
+            result["record"] = self._record()
+        return result
 
     def cleanup(self) -> None:
-        if self._ranks is not None:
+        if self._workers is not None:
             self._discard()
-            # Do not wait for busy ranks: they end together with Ray, and their checkpoints are
+            # Do not wait for busy workers: they end together with Ray, and their checkpoints are
             # complete.
-            self._ranks.close(wait=not self._is_running)
+            self._workers.close(wait=not self._is_running)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the ranks write checkpoints into the trial's folder."""
@@ -106,29 +105,30 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def _reset(self, config: dict[str, Any]) -> None:
         self._kind, self._key = config["kind"], config["key"]
+        self._on_scorer = config["on_scorer"]
         self._point, self._untuned = config["point"], config["untuned"]
         self._is_submitted = self._is_running = self._is_stopping = False
         self._seen = Progress()
 
     def _submit(self) -> None:
-        if self._ranks is None:
-            self._ranks = self._make_ranks()
+        if self._workers is None:
+            self._workers = self._make_workers()
         self._is_submitted = self._is_running = True
         self._started_at: float | None = None
         if self._kind == "base":
-            self._ranks.submit(kind="base", key=self._key, base=self._key, **self._untuned)
+            self._workers.submit(kind="base", key=self._key, base=self._key, **self._untuned)
             return
         record = self._record()
         # Scoring a trained trial does not count as an attempt.
         self._num_earlier = record.attempts - (record.state == "done")
-        self._busy_earlier_s = record.busy_seconds
-        if self._kind == "scoring":
-            taken_over = {"note": None, "is_scored_beside": False}
-            self._folder.write_trial(record.model_copy(update=taken_over))
-        else:
+        self._busy_earlier_s: float = getattr(record, self._usage)
+        if self._kind != "scoring":
             waiting = {"state": "waiting", "error": None, "failure": None}
             self._folder.write_trial(record.model_copy(update=waiting))
-        self._ranks.submit(
+        elif not self._on_scorer:
+            taken_over = {"note": None, "is_scored_beside": False}
+            self._folder.write_trial(record.model_copy(update=taken_over))
+        self._workers.submit(
             kind=self._kind,
             key=record.id,
             base=record.base,
@@ -136,8 +136,20 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             model_path=str(self._folder.model(record.id)),
         )
 
-    def _make_ranks(self) -> Ranks:
+    def _make_workers(self) -> Workers:
+        # Imported here, because Ray Train imports torch, and a driver of a scorer needs neither.
+        if self._on_scorer:
+            from orchestrator.trials.warm_scorer import WarmScorer
+
+            return WarmScorer(self._settings)
+        from orchestrator.trials.ray_launch import WarmRanks
+
         return WarmRanks(f"ranks-{os.getpid()}", self._settings)
+
+    @property
+    def _usage(self) -> Literal["scorer_seconds", "busy_seconds"]:
+        """The field of the record that counts the time of this driver's workers."""
+        return "scorer_seconds" if self._on_scorer else "busy_seconds"
 
     def _is_stop_requested(self) -> bool:
         folder = self._folder
@@ -151,25 +163,25 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         That is the case if the whole sweep ends and the ranks are not training. If the sweep
         continues, the ranks must finish this job before they can start another.
         """
-        assert self._ranks is not None
+        assert self._workers is not None
         state = self._record().state if self._kind != "base" else None
         if self._folder.stop_requested(None) and state != "training":
             if state is not None:
                 self._folder.write_trial(mark_interrupted(self._record()))
             return True
         if state in ("waiting", "training") and not self._is_stopping:
-            self._ranks.stop("checkpoint")
+            self._workers.stop("checkpoint")
             self._is_stopping = True
         return False
 
     def _discard(self) -> None:
         """End the running trial after the scheduler has stopped it early."""
-        if not self._is_running or self._ranks is None or self._folder.stop_requested(None):
+        if not self._is_running or self._workers is None or self._folder.stop_requested(None):
             return
-        self._ranks.stop("discard")
+        self._workers.stop("discard")
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while not self._seen.is_finished and time.monotonic() < deadline:
-            self._seen = self._ranks.wait(self._seen, POLL_S)
+            self._seen = self._workers.wait(self._seen, POLL_S)
         self._is_running = not self._seen.is_finished
 
     def _update_record(self, progress: Progress) -> None:
@@ -181,18 +193,21 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         busy_s = 0.0 if self._started_at is None else time.monotonic() - self._started_at
         if self._kind == "base":
             if progress.is_finished:
-                self._folder.add_baseline_usage(self._key, BaselineUsage(busy_seconds=busy_s))
+                usage = BaselineUsage.model_validate({self._usage: busy_s})
+                self._folder.add_baseline_usage(self._key, usage)
             return
         record = self._record()
         num_attempts = 0 if self._kind == "scoring" else progress.attempts
         record = record.model_copy(
             update={
                 "attempts": self._num_earlier + num_attempts,
-                "busy_seconds": self._busy_earlier_s + busy_s,
+                self._usage: self._busy_earlier_s + busy_s,
             }
         )
         if progress.is_finished:
             self._folder.write_trial(self._final_record(record, progress))
+        elif self._on_scorer:
+            self._note_scorer(record, progress)
         elif self._kind == "scoring":
             return
         elif progress.attempts == 0:
@@ -220,13 +235,15 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             return mark_failed(record, progress.error or "unknown reason", progress.failure)
         if progress.outcome == "stopped":
             return mark_interrupted(record)
-        result = train_result(self._folder.root, record.id)
-        assert result is not None
+        result = read_when_visible(lambda: train_result(self._folder.root, record.id))
+        if result is None:
+            return mark_failed(record, invisible_reason("train.json"), "crash")
         if self._kind == "training":
             # A scorer scores this trial while these ranks train the next one.
             return mark_trained(record, result)
-        card = self._folder.read_scores(record.id)
-        assert card is not None
+        card = read_when_visible(lambda: self._folder.read_scores(record.id))
+        if card is None:
+            return mark_failed(record, invisible_reason("scores.json"), "crash")
         return mark_scored(mark_trained(record, result), card.seconds)
 
     def _is_past_training(self, record: TrialRecord, progress: Progress) -> bool:
@@ -243,6 +260,14 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             cpus=settings.cpus_per_worker,
             gpus=settings.gpus_per_worker,
         )
+        if record.note != note:
+            self._folder.write_trial(record.model_copy(update={"note": note}))
+
+    def _note_scorer(self, record: TrialRecord, progress: Progress) -> None:
+        note = None
+        if progress.attempts == progress.num_failures:
+            then = f", again after: {progress.error}" if progress.error is not None else ""
+            note = WAITING_NOTE + then
         if record.note != note:
             self._folder.write_trial(record.model_copy(update={"note": note}))
 

@@ -15,6 +15,7 @@ from orchestrator.search.budget import Budget
 from orchestrator.search.methods import make_search
 from orchestrator.search.points import Observation, Point
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trials.queued_job import QueuedJob
 from orchestrator.trials.retention import find_removals, remove
 from orchestrator.trials.run_trial import (
     JobKind,
@@ -26,26 +27,13 @@ from orchestrator.trials.run_trial import (
     mark_trained,
     train_result,
 )
-from orchestrator.trials.scoring_queue import Scorers, ScoringQueue, ScoringTask
+from orchestrator.trials.scoring_queue import ScoringQueue
+from orchestrator.trials.shared_files import invisible_reason, read_when_visible
 from trainers.foundation.errors import InputError
 from trainers.foundation.object_store import StorageError
 
 # States of a trial without remaining jobs.
 ENDED = ("done", "failed", "stopped", "interrupted")
-
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """A trial to train, to score or both, or a baseline whose untuned model is to be scored.
-
-    `point` is the number of the search's point if the trial is trained. `untuned` contains
-    `settings` and `model_path` of a baseline; those of a trial are in its record.
-    """
-
-    kind: JobKind
-    key: str
-    point: int | None = None
-    untuned: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,7 +49,7 @@ class _OpenPoint:
 class TrialQueue:
     """Requests points from the search when a slot is free, and reports their scores to it.
 
-    With scorers, a trained trial moves to the scoring queue and its job ends. The search receives a
+    With scorers, a job only trains its trial, and another job scores it. The search receives a
     point once all its trials are scored. `end_reason` states why no further trial starts; None if
     all are done.
     """
@@ -73,77 +61,99 @@ class TrialQueue:
         planner: Planner,
         history: History,
         budget: Budget,
-        scorers: Scorers | None = None,
         *,
-        workers_score_too: bool = True,
+        num_slots: int,
+        num_scorers: int = 0,
+        slots_help: bool = True,
     ) -> None:
         """Create the queue.
 
         Args:
             history: the known points of a sampling search; empty for a grid.
-            scorers: separate processes for scoring; None if each job scores the model it trains.
-            workers_score_too: whether jobs also score models if too many wait for a scorer.
+            num_slots: maximum number of jobs at once that use a trial's resources.
+            num_scorers: maximum number of jobs at once that use a scorer's; 0 if each job scores
+                the model it trains.
+            slots_help: whether models are also scored in slots if too many wait for a scorer.
         """
         self._spec, self._folder = spec, folder
         self._planner, self._budget = planner, budget
         self._search = make_search(spec.search, history.known, history.num_own, history.unfinished)
-        self._scoring: ScoringQueue | None = None
-        if scorers is not None:
-            retries = spec.retries.model_dump()
-            self._scoring = ScoringQueue(folder, scorers, retries, self._scoring_ended)
-        self._workers_score_too = workers_score_too
+        self._scoring = ScoringQueue(folder, num_scorers, slots_help=slots_help)
+        self._num_slots, self._num_in_slots, self._num_running = num_slots, 0, 0
         self._ready: deque[QueuedJob] = deque()
         self._open: dict[int, _OpenPoint] = {}
         self._point_of: dict[str, int] = {}
         self._baselines: set[str] = set()
         self._queue_new_bases()
         self._stopped_points: set[int] = set()
+        self._is_training_over = False
         self.end_reason: str | None = None
 
     @property
-    def is_scoring(self) -> bool:
-        """True if scorers still have work."""
-        return self._scoring is not None and self._scoring.has_work
+    def is_finished(self) -> bool:
+        """True if no further job will start."""
+        is_idle = self._num_running == 0 and not self._ready and self._scoring.is_empty
+        return (self._is_training_over and is_idle) or self._folder.stop_requested(None)
 
     def next(self) -> QueuedJob | None:
-        """Return the next job; None if no further job starts (see `end_reason`)."""
-        while True:
-            if self._folder.stop_requested(None):
+        """Return a job that can start now; None if there is none."""
+        if self._folder.stop_requested(None):
+            if not self._is_training_over:
                 self.end_reason = "a stop was requested"
-                return None
-            self.poll_scoring()
-            # Each scorer has one running and one waiting model; jobs score the others.
-            most = self._scoring.size if self._scoring is not None else 0
-            job = self._unscored(beyond=most) or self._next_ready()
+            return None
+        for trial_id in self._scoring.remove_stopped():
+            self._trial_ended(trial_id)
+        job = self._next_job()
+        if job is not None:
+            self._num_running += 1
+            self._num_in_slots += not job.on_scorer
+        return job
+
+    def _next_job(self) -> QueuedJob | None:
+        while True:
+            job = self._scoring.next_on_scorer()
+            if job is not None or self._num_in_slots == self._num_slots:
+                return job
+            job = self._scoring.next_in_slot(is_training_over=False) or self._next_ready()
             if job is not None:
                 return job
-            reason = self._budget.reached_limit(self._folder)
-            point = None if reason is not None else self._search.ask()
-            if point is None:
-                job = self._unscored(beyond=0)
-                if job is None:
-                    self.end_reason = reason or self._search.ended
-                return job
+            if not self._is_training_over:
+                self._open_next_point()
+            if self._is_training_over:
+                return self._scoring.next_on_scorer() or self._scoring.next_in_slot(
+                    is_training_over=True
+                )
+
+    def _open_next_point(self) -> None:
+        reason = self._budget.reached_limit(self._folder)
+        point = None if reason is not None else self._search.ask()
+        if point is not None:
             self._open_point(point)
+            return
+        self._is_training_over = True
+        self.end_reason = reason or self._search.ended
 
-    def poll_scoring(self) -> None:
-        """Record the progress of the scorers, and start waiting tasks."""
-        if self._scoring is not None:
-            self._scoring.poll()
-
-    def job_ended(self, job: QueuedJob, *, has_died: bool = False) -> None:
+    def job_ended(
+        self, job: QueuedJob, *, record: TrialRecord | None = None, has_died: bool = False
+    ) -> None:
         """Process the end of a job; the trial's record contains its outcome.
 
         Args:
+            record: the record that the driver sent; None if it is to be read from its file.
             has_died: whether its processes died repeatedly, before they could record an outcome.
         """
+        self._num_running -= 1
+        self._num_in_slots -= not job.on_scorer
+        self._scoring.job_ended(job)
         if job.kind == "base":
             return
+        if record is not None:
+            # The driver wrote the same, but this node may still see an old version of its file.
+            self._folder.write_trial(self._with_visible_scores(record))
         record = self._folder.read_trial(job.key)
         if record is not None and record.state not in ENDED:
             if job.kind == "training" and record.state == "scoring":
-                assert self._scoring is not None
-                self._scoring.add(self._task_of(record))
+                self._scoring.add(QueuedJob("scoring", job.key))
                 return
             if has_died or job.kind == "scoring":
                 reason = "the process that ran it died repeatedly; see sweep.log"
@@ -153,6 +163,15 @@ class TrialQueue:
                 self._folder.write_trial(mark_stopped(record))
                 self._stopped_points.add(self._point_of[job.key])
         self._trial_ended(job.key)
+
+    def _with_visible_scores(self, record: TrialRecord) -> TrialRecord:
+        """Return the record once this node sees the scores of a finished trial."""
+        if record.state != "done":
+            return record
+        scores = read_when_visible(lambda: self._folder.read_scores(record.id))
+        if scores is None:
+            return mark_failed(record, invisible_reason("scores.json"), "crash")
+        return record
 
     def _next_ready(self) -> QueuedJob | None:
         while self._ready:
@@ -195,7 +214,7 @@ class TrialQueue:
         record = self._folder.read_trial(trial_id)
         assert record is not None
         if not is_trained(self._folder.root, record):
-            kind: JobKind = "trial" if self._scoring is None else "training"
+            kind: JobKind = "training" if self._scoring.has_scorers else "trial"
             self._ready.append(QueuedJob(kind, trial_id, point))
             return
         card, result = self._folder.read_scores(trial_id), train_result(self._folder.root, trial_id)
@@ -205,30 +224,10 @@ class TrialQueue:
             # The trial was interrupted after its scores were written but before its record was.
             self._folder.write_trial(mark_scored(mark_trained(record, result), card.seconds))
             self._trial_ended(trial_id)
-        elif self._scoring is None:
-            self._ready.append(QueuedJob("trial", trial_id, point))
+        elif self._scoring.has_scorers:
+            self._scoring.add(QueuedJob("scoring", trial_id))
         else:
-            self._scoring.add(self._task_of(record))
-
-    def _unscored(self, beyond: int) -> QueuedJob | None:
-        """Return a job that scores a waiting model if more than `beyond` models wait."""
-        if self._scoring is None or not self._workers_score_too:
-            return None
-        task = self._scoring.take_waiting(beyond=beyond)
-        if task is None:
-            return None
-        if task.kind == "trial":
-            return QueuedJob("scoring", task.key)
-        untuned = {"settings": task.settings, "model_path": task.model_path}
-        return QueuedJob("base", task.key, untuned=untuned)
-
-    def _task_of(self, record: TrialRecord) -> ScoringTask:
-        model_path = str(self._folder.model(record.id))
-        return ScoringTask("trial", record.id, record.base, record.settings, model_path)
-
-    def _scoring_ended(self, task: ScoringTask) -> None:
-        if task.kind == "trial":
-            self._trial_ended(task.key)
+            self._ready.append(QueuedJob("trial", trial_id, point))
 
     def _trial_ended(self, trial_id: str) -> None:
         self._drop_models()
@@ -269,12 +268,12 @@ class TrialQueue:
             self._folder.write_sweep(sweep.model_copy(update={"bases": records}))
 
     def _queue_base(self, base: Baseline) -> None:
-        if self._scoring is not None:
-            task = ScoringTask("base", base.key, base.key, base.settings, base.model_path)
-            self._scoring.add(task)
-            return
         untuned = {"settings": base.settings, "model_path": base.model_path}
-        self._ready.append(QueuedJob("base", base.key, untuned=untuned))
+        job = QueuedJob("base", base.key, untuned=untuned)
+        if self._scoring.has_scorers:
+            self._scoring.add(job)
+        else:
+            self._ready.append(job)
 
     def _write(self, plans: Sequence[TrialPlan]) -> None:
         """Write the trials' records, and add their ids to the sweep's record."""

@@ -228,6 +228,18 @@ def test_the_training_loss_is_ignored() -> None:
     assert fake.scheduler.on_trial_result(fake, other, result) == CONTINUE
 
 
+@pytest.mark.parametrize(("method", "at_10"), [("asha", STOP), ("median", CONTINUE)])
+def test_points_of_an_earlier_run_count_at_their_steps(method: str, at_10: str) -> None:
+    fake = sweep(method=method)
+    # For ASHA the second one is worse at step 5; its later loss counts all the same.
+    fake.scheduler.restore([{5: 1.0, 10: 0.9}, {5: 3.0, 10: 0.95}])
+    good, bad = fake.add(0), fake.add(1)
+    assert fake.report(good, 5, 0.97) == CONTINUE
+    assert fake.report(bad, 5, 2.5) == STOP
+    # Worse than both at the rung, but its best loss is below their median running mean, 1.46.
+    assert fake.report(good, 10, 0.96) == at_10
+
+
 def test_a_seed_at_its_last_step_is_not_stopped() -> None:
     fake = sweep()
     fake.report(fake.add(0), 10, 1.0, total_steps=20)

@@ -1,6 +1,7 @@
 """Number of trials and scorers that fit on a cluster, and reasons for waiting."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from orchestrator.trials.placement import (
     describe_scoring,
     gpus_per_scorer,
     gpus_per_worker,
+    is_packed,
     node_shapes,
     trial_slots,
     waiting_reason,
@@ -27,6 +29,11 @@ SCALES_FROM_ZERO = Cluster(
     nodes=[NodeShape({"plw_driver": 1000}, 1)],
     future_nodes=[NodeShape({"plw_driver": 1000}, 1), NodeShape({"CPU": 8, "GPU": 1}, 8)],
 )
+THREE_LARGE_NODES = Cluster([NodeShape({"CPU": 64, "GPU": 8}, 3)])
+LARGE_NODES_TO_COME = Cluster(
+    nodes=[NodeShape({"CPU": 64, "GPU": 4}, 7)],
+    future_nodes=[NodeShape({"CPU": 64, "GPU": 8}, 3)],
+)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +47,40 @@ SCALES_FROM_ZERO = Cluster(
         (FOUR_GPU_NODES, {"gpus_per_worker": 0.5}, 16),
         (FOUR_GPU_NODES, {"gpus_per_worker": 2.0, "workers_per_trial": 3}, 1),
         (SCALES_FROM_ZERO, {"workers_per_trial": 2}, 4),
+        # Eight GPUs hold one trial of six; 24 GPUs would hold four that straddle nodes.
+        (THREE_LARGE_NODES, {"workers_per_trial": 6}, 3),
+        (THREE_LARGE_NODES, {"workers_per_trial": 6, "placement": "any"}, 4),
+        (THREE_LARGE_NODES, {"workers_per_trial": 12}, 2),
+        (LARGE_NODES_TO_COME, {"workers_per_trial": 6}, 3),
     ],
 )
 def test_number_of_trials_that_fit_on_a_cluster(
     cluster: Cluster, resources: dict[str, float], expected: int
 ) -> None:
     assert trial_slots(ResourceConfig.model_validate(resources), cluster) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "placement", "expected"),
+    [(6, "node", True), (8, "node", True), (9, "node", False), (6, "any", False)],
+)
+def test_a_trial_is_packed_if_a_node_has_room_for_it(
+    num_workers: int, placement: Any, expected: bool
+) -> None:
+    resources = ResourceConfig(workers_per_trial=num_workers, placement=placement)
+    assert is_packed(resources, THREE_LARGE_NODES) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_scorers", "expected"),
+    # Two GPUs of each node are free beside a trial of six.
+    [(6, Capacity(3, 6)), (7, Capacity(2, 7)), (None, Capacity(3, 3))],
+)
+def test_scorers_use_the_gpus_that_packed_trials_leave_free(
+    num_scorers: int | None, expected: Capacity
+) -> None:
+    resources = ResourceConfig(workers_per_trial=6, scorers=num_scorers)
+    assert capacity(resources, THREE_LARGE_NODES) == expected
 
 
 def test_a_worker_never_spans_two_nodes() -> None:

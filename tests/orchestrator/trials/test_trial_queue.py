@@ -12,10 +12,10 @@ from orchestrator.record.folder import SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
 from orchestrator.spec.search_fields import BudgetConfig
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
+from orchestrator.trials.queued_job import QueuedJob
 from orchestrator.trials.run_trial import mark_failed
-from orchestrator.trials.scoring_queue import Scorers
 from orchestrator.trials.sweep import prepare_folder
-from orchestrator.trials.trial_queue import QueuedJob, TrialQueue
+from orchestrator.trials.trial_queue import TrialQueue
 from tests.orchestrator.plan.test_plan import write_spec
 from trainers.foundation.files import write_json, write_text
 
@@ -30,8 +30,9 @@ class Bench:
         folder: Path,
         budget: BudgetConfig | None = None,
         *,
-        scorers: Scorers | None = None,
-        workers_score_too: bool = True,
+        num_slots: int = 8,
+        num_scorers: int = 0,
+        slots_help: bool = True,
         **changes: Any,
     ) -> None:
         path = write_spec(folder, **changes)
@@ -53,8 +54,9 @@ class Bench:
                 price_per_gpu_hour=3.0,
                 now=lambda: self.clock,
             ),
-            scorers,
-            workers_score_too=workers_score_too,
+            num_slots=num_slots,
+            num_scorers=num_scorers,
+            slots_help=slots_help,
         )
 
     def next_trial(self) -> QueuedJob | None:
