@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 # only place where the order is declared.
 ORDER = {
     "trainers": (
-        *("foundation", "config_base", "data_config", "config", "demo", "models", "data", "engine"),
+        *("foundation", "config_base", "data_config", "deepspeed_config", "loss_config", "config"),
+        *("demo", "models", "data", "engine"),
         *(
             "token_weights",
             "loss",

@@ -20,13 +20,11 @@ from trainers.config_base import (
     StrictSettings,
 )
 from trainers.data_config import DataConfig
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.foundation.renamed_settings import with_current_names
+from trainers.loss_config import LossConfig
 
-NormalizationMode = Literal["weights", "nonzero", "completion", "tokens", "examples"]
-DataWeights = Literal["multiply", "replace"]
-Precision = Literal["float32", "bfloat16"]
 ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
-Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ModelConfig(StrictSettings):
@@ -45,77 +43,6 @@ class ModelConfig(StrictSettings):
     trust_remote_code: bool = Field(
         False, description="Run code from the model's folder or hub repository."
     )
-
-
-class RoleWeights(StrictSettings):
-    """Loss weights of single roles that override the defaults."""
-
-    system: Weight | None = Field(
-        None, description="Weight of a token of a system turn; null uses loss.prompt_loss_weight."
-    )
-    user: Weight | None = Field(
-        None, description="Weight of a token of a user turn; null uses loss.prompt_loss_weight."
-    )
-    tool: Weight | None = Field(
-        None, description="Weight of a token of a tool result; null uses loss.prompt_loss_weight."
-    )
-    history: Weight | None = Field(
-        None,
-        description="Weight of a token of an earlier answer, where data.completion_turns is last;"
-        " null uses loss.prompt_loss_weight.",
-    )
-    template: Weight | None = Field(
-        None, description="Weight of a template token; null uses loss.prompt_loss_weight."
-    )
-    thinking: Weight | None = Field(
-        None,
-        description="Weight of a token of the thinking before an answer; null uses the"
-        " completion's weight.",
-    )
-    completion: Weight | None = Field(
-        None,
-        description="Weight of a completion token; null is 1. It can be searched together with "
-        "loss.prompt_loss_weight.",
-    )
-
-
-class LossConfig(StrictSettings):
-    prompt_loss_weight: Weight = Field(
-        0.0, description="Weight of a prompt token; a completion token has weight 1."
-    )
-    role_weights: RoleWeights = Field(
-        RoleWeights(), description="Weights of single roles that override the defaults."
-    )
-    data_weights: DataWeights = Field(
-        "multiply",
-        description=(
-            "Weights of turns, parts and tokens in the data multiply or replace the weight of the "
-            "token's role."
-        ),
-    )
-    normalization: NormalizationMode = Field(
-        "weights",
-        description=(
-            "Divisor of the weighted sum over the global batch: the sum of weights, the number of "
-            "tokens with a weight above 0 (nonzero), of such completion tokens, or of all tokens; "
-            "examples averages the examples' means, weighted by sample weight."
-        ),
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of each target's probability that is spread over the vocabulary."
-    )
-
-    @model_validator(mode="after")
-    def _check_nonzero_weight(self) -> Self:
-        roles = self.role_weights
-        prompt = (roles.system, roles.user, roles.tool, roles.history, roles.template)
-        prompt_counts = any(self.prompt_loss_weight if w is None else w for w in prompt)
-        if roles.completion == 0 and not roles.thinking and not prompt_counts:
-            raise ValueError(
-                "the weight of at least one role must be above 0, but loss.role_weights.completion"
-                ", that of thinking and those of all prompt roles are 0"
-            )
-        return self
 
 
 class OptimizerConfig(StrictSettings):
@@ -206,81 +133,6 @@ class BatchConfig(StrictSettings):
             "memory; null limits it only by batch.micro_batch_size."
         ),
     )
-
-
-# Paths in DeepSpeed's configuration that the user must not set. Either our settings determine them
-# (loss, schedule, checkpoints), or they would scale the gradient.
-_RESERVED_DEEPSPEED_KEYS = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "gradient_predivide_factor",
-    "prescale_gradients",
-    "optimizer",
-    "scheduler",
-    "bf16",
-    "fp16",
-    "amp",
-    "torch_autocast",
-    "zero_force_ds_cpu_optimizer",
-    "zero_allow_untested_optimizer",
-    "zero_optimization.stage",
-    "zero_optimization.offload_optimizer.device",
-    "zero_optimization.offload_param.device",
-)
-
-
-class DeepSpeedConfig(StrictSettings):
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        2, description="ZeRO stage: what is partitioned over ranks; 0 (nothing) requires float32."
-    )
-    precision: Precision = Field("bfloat16", description="Data type of weights and activations.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass to save memory."
-    )
-    offload_optimizer: bool = Field(
-        False,
-        description="Keep AdamW's states in CPU memory and step there; needs ZeRO 1 to 3.",
-    )
-    offload_parameters: bool = Field(
-        False, description="Keep parameters in CPU memory while no layer needs them; needs ZeRO 3."
-    )
-    override: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Merged into DeepSpeed's config; must not set what other settings determine.",
-    )
-
-    @model_validator(mode="after")
-    def _check_stage(self) -> Self:
-        if self.zero_stage == 0 and self.precision == "bfloat16":
-            raise ValueError(
-                "deepspeed.zero_stage 0 supports only float32; use stage 1 for bfloat16, which is "
-                "the same on one rank and needs less memory on several"
-            )
-        if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("deepspeed.offload_optimizer needs deepspeed.zero_stage 1, 2 or 3")
-        if self.offload_parameters and self.zero_stage != 3:
-            raise ValueError("deepspeed.offload_parameters needs deepspeed.zero_stage 3")
-        return self
-
-    @model_validator(mode="after")
-    def _check_override(self) -> Self:
-        reserved = [path for path in _RESERVED_DEEPSPEED_KEYS if _has_path(self.override, path)]
-        if reserved:
-            raise ValueError(
-                f"deepspeed.override must not set {', '.join(reserved)}: other settings determine "
-                "it, such as batch, optimizer, schedule and deepspeed.zero_stage"
-            )
-        return self
-
-
-def _has_path(tree: Any, path: str) -> bool:
-    for key in path.split("."):
-        if not isinstance(tree, dict) or key not in tree:
-            return False
-        tree = tree[key]
-    return True
 
 
 class LoraConfig(StrictSettings):

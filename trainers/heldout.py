@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from trainers.config import BatchConfig, LossConfig
+from trainers.config import BatchConfig
 from trainers.data.roles import COMPLETION_ROLES, PROMPT_ROLES, EncodedExample
 from trainers.engine.zero import ZeroEngine
 from trainers.foundation.errors import TrainingError
+from trainers.loss_config import LossConfig
 from trainers.step import forward, forward_inputs, local_micro_batches, mean_or_none
 from trainers.token_weights import batch_weights
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.config import BatchConfig, LossConfig
+from trainers.config import BatchConfig
 from trainers.data.batches import (
     MicroBatch,
     collate,
@@ -21,6 +21,7 @@ from trainers.data.batches import (
 from trainers.data.roles import COMPLETION_ROLES, PROMPT_ROLES, EncodedExample
 from trainers.engine.ranks import Ranks
 from trainers.engine.zero import ZeroEngine
+from trainers.loss_config import LossConfig
 from trainers.token_weights import batch_weights
 
 

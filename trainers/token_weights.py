@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config import LossConfig
 from trainers.data.roles import COMPLETION_ROLES, PROMPT_ROLES, EncodedExample, Role
 from trainers.data.tokenized import EncodedExamples
 from trainers.foundation.counts import format_count
 from trainers.foundation.errors import InputError, Problem
+from trainers.loss_config import LossConfig
 
 _ROLES_OF_TURNS = (Role.SYSTEM, Role.USER, Role.TOOL)
 

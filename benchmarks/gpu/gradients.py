@@ -12,18 +12,13 @@ from transformers import PreTrainedModel
 from benchmarks.gpu.bench import Bench, Row
 from benchmarks.gpu.models import SHAPES, Lengths, random_examples, random_model
 from benchmarks.gpu.reference import reference_gradient, relative_error
-from trainers.config import (
-    BatchConfig,
-    DeepSpeedConfig,
-    LoraConfig,
-    LossConfig,
-    OptimizerConfig,
-    Precision,
-)
+from trainers.config import BatchConfig, LoraConfig, OptimizerConfig
 from trainers.data.roles import EncodedExample
+from trainers.deepspeed_config import DeepSpeedConfig, Precision
 from trainers.engine.ranks import Ranks, join_ranks
 from trainers.engine.zero import ZeroEngine
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM
+from trainers.loss_config import LossConfig
 from trainers.models.lora import add_lora
 from trainers.models.packed_attention import enable_packed_attention
 from trainers.run_setup import DTYPES

@@ -17,12 +17,14 @@ from benchmarks.gpu.models import (
     random_examples,
     random_model,
 )
-from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig
+from trainers.config import BatchConfig, OptimizerConfig
 from trainers.data.roles import EncodedExample
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.performance import ModelFlops, model_flops, peak_flops
 from trainers.engine.ranks import join_ranks
 from trainers.engine.zero import ZeroEngine
 from trainers.loss import WeightedPromptLM
+from trainers.loss_config import LossConfig
 from trainers.models.packed_attention import PACKED_ATTENTION, enable_packed_attention
 from trainers.step import BatchLoss, accumulate_gradient
 

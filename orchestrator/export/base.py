@@ -11,12 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.foundation.redaction import to_yaml
-from trainers.config import LossConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.data.batches import num_steps
 from trainers.data.examples import Example
 from trainers.data.roles import COMPLETION_ROLES, Role
 from trainers.data.tokenized import EncodedExamples
 from trainers.foundation.errors import InputError, Problem
+from trainers.loss_config import LossConfig
 from trainers.schedule import decay_steps, warmup_steps
 from trainers.token_weights import batch_weights
 

@@ -8,11 +8,12 @@ from orchestrator.export.axolotl import export_axolotl
 from orchestrator.export.base import Export, Framework, Recipe
 from orchestrator.export.ms_swift import export_swift
 from orchestrator.export.trl import export_trl
-from trainers.config import LossConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.data.roles import Role
 from trainers.data.tokenize import as_trained, encode_examples, read_split
 from trainers.data.tokenized import EncodedExamples
 from trainers.foundation.errors import InputError, Problem
+from trainers.loss_config import LossConfig
 from trainers.models.loading import load_tokenizer, resolve_model_path
 from trainers.token_weights import token_weights
 

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.inspection.alignment import align
-from trainers.config import LossConfig
 from trainers.data.examples import Example
 from trainers.data.roles import EncodedExample, Role, UntruncatedExample
 from trainers.data.template import Template
 from trainers.data.truncation import TruncatedExample
 from trainers.data_config import DataConfig
 from trainers.foundation.counts import format_count
+from trainers.loss_config import LossConfig
 from trainers.token_weights import token_weights
 
 # A UTF-8 character has at most four bytes, and so at most four tokens.

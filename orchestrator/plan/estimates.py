@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import ResourceConfig
-from trainers.config import DeepSpeedConfig, TrainConfig
+from trainers.config import TrainConfig
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.memory import GIB, state_bytes
 
 # The share of the matrix-product peak that training reached on two CPU cores: SmolLM2-135M in

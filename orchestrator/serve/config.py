@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 from orchestrator.foundation.shell_words import shell_path
 from orchestrator.spec.search_fields import BudgetConfig
 from orchestrator.spec.sweep_spec import ResourceConfig, with_absolute_paths
-from trainers.config import TrainConfig, Weight
+from trainers.config import TrainConfig
 from trainers.config_base import PathText, Positive, PositiveInt, StrictSettings
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.settings_file import load_config
+from trainers.loss_config import Weight
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Set for each job, so they cannot be part of a model's base settings.

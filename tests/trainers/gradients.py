@@ -12,18 +12,13 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.trainers.tiny_runs import NO_PERSISTENCE
-from trainers.config import (
-    BatchConfig,
-    DeepSpeedConfig,
-    LoraConfig,
-    LossConfig,
-    OptimizerConfig,
-    Precision,
-)
+from trainers.config import BatchConfig, LoraConfig, OptimizerConfig
 from trainers.data.roles import EncodedExample, Role
+from trainers.deepspeed_config import DeepSpeedConfig, Precision
 from trainers.engine.ranks import Ranks
 from trainers.engine.zero import ZeroEngine
 from trainers.loss import WeightedPromptLM
+from trainers.loss_config import LossConfig
 from trainers.models.lora import add_lora
 from trainers.models.packed_attention import enable_packed_attention
 from trainers.step import accumulate_gradient

@@ -13,12 +13,14 @@ from orchestrator.spec.search_points import grid_points
 from orchestrator.spec.sweep_spec import load_spec
 from tests.trainers.gradients import tiny_model
 from tests.worlds import run_in_world
-from trainers.config import BatchConfig, DeepSpeedConfig, LossConfig, OptimizerConfig, RoleWeights
+from trainers.config import BatchConfig, OptimizerConfig
 from trainers.data.roles import EncodedExample, Role
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.ranks import Ranks
 from trainers.engine.zero import ZeroEngine
 from trainers.foundation.errors import InputError
 from trainers.loss import WeightedPromptLM
+from trainers.loss_config import LossConfig, RoleWeights
 from trainers.step import accumulate_gradient
 from trainers.token_weights import role_weights
 

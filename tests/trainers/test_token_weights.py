@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.config import LossConfig, NormalizationMode, RoleWeights
 from trainers.data.roles import EncodedExample, Role
 from trainers.foundation.errors import InputError
+from trainers.loss_config import LossConfig, NormalizationMode, RoleWeights
 from trainers.token_weights import batch_weights, check_nonzero_weights, token_weights
 
 NAN = float("nan")

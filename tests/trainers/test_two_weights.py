@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from tests.trainers.tiny_runs import settings, train_until
 from tests.worlds import run_in_world
-from trainers.config import LossConfig, RoleWeights
 from trainers.data.roles import EncodedExample, Role
+from trainers.loss_config import LossConfig, RoleWeights
 from trainers.token_weights import batch_weights
 
 STEPS = 4

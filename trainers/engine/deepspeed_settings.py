@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainers.config import DeepSpeedConfig
+from trainers.deepspeed_config import DeepSpeedConfig
 
 
 def deepspeed_settings(

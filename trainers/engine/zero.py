@@ -43,7 +43,8 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
-from trainers.config import DeepSpeedConfig, OptimizerConfig
+from trainers.config import OptimizerConfig
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.deepspeed_settings import deepspeed_settings
 from trainers.engine.weight_decay import is_vector_or_bias
 

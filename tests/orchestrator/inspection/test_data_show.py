@@ -15,11 +15,11 @@ from orchestrator.inspection.token_view import ExampleView, token_texts, view_ex
 from tests.orchestrator.plw import plw, plw_json, refused
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
-from trainers.config import LossConfig, RoleWeights
 from trainers.data.examples import Example, Message, pair
 from trainers.data.roles import Role
 from trainers.data.template import Template
 from trainers.data_config import DataConfig
+from trainers.loss_config import LossConfig, RoleWeights
 
 
 @pytest.fixture(scope="module")

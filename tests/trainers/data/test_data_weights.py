@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.trainers.data.chat_templates import tokenizer_with
-from trainers.config import LossConfig
 from trainers.data.encoding_counts import EncodingCounts
 from trainers.data.examples import Example, Message, PartWeight
 from trainers.data.readers import read_examples
@@ -21,6 +20,7 @@ from trainers.data.token_records import TokenRecordParser
 from trainers.data.tokenized import EncodedBatch, EncodedExamples
 from trainers.data_config import CompletionTurns
 from trainers.foundation.errors import InputError
+from trainers.loss_config import LossConfig
 from trainers.token_weights import check_data_weights
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tests.trainers.data.chat_templates import tokenizer_with
-from trainers.config import LossConfig
 from trainers.data.readers import read_examples
 from trainers.data.roles import EncodedExample
 from trainers.data.tokenize import encode_examples
 from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError
+from trainers.loss_config import LossConfig
 from trainers.token_weights import token_weights
 
 Run = tuple[str, float]

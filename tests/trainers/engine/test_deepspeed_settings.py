@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from trainers.config import DeepSpeedConfig, TrainConfig
+from trainers.config import TrainConfig
+from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.memory import state_bytes
 from trainers.engine.out_of_memory import out_of_memory_advice
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers.config import RoleWeights, TrainConfig
+from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError
 from trainers.foundation.settings_file import load_config
+from trainers.loss_config import RoleWeights
 
 VALID = """\
 model:
