@@ -263,7 +263,8 @@ class Sweep:
         records = self._folder.read_trials()
         fields = ("state", "error", "attempts", "total_steps", "train_seconds", "eval_seconds",
                   "busy_seconds", "tokens_per_second", "final_completion_loss",
-                  "final_prompt_loss", "distance", "device")  # fmt: skip
+                  "final_prompt_loss", "distance", "device", "exported_step",
+                  "last_heldout_completion_loss", "exported_heldout_completion_loss")  # fmt: skip
         rows = [
             {**_names(record), **{name: getattr(record, name) for name in fields}}
             for record in records

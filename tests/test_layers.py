@@ -36,6 +36,7 @@ ORDER = {
             "schedule",
             "runs",
             "run_setup",
+            "model_export",
             "sft",
             "__main__",
         ),

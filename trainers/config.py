@@ -223,6 +223,13 @@ class TrainConfig(StrictSettings):
             "null disables them."
         ),
     )
+    export_best_every_steps: PositiveInt | None = Field(
+        None,
+        description=(
+            "Steps between evaluations of the held-out completion loss; the model of the lowest one"
+            " is exported. Null exports the model of the last step."
+        ),
+    )
     profile_steps: Annotated[tuple[PositiveInt, PositiveInt], Strict(False)] | None = Field(
         None,
         description=(
@@ -238,6 +245,11 @@ class TrainConfig(StrictSettings):
         ),
     )
     seed: Seed = Field(0, description="Seed of the data order and of dropout.")
+
+    @property
+    def measures_heldout_loss(self) -> bool:
+        """Return whether training measures the held-out loss."""
+        return (self.log_heldout_every_steps, self.export_best_every_steps) != (None, None)
 
     @field_validator("profile_steps")
     @classmethod
@@ -268,11 +280,11 @@ class TrainConfig(StrictSettings):
 
     @model_validator(mode="after")
     def _check_heldout(self) -> Self:
-        if self.log_heldout_every_steps is not None and self.data.heldout_examples == 0:
-            raise ValueError(
-                "log_heldout_every_steps needs data.heldout_examples of at least 1; raise it, or "
-                "remove log_heldout_every_steps"
-            )
+        for name in ("log_heldout_every_steps", "export_best_every_steps"):
+            if getattr(self, name) is not None and self.data.heldout_examples == 0:
+                raise ValueError(
+                    f"{name} needs data.heldout_examples of at least 1; raise it, or remove {name}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ def set_up(config: TrainConfig, output_dir: Path, ranks: Ranks) -> TrainingRun:
     training_data = load_training_data(
         config.model,
         config.data,
-        with_heldout=config.log_heldout_every_steps is not None,
+        with_heldout=config.measures_heldout_loss,
         is_main=ranks.is_main,
     )
     examples = training_data.examples

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,17 +28,10 @@ from trainers.foundation.errors import InputError, Problem, TrainingError
 from trainers.foundation.files import read_json, write_json
 from trainers.foundation.object_store import ObjectStore
 from trainers.heldout import measure_heldout_loss
-from trainers.loss import MODEL_PREFIX
-from trainers.models.lora import is_lora_factor, merge_lora, save_adapter
-from trainers.models.prompt_format import write_prompt_format
-from trainers.models.quantization import full_weights, mark_as_full
-from trainers.run_setup import TrainingRun, pretrained_reader, set_up
-from trainers.runs.checkpoint import (
-    CHECKPOINTS,
-    CheckpointWriter,
-    check_disk_space,
-    export_model,
-)
+from trainers.model_export import squared_distances, write_model
+from trainers.run_setup import TrainingRun, set_up
+from trainers.runs.best_model import BestModel
+from trainers.runs.checkpoint import CHECKPOINTS, CheckpointWriter
 from trainers.runs.diagnostics import layer_distances, loss_rsd, total_distance
 from trainers.runs.metrics_file import MetricsFile, read_losses
 from trainers.runs.remote_run import download_run, upload_result
@@ -114,6 +108,9 @@ def _train(
         keep=config.checkpoint.keep,
         store=store,
     )
+    best = None
+    if config.export_best_every_steps is not None:
+        best = BestModel(output_dir, run.ranks, store, is_resumed=run.first_step > 0)
     with handle_sigterm() as terminated:
         for step in range(run.first_step, run.total_steps):
             with trace_step(step + 1, config.profile_steps, output_dir, run.ranks):
@@ -121,13 +118,19 @@ def _train(
             checkpoints.finalize(wait=False)
             tokens_seen += metrics.num_tokens
             is_last = metrics.step == run.total_steps
-            is_measured = _is_due(metrics.step, config.log_heldout_every_steps, is_last)
+            is_candidate = _is_due(metrics.step, config.export_best_every_steps, is_last)
+            is_measured = is_candidate or _is_due(
+                metrics.step, config.log_heldout_every_steps, is_last
+            )
             if is_measured:
                 metrics = _with_heldout_loss(run, config, metrics)
             if is_measured or _is_due(metrics.step, config.log_every_steps, is_last):
                 metrics_file.append(metrics)
                 if on_step is not None:
                     on_step(metrics)
+            if best is not None and is_candidate:
+                write = partial(write_model, run, config)
+                best.update(metrics.step, metrics.heldout_completion_loss, write)
             stop, is_late = agree_on_stop(
                 run.ranks,
                 terminated,
@@ -142,7 +145,7 @@ def _train(
                 _end_early(run, checkpoints, stop, metrics.step)
     checkpoints.finalize(wait=True)
     seconds = time.monotonic() - started
-    return _finish(run, config, output_dir, metrics, tokens_seen, seconds, store)
+    return _finish(run, config, output_dir, best, metrics, tokens_seen, seconds, store)
 
 
 def _with_date_of_start(config: TrainConfig, ranks: Ranks) -> TrainConfig:
@@ -182,7 +185,7 @@ def _run_step(run: TrainingRun, config: TrainConfig, step: int) -> StepMetrics:
     every = config.log_distance_every_steps
     measured = None
     if run.pretrained is not None and every is not None and (step + 1) % every == 0:
-        measured = total_distance(_squared_distances(run, config))
+        measured = total_distance(squared_distances(run, config))
     seconds = time.monotonic() - started
     performance = measure_performance(
         run.flops,
@@ -246,13 +249,19 @@ def _finish(
     run: TrainingRun,
     config: TrainConfig,
     output_dir: Path,
+    best: BestModel | None,
     metrics: StepMetrics | None,
     tokens_seen: int,
     seconds: float,
     store: ObjectStore | None,
 ) -> TrainResult:
     """Export the model, then write train.json, which marks the run as finished."""
-    squared = _export(run, config, output_dir)
+    exported = best.record if best is not None else None
+    if best is not None and exported is not None:
+        best.move_to_output()
+        squared = exported.squared_distances
+    else:
+        squared = write_model(run, config, output_dir)
     run.engine.destroy()
     # If the ranks share no folder, only the main rank has the file.
     metrics_path = output_dir / "metrics.jsonl"
@@ -269,6 +278,9 @@ def _finish(
         distance=total_distance(squared) if config.log_final_distance else None,
         distance_by_layer=layer_distances(squared) if config.log_final_distance else None,
         device=run.ranks.device_name,
+        exported_step=exported.step if exported else run.total_steps,
+        last_heldout_completion_loss=metrics.heldout_completion_loss if metrics else None,
+        exported_heldout_completion_loss=exported.heldout_completion_loss if exported else None,
     )
     if run.ranks.is_main:
         record = {"config": config.model_dump(mode="json"), "result": asdict(result)}
@@ -280,44 +292,6 @@ def _finish(
         shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
     run.ranks.barrier()
     return result
-
-
-def _export(run: TrainingRun, config: TrainConfig, output_dir: Path) -> dict[str, float]:
-    """Write the model and return each parameter's squared distance from its pre-trained value.
-
-    With LoRA, only the main rank returns the distances of the merged weights. The result is empty
-    without `log_final_distance`.
-    """
-    is_measured = config.log_final_distance
-    is_read = is_measured and (config.lora is None or bool(config.lora.modules_to_save))
-    squared = _squared_distances(run, config) if is_read else {}
-    weights = {
-        name.removeprefix(MODEL_PREFIX): weight
-        for name, weight in run.engine.full_state_dict().items()
-        if name.startswith(MODEL_PREFIX)
-    }
-    size = run.num_parameters * run.model.dtype.itemsize
-    check_disk_space(run.ranks, output_dir, size, "the trained model")
-    if run.ranks.is_main:
-        if config.lora is not None:
-            folder = output_dir / "adapter"
-            save_adapter(weights, run.model, config.lora, config.model.path, folder)
-            weights, merged = merge_lora(full_weights(weights, run.model), run.model)
-            mark_as_full(run.model)
-            squared = {**squared, **merged} if is_measured else {}
-        export_model(weights, run.model, run.tokenizer, output_dir / "model", run.end_token_id)
-        write_prompt_format(output_dir / "model", config.data)
-    run.ranks.barrier()
-    return squared
-
-
-def _squared_distances(run: TrainingRun, config: TrainConfig) -> dict[str, float]:
-    """Return the squared distance of each trained weight from its pre-trained value."""
-    held = run.pretrained
-    if held is not None:
-        return run.engine.squared_distances(lambda name, start, size: held[name])
-    read = pretrained_reader(config, run.model.dtype, run.ranks, run.pretrained_files)
-    return run.engine.squared_distances(read, lambda name: not is_lora_factor(name))
 
 
 def with_recorded_date(config: TrainConfig, output_dir: Path) -> TrainConfig:

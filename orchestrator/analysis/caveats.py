@@ -29,6 +29,12 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
             "different setting; they are never pooled."
         )
     yield from _truncation(sweep)
+    if sweep.spec.get("export_best_every_steps") is not None:
+        yield (
+            "Each trial exported the model with the lowest held-out completion loss during "
+            "training. Its held-out loss was used to choose it, so it is too low on average; "
+            "benchmarks are not affected. MLflow also has the loss after the last step."
+        )
     if not findings.trials.scored:
         yield "No trial has been scored yet."
     elif findings.groups_not_measured:

@@ -204,6 +204,7 @@ def _build_config(
     if uses_all:
         settings["data"] |= {"heldout_examples": 0, "train_examples": None}
         settings["log_heldout_every_steps"] = None
+        settings["export_best_every_steps"] = None
     for override in overrides:
         apply_override(settings, override)
     return with_absolute_paths(build_config(TrainConfig, settings, source=source))

@@ -92,21 +92,25 @@ def memory_by_zero_stage(
 
 
 def disk_gib(trials: Iterable[tuple[int | None, TrainConfig, int]]) -> float | None:
-    """Return the GiB for the exported models of all trials and the checkpoints of the largest.
+    """Return the GiB for the exported models of all trials and what the largest keeps in training.
 
     Return None if a number of parameters is unknown.
 
     Args:
         trials: number of parameters, settings and count of each kind of trial.
     """
-    models = checkpoints = 0
+    models = temporary = 0
     for num_parameters, config, count in trials:
         if num_parameters is None:
             return None
-        models += count * num_parameters * (4 if config.deepspeed.precision == "float32" else 2)
+        model = num_parameters * (4 if config.deepspeed.precision == "float32" else 2)
+        models += count * model
+        # The best model so far stays until a better one is written.
+        during = model if config.export_best_every_steps is not None else 0
         if config.checkpoint.every_steps or config.checkpoint.every_minutes:
-            checkpoints = max(checkpoints, 12 * (config.checkpoint.keep + 1) * num_parameters)
-    return (models + checkpoints) / GIB
+            during += 12 * (config.checkpoint.keep + 1) * num_parameters
+        temporary = max(temporary, during)
+    return (models + temporary) / GIB
 
 
 def seconds_at_risk(settings: TrainConfig, steps: int, train_seconds: float) -> float:

@@ -86,6 +86,7 @@ ADDED: Mapping[str, Any] = {
     "loss.role_weights.thinking": None,
     "loss.data_weights": "multiply",
     "deterministic": False,
+    "export_best_every_steps": None,
 }
 
 

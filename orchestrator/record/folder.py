@@ -88,6 +88,9 @@ class TrialRecord(Record):
     loss_rsd: float | None = None
     distance: float | None = None
     device: str | None = None
+    exported_step: int | None = None
+    last_heldout_completion_loss: float | None = None
+    exported_heldout_completion_loss: float | None = None
 
     @property
     def prompt_loss_weight(self) -> float:

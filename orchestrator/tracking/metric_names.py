@@ -31,6 +31,9 @@ TOTALS = {
     "final_prompt_loss": "train/final_prompt_loss",
     "loss_rsd": "train/loss_rsd",
     "distance": "train/final_distance",
+    "exported_step": "train/exported_step",
+    "last_heldout_completion_loss": "train/last_heldout_completion_loss",
+    "exported_heldout_completion_loss": "train/exported_heldout_completion_loss",
 }
 
 

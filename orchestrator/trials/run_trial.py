@@ -222,6 +222,9 @@ def mark_trained(record: TrialRecord, result: TrainResult) -> TrialRecord:
             "loss_rsd": result.loss_rsd,
             "distance": result.distance,
             "device": result.device,
+            "exported_step": result.exported_step,
+            "last_heldout_completion_loss": result.last_heldout_completion_loss,
+            "exported_heldout_completion_loss": result.exported_heldout_completion_loss,
         }
     )
 

@@ -233,7 +233,8 @@ class CheckpointWriter:
         for path in digests:
             path.unlink()
         if store is not None:
-            steps = {key.partition("/")[0] for key in store.sizes(CHECKPOINTS)}
+            folders = {key.partition("/")[0] for key in store.sizes(CHECKPOINTS)}
+            steps = [name for name in folders if name.startswith("step-")]
             for step in sorted(steps)[: -self._keep]:
                 store.remove(f"{CHECKPOINTS}/{step}")
 

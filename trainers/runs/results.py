@@ -43,7 +43,9 @@ class TrainResult:
 
     `trainers.runs.diagnostics` defines `loss_rsd` and the distances. They are None if there were
     too few steps or nothing was measured. `device` is the device of the main rank, such as "NVIDIA
-    H200" or "cpu"; None in older results.
+    H200" or "cpu". `exported_step` is the step of the exported model. The held-out losses, in nats
+    per token, are those after the last step, if it was measured, and of the exported model, with
+    `export_best_every_steps`. None means not measured, or an older result.
     """
 
     model_path: str
@@ -57,6 +59,9 @@ class TrainResult:
     distance: float | None = None
     distance_by_layer: dict[str, float] | None = None
     device: str | None = None
+    exported_step: int | None = None
+    last_heldout_completion_loss: float | None = None
+    exported_heldout_completion_loss: float | None = None
 
     @classmethod
     def from_record(cls, content: dict[str, Any]) -> "TrainResult":

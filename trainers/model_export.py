@@ -1,0 +1,53 @@
+"""Export the model of a run: weights, tokenizer, prompt format, and the adapter with LoRA."""
+
+from pathlib import Path
+
+from trainers.config import TrainConfig
+from trainers.loss import MODEL_PREFIX
+from trainers.models.lora import is_lora_factor, merge_lora, save_adapter
+from trainers.models.prompt_format import write_prompt_format
+from trainers.models.quantization import full_weights, mark_as_full
+from trainers.run_setup import TrainingRun, pretrained_reader
+from trainers.runs.checkpoint import check_disk_space, export_model
+
+
+def write_model(run: TrainingRun, config: TrainConfig, folder: Path) -> dict[str, float]:
+    """Write `folder / "model"` and, with LoRA, `folder / "adapter"`; collective, between steps.
+
+    Returns each parameter's squared distance from its pre-trained value. With LoRA, only the main
+    rank returns the distances of the merged weights. The result is empty without
+    `log_final_distance`.
+
+    Raises:
+        TrainingError: the disk has not enough space.
+    """
+    is_measured = config.log_final_distance
+    is_read = is_measured and (config.lora is None or bool(config.lora.modules_to_save))
+    squared = squared_distances(run, config) if is_read else {}
+    weights = {
+        name.removeprefix(MODEL_PREFIX): weight
+        for name, weight in run.engine.full_state_dict().items()
+        if name.startswith(MODEL_PREFIX)
+    }
+    size = run.num_parameters * run.model.dtype.itemsize
+    check_disk_space(run.ranks, folder, size, "the trained model")
+    if run.ranks.is_main:
+        if config.lora is not None:
+            adapter = folder / "adapter"
+            save_adapter(weights, run.model, config.lora, config.model.path, adapter)
+            weights, merged = merge_lora(full_weights(weights, run.model), run.model)
+            mark_as_full(run.model)
+            squared = {**squared, **merged} if is_measured else {}
+        export_model(weights, run.model, run.tokenizer, folder / "model", run.end_token_id)
+        write_prompt_format(folder / "model", config.data)
+    run.ranks.barrier()
+    return squared
+
+
+def squared_distances(run: TrainingRun, config: TrainConfig) -> dict[str, float]:
+    """Return the squared distance of each trained weight from its pre-trained value; collective."""
+    held = run.pretrained
+    if held is not None:
+        return run.engine.squared_distances(lambda name, start, size: held[name])
+    read = pretrained_reader(config, run.model.dtype, run.ranks, run.pretrained_files)
+    return run.engine.squared_distances(read, lambda name: not is_lora_factor(name))
