@@ -64,6 +64,11 @@ class OptimizerConfig(StrictSettings):
         0.999, description="AdamW's decay of the mean of squared gradients."
     )
     epsilon: Positive = Field(1e-8, description="Added to AdamW's denominator.")
+    state_bits: Literal[8, 32] = Field(
+        32,
+        description="Bits of each of AdamW's two moments; 8 (bitsandbytes) needs the extra qlora, "
+        "and resumes only with as many ranks.",
+    )
     max_grad_norm: NonNegative = Field(
         1.0, description="Limit of the global gradient norm; 0 disables clipping."
     )
@@ -265,6 +270,15 @@ class TrainConfig(StrictSettings):
                 "lora keeps the pre-trained weights fixed, so it supports neither optimizer.l2_sp "
                 "nor log_distance_every_steps; the distance of the merged weights is measured at "
                 "the end, and optimizer.weight_decay reduces it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_state_bits(self) -> Self:
+        if self.optimizer.state_bits == 8 and self.deepspeed.offload_optimizer:
+            raise ValueError(
+                "optimizer.state_bits 8 keeps small moments on the GPU, and "
+                "deepspeed.offload_optimizer keeps them in CPU memory; remove one of them"
             )
         return self
 

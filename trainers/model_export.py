@@ -1,6 +1,10 @@
 """Export the model of a run: weights, tokenizer, prompt format, and the adapter with LoRA."""
 
+import shutil
 from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.config import TrainConfig
 from trainers.loss import MODEL_PREFIX
@@ -8,7 +12,7 @@ from trainers.models.lora import is_lora_factor, merge_lora, save_adapter
 from trainers.models.prompt_format import write_prompt_format
 from trainers.models.quantization import full_weights, mark_as_full
 from trainers.run_setup import TrainingRun, pretrained_reader
-from trainers.runs.checkpoint import check_disk_space, export_model
+from trainers.runs.checkpoint import check_disk_space
 
 
 def write_model(run: TrainingRun, config: TrainConfig, folder: Path) -> dict[str, float]:
@@ -42,6 +46,34 @@ def write_model(run: TrainingRun, config: TrainConfig, folder: Path) -> dict[str
         write_prompt_format(folder / "model", config.data)
     run.ranks.barrier()
     return squared
+
+
+def export_model(
+    weights: dict[str, Tensor],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    end_token_id: int,
+) -> None:
+    """Write the model for `from_pretrained`: safetensors, tokenizer and chat template.
+
+    Args:
+        weights: all weights, by the model's parameter names.
+        end_token_id: the token that ends a completion in training; generation stops at it.
+    """
+    if model.generation_config is not None:
+        configured = model.generation_config.eos_token_id
+        ids = configured if isinstance(configured, list) else [configured]
+        if end_token_id not in ids:
+            model.generation_config.eos_token_id = [id for id in ids if id is not None] + [
+                end_token_id
+            ]
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, state_dict=weights)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
 
 
 def squared_distances(run: TrainingRun, config: TrainConfig) -> dict[str, float]:

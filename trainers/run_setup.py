@@ -13,13 +13,14 @@ from trainers.data.batches import num_steps
 from trainers.data.roles import EncodedExample
 from trainers.data.tokenized import EncodedExamples
 from trainers.data.training_data import check_token_ids, load_training_data
+from trainers.engine.flat_tensors import read_slice
 from trainers.engine.performance import (
     ModelFlops,
     model_flops,
 )
 from trainers.engine.ranks import Ranks
 from trainers.engine.sharding import count_parameters, full_shape, sharded_loading
-from trainers.engine.zero import ReadSlice, ZeroEngine, read_slice
+from trainers.engine.zero import ReadSlice, ZeroEngine
 from trainers.foundation.errors import InputError, Problem
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM
 from trainers.models.compatibility import small_model

@@ -11,6 +11,8 @@ from orchestrator.spec.sweep_spec import ResourceConfig
 from trainers.config import TrainConfig
 from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.memory import GIB, state_bytes
+from trainers.models.loading import resolve_model_path
+from trainers.models.trained_size import count_trained
 
 # The share of the matrix-product peak that training reached on two CPU cores: SmolLM2-135M in
 # float32 at about 80 tokens/s with 265 GFLOP/s.
@@ -71,7 +73,10 @@ def _matmul_flops_per_second(size: int = 1024, seconds: float = 0.2) -> float:
 
 def memory_gib(num_parameters: int, config: TrainConfig, num_workers: int) -> float:
     """Return one worker's GiB for weights, gradients and optimizer, without activations."""
-    return state_bytes(num_parameters, config, num_workers) / GIB
+    trained = None
+    if config.lora is not None:
+        trained = count_trained(resolve_model_path(config.model.path), config.lora)
+    return state_bytes(num_parameters, config, num_workers, trained or 0) / GIB
 
 
 def memory_by_zero_stage(

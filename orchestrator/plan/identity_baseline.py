@@ -87,6 +87,7 @@ ADDED: Mapping[str, Any] = {
     "loss.data_weights": "multiply",
     "deterministic": False,
     "export_best_every_steps": None,
+    "optimizer.state_bits": 32,
 }
 
 

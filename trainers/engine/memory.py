@@ -11,12 +11,17 @@ BUCKET_ELEMENTS = 5e8
 _NF4_BYTES = 4.127 / 8
 
 
-def state_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> float:
+def state_bytes(
+    num_parameters: int, config: TrainConfig, world_size: int, num_trained: int = 0
+) -> float:
     """Return the largest bytes of weights, gradients and AdamW states on one rank during a step.
 
     The estimate is for device memory, without activations. It includes copies of gradients that
-    DeepSpeed makes in the backward pass and in the step. With `lora`, only the frozen weights are
-    counted, because the rest is small.
+    DeepSpeed makes in the backward pass and in the step.
+
+    Args:
+        num_trained: with `lora`, the elements of factors and of modules that are trained themselves
+            (`trainers.models.trained_size`).
 
     Source: arXiv 1910.02054 (ZeRO), section 3.1, for the states that each stage partitions. The
     copies were measured with DeepSpeed 0.19 (docs/design-log.md).
@@ -27,12 +32,19 @@ def state_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> fl
     weights = (4 if is_float32 else 2) / (world_size if stage >= 3 else 1)
     if deepspeed.offload_parameters:
         weights = 0.0
-    if config.lora is not None and config.lora.quantization is not None:
-        return num_parameters * _NF4_BYTES
+    num_frozen = 0
     if config.lora is not None:
-        return num_parameters * weights
-    states = (8 if stage == 0 else 12 / world_size) if not deepspeed.offload_optimizer else 0.0
-    return num_parameters * (weights + states) + _gradient_bytes(num_parameters, config, world_size)
+        # The weights of saved modules are counted twice, as frozen and as trained.
+        num_frozen, num_parameters = num_parameters, num_trained
+    # Two moments, with 8 bits each also a float32 scale for 256 of them.
+    moments = 8.0 if config.optimizer.state_bits == 32 else 2 * (1 + 4 / 256)
+    states = moments if stage == 0 else (4 + moments) / world_size
+    if deepspeed.offload_optimizer:
+        states = 0.0
+    is_quantized = config.lora is not None and config.lora.quantization is not None
+    frozen = num_frozen * (_NF4_BYTES if is_quantized else weights)
+    trained = num_parameters * (weights + states)
+    return frozen + trained + _gradient_bytes(num_parameters, config, world_size)
 
 
 def _gradient_bytes(num_parameters: int, config: TrainConfig, world_size: int) -> float:

@@ -46,14 +46,13 @@ from deepspeed.utils import (
 from trainers.config import OptimizerConfig
 from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.deepspeed_settings import deepspeed_settings
+from trainers.engine.flat_tensors import padded_slice, squared_distance, tensors_in
+from trainers.engine.optimizer import ADAM_MOMENTS, make_adamw
 from trainers.engine.weight_decay import is_vector_or_bias
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
 
-# Number of elements of a float32 chunk that stays in a CPU's cache (256 KiB).
-CACHE_CHUNK_ELEMENTS = 2**16
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 # Returns up to `size` elements of a flattened weight, from its name, `start` and `size`.
 ReadSlice = Callable[[str, int, int], Tensor]
 
@@ -80,18 +79,13 @@ class ZeroEngine:
         decays_all = optimizer.decay_norms_and_biases or len(decayed) == len(trainable)
         self._weight_decay = 0.0 if decays_all else optimizer.weight_decay
         self._decayed = decayed if self._weight_decay > 0 else []
-        adam = torch.optim.AdamW(
-            list(trainable.values()),
-            lr=optimizer.learning_rate,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.epsilon,
-            # `step` decays some of the weights: a second group of parameters would lose its moments
-            # in DeepSpeed 0.19 at stages 1 and 2, which links them after the first group's step.
-            weight_decay=optimizer.weight_decay if decays_all else 0.0,
-            # A single pass without temporaries: 0.3 s instead of 0.7 s per step for 135M parameters
-            # on one core.
-            fused=True,
+        # `step` decays some of the weights: a second group of parameters would lose its moments in
+        # DeepSpeed 0.19 at stages 1 and 2, which links them after the first group's step.
+        adam = make_adamw(
+            list(trainable.values()), optimizer, optimizer.weight_decay if decays_all else 0.0
         )
+        # Names of the moments that checkpoints store for each parameter.
+        self.moments = ADAM_MOMENTS if optimizer.state_bits == 32 else ()
         # DeepSpeed prints the memory use of its optimizer for bfloat16 at stage 1.
         with contextlib.redirect_stdout(sys.stderr):
             self._engine, *_ = deepspeed.initialize(
@@ -201,7 +195,7 @@ class ZeroEngine:
                     name,
                     {
                         "weight": parameter.data,
-                        **{moment: state[moment] for moment in ADAM_MOMENTS},
+                        **{moment: state[moment] for moment in self.moments},
                     },
                 )
             else:
@@ -211,7 +205,7 @@ class ZeroEngine:
                         "weight": safe_get_full_fp32_param(parameter),
                         **{
                             moment: safe_get_full_optimizer_state(parameter, moment)
-                            for moment in ADAM_MOMENTS
+                            for moment in self.moments
                         },
                     },
                 )
@@ -225,7 +219,7 @@ class ZeroEngine:
         parameter: Any = self._parameters[name]
         if self._is_stage_0:
             parameter.data.copy_(saved["weight"])
-            for moment in ADAM_MOMENTS:
+            for moment in self.moments:
                 self._inner_optimizer.state[parameter][moment].copy_(saved[moment])
             return
         values = {kind: value.to(self.ranks.device) for kind, value in saved.items()}
@@ -233,14 +227,37 @@ class ZeroEngine:
             # safe_set_full_fp32_param cannot set a last partition that ends in padding.
             size = parameter.ds_tensor.ds_numel
             start = self.ranks.rank * size
-            safe_set_local_fp32_param(parameter, _padded_slice(values["weight"], start, size))
-            for moment in ADAM_MOMENTS:
-                partition = _padded_slice(values[moment], start, size)
+            safe_set_local_fp32_param(parameter, padded_slice(values["weight"], start, size))
+            for moment in self.moments:
+                partition = padded_slice(values[moment], start, size)
                 safe_set_local_optimizer_state(parameter, partition, moment)
             return
         safe_set_full_fp32_param(parameter, values["weight"])
-        for moment in ADAM_MOMENTS:
+        for moment in self.moments:
             safe_set_full_optimizer_state(parameter, values[moment], moment)
+
+    def partition_states(self) -> dict[str, Tensor]:
+        """Return the optimizer's states of this rank's partitions, if they are not in `moments`.
+
+        These are 8-bit moments with the scales of their blocks, which cross parameters.
+        """
+        if self.moments:
+            return {}
+        return {
+            f"{index}/{name}": torch.as_tensor(value)
+            for index, flat in enumerate(self._flat_partitions())
+            for name, value in self._inner_optimizer.state[flat].items()
+        }
+
+    def restore_partition_states(self, saved: Mapping[str, Tensor]) -> None:
+        """Set the states that `partition_states` returned, on as many ranks."""
+        partitions = self._flat_partitions()
+        for name, value in saved.items():
+            index, _, key = name.partition("/")
+            flat = partitions[int(index)]
+            # bitsandbytes counts steps in an int.
+            state = int(value) if key == "step" else value.to(flat.device)
+            self._inner_optimizer.state[flat][key] = state
 
     def init_optimizer_state(self, steps_done: int) -> None:
         """Create zero AdamW moments after `steps_done` steps; `restore` sets their values."""
@@ -271,7 +288,7 @@ class ZeroEngine:
             fragment, start = self._local_weight(name)
             if fragment is None or (self._is_stage_0 and not self.ranks.is_main):
                 continue
-            sums[index] = _squared_distance(fragment, self._read(read, name, start, fragment))
+            sums[index] = squared_distance(fragment, self._read(read, name, start, fragment))
         return dict(zip(names, self.ranks.sum(sums.tolist()), strict=True))
 
     @torch.no_grad()
@@ -354,7 +371,7 @@ class ZeroEngine:
         # So the storages are freed although references remain.
         parameter_offload.FWD_MODULE_STACK.clear()
         owners = [vars(optimizer), self._inner_optimizer.state, list(self.module.parameters())]
-        for tensor in _tensors_in(owners):
+        for tensor in tensors_in(owners):
             storage = tensor.untyped_storage()
             if storage.resizable():
                 storage.resize_(0)
@@ -408,48 +425,6 @@ def gathered(
         [parameter], modifier_rank=0 if is_changed else None
     )
     return gather
-
-
-def read_slice(weight: Any, start: int, size: int) -> Tensor:
-    """Return up to `size` elements of the flattened `weight` from `start`.
-
-    If `weight` is partitioned, `start` and `size` must be this rank's partition.
-    """
-    if hasattr(weight, "ds_tensor"):
-        partition: Tensor = weight.ds_tensor.flatten()[: max(0, weight.ds_numel - start)]
-        return partition
-    elements: Tensor = weight.flatten()[start : start + size]
-    return elements
-
-
-def _padded_slice(weight: Tensor, start: int, size: int) -> Tensor:
-    elements = read_slice(weight, start, size)
-    return nn.functional.pad(elements, (0, size - elements.numel()))
-
-
-def _squared_distance(one: Tensor, other: Tensor) -> float:
-    """Return the squared L2 distance of two flat float32 tensors.
-
-    On a CPU, chunks that stay in the cache reduce the time to a quarter.
-    """
-    if one.device.type != "cpu":
-        return float((one - other).square().sum(dtype=torch.float64))
-    chunks = (torch.split(tensor, CACHE_CHUNK_ELEMENTS) for tensor in (one, other))
-    differences = (a - b for a, b in zip(*chunks, strict=True))
-    return sum(float(torch.dot(difference, difference)) for difference in differences)
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists, tuples and dicts, with gradients and ZeRO 3 partitions."""
-    if isinstance(value, Tensor):
-        yield value
-        gradient = value.grad if value.is_leaf else None
-        yield from _tensors_in([gradient, getattr(value, "ds_tensor", None)])
-    elif isinstance(value, dict):
-        yield from _tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors_in(item)
 
 
 def load_cpu_op() -> bool:

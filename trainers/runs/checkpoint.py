@@ -1,4 +1,4 @@
-"""Write and read checkpoints, and export the trained model.
+"""Write and read checkpoints.
 
     checkpoints/step-00000010/
       shard-00000-of-00002.safetensors   float32 weights and AdamW moments of some parameters
@@ -7,8 +7,9 @@
                                          shards and their digests
 
 Each rank writes a share of the parameters, each of them unpartitioned. So a checkpoint can be read
-at any world size and ZeRO stage. No random state is saved, because every step seeds its own
-generator.
+at any world size and ZeRO stage. 8-bit moments are the exception: each rank writes those of its
+partitions, and only as many ranks can read them. No random state is saved, because every step seeds
+its own generator.
 
 With an object store, the folder is local to each node. All files are also uploaded to the store,
 and nodes download the files that they lack (trainers/runs/remote_run.py).
@@ -26,13 +27,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.config import TrainConfig, is_same_config
 from trainers.engine.memory import GIB
 from trainers.engine.ranks import Ranks
 from trainers.engine.sharding import full_shape
-from trainers.engine.zero import ADAM_MOMENTS, ZeroEngine, gathered
+from trainers.engine.zero import ZeroEngine, gathered
 from trainers.foundation.errors import InputError, Problem, TrainingError
 from trainers.foundation.files import read_json, sha256_file, write_json
 from trainers.foundation.object_store import ObjectStore, StorageError
@@ -43,6 +43,8 @@ MARKER = "COMPLETE.json"
 # A float32 weight and AdamW's two moments.
 _BYTES_PER_PARAMETER = 12
 CHECKPOINTS = "checkpoints"
+# Prefix of states of a rank's partitions.
+_PARTITION = "partition/"
 # Uploaded with each checkpoint, so that a run that resumes on another node keeps its earlier steps.
 RUN_FILES = ("config.json", "metrics.jsonl")
 
@@ -70,6 +72,26 @@ class Checkpoint:
                 for name in _weight_names(tensors):
                     found[name] = tuple(tensors.get_slice(f"weight/{name}").get_shape())
         return found
+
+    def partition_states(self, ranks: Ranks) -> dict[str, Tensor]:
+        """Return the states that this rank's `ZeroEngine.partition_states` returned.
+
+        Raises:
+            InputError: another number of ranks wrote the checkpoint.
+        """
+        shards = self._shards()
+        if len(shards) != ranks.world_size:
+            raise InputError(
+                Problem(
+                    message=f"{len(shards)} ranks wrote the 8-bit moments of the checkpoint, and "
+                    f"{ranks.world_size} cannot read them: blocks of moments cross parameters",
+                    where=str(self.folder),
+                    fix=f"train with {len(shards)} ranks, or use another output folder",
+                )
+            )
+        with safe_open(shards[ranks.rank], framework="pt") as tensors:
+            names = [name for name in tensors.keys() if name.startswith(_PARTITION)]  # noqa: SIM118
+            return {name.removeprefix(_PARTITION): tensors.get_tensor(name) for name in names}
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("shard-*.safetensors"))
@@ -132,6 +154,8 @@ class CheckpointWriter:
                     shard_tensors[f"{kind}/{name}"] = (
                         tensor.detach().to("cpu", copy=True).contiguous()
                     )
+        for name, state in self._engine.partition_states().items():
+            shard_tensors[f"{_PARTITION}{name}"] = state.detach().to("cpu", copy=True)
         shard = folder / f"shard-{ranks.rank:05d}-of-{ranks.world_size:05d}.safetensors"
         self._marker = {
             "step": step,
@@ -313,9 +337,16 @@ def check_same_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> None:
 
 
 def restore_engine(engine: ZeroEngine, checkpoint: Checkpoint) -> None:
-    """Set the weights and moments of a new engine to those of the checkpoint."""
-    engine.init_optimizer_state(checkpoint.step)
-    for name, tensors in checkpoint.read(("weight", *ADAM_MOMENTS)):
+    """Set the weights and moments of a new engine to those of the checkpoint.
+
+    Raises:
+        InputError: another number of ranks wrote its 8-bit moments.
+    """
+    if engine.moments:
+        engine.init_optimizer_state(checkpoint.step)
+    else:
+        engine.restore_partition_states(checkpoint.partition_states(engine.ranks))
+    for name, tensors in checkpoint.read(("weight", *engine.moments)):
         engine.restore(name, tensors)
 
 
@@ -343,34 +374,6 @@ def load_weights(model: Any, checkpoint: Checkpoint) -> None:
     for name, tensors in checkpoint.read(("weight",)):
         with gathered(trained[name], is_changed=True):
             trained[name].data.copy_(tensors["weight"])
-
-
-def export_model(
-    weights: dict[str, Tensor],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    end_token_id: int,
-) -> None:
-    """Write the model for `from_pretrained`: safetensors, tokenizer and chat template.
-
-    Args:
-        weights: all weights, by the model's parameter names.
-        end_token_id: the token that ends a completion in training; generation stops at it.
-    """
-    if model.generation_config is not None:
-        configured = model.generation_config.eos_token_id
-        ids = configured if isinstance(configured, list) else [configured]
-        if end_token_id not in ids:
-            model.generation_config.eos_token_id = [id for id in ids if id is not None] + [
-                end_token_id
-            ]
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, state_dict=weights)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
 
 
 def _find_damage(folder: Path) -> str | None:

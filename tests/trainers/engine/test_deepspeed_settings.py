@@ -78,6 +78,35 @@ def test_state_bytes_are_the_measured_ones(stage: int, precision: str, measured:
     assert estimated == pytest.approx(measured, abs=0.5)
 
 
+def test_moments_of_8_bits_have_a_scale_for_256_of_them() -> None:
+    settings = config(zero_stage=2, precision="bfloat16").model_dump()
+    settings["optimizer"]["state_bits"] = 8
+    estimated = state_bytes(10**12, TrainConfig.model_validate(settings), 4)
+    expected = 10**12 * (2 + (4 + 4 + 2 * (1 + 1 / 64)) / 4)
+    assert estimated == pytest.approx(expected, abs=6e9)
+
+
+def test_trained_modules_of_lora_have_states_and_gradients() -> None:
+    """Of 8e9 parameters in 2 bytes, and 1e9 trained ones at stage 2 on one rank."""
+    settings = config(zero_stage=2, precision="bfloat16").model_dump()
+    settings["lora"] = {"modules_to_save": ["lm_head"]}
+    lora = TrainConfig.model_validate(settings)
+    alone = state_bytes(10**9, config(zero_stage=2, precision="bfloat16"), 1)
+    assert state_bytes(8 * 10**9, lora, 1, 10**9) == 8 * 10**9 * 2 + alone
+    settings["lora"]["quantization"] = "nf4"
+    nf4 = TrainConfig.model_validate(settings)
+    assert state_bytes(8 * 10**9, nf4, 1, 10**9) == 8 * 10**9 * 4.127 / 8 + alone
+
+
+def test_advice_has_no_settings_that_exclude_each_other() -> None:
+    settings = config(zero_stage=2, precision="bfloat16").model_dump()
+    settings["lora"] = {"quantization": "nf4"}
+    settings["optimizer"]["state_bits"] = 8
+    advice = out_of_memory_advice(2**30, TrainConfig.model_validate(settings), 2)
+    assert "zero_stage" not in advice
+    assert "offload_optimizer" not in advice
+
+
 def test_advice_lists_only_settings_that_can_still_change() -> None:
     settings = config(
         zero_stage=3, precision="bfloat16", gradient_checkpointing=True, offload_optimizer=True

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from trainers.engine.optimizer import ADAM_MOMENTS
 from trainers.engine.ranks import join_ranks, uses_cuda
-from trainers.engine.zero import ADAM_MOMENTS, ZeroEngine
+from trainers.engine.zero import ZeroEngine
 
 
 def test_a_rank_of_a_gloo_group_uses_the_cpu_of_a_machine_with_gpus(

@@ -98,7 +98,7 @@ def test_out_of_memory_error_lists_what_to_change(
 
 
 @pytest.mark.parametrize(
-    "function", ["run_setup.ZeroEngine", "run_setup.restore_engine", "sft.export_model"]
+    "function", ["run_setup.ZeroEngine", "run_setup.restore_engine", "model_export.export_model"]
 )
 def test_out_of_memory_is_explained_at_every_stage(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
