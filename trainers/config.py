@@ -24,6 +24,7 @@ from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.foundation.renamed_settings import with_current_names
 from trainers.loss_config import LossConfig
 
+FusedKernels = Literal["auto", "off"]
 ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
 
 
@@ -43,6 +44,25 @@ class ModelConfig(StrictSettings):
     trust_remote_code: bool = Field(
         False, description="Run code from the model's folder or hub repository."
     )
+    compile_layers: bool = Field(
+        False,
+        description="Compile the decoder layers by torch.compile; takes minutes at the start, and "
+        "needs ZeRO 0 to 2.",
+    )
+    fused_kernels: FusedKernels = Field(
+        "off",
+        description="Liger's kernels for norms and MLPs: auto uses them on a GPU where liger-kernel"
+        " is installed and supports the model.",
+    )
+
+    @model_validator(mode="after")
+    def _check_kernels(self) -> Self:
+        if self.compile_layers and self.fused_kernels == "auto":
+            raise ValueError(
+                "model.compile_layers and model.fused_kernels auto replace the same operations; "
+                "set compile_layers to false, or fused_kernels to off"
+            )
+        return self
 
 
 class OptimizerConfig(StrictSettings):
@@ -270,6 +290,19 @@ class TrainConfig(StrictSettings):
                 "lora keeps the pre-trained weights fixed, so it supports neither optimizer.l2_sp "
                 "nor log_distance_every_steps; the distance of the merged weights is measured at "
                 "the end, and optimizer.weight_decay reduces it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_compilation(self) -> Self:
+        if self.model.compile_layers and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "model.compile_layers does not support deepspeed.zero_stage 3, which gathers the "
+                "weights inside the layers; set compile_layers to false, or use stage 2"
+            )
+        if self.model.compile_layers and self.lora is not None and self.lora.quantization:
+            raise ValueError(
+                "model.compile_layers does not support lora.quantization; remove one of them"
             )
         return self
 

@@ -24,6 +24,8 @@ from trainers.engine.zero import ReadSlice, ZeroEngine
 from trainers.foundation.errors import InputError, Problem
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM
 from trainers.models.compatibility import small_model
+from trainers.models.compiled_layers import compile_layers
+from trainers.models.fused_kernels import apply_fused_kernels
 from trainers.models.loading import check_max_length, load_model, logit_map
 from trainers.models.lora import add_lora, is_lora_factor
 from trainers.models.packed_attention import enable_packed_attention
@@ -198,4 +200,8 @@ def _build_model(
                 )
             )
         enable_packed_attention(model, probe)
+    # After the check of packing, which runs the model before it is on a GPU.
+    if config.model.compile_layers:
+        compile_layers(model)
+    apply_fused_kernels(model, config.model.fused_kernels, ranks.device)
     return model, num_parameters, flops

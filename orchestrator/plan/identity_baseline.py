@@ -87,6 +87,8 @@ ADDED: Mapping[str, Any] = {
     "loss.data_weights": "multiply",
     "deterministic": False,
     "export_best_every_steps": None,
+    "model.compile_layers": False,
+    "model.fused_kernels": "off",
     "optimizer.state_bits": 32,
 }
 

@@ -33,6 +33,18 @@ _MAX_HEAD_SIZE = 256
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
+class RowLengths:
+    """The lengths of the sequences in a row, passed through the model as one opaque object.
+
+    torch.compile checks every number in a tuple, and would compile the layers again for each row.
+    """
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self.values = tuple(values)
+
+
+# torch.compile would unroll the loop for each row.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -40,7 +52,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    sequence_lengths: Sequence[int],
+    sequence_lengths: RowLengths,
     sequence_starts: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -53,7 +65,7 @@ def packed_attention(
 
     Args:
         query: (1, heads, N, head size); `key` and `value` may have fewer heads.
-        sequence_lengths: lengths of the sequences; their sum is N.
+        sequence_lengths: of the sequences; their sum is N.
         sequence_starts: the start of each sequence and N, int32, where `varlen_attn` can be used.
 
     Returns:
@@ -65,13 +77,13 @@ def packed_attention(
     if s_aux is not None:
         raise ValueError("attention with sinks cannot be packed")
     if sequence_starts is not None and dropout == 0.0 and query.shape[-1] <= _MAX_HEAD_SIZE:
-        longest = max(sequence_lengths)
+        longest = max(sequence_lengths.values)
         row = _varlen(query, key, value, sequence_starts, longest, scaling, sliding_window)
         return row, None
     shared_heads = key.shape[1] != query.shape[1]
     # Use torch.split, because each slice would allocate a gradient of the whole row.
     queries, keys, values = (
-        torch.split(row, list(sequence_lengths), dim=2) for row in (query, key, value)
+        torch.split(row, list(sequence_lengths.values), dim=2) for row in (query, key, value)
     )
     outputs = [
         scaled_dot_product_attention(
@@ -136,7 +148,7 @@ def varlen_is_usable(device: torch.device) -> bool:
     def results(**settings: Any) -> list[Tensor]:
         q, k, v = (tensor.clone().requires_grad_() for tensor in inputs)
         output, _ = packed_attention(
-            nn.Identity(), q, k, v, None, sequence_lengths=lengths, **settings
+            nn.Identity(), q, k, v, None, sequence_lengths=RowLengths(lengths), **settings
         )
         gradients = torch.autograd.grad((output * scale).sum(), (q, k, v))
         return [output.detach(), *gradients]
@@ -269,7 +281,7 @@ def hidden_states(
     packed: Tensor = decoder(
         input_ids=input_ids_BT,
         position_ids=_to_device(position_ids(sequence_lengths), device),
-        sequence_lengths=tuple(sequence_lengths),
+        sequence_lengths=RowLengths(sequence_lengths),
         sequence_starts=_sequence_starts(sequence_lengths, device) if uses_varlen else None,
         use_cache=False,
     )[0]
