@@ -1,7 +1,7 @@
 """Section: the gradient of one step against float64, for ZeRO 1 to 3, both precisions, layouts."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -42,7 +42,7 @@ def check_gradients(bench: Bench) -> Iterator[Row]:
     lengths = Lengths(prompt=40, completion=25, longest=MAX_LENGTH)
     examples = random_examples(8 if bench.is_small else 24, lengths, SHAPES[shape]["vocab_size"])
     for precision, is_lora in itertools.product(TOLERANCE, (False, True)):
-        reference = reference_gradient(_model(shape, precision, is_lora=is_lora), examples, PLW)
+        reference = reference_gradient(cpu_model(shape, precision, is_lora=is_lora), examples, PLW)
         layouts = [layout for layout in LAYOUTS if (layout == "lora") == is_lora]
         for stage, layout in itertools.product(STAGES, layouts):
             row = {"ZeRO": stage, "precision": precision, "layout": layout}
@@ -62,12 +62,12 @@ def _compare(
     ranks: Ranks,
     reference: dict[str, Tensor],
 ) -> Row:
-    gradients = _gradients(shape, precision, stage, layout, examples, ranks)
+    gradients = engine_gradients(shape, precision, stage, layout, examples, ranks)
     error, limit = relative_error(gradients, reference), TOLERANCE[precision]
     return {"relative error": error, "limit": limit, "passed": error <= limit}
 
 
-def _model(shape: str, precision: Precision, *, is_lora: bool) -> PreTrainedModel:
+def cpu_model(shape: str, precision: Precision, *, is_lora: bool) -> PreTrainedModel:
     """Return the same model for the same arguments, on the CPU."""
     model = random_model(shape, DTYPES[precision], torch.device("cpu"), initializer_range=0.1)
     if is_lora:
@@ -81,18 +81,24 @@ def _model(shape: str, precision: Precision, *, is_lora: bool) -> PreTrainedMode
     return model
 
 
-def _gradients(
+def engine_gradients(
     shape: str,
     precision: Precision,
     stage: Stage,
     layout: str,
     examples: list[EncodedExample],
     ranks: Ranks,
+    prepare: Callable[[PreTrainedModel], object] = lambda model: None,
 ) -> dict[str, Tensor]:
-    """Return the gradients that the engine has after one global batch."""
-    model: Any = _model(shape, precision, is_lora=layout == "lora").to(ranks.device)
+    """Return the gradients that the engine has after one global batch.
+
+    Args:
+        prepare: changes the model before the engine is built.
+    """
+    model: Any = cpu_model(shape, precision, is_lora=layout == "lora").to(ranks.device)
     if layout == "packed":
         enable_packed_attention(model)
+    prepare(model)
     # Otherwise ZeRO 3 does not partition small weights.
     zero_3 = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
     engine = ZeroEngine(

@@ -79,6 +79,13 @@ SECTIONS = {
             limit_s=15,
         ),
         Section(
+            name="options",
+            title="Compiled layers, fused kernels, 8-bit moments: a packed step at PLW 0",
+            module="benchmarks.gpu.options",
+            function="measure_options",
+            limit_s=90,
+        ),
+        Section(
             name="trl",
             title="TRL's SFTTrainer at PLW 0, next to the section on training steps",
             module="benchmarks.gpu.trl",
