@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.config import TrainConfig
+from trainers.engine.pretrained import measure_squared_distances
 from trainers.loss import MODEL_PREFIX
 from trainers.models.lora import is_lora_factor, merge_lora, save_adapter
 from trainers.models.prompt_format import write_prompt_format
@@ -80,6 +81,6 @@ def squared_distances(run: TrainingRun, config: TrainConfig) -> dict[str, float]
     """Return the squared distance of each trained weight from its pre-trained value; collective."""
     held = run.pretrained
     if held is not None:
-        return run.engine.squared_distances(lambda name, start, size: held[name])
+        return measure_squared_distances(run.engine, lambda name, start, size: held[name])
     read = pretrained_reader(config, run.model.dtype, run.ranks, run.pretrained_files)
-    return run.engine.squared_distances(read, lambda name: not is_lora_factor(name))
+    return measure_squared_distances(run.engine, read, lambda name: not is_lora_factor(name))

@@ -18,9 +18,10 @@ from trainers.engine.performance import (
     ModelFlops,
     model_flops,
 )
+from trainers.engine.pretrained import ReadSlice, own_partitions
 from trainers.engine.ranks import Ranks
 from trainers.engine.sharding import count_parameters, full_shape, sharded_loading
-from trainers.engine.zero import ReadSlice, ZeroEngine
+from trainers.engine.zero import ZeroEngine
 from trainers.foundation.errors import InputError, Problem
 from trainers.loss import MODEL_PREFIX, WeightedPromptLM
 from trainers.models.compatibility import small_model
@@ -115,7 +116,7 @@ def set_up(config: TrainConfig, output_dir: Path, ranks: Ranks) -> TrainingRun:
     )
     pretrained = None
     if config.optimizer.l2_sp > 0 or config.log_distance_every_steps is not None:
-        pretrained = engine.own_partitions(pretrained_reader(config, model.dtype, ranks, files))
+        pretrained = own_partitions(engine, pretrained_reader(config, model.dtype, ranks, files))
     if checkpoint is not None:
         restore_engine(engine, checkpoint)
         log.info("resumed from step %d of %d", checkpoint.step, total_steps)

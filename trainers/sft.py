@@ -23,6 +23,7 @@ from trainers.engine.performance import (
     measure_performance,
     reset_peak_memory,
 )
+from trainers.engine.pretrained import apply_l2_sp
 from trainers.engine.ranks import Ranks, join_ranks
 from trainers.foundation.errors import InputError, Problem, TrainingError
 from trainers.foundation.files import read_json, write_json
@@ -178,7 +179,7 @@ def _run_step(run: TrainingRun, config: TrainConfig, step: int) -> StepMetrics:
     rate = learning_rate(step, run.total_steps, config.optimizer, config.schedule)
     l2_sp = config.optimizer.l2_sp
     if run.pretrained is not None and l2_sp > 0:
-        run.engine.apply_l2_sp(run.pretrained, min(1.0, rate * l2_sp))
+        apply_l2_sp(run.engine, run.pretrained, min(1.0, rate * l2_sp))
     grad_norm = run.engine.step(rate)
     if not math.isfinite(grad_norm):
         raise _not_finite(f"the gradient of step {step + 1} is not finite", batch_loss, ids)

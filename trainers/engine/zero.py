@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,12 @@ from deepspeed.utils import (
 from trainers.config import OptimizerConfig
 from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.deepspeed_settings import deepspeed_settings
-from trainers.engine.flat_tensors import padded_slice, squared_distance, tensors_in
+from trainers.engine.flat_tensors import padded_slice, tensors_in
 from trainers.engine.optimizer import ADAM_MOMENTS, make_adamw
 from trainers.engine.weight_decay import is_vector_or_bias
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
-
-# Returns up to `size` elements of a flattened weight, from its name, `start` and `size`.
-ReadSlice = Callable[[str, int, int], Tensor]
 
 
 class ZeroEngine:
@@ -71,8 +68,9 @@ class ZeroEngine:
     ) -> None:
         init_deepspeed(ranks)
         self.ranks = ranks
-        # At stage 0 (float32 only), DeepSpeed steps torch's optimizer without a wrapper.
-        self._is_stage_0 = deepspeed_config.zero_stage == 0
+        # At stage 0 (float32 only), DeepSpeed steps torch's optimizer without a wrapper, and each
+        # rank has all weights.
+        self.is_replicated = deepspeed_config.zero_stage == 0
         self._max_grad_norm = optimizer.max_grad_norm
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         decayed = [name for name, p in trainable.items() if not is_vector_or_bias(name, p)]
@@ -93,14 +91,15 @@ class ZeroEngine:
                 optimizer=adam,
                 config=deepspeed_settings(
                     # At stage 0, `step` clips the gradient, because it computes the norm.
-                    0.0 if self._is_stage_0 else optimizer.max_grad_norm,
+                    0.0 if self.is_replicated else optimizer.max_grad_norm,
                     deepspeed_config,
                     ranks.world_size,
                     micro_batch_size,
                 ),
                 dist_init_required=False,
             )
-        self._parameters = trainable
+        # The trained parameters by name.
+        self.parameters: Mapping[str, nn.Parameter] = trainable
 
     @property
     def module(self) -> nn.Module:
@@ -110,7 +109,7 @@ class ZeroEngine:
     @property
     def num_parameters(self) -> int:
         """Return the number of trained parameters, over all ranks."""
-        return sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters.values())
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters.values())
 
     def forward(self, *inputs: Tensor, **settings: Any) -> Any:
         return self._engine(*inputs, **settings)
@@ -147,8 +146,8 @@ class ZeroEngine:
         """
         for group in self._inner_optimizer.param_groups:
             group["lr"] = learning_rate
-        if self._is_stage_0:
-            parameters = list(self._parameters.values())
+        if self.is_replicated:
+            parameters = list(self.parameters.values())
             norm = torch.nn.utils.get_total_norm(
                 [grad for parameter in parameters if (grad := parameter.grad) is not None]
             )
@@ -169,7 +168,7 @@ class ZeroEngine:
     def _decay_weights(self, learning_rate: float) -> None:
         """Decay the weights that AdamW does not, as it does at the start of its step."""
         for name in self._decayed:
-            fragment, _ = self._local_weight(name)
+            fragment, _ = self.local_weight(name)
             if fragment is not None:
                 fragment.mul_(1 - learning_rate * self._weight_decay)
 
@@ -180,7 +179,7 @@ class ZeroEngine:
         """
         return {
             name: safe_get_full_grad(parameter).detach().clone()
-            for name, parameter in self._parameters.items()
+            for name, parameter in self.parameters.items()
         }
 
     def weights_and_moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -188,8 +187,8 @@ class ZeroEngine:
 
         Collective: all ranks iterate together. The tensors are temporary; copy them to keep them.
         """
-        for name, parameter in self._parameters.items():
-            if self._is_stage_0:
+        for name, parameter in self.parameters.items():
+            if self.is_replicated:
                 state = self._inner_optimizer.state[parameter]
                 yield (
                     name,
@@ -216,8 +215,8 @@ class ZeroEngine:
         The model must have been built with the same weights, because this method sets the float32
         master copy but not the bfloat16 copy.
         """
-        parameter: Any = self._parameters[name]
-        if self._is_stage_0:
+        parameter: Any = self.parameters[name]
+        if self.is_replicated:
             parameter.data.copy_(saved["weight"])
             for moment in self.moments:
                 self._inner_optimizer.state[parameter][moment].copy_(saved[moment])
@@ -271,65 +270,10 @@ class ZeroEngine:
         if link is not None:
             link()
 
-    @torch.no_grad()
-    def squared_distances(
-        self, read: ReadSlice, is_measured: Callable[[str], bool] = lambda _: True
-    ) -> dict[str, float]:
-        """Return each parameter's squared L2 distance from the weights that `read` returns.
-
-        Collective; each rank reads only its own partitions.
-
-        Args:
-            is_measured: whether a parameter of this name is in the result.
-        """
-        names = [name for name in self._parameters if is_measured(name)]
-        sums = torch.zeros(len(names), dtype=torch.float64)
-        for index, name in enumerate(names):
-            fragment, start = self._local_weight(name)
-            if fragment is None or (self._is_stage_0 and not self.ranks.is_main):
-                continue
-            sums[index] = squared_distance(fragment, self._read(read, name, start, fragment))
-        return dict(zip(names, self.ranks.sum(sums.tolist()), strict=True))
-
-    @torch.no_grad()
-    def own_partitions(self, read: ReadSlice) -> dict[str, Tensor]:
-        """Return what `read` returns for this rank's partition of each float32 weight, flat."""
-        partitions: dict[str, Tensor] = {}
-        for name, parameter in self._parameters.items():
-            fragment, start = self._local_weight(name)
-            if fragment is not None:
-                # In the model's dtype, from which training started.
-                partitions[name] = self._read(read, name, start, fragment).to(
-                    parameter.dtype, copy=True
-                )
-        return partitions
-
-    @torch.no_grad()
-    def apply_l2_sp(self, pretrained: Mapping[str, Tensor], share: float) -> None:
-        """Move every float32 weight by `share` of its distance towards `pretrained`.
-
-        Source: L2-SP, arXiv 1802.01483; decoupled from the gradient, like AdamW's weight decay.
-
-        Args:
-            pretrained: this rank's partitions (`own_partitions`).
-        """
-        for name in self._parameters:
-            fragment, _ = self._local_weight(name)
-            if fragment is not None:
-                fragment.lerp_(pretrained[name].to(fragment), share)
-
-    def _read(self, read: ReadSlice, name: str, start: int, like: Tensor) -> Tensor:
-        """Return a slice in the shape, dtype and device of `like`, padded with zeros.
-
-        The values are rounded to the dtype in which the model was loaded.
-        """
-        values = read(name, start, like.numel()).to(self._parameters[name].dtype).to(like)
-        return nn.functional.pad(values, (0, like.numel() - values.numel()))
-
-    def _local_weight(self, name: str) -> tuple[Tensor | None, int]:
+    def local_weight(self, name: str) -> tuple[Tensor | None, int]:
         """Return this rank's flat partition of a float32 weight, and its start in the weight."""
-        parameter: Any = self._parameters[name]
-        if self._is_stage_0:
+        parameter: Any = self.parameters[name]
+        if self.is_replicated:
             return parameter.data.view(-1), 0
         if hasattr(parameter, "ds_id"):
             fragment, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(
@@ -375,7 +319,7 @@ class ZeroEngine:
             storage = tensor.untyped_storage()
             if storage.resizable():
                 storage.resize_(0)
-        del self._engine, self._parameters
+        del self._engine, self.parameters
         if self.ranks.device.type == "cuda":
             # Another process, such as a scorer, may use the same GPU.
             torch.cuda.empty_cache()
