@@ -6,6 +6,7 @@ from tests.orchestrator.report_page import read_page
 from tests.orchestrator.sweeps import (
     OTHER_BASE,
     base_record,
+    sweep_record,
     trial,
     write_sweep,
     write_two_models,
@@ -73,3 +74,11 @@ def test_caveats_name_the_data_set(tmp_path: Path) -> None:
     assert "is 0.2 for data short.jsonl, 3.5 for data long.jsonl; the best PLW" in caveats
     assert "data long.jsonl: 2 training examples lost the end of the completion" in caveats
     assert caveats.count("Model: dequantised") == 1
+
+
+def test_the_heldout_loss_of_chosen_steps_is_a_caveat(tmp_path: Path) -> None:
+    spec = {**sweep_record([]).spec, "export_best_every_steps": 10}
+    chosen = write_sweep(tmp_path / "a", [trial(0.1)], {}, spec=spec)
+    assert "lowest held-out completion loss during training" in read_page(chosen).ids["caveats"]
+    last = write_sweep(tmp_path / "b", [trial(0.1)], {})
+    assert "lowest held-out" not in read_page(last).ids["caveats"]
