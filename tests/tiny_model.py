@@ -24,7 +24,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tiny_model(folder: Path, *, dropout: float = 0.0, hidden_size: int = 32) -> Path:
+def save_tiny_model(
+    folder: Path, *, dropout: float = 0.0, hidden_size: int = 32, is_tied: bool = True
+) -> Path:
     """Write a two-layer model and its tokenizer to `folder`; the weights are always the same."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(3)
@@ -37,7 +39,7 @@ def save_tiny_model(folder: Path, *, dropout: float = 0.0, hidden_size: int = 32
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=512,
-            tie_word_embeddings=True,
+            tie_word_embeddings=is_tied,
             attention_dropout=dropout,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -311,6 +311,9 @@ class ZeroEngine:
         """Free hooks, buffers and parameters, so that the process can build another engine."""
         optimizer = self._engine.optimizer
         self._engine.destroy()
+        # DeepSpeed does it again when the garbage collector finds the engine. While torch.compile
+        # traces, that is a segmentation fault, because the storages are freed below.
+        self._engine.destroy = lambda: None
         # Hooks on the autograd graph keep ZeRO 3 alive, and the garbage collector cannot free it.
         # So the storages are freed although references remain.
         parameter_offload.FWD_MODULE_STACK.clear()

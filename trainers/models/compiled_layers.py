@@ -1,5 +1,7 @@
 """Compile the decoder layers of a model by torch.compile."""
 
+import gc
+
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -25,5 +27,8 @@ def compile_layers(model: PreTrainedModel) -> None:
                 fix="set model.compile_layers to false",
             )
         )
+    # An engine that failed before is destroyed by the garbage collector, which must not happen
+    # while the compiler traces.
+    gc.collect()
     for layer in layers:
         layer.compile(dynamic=True)

@@ -31,8 +31,15 @@ def gradients(model: PreTrainedModel, ids: Tensor, lengths: list[int] | None) ->
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+# Compiling takes minutes on two cores.
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["padded", "packed", "checkpointed"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "packed",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("padded", "checkpointed")),
+    ],
+)
 def test_gradients_are_those_of_the_uncompiled_model(layout: str, tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "model")
     plain, compiled = (
@@ -75,6 +82,7 @@ def train_compiled(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_compiled_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     settings(tmp_path)
     run_in_world(1, train_compiled, tmp_path)

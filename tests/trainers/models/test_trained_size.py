@@ -26,7 +26,7 @@ from trainers.models.trained_size import count_trained
 def test_the_count_is_that_of_the_prepared_model(
     settings: dict[str, Any], tied: bool, tmp_path: Path
 ) -> None:
-    path = save_tiny_model(tmp_path / "model", tie_word_embeddings=tied)
+    path = save_tiny_model(tmp_path / "model", is_tied=tied)
     config = LoraConfig.model_validate(settings)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     add_lora(model, config)
