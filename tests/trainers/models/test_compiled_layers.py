@@ -35,10 +35,7 @@ def gradients(model: PreTrainedModel, ids: Tensor, lengths: list[int] | None) ->
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "layout",
-    [
-        "packed",
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("padded", "checkpointed")),
-    ],
+    ["packed", *(pytest.param(one, marks=pytest.mark.full) for one in ("padded", "checkpointed"))],
 )
 def test_gradients_are_those_of_the_uncompiled_model(layout: str, tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "model")
