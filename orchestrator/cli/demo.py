@@ -1,5 +1,6 @@
 """`plw demo`: prepare and run the demo sweep."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def demo(
     if _write_demo_spec(spec):
         click.echo(f"wrote {spec}", err=True)
     _prepare_machine()
+    # The sweep runs in a child process, which leaves the block too.
+    process = os.getpid()
     try:
         context.invoke(
             sweep,
@@ -44,7 +47,7 @@ def demo(
             as_json=as_json,
         )
     except SystemExit as end:
-        if not (end.code or as_json):
+        if not (end.code or as_json) and os.getpid() == process:
             _print_continuations(spec, output_dir)
         raise
 
@@ -101,4 +104,8 @@ def _start_line(text: str) -> None:
 def _print_continuations(spec: Path, output_dir: Path | None) -> None:
     folder = "" if output_dir is None else f" -o {shell_path(output_dir)}"
     more = f"plw sweep {shell_path(spec)}{folder} --set {shlex.quote(_MORE_SEEDS)}"
-    print_commands([(more, "add three seeds"), ("plw init my.yaml", "your own model and data")])
+    # Below the commands that the sweep has printed.
+    print_commands(
+        [(more, "add three seeds"), ("plw init my.yaml", "your own model and data")],
+        has_heading=False,
+    )

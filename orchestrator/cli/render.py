@@ -45,10 +45,11 @@ def make_table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> "T
     return table
 
 
-def print_commands(commands: Sequence[tuple[str, str]]) -> None:
+def print_commands(commands: Sequence[tuple[str, str]], *, has_heading: bool = True) -> None:
     """Print the commands to run next with their purposes, aligned."""
     width = max(len(command) for command, _ in commands)
-    click.echo("next:")
+    if has_heading:
+        click.echo("next:")
     for command, purpose in commands:
         click.echo(f"  {command.ljust(width)}  {purpose}")
 

@@ -1,5 +1,7 @@
 """`plw demo`: it writes the spec, prepares the machine and runs the sweep of that spec."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,6 @@ def test_demo_writes_its_spec_and_prints_a_line_for_each_step(runs: list[Any]) -
         "model: downloading and converting SmolLM2-135M-Instruct, a minute the first time ... "
         "/models/smollm2",
         "sweep of demo.yaml",
-        "next:",
         "  plw sweep demo.yaml --set 'search.seeds=[0, 1, 2, 3, 4, 5]'  add three seeds",
         "  plw init my.yaml                                             your own model and data",
     ]
@@ -102,4 +103,25 @@ def test_a_failed_sweep_prints_no_next_command(
     monkeypatch.setattr(sweep, "_run", fail)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 3
-    assert "next:" not in result.output
+    assert "add three seeds" not in result.output
+
+
+def test_the_next_commands_are_printed_once_although_the_sweep_is_a_child_process(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from orchestrator.cli import machine_checks, sweep
+from orchestrator.cli.main import main
+from trainers.demo import model
+
+machine_checks.check_deepspeed_op = lambda: machine_checks.Finding("DeepSpeed", "ok", "loads")
+model.demo_model_path = lambda: Path("/models/smollm2")
+sweep._run = lambda *arguments, **options: sys.exit(0)
+main(["demo"])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.count("add three seeds") == 1
