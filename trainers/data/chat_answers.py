@@ -233,10 +233,28 @@ def without_one_call(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {**others, "tool_calls": fewer} if fewer else others
 
 
+def with_other_arguments(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the message with other arguments of its tool calls; None if it has no arguments."""
+    calls = list(message.get("tool_calls") or ())
+    if all(call.get("function", call).get("arguments") in ({}, "{}") for call in calls):
+        return None
+    other = {"arguments": {"\ue000": "\ue001"}}
+    changed = [
+        {**call, "function": {**call["function"], **other}} if "function" in call else call | other
+        for call in calls
+    ]
+    return {**message, "tool_calls": changed}
+
+
 def _check_shown(answer: Mapping[str, Any], text: str, render: Render) -> None:
     """Check that each tool call and the reasoning change the completion `text`."""
     if any(attempt(partial(render, fewer)) == text for fewer in without_one_call(answer)):
         raise ChatRenderingError("the chat template does not show the answer's tool_calls")
+    others = with_other_arguments(answer)
+    if others and attempt(partial(render, others)) == text:
+        raise ChatRenderingError(
+            "the chat template does not show the arguments of the answer's tool_calls"
+        )
     for name in REASONING_FIELDS:
         if _reasoning(answer, name) and render({**answer, name: _ANSWER_MARKER}) == text:
             raise ChatRenderingError(

@@ -20,6 +20,7 @@ from trainers.data.chat_answers import (
     ChatRenderingError,
     attempt,
     text_of,
+    with_other_arguments,
     without_one_call,
 )
 from trainers.data.chat_spans import (
@@ -224,6 +225,14 @@ class ChatRenderer:
                     raise ChatRenderingError(
                         f"the chat template does not show messages[{index}].tool_calls"
                     )
+            others = with_other_arguments(turn)
+            changed = [*turns[:index], others or turn, *turns[index + 1 :]]
+            if others and prompt == attempt(
+                partial(self._render, changed, tools, generation_prompt=True)
+            ):
+                raise ChatRenderingError(
+                    f"the chat template does not show the arguments of messages[{index}].tool_calls"
+                )
         without = partial(self._render, turns, None, generation_prompt=True)
         if tools and prompt == attempt(without):
             raise ChatRenderingError("the chat template does not show the record's tools")

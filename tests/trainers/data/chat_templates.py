@@ -121,6 +121,10 @@ PLAIN_END = CHATML.replace("<|im_end|>", "<end>")
 ROLE_TOKENS = CHATML.replace("<|im_start|>{{ m.role }}", "<|{{ m.role }}|>").replace(
     "<|im_start|>assistant", "<|assistant|>"
 )
+# Shows the names of calls alone.
+HIDDEN_ARGUMENTS = CHATML.replace(
+    "{{ m.content }}", "{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"
+)
 # Names the role that it writes.
 NAMED_ROLES = "{% set system_roles = ['system', 'developer'] %}" + CHATML
 TEMPLATES = {
@@ -129,6 +133,7 @@ TEMPLATES = {
     "plain-end": PLAIN_END,
     "role-tokens": ROLE_TOKENS,
     "named-roles": NAMED_ROLES,
+    "hidden-arguments": HIDDEN_ARGUMENTS,
     "marked": MARKED,
     "merging": MERGING,
     "no-system": NO_SYSTEM,

@@ -318,3 +318,16 @@ def test_a_role_has_the_name_in_the_data_only_if_the_template_or_a_token_has_it(
     assert written("chatml", "function") == "<|im_start|>tool"
     assert written("named-roles", "developer") == "<|im_start|>developer"
     assert written("chatml", "developer") == "<|im_start|>system"
+
+
+def test_arguments_that_the_template_does_not_show_are_an_error() -> None:
+    renderer = ChatRenderer(tokenizer_with("hidden-arguments"))
+    call = assistant("", tool_calls=[CALL])
+    with pytest.raises(ChatRenderingError, match="the arguments of the answer's tool_calls"):
+        renderer.render([USER, call])
+    result = {"role": "tool", "content": "sunny"}
+    with pytest.raises(ChatRenderingError, match=r"the arguments of messages\[1\].tool_calls"):
+        renderer.render([USER, call, result, assistant("Yes.")])
+    no_arguments = {"type": "function", "function": {"name": "now", "arguments": {}}}
+    shown = renderer.render([USER, assistant("", tool_calls=[no_arguments])])
+    assert texts(shown.completion) == [("now<|im_end|>", "completion")]
