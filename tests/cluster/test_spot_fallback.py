@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,11 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         "RAY_raylet_start_wait_time_s": "400",
     }
     ec2 = boto3.client("ec2", region_name="us-east-1", endpoint_url=endpoint, **keys)
+    # Moto's accounts live as long as the process, and other tests use them too.
+    reset = urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()
     yield Account(environment, refused, ec2)
+    urllib.request.urlopen(reset).close()
     server.stop()
 
 
