@@ -105,12 +105,18 @@ def test_a_model_that_does_not_load_fails_the_job(serve: Serve) -> None:
     try:
         job = serve.client.fine_tuning.jobs.create(model="tiny", training_file=serve.upload())
         ended = serve.wait(job.id)
+        with pytest.raises(openai.InternalServerError) as caught:
+            serve.client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "Add 1 and 2."}]
+            )
     finally:
         hidden.rename(weights)
     assert ended.status == "failed"
     assert (ended.error.code, ended.error.param) == ("model_not_loadable", "model")
     assert "tiny" in ended.error.message
     assert str(serve.folder) not in ended.error.message
+    assert (caught.value.status_code, caught.value.code) == (503, "model_not_loadable")
+    assert str(serve.folder) not in caught.value.response.text
 
 
 def model_servers(serve: Serve) -> list[str]:
