@@ -52,11 +52,18 @@ class HeldGpus(NoRanks):
         self._job: dict[str, Any] = {}
 
     def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: JobKind,
+        key: str,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
+        opponent: str | None,
     ) -> None:
         """Request the GPUs of a trial; the scoring of an untuned baseline needs none."""
         self._job = {"kind": kind, "key": key, "base": base, "settings": settings,
-                     "model_path": model_path}  # fmt: skip
+                     "model_path": model_path, "opponent": opponent}  # fmt: skip
         self._attempts = 0
         self._asked = self._held = time.time()
         if kind != "base":

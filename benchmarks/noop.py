@@ -37,7 +37,14 @@ class NoRanks:
         self._folder = SweepFolder(Path(settings.root))
 
     def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: JobKind,
+        key: str,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
+        opponent: str | None,
     ) -> None:
         """Write the files of a finished job."""
         place = self._folder.baseline(key) if kind == "base" else self._folder.trial(key)

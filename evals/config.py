@@ -7,7 +7,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from evals.config_base import EvalSettings, PositiveInt, absolute_path
 from evals.engine_config import Engine, VllmConfig
-from evals.judge_config import AlpacaEvalConfig, JudgeConfig, JudgedSetConfig, PandaLMPromptsConfig
+from evals.judge_config import (
+    PLW_0,
+    AlpacaEvalConfig,
+    JudgeConfig,
+    JudgedSetConfig,
+    PandaLMPromptsConfig,
+)
 
 PaperGroup = Literal["multiple_choice", "short_generation", "long_generation"]
 # The last one has our own measures on held-out examples, which are no published benchmarks.
@@ -225,6 +231,11 @@ class EvalConfig(EvalSettings):
     def uses_judge(self) -> bool:
         """Return whether any evaluation needs the judge."""
         return bool(self.alpaca_eval or self.pandalm_prompts or self.judged)
+
+    @property
+    def needs_plw_0_trial(self) -> bool:
+        """Return whether the opponent in pandalm_prompts is the sweep's trial with PLW 0."""
+        return self.pandalm_prompts is not None and self.pandalm_prompts.opponent == PLW_0
 
     def scoring_settings(self) -> dict[str, Any]:
         """Return the settings that scores depend on, JSON-serialisable.

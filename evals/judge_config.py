@@ -151,7 +151,10 @@ class JudgeConfig(EvalSettings):
         ) / 1_000_000
 
 
-UNTUNED = "untuned"
+# Opponents that are names and no paths: the trial with PLW 0 of the same sweep, which has the same
+# other settings and seed, and the model before training.
+PLW_0, UNTUNED = "plw_0", "untuned"
+OPPONENT_NAMES = (PLW_0, UNTUNED)
 
 
 class JudgedConfig(EvalSettings):
@@ -168,7 +171,7 @@ class JudgedConfig(EvalSettings):
         paths = {
             name: absolute_path(value)
             for name in ("reference", "prompts", "opponent", "path")
-            if (value := getattr(self, name, None)) is not None and value != UNTUNED
+            if (value := getattr(self, name, None)) is not None and value not in OPPONENT_NAMES
         }
         return self.model_copy(update=paths)
 
@@ -191,11 +194,12 @@ class PandaLMPromptsConfig(JudgedConfig):
         description="JSON file of instruction and input; null: "
         "pandalm/testset-inference-v1.json in evals.data_root.",
     )
-    opponent: str | None = Field(
-        default=None,
-        description="A JSON file of instruction, input and output, a model folder, such as the"
-        " model of the trial with PLW 0, or untuned: the model before training, against which every"
-        " tuned model wins. null: pandalm/plw_0_outputs.json in evals.data_root.",
+    opponent: str = Field(
+        default=PLW_0,
+        min_length=1,
+        description="plw_0: the sweep's trial with PLW 0, the same other settings and the same "
+        "seed. Or a JSON file of instruction, input and output, a model folder, or untuned: the "
+        "model before training, against which every tuned model wins.",
     )
 
 

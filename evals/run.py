@@ -64,6 +64,7 @@ def score_model(
     truncation_side: TruncationSide = "left",
     training: Sequence[Example] | None = None,
     untuned_path: str | Path | None = None,
+    plw_0_path: str | Path | None = None,
     num_threads: int | None = None,
     on_progress: OnProgress | None = None,
     on_reused: OnReused | None = None,
@@ -81,6 +82,8 @@ def score_model(
         training: the model's training examples, for counting overlapping items and for evaluating
             memorisation.
         untuned_path: the opponent in judged evaluations whose opponent is `untuned`.
+        plw_0_path: the opponent in those whose opponent is `plw_0`: the outputs file of the trial
+            with PLW 0, or `model_path` for that trial itself.
         num_threads: torch threads during this call; None leaves the number unchanged.
         on_progress: called before the first batch of an evaluation and after each batch.
 
@@ -95,7 +98,7 @@ def score_model(
     check_training_examples(training, config)
     check_benchmarks(config)
     check_judge_setup(config)
-    judged_tasks = load_judged_tasks(config)
+    judged_tasks = load_judged_tasks(config, plw_0_path)
     check_opponents(judged_tasks, untuned_path)
     scores_path = out_dir / "scores.json"
     scores_path.unlink(missing_ok=True)

@@ -13,11 +13,16 @@ from evals.engine.loading import template_and_commit
 from evals.judge.annotate import judge_pairs
 from evals.judge.annotators import ANNOTATORS
 from evals.judge.outputs import OutputGenerator
-from evals.judge.outputs_file import Record, hash_records, write_alpaca_eval_outputs
+from evals.judge.outputs_file import (
+    Record,
+    hash_records,
+    outputs_name,
+    write_alpaca_eval_outputs,
+)
 from evals.judge.scores import judged_scores, truncated_share
 from evals.judge.suites import JudgedTask
 from evals.judge.verdicts import Judgement, Pair
-from evals.judge_config import JudgeConfig
+from evals.judge_config import PLW_0, JudgeConfig
 from evals.results.evaluation import EvaluationResult, Sample
 from evals.results.result_store import checkpoint_identity
 from trainers.foundation.cache_dirs import cache_dir
@@ -57,8 +62,12 @@ class JudgedEvaluation:
             self.outputs_dir,
             lambda done, _: on_progress(done, total),
         )
-        references = self.task.references or self._opponent_outputs(generator)
-        return outputs, references
+        if self.task.references is not None:
+            return outputs, self.task.references
+        if self.task.opponent == PLW_0 and str(self.opponent_path) == str(self.model_path):
+            # The trial with PLW 0 is its own opponent: all pairs are ties without a request.
+            return outputs, [output["output"] for output in outputs]
+        return outputs, self._opponent_outputs(generator)
 
     def evaluate(self, *, on_progress: ProgressCallback) -> EvaluationResult:
         """Return `<task>_win_rate`: the share of pairs in which the judge prefers the model.
@@ -72,7 +81,7 @@ class JudgedEvaluation:
         task, total = self.task, self.task.num_steps
         outputs, references = self.generate_outputs(on_progress=on_progress)
         write_alpaca_eval_outputs(
-            self.outputs_dir / f"{task.name}.alpaca_eval.json",
+            self.outputs_dir / outputs_name(task.name),
             task.prompts,
             [output["output"] for output in outputs],
             generator=str(self.model_path),

@@ -132,6 +132,11 @@ def match_outputs(
     return pairs, len(known)
 
 
+def outputs_name(task_name: str) -> str:
+    """Return the name of the file of `write_alpaca_eval_outputs` in a model's outputs folder."""
+    return f"{task_name}.alpaca_eval.json"
+
+
 def write_alpaca_eval_outputs(
     path: Path, prompts: Sequence[Record], outputs: Sequence[str], *, generator: str
 ) -> None:

@@ -78,7 +78,8 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
 )
 @click.option(
     "--opponent",
-    help="Opponent in pandalm_prompts: a file of outputs, a model folder, or untuned.",
+    help="Opponent in pandalm_prompts: a file of outputs, such as the trial's with PLW 0 "
+    "(trials/ID/outputs/pandalm_prompts.alpaca_eval.json), a model folder, or untuned.",
 )
 @click.option("-o", "--output-dir", type=PATH, help="Folder for scores and samples.")
 @click.option(

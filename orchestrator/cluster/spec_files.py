@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evals.judge_config import UNTUNED
+from evals.judge_config import OPPONENT_NAMES
 from trainers.data.data_files import find_data_files
 from trainers.data.file_formats import is_data_file
 from trainers.data.template_files import TEMPLATE_NAMES
@@ -223,7 +223,7 @@ _DATA = ("data.path", "data.sources.path")
 _NAMES: dict[str, tuple[str, ...]] = {
     "model.path": (),
     "data.template": TEMPLATE_NAMES,
-    "evals.pandalm.opponent": (UNTUNED,),
+    "evals.pandalm_prompts.opponent": OPPONENT_NAMES,
 }
 _KINDS: dict[str, Callable[[Path, str], Iterator[Path]]] = {
     "model.path": _model,
@@ -233,9 +233,10 @@ _KINDS: dict[str, Callable[[Path, str], Iterator[Path]]] = {
     "evals.data_root": _folder,
     "evals.benchmarks.path": _json,
     "evals.alpaca_eval.reference": _json,
-    "evals.pandalm.prompts": _json,
-    "evals.pandalm.opponent": _json,
+    "evals.pandalm_prompts.prompts": _json,
+    "evals.pandalm_prompts.opponent": _json,
     "evals.judged.path": _json,
+    "evals.judged.reference": _json,
     "evals.judge.local_model": _model,
 }
 

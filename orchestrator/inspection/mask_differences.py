@@ -57,12 +57,12 @@ def find_differences(
     0, and truncation keeps it. `is_last_turn_only` says that the other tool never trains on earlier
     turns.
     """
-    pair = _Pair(example, whole, reference, template, data, is_last_turn_only)
-    return list(pair.differences())
+    masks = _AlignedMasks(example, whole, reference, template, data, is_last_turn_only)
+    return list(masks.differences())
 
 
-class _Pair:
-    """Our tokens and the other tool's, with the position of each in the other sequence, or -1."""
+class _AlignedMasks:
+    """Our mask and the other tool's; each token has its position in the other sequence, or -1."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from orchestrator.plan.legacy_ids import legacy_trial_id
 from orchestrator.plan.sources import DataSource, ModelSource, Sources
 from orchestrator.record.baselines import BaselineRecord
 from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord, check_records
-from orchestrator.spec.setting_fields import with_values
+from orchestrator.spec.setting_fields import PLW, with_values
 from orchestrator.spec.sweep_spec import SweepSpec, with_absolute_paths
 from orchestrator.spec.two_weights import zero_weights_fix
 from trainers.config import TrainConfig
@@ -37,7 +37,8 @@ PlannedState = Literal["pending", "scores", "done", "stopped"]
 class TrialPlan(BaseModel):
     """A planned trial. Estimates are None if unknown; times are in seconds.
 
-    `base` is the key of the trial's baseline.
+    `base` is the key of the trial's baseline. `opponent` is the id of the trial with PLW 0 whose
+    outputs are the opponent's in pandalm_prompts, planned or not; None without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class TrialPlan(BaseModel):
     settings: dict[str, Any]
     searched: dict[str, Any]
     state: PlannedState
+    opponent: str | None = None
     steps: int
     schedule: str
     tokens: int
@@ -58,7 +60,8 @@ class TrialPlan(BaseModel):
 class Baseline:
     """Model and held-out examples of trials, with the inputs for scoring the untuned model.
 
-    `settings` are those of the baseline's first trial. `scoring` identifies the requested scores.
+    `settings` and `opponent` are those of the baseline's first trial. `scoring` identifies the
+    requested scores.
     """
 
     record: BaselineRecord
@@ -67,6 +70,7 @@ class Baseline:
     settings: dict[str, Any]
     scoring: dict[str, Any]
     has_scores: bool
+    opponent: str | None = None
 
     @property
     def key(self) -> str:
@@ -122,6 +126,9 @@ class Planner:
         base = self._base(config, model, data)
         settings = config.model_dump(mode="json")
         trial_id = _id_in(self._folder, settings, model, data)
+        opponent = self._opponent(searched)
+        if self._baselines[base.key].opponent is None:
+            self._baselines[base.key] = replace(self._baselines[base.key], opponent=opponent)
         stats = data.stats
         steps = num_steps(stats.num_examples, config.batch.global_batch_size, config.schedule)
         check_schedule(config.schedule, steps)
@@ -135,6 +142,7 @@ class Planner:
             settings=settings,
             searched=dict(searched),
             state=self._state(trial_id, base),
+            opponent=opponent,
             steps=steps,
             schedule=describe_schedule(config.schedule, steps),
             tokens=tokens,
@@ -158,6 +166,18 @@ class Planner:
         config, model, data = self._load(searched)
         self._base(config, model, data)
         return _id_in(folder, config.model_dump(mode="json"), model, data)
+
+    def _opponent(self, searched: Mapping[str, Any]) -> str | None:
+        """Return the id of the trial with PLW 0 and otherwise the same searched values.
+
+        None if pandalm_prompts has another opponent, or if there can be no such trial.
+        """
+        if not self._spec.evals.needs_plw_0_trial:
+            return None
+        try:
+            return self.id_in(self._folder, {**searched, PLW: 0.0})
+        except InputError:
+            return None
 
     def speed(self, base: Baseline) -> tuple[float | None, str]:
         """Return the expected tokens per second of training from `base`, and their basis."""
@@ -308,6 +328,7 @@ def pending_record(trial: TrialPlan) -> TrialRecord:
         base=trial.base,
         settings=trial.settings,
         searched=trial.searched,
+        opponent=trial.opponent,
         total_steps=trial.steps,
     )
 
@@ -319,7 +340,12 @@ def updated_record(known: TrialRecord, trial: TrialPlan) -> TrialRecord:
     """
     settings = known.settings if known.state == "done" else trial.settings
     return known.model_copy(
-        update={"base": trial.base, "searched": trial.searched, "settings": settings}
+        update={
+            "base": trial.base,
+            "searched": trial.searched,
+            "settings": settings,
+            "opponent": trial.opponent,
+        }
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.plan.estimates import disk_gib, gpu_hours, memory_by_zero_stage, seconds_at_risk
 from orchestrator.plan.history import History, read_history, seed_values
+from orchestrator.plan.opponents import check_opponents
 from orchestrator.plan.planner import Baseline, Planner, TrialPlan
 from orchestrator.record.baselines import BaselineRecord
 from orchestrator.search.methods import make_search
@@ -109,6 +110,7 @@ def make_plan(spec: SweepSpec) -> PreparedSweep:
             planner, [{**p, **r} for p in grid_points(spec.search) for r in seed_values(spec)]
         )
         _check_first_step(spec, trials)
+        check_opponents(spec, trials)
         return PreparedSweep(sweep_plan(spec, planner, trials, num_open=0), planner, History())
     history = read_history(spec, planner)
     search = make_search(spec.search, history.known, history.num_own, history.unfinished)
@@ -124,6 +126,7 @@ def make_plan(spec: SweepSpec) -> PreparedSweep:
     if not trials:
         raise InputError(_no_point(spec, str(search.ended)))
     _check_first_step(spec, trials)
+    check_opponents(spec, trials)
     num_open = max(0, spec.search.points * len(seed_values(spec)) - len(trials))
     if search.ended is not None:
         num_open = 0

@@ -18,6 +18,7 @@ MLflow and the report are views of these files, which contain all results.
       trials/<id>/model/         the trained model
       trials/<id>/scores.json    benchmark scores
       trials/<id>/samples.jsonl  every scored item, with output and verdict
+      trials/<id>/outputs/       outputs that a judge compared
       trials/<id>/stop           request of `plw stop` for this trial
       stop                       request of `plw stop` for the sweep
       report.md report.html plots/
@@ -31,6 +32,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from evals.judge.outputs_file import outputs_name
 from evals.results.scores import ScoreCard
 from orchestrator.foundation.shell_words import shell_path
 from orchestrator.record.baselines import BaselineRecord
@@ -53,6 +55,8 @@ State = Literal[
 # For records of releases without search.objectives.
 DEFAULT_OBJECTIVE = "heldout_completion_loss"
 RUNNING: tuple[State, ...] = ("training", "scoring")
+# In a trial's folder: outputs that are the opponent's of other trials.
+PANDALM_OUTPUTS = f"outputs/{outputs_name('pandalm_prompts')}"
 
 
 class TrialRecord(Record):
@@ -62,7 +66,8 @@ class TrialRecord(Record):
     `error`: one of the spec's `retries`, or `lost_node`, `start` or `input`. `busy_seconds` and
     `scorer_seconds` are the times for which it held its workers and a scorer, over all attempts.
     `attempts` counts only attempts at training. `is_scored_beside`: a scorer scores the trial while
-    its workers run other trials.
+    its workers run other trials. `opponent` is the id of the trial with PLW 0 whose outputs are the
+    opponent's in pandalm_prompts; None without one.
     """
 
     id: str
@@ -77,6 +82,7 @@ class TrialRecord(Record):
     busy_seconds: float = 0.0
     scorer_seconds: float = 0.0
     is_scored_beside: bool = False
+    opponent: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
     total_steps: int | None = None
@@ -199,6 +205,9 @@ class SweepFolder:
 
     def model(self, trial_id: str) -> Path:
         return self.trial(trial_id) / "model"
+
+    def pandalm_outputs(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / PANDALM_OUTPUTS
 
     def read_sweep(self) -> SweepRecord:
         """Return the sweep's record.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.foundation.periodic import run_periodically
-from orchestrator.record.folder import SweepFolder
+from orchestrator.record.folder import PANDALM_OUTPUTS, SweepFolder
 from orchestrator.record.lease import LEASE
 from orchestrator.record.reader import Version, file_version
 from trainers.foundation.errors import InputError, Problem
@@ -31,6 +31,7 @@ WORKER_FILES = (
     "system.jsonl",
     "log.txt",
     "samples.jsonl",
+    PANDALM_OUTPUTS,
     "scores.json",
 )
 _GROWING = ("metrics.jsonl", "system.jsonl", "log.txt")
@@ -81,6 +82,12 @@ class RemoteSweep:
         self._store.download_folder(f"trials/{trial_id}/model", place / "model")
         (place / "model" / STORED).unlink(missing_ok=True)
         self._store.download_folder(f"trials/{trial_id}", place, only=frozenset({"train.json"}))
+
+    def download_outputs(self, trial_id: str) -> None:
+        """Download a trial's outputs for PandaLM's prompts, the opponent's of other trials."""
+        place, name = self._place("trial", trial_id)
+        if PANDALM_OUTPUTS in self._store.sizes(name):
+            self._store.download(f"{name}/{PANDALM_OUTPUTS}", place / PANDALM_OUTPUTS)
 
     def upload(self, kind: Literal["trial", "base"], key: str) -> None:
         """Upload the files of a job except the model; the scores are last."""

@@ -30,7 +30,8 @@ LOST_NODES_WITHOUT_STEP = 3
 class Job:
     """A job for trial `key` or baseline `key`.
 
-    `base` is the key of the baseline whose held-out examples are scored.
+    `base` is the key of the baseline whose held-out examples are scored; `opponent` as in
+    `TrialRecord`.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Job:
     base: str
     settings: dict[str, Any]
     model_path: str
+    opponent: str | None = None
 
 
 @dataclass

@@ -11,8 +11,9 @@ class QueuedJob:
     """A trial to train, to score or both, or a baseline whose untuned model is to be scored.
 
     `point` is the number of the search's point if the trial is trained. `untuned` contains
-    `settings` and `model_path` of a baseline; those of a trial are in its record. `on_scorer`: a
-    scorer with its own resources runs the job, otherwise the ranks in a trial's slot.
+    `settings`, `model_path` and `opponent` of a baseline; those of a trial are in its record.
+    `on_scorer`: a scorer with its own resources runs the job, otherwise the ranks in a trial's
+    slot.
     """
 
     kind: JobKind

@@ -51,11 +51,18 @@ class WarmRanks:
         self._num_jobs = 0
 
     def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: JobKind,
+        key: str,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
+        opponent: str | None,
     ) -> None:
         """Submit a job to the ranks."""
         self._num_jobs += 1
-        job = Job(self._num_jobs, kind, key, base, settings, model_path)
+        job = Job(self._num_jobs, kind, key, base, settings, model_path, opponent)
         ray.get(self._channel.submit.remote(job))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
@@ -186,7 +193,19 @@ def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:
         evals = config["evals"]
         if stored is not None and of == "trial":
             stored.download_model(job.key)
-        score(root, of, job.key, job.base, job.model_path, job.settings, evals, num_threads)
+        if stored is not None and job.opponent is not None:
+            stored.download_outputs(job.opponent)
+        score(
+            root,
+            of,
+            job.key,
+            job.base,
+            job.model_path,
+            job.settings,
+            evals,
+            num_threads,
+            opponent=job.opponent,
+        )
     if rank == 0 and stored is not None:
         stored.upload("base" if job.kind == "base" else "trial", job.key)
         stored.remove_local_model(job.key)

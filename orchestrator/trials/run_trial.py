@@ -116,6 +116,8 @@ def score(
     settings: dict[str, Any],
     evals: dict[str, Any],
     num_threads: int,
+    *,
+    opponent: str | None = None,
 ) -> float:
     """Score the model of trial `key`, or the untuned model of baseline `key`.
 
@@ -123,6 +125,7 @@ def score(
 
     Args:
         base: the key of the baseline whose held-out examples are scored.
+        opponent: as in `TrialRecord`; `key` for a trial with PLW 0, which is its own opponent.
     """
     folder = SweepFolder(root)
     out_dir = folder.baseline(key) if kind == "base" else folder.trial(key)
@@ -148,10 +151,19 @@ def score(
             out_dir=out_dir,
             training=_training_examples(train.data, config),
             untuned_path=_at_revision(resolve_model_path(train.model.path), train.model.revision),
+            plw_0_path=_plw_0_path(folder, key, model_path, opponent),
             num_threads=num_threads,
             on_progress=_log_progress(),
         )
     return time.monotonic() - began
+
+
+def _plw_0_path(
+    folder: SweepFolder, key: str, model_path: str, opponent: str | None
+) -> str | Path | None:
+    if opponent is None or opponent == key:
+        return opponent and model_path
+    return folder.pandalm_outputs(opponent)
 
 
 def _log_progress() -> Callable[[str, int, int], None]:

@@ -134,6 +134,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
             base=record.base,
             settings=record.settings,
             model_path=str(self._folder.model(record.id)),
+            opponent=record.opponent,
         )
 
     def _make_workers(self) -> Workers:

@@ -15,6 +15,7 @@ from orchestrator.search.budget import Budget
 from orchestrator.search.methods import make_search
 from orchestrator.search.points import Observation, Point
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trials.awaited_opponents import AwaitedOpponents
 from orchestrator.trials.queued_job import QueuedJob
 from orchestrator.trials.retention import find_removals, remove
 from orchestrator.trials.run_trial import (
@@ -50,8 +51,8 @@ class TrialQueue:
     """Requests points from the search when a slot is free, and reports their scores to it.
 
     With scorers, a job only trains its trial, and another job scores it. The search receives a
-    point once all its trials are scored. `end_reason` states why no further trial starts; None if
-    all are done.
+    point once all its trials are scored. A model whose opponent is the trial with PLW 0 is scored
+    after that trial. `end_reason` states why no further trial starts; None if all are done.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TrialQueue:
         self._planner, self._budget = planner, budget
         self._search = make_search(spec.search, history.known, history.num_own, history.unfinished)
         self._scoring = ScoringQueue(folder, num_scorers, slots_help=slots_help)
+        self._awaited = AwaitedOpponents(folder, self._has_requested_scores)
         self._num_slots, self._num_in_slots, self._num_running = num_slots, 0, 0
         self._ready: deque[QueuedJob] = deque()
         self._open: dict[int, _OpenPoint] = {}
@@ -153,7 +155,7 @@ class TrialQueue:
         record = self._folder.read_trial(job.key)
         if record is not None and record.state not in ENDED:
             if job.kind == "training" and record.state == "scoring":
-                self._scoring.add(QueuedJob("scoring", job.key))
+                self._queue_scoring(QueuedJob("scoring", job.key))
                 return
             if has_died or job.kind == "scoring":
                 reason = "the process that ran it died repeatedly; see sweep.log"
@@ -213,27 +215,59 @@ class TrialQueue:
         """Queue the missing steps of a trial: training, scoring, or both."""
         record = self._folder.read_trial(trial_id)
         assert record is not None
+        scoring = QueuedJob("scoring", trial_id)
+        scores_later = self._scoring.has_scorers or self._awaited.find_awaited(scoring) is not None
         if not is_trained(self._folder.root, record):
-            kind: JobKind = "training" if self._scoring.has_scorers else "trial"
+            kind: JobKind = "training" if scores_later else "trial"
             self._ready.append(QueuedJob(kind, trial_id, point))
             return
         card, result = self._folder.read_scores(trial_id), train_result(self._folder.root, trial_id)
         assert result is not None
         is_younger = is_scored_after_training(self._folder.root, trial_id)
-        if card is not None and is_younger and self._planner.has_requested_scores(card, record):
+        if card is not None and is_younger and self._has_requested_scores(record):
             # The trial was interrupted after its scores were written but before its record was.
             self._folder.write_trial(mark_scored(mark_trained(record, result), card.seconds))
             self._trial_ended(trial_id)
-        elif self._scoring.has_scorers:
-            self._scoring.add(QueuedJob("scoring", trial_id))
+        elif scores_later:
+            self._queue_scoring(scoring)
         else:
             self._ready.append(QueuedJob("trial", trial_id, point))
+
+    def _queue_scoring(self, job: QueuedJob) -> None:
+        """Queue the scoring of a model, unless it has to wait for its opponent."""
+        awaited = self._awaited.find_awaited(job)
+        if awaited is not None:
+            self._awaited.add(awaited, job)
+            if awaited in self._point_of and not self._is_running(awaited):
+                # It ended without outputs.
+                self._release(awaited)
+        elif self._scoring.has_scorers:
+            self._scoring.add(job)
+        else:
+            self._ready.append(job)
+
+    def _release(self, trial_id: str) -> None:
+        """Queue or end the jobs that wait for a trial that has ended."""
+        to_score, without_opponent = self._awaited.release(trial_id)
+        for job in to_score:
+            self._queue_scoring(job)
+        for job in without_opponent:
+            if job.kind != "base":
+                self._trial_ended(job.key)
+
+    def _has_requested_scores(self, record: TrialRecord) -> bool:
+        return self._planner.has_requested_scores(self._folder.read_scores(record.id), record)
+
+    def _is_running(self, trial_id: str) -> bool:
+        """Return whether jobs of an opened trial remain."""
+        return trial_id in self._open[self._point_of[trial_id]].running
 
     def _trial_ended(self, trial_id: str) -> None:
         self._drop_models()
         number = self._point_of[trial_id]
         self._open[number].running.discard(trial_id)
         self._report_if_complete(number)
+        self._release(trial_id)
 
     def _drop_models(self) -> None:
         """Delete the models that `keep_models` does not keep, once their trials are scored."""
@@ -268,12 +302,12 @@ class TrialQueue:
             self._folder.write_sweep(sweep.model_copy(update={"bases": records}))
 
     def _queue_base(self, base: Baseline) -> None:
-        untuned = {"settings": base.settings, "model_path": base.model_path}
-        job = QueuedJob("base", base.key, untuned=untuned)
-        if self._scoring.has_scorers:
-            self._scoring.add(job)
-        else:
-            self._ready.append(job)
+        untuned = {
+            "settings": base.settings,
+            "model_path": base.model_path,
+            "opponent": base.opponent,
+        }
+        self._queue_scoring(QueuedJob("base", base.key, untuned=untuned))
 
     def _write(self, plans: Sequence[TrialPlan]) -> None:
         """Write the trials' records, and add their ids to the sweep's record."""

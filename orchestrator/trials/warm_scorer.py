@@ -28,13 +28,17 @@ SCORER_BUNDLE = 1
 
 @dataclass(frozen=True)
 class _Task:
-    """The model of trial `key`, or the untuned model of baseline `key`."""
+    """The model of trial `key`, or the untuned model of baseline `key`.
+
+    `opponent` as in `TrialRecord`.
+    """
 
     kind: Literal["trial", "base"]
     key: str
     base: str
     settings: dict[str, Any]
     model_path: str
+    opponent: str | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Scorer:
                 stored.download_inputs(task.base, task.settings, task.model_path)
                 if task.kind == "trial":
                     stored.download_model(task.key)
+                if task.opponent is not None:
+                    stored.download_outputs(task.opponent)
             score(
                 root,
                 task.kind,
@@ -78,6 +84,7 @@ class Scorer:
                 task.settings,
                 settings.evals,
                 settings.cpus_per_scorer,
+                opponent=task.opponent,
             )
             if stored is not None:
                 stored.upload(task.kind, task.key)
@@ -102,11 +109,19 @@ class WarmScorer:
         self._progress = Progress(outcome="done")
 
     def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: JobKind,
+        key: str,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
+        opponent: str | None,
     ) -> None:
         """Submit a model to score; the previous one must be finished."""
         assert kind in ("scoring", "base")
-        self._task = _Task("base" if kind == "base" else "trial", key, base, settings, model_path)
+        of: Literal["trial", "base"] = "base" if kind == "base" else "trial"
+        self._task = _Task(of, key, base, settings, model_path, opponent)
         self._failures.clear()
         self._progress = Progress()
         self._start()

@@ -31,7 +31,14 @@ class Workers(Protocol):
     """Processes that run one job after another: `WarmRanks`, `WarmScorer`, or a benchmark's."""
 
     def submit(
-        self, *, kind: JobKind, key: str, base: str, settings: dict[str, Any], model_path: str
+        self,
+        *,
+        kind: JobKind,
+        key: str,
+        base: str,
+        settings: dict[str, Any],
+        model_path: str,
+        opponent: str | None,
     ) -> None:
         """Submit a job; the previous one must be finished."""
 

@@ -71,6 +71,7 @@ def published(tmp_path: Path, facts: list[Example]) -> Path:
 
 def score(path: Path, facts: list[Example], out_dir: Path, **config: Any) -> ScoreCard:
     untuned, on_progress = config.pop("untuned_path", None), config.pop("on_progress", None)
+    plw_0 = config.pop("plw_0_path", None)
     return score_model(
         model_path=path,
         examples=facts,
@@ -79,6 +80,7 @@ def score(path: Path, facts: list[Example], out_dir: Path, **config: Any) -> Sco
         config=EvalConfig.model_validate(OFF | config),
         out_dir=out_dir,
         untuned_path=untuned,
+        plw_0_path=plw_0,
         on_progress=on_progress,
     )
 
@@ -272,6 +274,57 @@ def test_the_weights_of_the_untuned_model_are_not_read_once_its_outputs_are_cach
     second = score(taught_path, facts, tmp_path / "b", **settings)
     name = "pandalm_prompts_win_rate"
     assert second.by_name()[name] == first.by_name()[name]
+
+
+def test_pandalms_default_opponent_is_the_trial_with_plw_0(
+    taught_path: Path,
+    tiny_path: Path,
+    facts: list[Example],
+    judge: JudgeConfig,
+    endpoint: Endpoint,
+    tmp_path: Path,
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"instruction": fact.prompt} for fact in facts]))
+    settings = {
+        "pandalm_prompts": {"prompts": str(prompts), "max_new_tokens": 8},
+        "judge": judge,
+        "untuned_path": tiny_path,
+    }
+    plw_0 = tmp_path / "plw_0"
+    shutil.copytree(taught_path, plw_0)
+    own = score(plw_0, facts, tmp_path / "a", **settings, plw_0_path=plw_0)
+    name = "pandalm_prompts_win_rate"
+    assert (own.by_name()[name].value, own.by_name()[name].num_items) == (0.5, 4)
+    assert endpoint.requests == []
+    assert not (tmp_path / "replies" / "untuned").exists()
+    shutil.rmtree(plw_0)
+    outputs = tmp_path / "a" / "outputs" / "pandalm_prompts.alpaca_eval.json"
+    # The untuned model, too, is compared with the trial with PLW 0.
+    card = score(tiny_path, facts, tmp_path / "b", **settings, plw_0_path=outputs)
+    # The judge knows two of the four answers; the random model has neither.
+    assert card.by_name()[name].value == (2 * 0 + 2 * 0.5) / 4
+    assert card.signature["pandalm_prompts"]["opponent"] == "plw_0"
+
+
+def test_a_trial_with_plw_0_needs_a_sweep(
+    taught_path: Path, facts: list[Example], judge: JudgeConfig, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"instruction": "Sing."}]))
+    expected = (
+        r"evals.pandalm_prompts.opponent: the opponent in pandalm_prompts is the trial with PLW 0"
+        r".*there is no sweep here.*outputs/pandalm_prompts.alpaca_eval.json"
+    )
+    with pytest.raises(InputError, match=expected):
+        score(
+            taught_path,
+            facts,
+            tmp_path / "out",
+            pandalm_prompts={"prompts": str(prompts)},
+            judge=judge,
+            untuned_path=taught_path,
+        )
 
 
 def test_an_unknown_untuned_model_is_reported_before_generation(

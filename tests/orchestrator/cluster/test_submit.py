@@ -99,6 +99,36 @@ def test_files_of_sources_folders_and_patterns_are_sent(spec: Path, tmp_path: Pa
     assert found[2][0].path.read_text() == "parts/sub/c.jsonl"
 
 
+def test_files_of_judged_benchmarks_are_sent(spec: Path, tmp_path: Path) -> None:
+    names = ("prompts.json", "opponent.json", "davinci.json", "questions.jsonl", "answers.jsonl")
+    for name in names:
+        (tmp_path / name).write_text("[]")
+    evals = {
+        "pandalm_prompts": {"prompts": "prompts.json", "opponent": "opponent.json"},
+        "alpaca_eval": {"reference": "davinci.json"},
+        "judged": [{"name": "two", "path": "questions.jsonl", "reference": "answers.jsonl"}],
+        "judge": {"base_url": "https://api.openai.com/v1", "model": "judge"},
+    }
+    write(spec, evals=evals)
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = {p.name for p in (package.folder / INPUTS).rglob("*") if p.is_file()}
+    assert sent == {"config.json", "mine.jsonl", *names}
+
+
+@pytest.mark.parametrize("opponent", ["plw_0", "untuned"])
+def test_a_named_opponent_is_no_file(spec: Path, tmp_path: Path, opponent: str) -> None:
+    (tmp_path / opponent).mkdir()
+    (tmp_path / "prompts.json").write_text("[]")
+    evals = {
+        "pandalm_prompts": {"prompts": "prompts.json", "opponent": opponent},
+        "judge": {"base_url": "https://api.openai.com/v1", "model": "judge"},
+    }
+    write(spec, evals=evals)
+    package = build_package(content_of(spec), tmp_path / "sent")
+    sent = YAML(typ="safe").load(package.folder / SPEC_FILE)
+    assert sent["evals"]["pandalm_prompts"]["opponent"] == opponent
+
+
 @pytest.mark.parametrize("path", ["gone.csv.gz", "gone/*.jsonl"])
 def test_missing_data_files_are_rejected(spec: Path, tmp_path: Path, path: str) -> None:
     write(spec, data={"sources": [{"path": path}], "template": "plain"})

@@ -62,6 +62,19 @@ def test_model_is_downloaded_for_scoring(server: S3Server, tmp_path: Path) -> No
     assert [path.name for path in model.iterdir()] == ["weights"]
 
 
+def test_outputs_reach_the_head_and_the_scorers_of_other_trials(
+    server: S3Server, tmp_path: Path
+) -> None:
+    name = "outputs/pandalm_prompts.alpaca_eval.json"
+    write(tmp_path / "worker" / "trials" / "t1", name)
+    work(tmp_path / "worker", "t1")
+    RemoteSweep(tmp_path / "head", URI).download_records("trial", "t1")
+    RemoteSweep(tmp_path / "scorer", URI).download_outputs("t1")
+    for node in ("head", "scorer"):
+        folder = SweepFolder(tmp_path / node)
+        assert folder.pandalm_outputs("t1").read_text() == f"{name}\n"
+
+
 def test_worker_removes_its_model_and_the_head_keeps_it(server: S3Server, tmp_path: Path) -> None:
     for name in ("worker", "head"):
         work(tmp_path / name, "t1")
