@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,11 @@ from evals.config import EvalConfig
 from evals.config_base import EvalSettings
 from evals.contamination.annotate import annotate_overlaps
 from evals.engine.batching import ProgressCallback, ignore_progress
+from evals.engine.helper_ranks import Handlers, HelperRanks, help_rank_0
 from evals.engine.loaded_model import LoadedModel
 from evals.engine.loading import load_model, torch_threads
+from evals.engine.loglikelihood import score_share
+from evals.engine.shared_generation import generate_share
 from evals.harness.planning import PlannedTask, plan_tasks
 from evals.harness.preflight import check_benchmarks
 from evals.harness.tasks import evaluate_task
@@ -66,6 +69,7 @@ def score_model(
     untuned_path: str | Path | None = None,
     plw_0_path: str | Path | None = None,
     num_threads: int | None = None,
+    helpers: HelperRanks | None = None,
     on_progress: OnProgress | None = None,
     on_reused: OnReused | None = None,
 ) -> ScoreCard:
@@ -85,6 +89,7 @@ def score_model(
         plw_0_path: the opponent in those whose opponent is `plw_0`: the outputs file of the trial
             with PLW 0, or `model_path` for that trial itself.
         num_threads: torch threads during this call; None leaves the number unchanged.
+        helpers: other ranks, which call `help_scoring` with the same model, template and config.
         on_progress: called before the first batch of an evaluation and after each batch.
 
     Raises:
@@ -112,6 +117,7 @@ def score_model(
             truncation_side=truncation_side,
             engine=config.engine,
             vllm=config.vllm,
+            helpers=helpers,
         )
         signature = _signature(loaded, examples, config)
         store = ResultStore(out_dir / "parts", _common_identity(model_path, loaded, signature))
@@ -140,6 +146,44 @@ def score_model(
     card = build_score_card(finished, model_path=model_path, signature=signature, start=start)
     write_json(scores_path, card.model_dump(mode="json"))
     return card
+
+
+def help_scoring(
+    *,
+    model_path: str | Path,
+    template: str,
+    max_length: int,
+    config: EvalConfig,
+    template_args: Mapping[str, Any] | None = None,
+    truncation_side: TruncationSide = "left",
+    num_threads: int | None = None,
+) -> None:
+    """Help rank 0 to score a model: likelihoods and outputs of benchmarks, and judged outputs.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(suppress_transformers_output())
+        stack.enter_context(torch_threads(num_threads))
+
+        def load() -> Handlers:
+            loaded = load_model(
+                model_path,
+                template=template,
+                max_length=max_length,
+                template_args=template_args,
+                truncation_side=truncation_side,
+                engine=config.engine,
+                vllm=config.vllm,
+            )
+            stack.enter_context(closing(loaded.engine))
+            return {
+                "score": partial(score_share, loaded.scorer),
+                "generate": partial(generate_share, loaded),
+            }
+
+        help_rank_0(load)
 
 
 def _heldout_evaluations(

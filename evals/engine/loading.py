@@ -20,8 +20,10 @@ from evals.engine.continuous_batches import (
     continuous_problem,
 )
 from evals.engine.continuous_or_padded import ContinuousOrPadded
+from evals.engine.helper_ranks import HelperRanks
 from evals.engine.loaded_model import GenerationEngine, LoadedModel, make_generation_config
 from evals.engine.padded_batches import PaddedBatches
+from evals.engine.shared_generation import SharedGeneration
 from evals.engine.token_logprobs import TokenScorer
 from evals.engine_config import Engine, VllmConfig
 from trainers.data.template import Template
@@ -43,6 +45,7 @@ def load_model(
     truncation_side: TruncationSide = "left",
     engine: Engine = "auto",
     vllm: VllmConfig | None = None,
+    helpers: HelperRanks | None = None,
 ) -> LoadedModel:
     """Load the checkpoint at `model_path`: in bfloat16 on a GPU, or else in float32 on the CPU.
 
@@ -53,6 +56,8 @@ def load_model(
         engine: how text is generated; auto: continuous batches on a GPU, if they can run the model
             and do not fail, or else padded batches.
         vllm: settings of the engine vllm; None: the defaults.
+        helpers: other ranks that load the same model and share its work; a server of vLLM
+            generates alone.
 
     Raises:
         InputError: the checkpoint does not exist, lacks weights or a tokenizer, or does not fit the
@@ -82,12 +87,15 @@ def load_model(
     # lengths) into every config that is passed to it.
     model.generation_config = make_generation_config()
     rendered = Template(template, tokenizer, args=template_args, truncation_side=truncation_side)
+    made = _make_engine(engine, model, model_path, vllm or VllmConfig())
+    if helpers is not None and engine != "vllm":
+        made = SharedGeneration(made, helpers)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         template=rendered,
-        scorer=TokenScorer(model),
-        engine=_make_engine(engine, model, model_path, vllm or VllmConfig()),
+        scorer=TokenScorer(model, helpers),
+        engine=made,
         max_length=max_length,
         eos_token_ids=_eos_token_ids(rendered, eos_token_id),
         special_ids=_special_ids(tokenizer),

@@ -16,6 +16,7 @@ from evals.engine.batching import (
     prefix_batches,
     run_batches,
 )
+from evals.engine.helper_ranks import HelperRanks, split_evenly
 from evals.engine.prefix_cache import shared_prefix
 from evals.engine.token_logprobs import TokenScorer
 
@@ -23,6 +24,8 @@ from evals.engine.token_logprobs import TokenScorer
 # too large is halved.
 AUTO_ROWS_CPU, AUTO_ROWS_GPU = 64, 512
 AUTO_TOKENS_CPU, AUTO_TOKENS_GPU = 8192, 131_072
+# Batches of each rank between two exchanges of results, after which scores are logged.
+_BATCHES_PER_ROUND = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,10 @@ class _PrefixGroup:
     indices: list[int]
 
 
+_GroupScores = list[list[float]]
+"""Log-likelihood and number of greedy tokens of each row of a group."""
+
+
 def score_continuations(
     scorer: TokenScorer,
     groups: Sequence[Sequence[Continuation]],
@@ -72,7 +79,8 @@ def score_continuations(
     key-value cache. There are two exceptions: models with a state other than keys and values, and
     models that change their logits after the output embedding. A batch has at most `batch_size`
     rows; None chooses the size. `on_score` is called as soon as a score is known, with the
-    continuation's index (counted over all groups) and its score.
+    continuation's index (counted over all groups) and its score. The helper ranks of `scorer`
+    score a part of the batches; the scores are the same.
 
     Raises:
         TrainingError: a log-probability is not finite.
@@ -82,25 +90,20 @@ def score_continuations(
     max_tokens = None if batch_size else (AUTO_TOKENS_CPU if on_cpu else AUTO_TOKENS_GPU)
     flat = [continuation for group in groups for continuation in group]
     found: dict[int, ContinuationScore] = {}
-    can_share = scorer.logits_are_head_output and scorer.backbone.supports_cache_reuse
-    prefix_groups = _prefix_groups(groups, can_share=can_share)
+    prefix_groups = _prefix_groups(groups, can_share=_can_share(scorer))
     group_indices = [number for number, group in enumerate(groups) for _ in group]
     num_missing = [len(group) for group in groups]
 
-    def run(batch: list[int]) -> None:
-        chosen = [prefix_groups[index] for index in batch]
-        score = _score_with_shared_prefixes if can_share else _score_separately
-        scores_RT2 = score(scorer, chosen)
-        indices = [index for group in chosen for index in group.indices]
-        for index, (log_likelihood, num_greedy) in zip(
-            indices, scores_RT2.sum(dim=1).tolist(), strict=True
-        ):
+    def record(group: _PrefixGroup, scores: _GroupScores) -> None:
+        for index, (log_likelihood, num_greedy) in zip(group.indices, scores, strict=True):
             found[index] = ContinuationScore(
                 log_likelihood=log_likelihood, is_greedy=num_greedy == len(flat[index].ids)
             )
             if on_score is not None:
                 on_score(index, found[index])
             num_missing[group_indices[index]] -= 1
+
+    def report() -> None:
         on_progress(num_missing.count(0), len(groups))
 
     shapes = [
@@ -118,9 +121,68 @@ def score_continuations(
         max_tokens=max_tokens,
         forward_overhead=3 * scorer.backbone.forward_overhead,
     )
-    run_batches(batches, run)
+    share = [[prefix_groups[index] for index in batch] for batch in batches]
+    if scorer.helpers is None:
+        _score_batches(scorer, share, record, report)
+    else:
+        _score_on_ranks(scorer, scorer.helpers, share, record, report)
     ordered = iter([found[index] for index in range(len(flat))])
     return [[next(ordered) for _ in group] for group in groups]
+
+
+def score_share(
+    scorer: TokenScorer, batches: Sequence[Sequence[_PrefixGroup]]
+) -> list[_GroupScores]:
+    """Return the scores of each group of a helper's share of the batches, in their order."""
+    found: dict[int, _GroupScores] = {}
+    _score_batches(scorer, batches, lambda group, scores: found.update({id(group): scores}))
+    return [found[id(group)] for batch in batches for group in batch]
+
+
+def _score_on_ranks(
+    scorer: TokenScorer,
+    helpers: HelperRanks,
+    batches: Sequence[Sequence[_PrefixGroup]],
+    record: Callable[[_PrefixGroup, _GroupScores], None],
+    report: Callable[[], None],
+) -> None:
+    """Score the batches in rounds of a few for each rank."""
+    size = _BATCHES_PER_ROUND * helpers.num_shares
+    for start in range(0, len(batches), size):
+        shares = split_evenly(batches[start : start + size], helpers.num_shares)
+        results = helpers.run(
+            "score", shares, lambda share: _score_batches(scorer, share, record, report)
+        )
+        for share, scores in zip(shares[1:], results, strict=True):
+            groups = [group for batch in share for group in batch]
+            for group, of_group in zip(groups, scores, strict=True):
+                record(group, of_group)
+        report()
+
+
+def _score_batches(
+    scorer: TokenScorer,
+    batches: Sequence[Sequence[_PrefixGroup]],
+    record: Callable[[_PrefixGroup, _GroupScores], None],
+    report: Callable[[], None] = lambda: None,
+) -> None:
+    """Score batches in order; `record` gets each group's scores, then `report` is called."""
+    groups = [group for batch in batches for group in batch]
+    numbers = iter(range(len(groups)))
+    score = _score_with_shared_prefixes if _can_share(scorer) else _score_separately
+
+    def run(batch: list[int]) -> None:
+        chosen = [groups[number] for number in batch]
+        rows = iter(score(scorer, chosen).sum(dim=1).tolist())
+        for group in chosen:
+            record(group, [next(rows) for _ in group.rows])
+        report()
+
+    run_batches([[next(numbers) for _ in batch] for batch in batches], run)
+
+
+def _can_share(scorer: TokenScorer) -> bool:
+    return scorer.logits_are_head_output and scorer.backbone.supports_cache_reuse
 
 
 def _prefix_groups(

@@ -53,11 +53,17 @@ class PaddedBatches:
                     on_output(batch[row], output)
 
         finished: set[int] = set()
+        run_batches(self.batches(loaded, prompts, settings), run)
+
+    def batches(
+        self, loaded: LoadedModel, prompts: Sequence[list[int]], settings: GenerationSettings
+    ) -> list[list[int]]:
+        """Return the indices of `prompts` in batches; a batch alone is not divided further."""
         lengths = [len(prompt) for prompt in prompts]
         max_rows = settings.max_rows or _max_rows(loaded, max(lengths) + settings.max_new_tokens)
         # Two forward passes for the prompts of a batch, then one for each new token.
         forward_overhead = (2 + settings.max_new_tokens) * loaded.scorer.backbone.forward_overhead
-        run_batches(sorted_batches(lengths, max_rows, forward_overhead=forward_overhead), run)
+        return sorted_batches(lengths, max_rows, forward_overhead=forward_overhead)
 
     def close(self) -> None:
         """Do nothing: this engine keeps nothing."""

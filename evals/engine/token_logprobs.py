@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from evals.engine.batching import pad
+from evals.engine.helper_ranks import HelperRanks
 from evals.engine.prefix_cache import Backbone
 from trainers.foundation.errors import TrainingError
 
@@ -28,10 +29,13 @@ class TokenScorer:
     logits (Gemma 2, Cohere, Granite, nanochat and others, under different setting names). Their
     logits come from the whole model, a few sequences at a time. A test on a few tokens compares
     both results, because no list of setting names is complete.
+
+    `helpers` are other ranks with the same model; None: this process scores alone.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, helpers: HelperRanks | None = None) -> None:
         self.model = model
+        self.helpers = helpers
         self.backbone = Backbone(model)
         get_head: Any = model.get_output_embeddings
         self.head: Any = get_head()

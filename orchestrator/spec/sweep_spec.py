@@ -68,7 +68,7 @@ class ResourceConfig(StrictSettings):
     scorers: Count | None = Field(
         None,
         description="Processes that evaluate models while later trials train; null: as many as "
-        "fit, at most one per concurrent trial; 0: rank 0 of each trial evaluates.",
+        "fit, at most one per concurrent trial; 0: the ranks of each trial evaluate.",
     )
     cpus_per_scorer: PositiveInt | None = Field(
         None, description="CPU cores per scorer; null: cpus_per_worker."

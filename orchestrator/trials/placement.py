@@ -138,9 +138,9 @@ def describe_scoring(resources: ResourceConfig, cluster: Cluster) -> str:
     num_scorers = capacity(resources, cluster).scorers
     if num_scorers == 0:
         if resources.scorers == 0:
-            return "by each trial's first worker"
+            return "by each trial's workers"
         beside = "the trials" if resources.scorers is None else "one trial"
-        return f"by each trial's first worker, as no scorer fits beside {beside}"
+        return f"by each trial's workers, as no scorer fits beside {beside}"
     plural = "es" if num_scorers > 1 else ""
     gpus = gpus_per_scorer(resources, cluster)
     of = f"{cpus_per_scorer(resources)} CPU" + (f" and {gpus:g} GPU" if gpus else "")

@@ -28,6 +28,7 @@ from orchestrator.trials.run_trial import (
     JobKind,
     error_reason,
     failure_kind,
+    help_to_score,
     is_node_lost,
     score,
     train_rank,
@@ -188,28 +189,38 @@ def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:
         )
         if not is_complete:
             return False
-    if rank == 0 and job.kind != "training":
-        of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
-        evals = config["evals"]
-        if stored is not None and of == "trial":
-            stored.download_model(job.key)
-        if stored is not None and job.opponent is not None:
-            stored.download_outputs(job.opponent)
-        score(
-            root,
-            of,
-            job.key,
-            job.base,
-            job.model_path,
-            job.settings,
-            evals,
-            num_threads,
-            opponent=job.opponent,
-        )
+    if job.kind != "training":
+        _score(job, config, rank, stored)
     if rank == 0 and stored is not None:
         stored.upload("base" if job.kind == "base" else "trial", job.key)
+    if stored is not None and (rank == 0 or job.kind != "training"):
         stored.remove_local_model(job.key)
     return True
+
+
+def _score(job: Job, config: dict[str, Any], rank: int, stored: RemoteSweep | None) -> None:
+    """Score the model of a job on rank 0; the other ranks do a share of its work."""
+    of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
+    root, evals, num_threads = Path(config["root"]), config["evals"], config["num_threads"]
+    if stored is not None and of == "trial":
+        stored.download_model(job.key)
+    if rank > 0:
+        help_to_score(root, of, job.key, job.model_path, job.settings, evals, num_threads)
+        return
+    if stored is not None and job.opponent is not None:
+        stored.download_outputs(job.opponent)
+    score(
+        root,
+        of,
+        job.key,
+        job.base,
+        job.model_path,
+        job.settings,
+        evals,
+        num_threads,
+        opponent=job.opponent,
+        on_all_ranks=True,
+    )
 
 
 def _stop_request(channel: Any, job: Job) -> Callable[[], StopKind | None]:

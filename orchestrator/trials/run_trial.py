@@ -118,6 +118,7 @@ def score(
     num_threads: int,
     *,
     opponent: str | None = None,
+    on_all_ranks: bool = False,
 ) -> float:
     """Score the model of trial `key`, or the untuned model of baseline `key`.
 
@@ -126,36 +127,72 @@ def score(
     Args:
         base: the key of the baseline whose held-out examples are scored.
         opponent: as in `TrialRecord`; `key` for a trial with PLW 0, which is its own opponent.
+        on_all_ranks: share the work with the trial's other ranks, which call `help_to_score`.
     """
     folder = SweepFolder(root)
     out_dir = folder.baseline(key) if kind == "base" else folder.trial(key)
     began = time.monotonic()
-    config = EvalConfig.model_validate(evals)
-    with redirect_output(out_dir / "log.txt"):
+    with redirect_output(out_dir / "log.txt"), ExitStack() as stack:
         _log_to_stderr()
+        from evals.engine.helper_ranks import helper_ranks
         from evals.heldout.examples import load_examples
         from evals.run import score_model
         from trainers.models.loading import resolve_model_path
 
-        train = TrainConfig.model_validate(settings)
+        # Before anything that may fail: the other ranks wait until this block ends.
+        helpers = stack.enter_context(helper_ranks()) if on_all_ranks else None
+        config, train = EvalConfig.model_validate(evals), TrainConfig.model_validate(settings)
         score_model(
-            model_path=_at_revision(model_path, train.model.revision),
+            **_model_arguments(train, model_path, num_threads),
+            helpers=helpers,
+            config=config,
             examples=load_examples(
                 folder.heldout(base), may_be_empty=not config.uses_heldout_examples
             ),
-            template=train.data.template,
-            template_args=train.data.template_args,
-            max_length=train.data.max_length,
-            truncation_side=train.data.truncation_side,
-            config=config,
             out_dir=out_dir,
             training=_training_examples(train.data, config),
             untuned_path=_at_revision(resolve_model_path(train.model.path), train.model.revision),
             plw_0_path=_plw_0_path(folder, key, model_path, opponent),
-            num_threads=num_threads,
             on_progress=_log_progress(),
         )
     return time.monotonic() - began
+
+
+def help_to_score(
+    root: Path,
+    kind: Literal["trial", "base"],
+    key: str,
+    model_path: str,
+    settings: dict[str, Any],
+    evals: dict[str, Any],
+    num_threads: int,
+) -> None:
+    """Do a share of the work of rank 0, which calls `score`, until it has finished."""
+    folder = SweepFolder(root)
+    out_dir = folder.baseline(key) if kind == "base" else folder.trial(key)
+    with redirect_output(out_dir / "log.txt"):
+        _log_to_stderr()
+        from evals.run import help_scoring
+
+        train = TrainConfig.model_validate(settings)
+        help_scoring(
+            **_model_arguments(train, model_path, num_threads),
+            config=EvalConfig.model_validate(evals),
+        )
+        # As after training.
+        gc.collect()
+
+
+def _model_arguments(train: TrainConfig, model_path: str, num_threads: int) -> dict[str, Any]:
+    """Return the arguments that all ranks need to load a model."""
+    return {
+        "model_path": _at_revision(model_path, train.model.revision),
+        "template": train.data.template,
+        "template_args": train.data.template_args,
+        "max_length": train.data.max_length,
+        "truncation_side": train.data.truncation_side,
+        "num_threads": num_threads,
+    }
 
 
 def _plw_0_path(

@@ -145,7 +145,7 @@ class TestOverlap:
     ) -> None:
         alone = two_trials(tmp_path, scorers=0)
         sweep(alone, head)
-        assert "scored by each trial's first worker" in (alone.sweep / "sweep.log").read_text()
+        assert "scored by each trial's workers" in (alone.sweep / "sweep.log").read_text()
         assert scores(alone) == scores(workspace)
 
 

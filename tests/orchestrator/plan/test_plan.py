@@ -239,7 +239,7 @@ def test_a_damaged_record_is_reported_before_planning(finished: Path) -> None:
 
 def test_a_plan_states_where_models_are_scored(tmp_path: Path) -> None:
     path = write_spec(tmp_path, resources={"scorers": 0})
-    assert "\nscoring            by each trial's first worker\n" in plw("plan", path).output
+    assert "\nscoring            by each trial's workers\n" in plw("plan", path).output
 
 
 @pytest.mark.slow

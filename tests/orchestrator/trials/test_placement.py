@@ -197,14 +197,14 @@ def test_workers_match_scorers_with_the_same_device_kind_and_thread_count() -> N
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"scorers": 0}, "by each trial's first worker"),
+        ({"scorers": 0}, "by each trial's workers"),
         (
             {"cpus_per_worker": 8},
-            "by each trial's first worker, as no scorer fits beside the trials",
+            "by each trial's workers, as no scorer fits beside the trials",
         ),
         (
             {"cpus_per_worker": 8, "scorers": 2},
-            "by each trial's first worker, as no scorer fits beside one trial",
+            "by each trial's workers, as no scorer fits beside one trial",
         ),
         ({"workers_per_trial": 5}, "by 1 process of 1 CPU beside the trials"),
         (
