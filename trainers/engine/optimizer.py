@@ -1,12 +1,10 @@
 """AdamW, with float32 moments by torch or 8-bit moments by bitsandbytes."""
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
 from trainers.config import OptimizerConfig
-from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.extras import require_package
 
 # Names of the float32 moments in torch's states.
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -33,13 +31,7 @@ def make_adamw(
         # Fused: a single pass without temporaries, 0.3 s instead of 0.7 s per step for 135M
         # parameters on one core.
         return torch.optim.AdamW(parameters, fused=True, **settings)  # type: ignore[arg-type]
-    if find_spec("bitsandbytes") is None:
-        raise InputError(
-            Problem(
-                message="optimizer.state_bits 8 needs bitsandbytes, which is not installed",
-                fix="pip install 'plw-sweep[qlora]', or set optimizer.state_bits to 32",
-            )
-        )
+    require_package("bitsandbytes", feature="optimizer.state_bits 8", extra="qlora")
     from bitsandbytes.optim import AdamW8bit
 
     adamw: torch.optim.Optimizer = AdamW8bit(parameters, **settings)

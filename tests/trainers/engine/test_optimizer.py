@@ -18,8 +18,8 @@ from tests.trainers.tiny_runs import (
 )
 from tests.worlds import run_in_world
 from trainers.config import OptimizerConfig
-from trainers.engine import optimizer
 from trainers.engine.optimizer import make_adamw
+from trainers.foundation import extras
 from trainers.foundation.errors import InputError
 
 STAGES = (0, 1, 2, 3)
@@ -126,6 +126,6 @@ def test_another_number_of_ranks_is_rejected(tmp_path: Path) -> None:
 
 
 def test_error_without_bitsandbytes_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'plw-sweep\[qlora\]'"):
         make_adamw([torch.zeros(1)], OptimizerConfig(state_bits=8), 0.0)

@@ -14,8 +14,8 @@ from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import settings, train_interrupted_and_uninterrupted
 from tests.worlds import run_in_world
 from trainers.config import LoraConfig, ModelConfig
+from trainers.foundation import extras
 from trainers.foundation.errors import InputError
-from trainers.models import quantization
 from trainers.models.loading import load_model
 from trainers.models.lora import add_lora
 from trainers.models.quantization import full_weights
@@ -141,6 +141,6 @@ def test_error_without_bitsandbytes_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_tiny_model(tmp_path)
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'plw-sweep\[qlora\]'"):
         load_model(ModelConfig(path=str(path)), torch.float32, quantization="nf4")
