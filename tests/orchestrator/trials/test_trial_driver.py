@@ -36,7 +36,7 @@ def test_workers_that_score_an_untuned_model_count_its_time(
         gpus_per_scorer=0,
         retries={},
     )
-    untuned = {"settings": {}, "model_path": "m"}
+    untuned = {"settings": {}, "model_path": "m", "opponent": None}
     job = {"kind": "base", "key": "b", "point": None, "untuned": untuned, "on_scorer": on_scorer}
     driver.setup(job, settings)
     assert driver.step() == {"done": True, "point": None}

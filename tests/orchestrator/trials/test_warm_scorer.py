@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, ends: list[Any]) -> tuple[Any, int]:
     monkeypatch.setattr(ray, "get", get)
     settings = WorkerSettings("root", {}, 1, 1, 0, 1, 0, RETRIES)
     scorer = warm_scorer.WarmScorer(settings)
-    scorer.submit(kind="scoring", key="t", base="b", settings={}, model_path="m")
+    scorer.submit(kind="scoring", key="t", base="b", settings={}, model_path="m", opponent=None)
     progress = Progress()
     while not progress.is_finished:
         progress = scorer.wait(progress, 0)
