@@ -20,14 +20,21 @@ def main(command: list[str]) -> int:
     # handler is reset in the command, which an ignored signal would not be.
     signal.signal(signal.SIGTERM, lambda *_: None)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    return process.wait()
+    is_ending = threading.Event()
+    killer = threading.Thread(target=_end_with_input, args=(is_ending,), daemon=True)
+    killer.start()
+    code = process.wait()
+    if is_ending.is_set():
+        # The killer ends this process last. Returning now would end it before it has killed all.
+        killer.join()
+    return code
 
 
-def _end_with_input() -> None:
+def _end_with_input(is_ending: threading.Event) -> None:
     # Do not use sys.stdin: the interpreter needs its lock at shutdown.
     while os.read(0, 1):
         pass
+    is_ending.set()
     for process in psutil.Process().children(recursive=True):  # Also those in other groups.
         try:
             process.kill()
