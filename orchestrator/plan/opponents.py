@@ -33,7 +33,7 @@ def check_opponents(spec: SweepSpec, trials: Sequence[TrialPlan]) -> None:
         without = [trial.searched for trial in trials if trial.opponent not in planned]
         subject = f"the trial {without[0]}" if without else ""
     else:
-        # The search chooses all other settings anew for each point.
+        # Each point of the search has other values of these settings.
         others = [dotted for dotted in spec.search.space if dotted != PLW]
         has_plw_0 = any(point.get(PLW) == 0 for point in initial_points(spec.search))
         without = [] if has_plw_0 and not others else [{}]

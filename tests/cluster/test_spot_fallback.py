@@ -26,11 +26,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # A trial that waits for a GPU.
 DEMAND = """
-import sys, time, ray
+import signal, sys, ray
 from ray.util import placement_group
 ray.init(address=sys.argv[1], log_to_driver=False)
 placement_group([{"GPU": 1, "CPU": 1}])
-time.sleep(900)
+signal.pause()
 """
 # What the head does before it starts Ray; there is no machine to set up here.
 START = re.compile(r"export (?P<environment>.*); ray start --head (?P<options>.*)", re.DOTALL)

@@ -231,7 +231,7 @@ def test_the_training_loss_is_ignored() -> None:
 @pytest.mark.parametrize(("method", "at_10"), [("asha", STOP), ("median", CONTINUE)])
 def test_points_of_an_earlier_run_count_at_their_steps(method: str, at_10: str) -> None:
     fake = sweep(method=method)
-    # For ASHA the second one is worse at step 5; its later loss counts all the same.
+    # ASHA would stop the second point at step 5. Its loss at step 10 must still be recorded.
     fake.scheduler.restore([{5: 1.0, 10: 0.9}, {5: 3.0, 10: 0.95}])
     good, bad = fake.add(0), fake.add(1)
     assert fake.report(good, 5, 0.97) == CONTINUE
