@@ -25,8 +25,7 @@ from benchmarks.noop import METRICS, NoRanks, noop_spec
 from benchmarks.simulated_cluster import simulated_cluster
 from orchestrator.foundation.periodic import run_periodically
 from orchestrator.trials import sweep
-from orchestrator.trials.job_channel import Progress
-from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.job_channel import Job, Progress
 from orchestrator.trials.sweep_checks import check_sweep
 from orchestrator.trials.trial_driver import TrialDriver
 from orchestrator.trials.workers import Workers, WorkerSettings
@@ -49,24 +48,13 @@ class HeldGpus(NoRanks):
         self._bundle = {"CPU": float(settings.cpus_per_worker), "GPU": settings.gpus_per_worker}
         self._num_bundles = settings.num_workers
         self._group: PlacementGroup | None = None
-        self._job: dict[str, Any] = {}
 
-    def submit(
-        self,
-        *,
-        kind: JobKind,
-        key: str,
-        base: str,
-        settings: dict[str, Any],
-        model_path: str,
-        opponent: str | None,
-    ) -> None:
+    def submit(self, job: Job) -> None:
         """Request the GPUs of a trial; the scoring of an untuned baseline needs none."""
-        self._job = {"kind": kind, "key": key, "base": base, "settings": settings,
-                     "model_path": model_path, "opponent": opponent}  # fmt: skip
+        self._job = job
         self._attempts = 0
         self._asked = self._held = time.time()
-        if kind != "base":
+        if job.kind != "base":
             self._group = placement_group([self._bundle] * self._num_bundles)
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:
@@ -77,7 +65,7 @@ class HeldGpus(NoRanks):
             if self._group.wait(timeout_s):
                 self._held, self._attempts, self._reported = time.time(), 1, 0.0
             return Progress(attempts=self._attempts)
-        left = self._held + held_s(self._job["key"], self._seconds) - time.time()
+        left = self._held + held_s(self._job.key, self._seconds) - time.time()
         if left > 0:
             time.sleep(min(left, timeout_s))
             self._report()
@@ -85,7 +73,7 @@ class HeldGpus(NoRanks):
         remove_placement_group(self._group)
         self._group = None
         held = {"asked": self._asked, "held": self._held, "released": time.time()}
-        place = self._folder.trial(self._job["key"])
+        place = self._folder.trial(self._job.key)
         write_json(place / HELD, {**held, "driver": os.getpid()})
         return self._finish()
 
@@ -95,11 +83,11 @@ class HeldGpus(NoRanks):
         self._reported = time.time()
         step = int((self._reported - self._held) / REPORT_EVERY_S) + 1
         line = {**METRICS, "step": step, "time": self._reported}
-        with (self._folder.metrics(self._job["key"])).open("a", encoding="utf-8") as file:
+        with (self._folder.metrics(self._job.key)).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _finish(self) -> Progress:
-        super().submit(**self._job)
+        super().submit(self._job)
         return Progress(outcome="done", attempts=1)
 
 

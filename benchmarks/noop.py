@@ -17,8 +17,7 @@ from ruamel.yaml import YAML
 from benchmarks.program import run_python
 from evals.results.scores import Score, ScoreCard
 from orchestrator.record.folder import SweepFolder
-from orchestrator.trials.job_channel import Progress, StopKind
-from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.job_channel import Job, Progress, StopKind
 from orchestrator.trials.trial_driver import TrialDriver
 from orchestrator.trials.workers import Workers, WorkerSettings
 from trainers.foundation.files import write_json, write_text
@@ -36,25 +35,18 @@ class NoRanks:
     def __init__(self, settings: WorkerSettings) -> None:
         self._folder = SweepFolder(Path(settings.root))
 
-    def submit(
-        self,
-        *,
-        kind: JobKind,
-        key: str,
-        base: str,
-        settings: dict[str, Any],
-        model_path: str,
-        opponent: str | None,
-    ) -> None:
+    def submit(self, job: Job) -> None:
         """Write the files of a finished job."""
-        place = self._folder.baseline(key) if kind == "base" else self._folder.trial(key)
-        if kind == "trial":
+        place = (
+            self._folder.baseline(job.key) if job.kind == "base" else self._folder.trial(job.key)
+        )
+        if job.kind == "trial":
             write_text(place / "metrics.jsonl", json.dumps(METRICS) + "\n")
-            write_json(place / "train.json", {"config": settings, "result": RESULT})
+            write_json(place / "train.json", {"config": job.settings, "result": RESULT})
         score = Score(name="heldout_completion_loss", group=None, value=2.0, standard_error=0.1,
                       ci_low=1.8, ci_high=2.2, num_items=8, higher_is_better=False,
                       unit="nats per token", interval_method="bootstrap")  # fmt: skip
-        card = ScoreCard(model_path=model_path, scores=[score], signature={}, seconds=0.0)
+        card = ScoreCard(model_path=job.model_path, scores=[score], signature={}, seconds=0.0)
         write_json(place / "scores.json", card.model_dump(mode="json"))
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:

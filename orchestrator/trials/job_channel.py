@@ -31,16 +31,21 @@ class Job:
     """A job for trial `key` or baseline `key`.
 
     `base` is the key of the baseline whose held-out examples are scored; `opponent` as in
-    `TrialRecord`.
+    `TrialRecord`. Ranks tell jobs apart by `number`.
     """
 
-    number: int
     kind: JobKind
     key: str
     base: str
     settings: dict[str, Any]
     model_path: str
     opponent: str | None = None
+    number: int = 0
+
+    @property
+    def scored(self) -> Literal["trial", "base"]:
+        """What the job scores, if it scores: a trial's model or a baseline's."""
+        return "base" if self.kind == "base" else "trial"
 
 
 @dataclass

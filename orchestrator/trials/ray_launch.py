@@ -9,9 +9,9 @@ group.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
@@ -25,7 +25,6 @@ from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.trials.job_channel import Job, JobChannel, Progress, StopKind
 from orchestrator.trials.nodes import check_gpu, check_node
 from orchestrator.trials.run_trial import (
-    JobKind,
     error_reason,
     failure_kind,
     help_to_score,
@@ -51,20 +50,10 @@ class WarmRanks:
         self._group: threading.Thread | None = None
         self._num_jobs = 0
 
-    def submit(
-        self,
-        *,
-        kind: JobKind,
-        key: str,
-        base: str,
-        settings: dict[str, Any],
-        model_path: str,
-        opponent: str | None,
-    ) -> None:
+    def submit(self, job: Job) -> None:
         """Submit a job to the ranks."""
         self._num_jobs += 1
-        job = Job(self._num_jobs, kind, key, base, settings, model_path, opponent)
-        ray.get(self._channel.submit.remote(job))
+        ray.get(self._channel.submit.remote(replace(job, number=self._num_jobs)))
         if self._group is None or not self._group.is_alive():
             self._group = threading.Thread(target=self._run_group, name=self._name, daemon=True)
             self._group.start()
@@ -192,7 +181,7 @@ def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:
     if job.kind != "training":
         _score(job, config, rank, stored)
     if rank == 0 and stored is not None:
-        stored.upload("base" if job.kind == "base" else "trial", job.key)
+        stored.upload(job.scored, job.key)
     if stored is not None and (rank == 0 or job.kind != "training"):
         stored.remove_local_model(job.key)
     return True
@@ -200,18 +189,17 @@ def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:
 
 def _score(job: Job, config: dict[str, Any], rank: int, stored: RemoteSweep | None) -> None:
     """Score the model of a job on rank 0; the other ranks do a share of its work."""
-    of: Literal["trial", "base"] = "base" if job.kind == "base" else "trial"
     root, evals, num_threads = Path(config["root"]), config["evals"], config["num_threads"]
-    if stored is not None and of == "trial":
+    if stored is not None and job.scored == "trial":
         stored.download_model(job.key)
     if rank > 0:
-        help_to_score(root, of, job.key, job.model_path, job.settings, evals, num_threads)
+        help_to_score(root, job.scored, job.key, job.model_path, job.settings, evals, num_threads)
         return
     if stored is not None and job.opponent is not None:
         stored.download_outputs(job.opponent)
     score(
         root,
-        of,
+        job.scored,
         job.key,
         job.base,
         job.model_path,

@@ -16,7 +16,7 @@ from ray import tune
 
 from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
 from orchestrator.record.remote_sweep import RemoteSweep
-from orchestrator.trials.job_channel import Progress
+from orchestrator.trials.job_channel import Job, Progress
 from orchestrator.trials.placement import waiting_reason
 from orchestrator.trials.run_trial import (
     mark_failed,
@@ -116,7 +116,7 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         self._is_submitted = self._is_running = True
         self._started_at: float | None = None
         if self._kind == "base":
-            self._workers.submit(kind="base", key=self._key, base=self._key, **self._untuned)
+            self._workers.submit(Job("base", self._key, self._key, **self._untuned))
             return
         record = self._record()
         # Scoring a trained trial does not count as an attempt.
@@ -128,13 +128,9 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         elif not self._on_scorer:
             taken_over = {"note": None, "is_scored_beside": False}
             self._folder.write_trial(record.model_copy(update=taken_over))
+        model_path = str(self._folder.model(record.id))
         self._workers.submit(
-            kind=self._kind,
-            key=record.id,
-            base=record.base,
-            settings=record.settings,
-            model_path=str(self._folder.model(record.id)),
-            opponent=record.opponent,
+            Job(self._kind, record.id, record.base, record.settings, model_path, record.opponent)
         )
 
     def _make_workers(self) -> Workers:

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.util import get_current_placement_group
@@ -15,30 +15,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from evals.judge.local_server import kept_servers
 from orchestrator.foundation.packages import check_packages
 from orchestrator.record.remote_sweep import RemoteSweep
-from orchestrator.trials.job_channel import Progress, StopKind
+from orchestrator.trials.job_channel import Job, Progress, StopKind
 from orchestrator.trials.nodes import check_gpu
-from orchestrator.trials.run_trial import JobKind, error_reason, failure_kind, is_node_lost, score
+from orchestrator.trials.run_trial import error_reason, failure_kind, is_node_lost, score
 from orchestrator.trials.workers import WorkerSettings
 
 # Retries of a job whose node was lost. Finished evaluations are not repeated.
 LOST_NODES = 10
 # The scorer's bundle in the placement group of its driver; the driver has the first one.
 SCORER_BUNDLE = 1
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The model of trial `key`, or the untuned model of baseline `key`.
-
-    `opponent` as in `TrialRecord`.
-    """
-
-    kind: Literal["trial", "base"]
-    key: str
-    base: str
-    settings: dict[str, Any]
-    model_path: str
-    opponent: str | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class Scorer:
     def wait_until_ready(self) -> None:
         """Return once the process has started."""
 
-    def score(self, settings: WorkerSettings, task: _Task) -> _Failure | None:
+    def score(self, settings: WorkerSettings, job: Job) -> _Failure | None:
         """Score a model and write the scores into its folder; return the failure, if any."""
         root = Path(settings.root)
         at = settings.storage_uri
@@ -70,25 +55,25 @@ class Scorer:
             check_gpu()
             stored = RemoteSweep(root, at) if at is not None else None
             if stored is not None:
-                stored.download_inputs(task.base, task.settings, task.model_path)
-                if task.kind == "trial":
-                    stored.download_model(task.key)
-                if task.opponent is not None:
-                    stored.download_outputs(task.opponent)
+                stored.download_inputs(job.base, job.settings, job.model_path)
+                if job.scored == "trial":
+                    stored.download_model(job.key)
+                if job.opponent is not None:
+                    stored.download_outputs(job.opponent)
             score(
                 root,
-                task.kind,
-                task.key,
-                task.base,
-                task.model_path,
-                task.settings,
+                job.scored,
+                job.key,
+                job.base,
+                job.model_path,
+                job.settings,
                 settings.evals,
                 settings.cpus_per_scorer,
-                opponent=task.opponent,
+                opponent=job.opponent,
             )
             if stored is not None:
-                stored.upload(task.kind, task.key)
-                stored.remove_local_model(task.key)
+                stored.upload(job.scored, job.key)
+                stored.remove_local_model(job.key)
         except Exception as error:
             return _Failure(error_reason(error), failure_kind(error))
         finally:
@@ -108,20 +93,10 @@ class WarmScorer:
         self._failures: Counter[str] = Counter()
         self._progress = Progress(outcome="done")
 
-    def submit(
-        self,
-        *,
-        kind: JobKind,
-        key: str,
-        base: str,
-        settings: dict[str, Any],
-        model_path: str,
-        opponent: str | None,
-    ) -> None:
+    def submit(self, job: Job) -> None:
         """Submit a model to score; the previous one must be finished."""
-        assert kind in ("scoring", "base")
-        of: Literal["trial", "base"] = "base" if kind == "base" else "trial"
-        self._task = _Task(of, key, base, settings, model_path, opponent)
+        assert job.kind in ("scoring", "base")
+        self._job = job
         self._failures.clear()
         self._progress = Progress()
         self._start()
@@ -157,7 +132,7 @@ class WarmScorer:
                 scheduling_strategy=bundle,
             ).remote()
         self._begun = self._actor.wait_until_ready.remote()
-        self._result = self._actor.score.remote(self._settings, self._task)
+        self._result = self._actor.score.remote(self._settings, self._job)
 
     def _after_attempt(self) -> Progress:
         """Return the progress after an attempt; start the next one if it failed and may retry."""

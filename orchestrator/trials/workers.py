@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.trials.job_channel import Progress, StopKind
-from orchestrator.trials.run_trial import JobKind
+from orchestrator.trials.job_channel import Job, Progress, StopKind
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,7 @@ class WorkerSettings:
 class Workers(Protocol):
     """Processes that run one job after another: `WarmRanks`, `WarmScorer`, or a benchmark's."""
 
-    def submit(
-        self,
-        *,
-        kind: JobKind,
-        key: str,
-        base: str,
-        settings: dict[str, Any],
-        model_path: str,
-        opponent: str | None,
-    ) -> None:
+    def submit(self, job: Job) -> None:
         """Submit a job; the previous one must be finished."""
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:

@@ -15,7 +15,7 @@ async def losses(steps: list[int]) -> tuple[int, Any]:
     from orchestrator.trials.job_channel import Job, JobChannel
 
     channel = JobChannel.__ray_metadata__.modified_class()  # type: ignore[attr-defined]
-    await channel.submit(Job(1, "trial", "t", "b", {}, "m"))
+    await channel.submit(Job("trial", "t", "b", {}, "m", number=1))
     num_retries = 0
     for step in steps:
         await channel.start_attempt()

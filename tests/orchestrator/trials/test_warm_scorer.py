@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, ends: list[Any]) -> tuple[Any, int]:
     import ray
 
     from orchestrator.trials import warm_scorer
-    from orchestrator.trials.job_channel import Progress
+    from orchestrator.trials.job_channel import Job, Progress
     from orchestrator.trials.workers import WorkerSettings
 
     actors = iter([FakeActor(end) for end in ends])
@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, ends: list[Any]) -> tuple[Any, int]:
     monkeypatch.setattr(ray, "get", get)
     settings = WorkerSettings("root", {}, 1, 1, 0, 1, 0, RETRIES)
     scorer = warm_scorer.WarmScorer(settings)
-    scorer.submit(kind="scoring", key="t", base="b", settings={}, model_path="m", opponent=None)
+    scorer.submit(Job("scoring", "t", "b", {}, "m"))
     progress = Progress()
     while not progress.is_finished:
         progress = scorer.wait(progress, 0)
