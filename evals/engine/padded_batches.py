@@ -20,6 +20,7 @@ from evals.engine.loaded_model import (
 )
 from evals.engine.stop_strings import StopStrings
 from evals.engine.token_logprobs import check_finite
+from trainers.models.layer_configs import head_size, layer_configs
 
 # Finished rows are removed from a batch once their share reaches this value. Until then, a finished
 # row costs as much as another row. Removing it copies the key-value cache of the other rows.
@@ -91,9 +92,9 @@ def cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """
     text = config.get_text_config()
     num_heads = text.num_attention_heads
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // num_heads
     num_kv_heads = getattr(text, "num_key_value_heads", None) or num_heads
-    return int(2 * text.num_hidden_layers * num_kv_heads * head_size * dtype.itemsize)
+    sizes = sum(head_size(layer) for layer in layer_configs(text))
+    return int(2 * num_kv_heads * sizes * dtype.itemsize)
 
 
 class _BatchStoppingCriteria(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed

@@ -52,7 +52,7 @@ def test_the_node_client_runs_through_the_whole_api(script: Path, tmp_path: Path
     serve.start()
     try:
         done = subprocess.run(
-            [str(NODE), str(script), f"{serve.url}/v1", str(training)],
+            [str(NODE), "--no-warnings", str(script), f"{serve.url}/v1", str(training)],
             capture_output=True,
             text=True,
             timeout=600,

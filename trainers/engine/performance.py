@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from trainers.engine.ranks import Ranks
 from trainers.engine.sharding import full_shape
+from trainers.models.layer_configs import head_size, layer_configs
 
 # Dense bfloat16 FLOP per second of one GPU, without sparsity. Source: NVIDIA's data sheets.
 # Earlier patterns take precedence.
@@ -94,17 +95,16 @@ def model_flops(model: PreTrainedModel, *, is_lora: bool = False) -> ModelFlops 
         if isinstance(module, nn.Embedding) or module is output
     }
     shapes = [full_shape(p) for p in model.parameters() if id(p) not in excluded]
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     types = (
         getattr(config, "layer_types", None)
         or ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
         * layers
     )
     width: dict[int | None, int] = {}
-    for kind in types:
+    for kind, layer in zip(types, layer_configs(config), strict=True):
         if kind in ("full_attention", "sliding_attention"):
             window = config.sliding_window if kind == "sliding_attention" else None
-            width[window] = width.get(window, 0) + heads * head_size
+            width[window] = width.get(window, 0) + heads * head_size(layer)
     rows, columns = full_shape(output.weight)
     return ModelFlops(
         matmul_parameters=sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2),

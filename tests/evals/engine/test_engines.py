@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig
+from transformers import Gemma4TextConfig, GenerationConfig, LlamaConfig
 
 from evals.engine.batching import ignore_progress
 from evals.engine.continuous_batches import (
@@ -218,3 +218,12 @@ def test_rows_of_a_batch_fit_into_the_memory_of_the_device() -> None:
     assert rows_that_fit(row_bytes, 120 * 2**30) == 128
     assert rows_that_fit(row_bytes, 20 * 2**30) == 28
     assert rows_that_fit(row_bytes, 2**20) == 1
+
+
+def test_the_keys_of_layers_with_larger_heads_take_more_memory() -> None:
+    config = Gemma4TextConfig(
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        global_head_dim=16, layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    # Keys and values of 2 heads: of size 8 in one layer, of 16 in the other; 4 bytes each.
+    assert cache_bytes_per_token(config, torch.float32) == 2 * 2 * (8 + 16) * 4

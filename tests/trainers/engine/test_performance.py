@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from trainers.engine.performance import (
     ModelFlops,
@@ -74,6 +81,18 @@ def test_a_mixture_of_experts_has_no_known_flops() -> None:
         num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
     )  # fmt: skip
     assert model_flops(MixtralForCausalLM(config)) is None
+
+
+def test_the_heads_of_full_attention_may_be_larger_than_those_of_sliding_windows() -> None:
+    config = Gemma4TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16,
+        sliding_window=5, layer_types=["sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=4, vocab_size_per_layer_input=64,
+    )  # fmt: skip
+    flops = model_flops(Gemma4ForCausalLM(config))
+    assert flops is not None
+    assert flops.attention_width == {5: 4 * 8, None: 4 * 16}
 
 
 @pytest.mark.parametrize(
