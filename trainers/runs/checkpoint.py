@@ -20,6 +20,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,8 @@ class CheckpointWriter:
                     self._store.upload(path, _object_name(path.parent, path.name))
         except (OSError, SafetensorError, StorageError) as error:
             self._error = error
+            with suppress(OSError):  # On a full disk, others need the room of an incomplete shard.
+                shard.unlink(missing_ok=True)
 
     def _complete(self, folder: Path) -> None:
         store, name = self._store, _object_name(folder)

@@ -61,7 +61,7 @@ def test_error_for_a_full_disk_names_the_size_of_the_checkpoint(
     assert result.steps == 6
 
 
-def test_a_failed_checkpoint_keeps_the_previous_one(
+def test_a_failed_checkpoint_keeps_the_previous_one_and_occupies_no_disk_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
@@ -69,6 +69,7 @@ def test_a_failed_checkpoint_keeps_the_previous_one(
     def fail_at_the_second(tensors: dict[str, torch.Tensor], path: Path) -> None:
         written.append(path)
         if len(written) == 2:
+            path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 
@@ -79,6 +80,7 @@ def test_a_failed_checkpoint_keeps_the_previous_one(
     newest = latest_checkpoint(tmp_path / "out" / "checkpoints", config)
     assert newest is not None
     assert newest.step == 2
+    assert list((tmp_path / "out" / "checkpoints" / "step-00000004").iterdir()) == []
 
 
 def test_out_of_memory_error_lists_what_to_change(
