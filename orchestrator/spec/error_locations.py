@@ -1,4 +1,4 @@
-"""Add line numbers of the spec to problems that are found after parsing."""
+"""Add places in the spec, or on the command line, to problems that are found after parsing."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.spec.sweep_spec import apply_spec_override
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.settings_file import find_line, find_setting_line, read_yaml
+from trainers.foundation.settings_file import find_place, find_setting_place, read_yaml
 
 _DOTTED = r"\w+(?:\.\w+)+"
 
@@ -27,14 +27,14 @@ def _with_line(problem: Problem, content: Mapping[str, Any], spec: Path) -> Prob
     message = problem.message
     if problem.where is None:
         text = f"{message} {problem.fix}"
-        line = _line_of_searched(content, text) or find_setting_line(content, text)
+        place = _place_of_searched(content, text, spec) or find_setting_place(content, text, spec)
     else:
         named = _path_of(content, problem.where) or tuple(problem.where.split("."))
-        line = find_line(content, named)
+        place = find_place(content, named, spec)
         message = f"{problem.where}: {message}"
-    if line is None:
+    if place in (None, str(spec)):
         return problem
-    return Problem(message=message, where=f"{spec}:{line}", fix=problem.fix)
+    return Problem(message=message, where=place, fix=problem.fix)
 
 
 def _path_of(content: Any, value: str) -> tuple[str | int, ...] | None:
@@ -53,11 +53,11 @@ def _path_of(content: Any, value: str) -> tuple[str | int, ...] | None:
     return None
 
 
-def _line_of_searched(content: Mapping[str, Any], text: str) -> int | None:
-    """Return the line of the first searched setting that `text` names."""
+def _place_of_searched(content: Mapping[str, Any], text: str, spec: Path) -> str | None:
+    """Return the place of the first searched setting that `text` names."""
     search = content.get("search")
     space = search.get("space") if isinstance(search, Mapping) else None
     for dotted in re.findall(_DOTTED, text):
         if isinstance(space, Mapping) and dotted in space:
-            return find_line(content, ("search", "space", dotted))
+            return find_place(content, ("search", "space", dotted), spec)
     return None

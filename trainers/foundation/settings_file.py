@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedBase, TaggedScalar
+from ruamel.yaml.comments import CommentedBase, CommentedMap, TaggedScalar
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 from ruamel.yaml.nodes import Node, ScalarNode
@@ -27,6 +27,7 @@ T = TypeVar("T", bound=BaseModel)
 
 _KEY_SUFFIX = ".[key]"  # pydantic's suffix for an error in the key of a mapping, not in its value
 _MAX_SHOWN = 200  # characters of a value
+_FROM_COMMAND_LINE = [-1, -1, -1, -1]  # in place of line and column of a key and of its value
 # Booleans in YAML 1.1, strings in YAML 1.2.
 _YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 # Fixes by the parser's message, or by the construct that it was parsing.
@@ -121,20 +122,25 @@ def build_config(
         raise InputError(problems) from None
 
 
-def find_line(content: Any, key_path: KeyPath) -> int | None:
-    """Return the 1-based line of the deepest part of `key_path` that `content` has, if known."""
-    line: int | None = None
+def find_place(content: Any, key_path: KeyPath, source: Path) -> str:
+    """Return where the deepest part of `key_path` that `content` has was set.
+
+    This is a line of the file `source`, the command line, or the file if the line is unknown.
+    """
+    place = str(source)
     for key in key_path:
         if not isinstance(content, CommentedBase):
             break
         position = (content.lc.data or {}).get(key)
+        if position == _FROM_COMMAND_LINE:
+            return "--set"
         if position is not None:
-            line = position[0] + 1
+            place = f"{source}:{position[0] + 1}"
         try:
             content = content[key]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             break
-    return line
+    return place
 
 
 def _yaml_problem(path: Path, error: MarkedYAMLError, message: str, fix: str | None) -> Problem:
@@ -200,10 +206,9 @@ def _problem(
     section: str,
 ) -> Problem:
     key_path: KeyPath = detail["loc"]
-    line = find_line(content, key_path)
+    where = find_place(content, key_path, source)
     if detail["type"] == "value_error" and not key_path:
-        line = find_setting_line(content, detail["msg"])
-    where = f"{source}:{line}" if line else str(source)
+        where = find_setting_place(content, detail["msg"], source) or where
     dotted = ".".join(str(key) for key in key_path)
     match detail["type"]:
         case "rule":  # Our own validators raise it, with a fix.
@@ -281,15 +286,15 @@ def suggest_fix(dotted: str, value: Any, rule: str) -> str:
     return f"edit {dotted}"
 
 
-def find_setting_line(content: Mapping[str, Any], message: str) -> int | None:
-    """Return the line of the first setting in `content` whose dotted path is in `message`."""
+def find_setting_place(content: Mapping[str, Any], message: str, source: Path) -> str | None:
+    """Return the place of the first setting in `content` whose dotted path is in `message`."""
     for dotted in re.findall(r"\w+(?:\.\w+)+", message):
         keys = dotted.split(".")
         section: Any = content
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping) and keys[-1] in section:
-            return find_line(content, tuple(keys))
+            return find_place(content, tuple(keys), source)
     return None
 
 
@@ -352,11 +357,16 @@ def apply_override(content: dict[str, Any], override: str, *, flat_section: str 
         ) from None
     section = content
     for key in keys[:-1]:
-        nested = section.setdefault(key, {})
+        if key not in section:
+            _set(section, key, CommentedMap())
+        nested = section[key]
         if not isinstance(nested, dict):
             raise InputError(Problem(message=f"{key} in {dotted} is not a group of settings"))
         section = nested
-    section[keys[-1]] = value
-    if isinstance(section, CommentedBase) and section.lc.data:
-        # An error about the new value must not point to the line of the old value.
-        section.lc.data.pop(keys[-1], None)
+    _set(section, keys[-1], value)
+
+
+def _set(section: dict[str, Any], key: str, value: Any) -> None:
+    section[key] = value
+    if isinstance(section, CommentedMap):
+        section.lc.add_kv_line_col(key, _FROM_COMMAND_LINE)

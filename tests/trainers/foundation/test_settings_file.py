@@ -111,12 +111,12 @@ def test_role_weights_are_a_section_of_the_loss(tmp_path: Path) -> None:
     [
         (
             "loss.role_weights.user=2",
-            "train.yaml:7: loss.role_weights.user: input should be less than or equal to 1, got 2;"
+            "--set: loss.role_weights.user: input should be less than or equal to 1, got 2;"
             " edit loss.role_weights.user",
         ),
         (
             "loss.role_weights.sytem=1",
-            "train.yaml:7: unknown key loss.role_weights.sytem; did you mean system?",
+            "--set: unknown key loss.role_weights.sytem; did you mean system?",
         ),
     ],
 )
@@ -219,10 +219,10 @@ def test_an_override_can_unset(tmp_path: Path) -> None:
     assert (config.schedule.epochs, config.schedule.steps) == (None, 5)
 
 
-def test_error_for_an_override_does_not_point_to_the_replaced_line(tmp_path: Path) -> None:
+def test_error_for_an_override_names_the_option_instead_of_a_line(tmp_path: Path) -> None:
     path = written(tmp_path, VALID)
     assert problems_of(path, ("loss.prompt_loss_weight=1.5",)) == [
-        "train.yaml:5: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
+        "--set: loss.prompt_loss_weight: input should be less than or equal to 1, got 1.5;"
         " edit loss.prompt_loss_weight"
     ]
 
@@ -242,7 +242,7 @@ def test_error_for_an_override_does_not_point_to_the_replaced_line(tmp_path: Pat
         ),
         ("seed=[1", "an override's value must be YAML, got 'seed=[1'; quote it"),
         ("model.path.x=1", "path in model.path.x is not a group of settings"),
-        ("los.x=1", "train.yaml: unknown key los; did you mean loss?"),
+        ("los.x=1", "--set: unknown key los; did you mean loss?"),
     ],
 )
 def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, problem: str) -> None:
