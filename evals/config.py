@@ -16,7 +16,7 @@ from evals.judge_config import (
 )
 
 PaperGroup = Literal["multiple_choice", "short_generation", "long_generation"]
-# The last one has our own measures on held-out examples, which are no published benchmarks.
+# The last one has our own measures on held-out examples, which are not published benchmarks.
 Group = Literal["multiple_choice", "short_generation", "long_generation", "heldout"]
 BenchmarkKind = Literal["multiple_choice", "exact_match", "chrf", "bleu", "rouge_l"]
 TaskTemplate = Literal["none", "checkpoint"]

@@ -151,7 +151,7 @@ class JudgeConfig(EvalSettings):
         ) / 1_000_000
 
 
-# Opponents that are names and no paths: the trial with PLW 0 of the same sweep, which has the same
+# Opponents that are names, not paths: the trial with PLW 0 of the same sweep, which has the same
 # other settings and seed, and the model before training.
 PLW_0, UNTUNED = "plw_0", "untuned"
 OPPONENT_NAMES = (PLW_0, UNTUNED)

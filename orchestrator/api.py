@@ -130,7 +130,7 @@ def run_sweep(spec: SweepSpec, *, address: str | None = None, quiet: bool = Fals
     ) as process:
         assert process.stdout is not None
         while True:
-            # Also while printing: without this process, the sweep would go on unnoticed.
+            # Also while printing: without this process, the sweep would continue unnoticed.
             try:
                 line = process.stdout.readline()
                 if not line:

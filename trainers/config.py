@@ -87,7 +87,7 @@ class OptimizerConfig(StrictSettings):
     state_bits: Literal[8, 32] = Field(
         32,
         description="Bits of each of AdamW's two moments; 8 (bitsandbytes) needs the extra qlora, "
-        "and resumes only with as many ranks.",
+        "and resumes only with the same number of ranks.",
     )
     max_grad_norm: NonNegative = Field(
         1.0, description="Limit of the global gradient norm; 0 disables clipping."
@@ -98,7 +98,8 @@ class ScheduleConfig(StrictSettings):
     kind: ScheduleKind = Field(
         "cosine",
         # Source: arXiv 2404.06395, warmup-stable-decay.
-        description="Shape of the decay after the warm-up; wsd: constant, then linear.",
+        description="Shape of the decay after the warm-up; wsd (warmup-stable-decay): constant, "
+        "then linear.",
     )
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03, description="Share of the steps over which the learning rate rises from 0."

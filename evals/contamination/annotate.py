@@ -112,7 +112,7 @@ def _benchmark_texts(result: EvaluationResult) -> dict[Key, ItemText]:
 def _document_text(sample: Sample) -> ItemText:
     """Return the texts of a source document that the prompt contains, and the target.
 
-    A text that is part of another one is left out. The longest text stands for an item whose prompt
+    A text that is part of another one is left out. The longest text represents an item whose prompt
     contains none, or whose choices have different prompts: WinoGrande fills them into a sentence.
     """
     texts = [text for text in map(_one_line, _texts(sample["doc"])) if text]

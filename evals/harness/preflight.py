@@ -109,7 +109,7 @@ def _parsed_rows(path: Path, size: int, mtime_ns: int, fix: str) -> list[JsonlRo
 
 def _row_error(row: JsonlRow, find_error: Callable[[Row], str | None]) -> str | None:
     if "\\u" in row.line and not _is_unicode(row.content):
-        return r"contains half of a surrogate pair, such as \ud83d alone, which is no character"
+        return r"contains half of a surrogate pair, such as \ud83d alone, which is not a character"
     return find_error(row.content) if isinstance(row.content, dict) else "must be an object"
 
 

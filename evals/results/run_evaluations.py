@@ -1,4 +1,4 @@
-"""Run the evaluations of a model; those that wait for a judge run beside the others."""
+"""Run the evaluations of a model; those that wait for a judge run in the background."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -16,8 +16,8 @@ from orchestrator.foundation.shell_words import shell_path
     "--preset",
     type=click.Choice(["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]),
     default="demo",
-    help="demo: four weights on built-in data; grid: five weights, three seeds each; bayes: weight "
-    "and learning rate by TPE; paper: the study of arXiv 2401.13586; "
+    help="demo: three weights on built-in data; grid: five weights, three seeds each; bayes: "
+    "weight and learning rate by TPE; paper: the study of arXiv 2401.13586; "
     "paper-regularisers: its supplementary study; wit: prompt and completion weight, the grid of "
     "arXiv 2507.07817.",
 )

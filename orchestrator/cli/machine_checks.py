@@ -152,6 +152,6 @@ def _memory() -> Finding:
     detail = f"{available:.1f} GiB available of {memory.total / 2**30:.1f}"
     if available < 8:
         return Finding(
-            "memory", "warning", detail, "the demo needs about 8 GiB; close other programs"
+            "memory", "warning", detail, "the demo needs up to 14 GiB; close other programs"
         )
     return Finding("memory", "ok", detail)

@@ -40,7 +40,7 @@ _SECRET_CONTENT = re.compile(
     rb'-----BEGIN [A-Z ]*PRIVATE KEY-----|"type":\s*"service_account"|aws_secret_access_key'
 )
 _HEAD_BYTES = 4096
-# More files than this are no small input of a spec.
+# A small input of a spec has fewer files.
 MAX_FILES = 10_000
 
 
@@ -219,7 +219,7 @@ def _folder(source: Path, value: str) -> Iterator[Path]:
 
 
 _DATA = ("data.path", "data.sources.path")
-# Values that are names and no paths, even if there is a file with this name.
+# Values that are names, not paths, even if there is a file with this name.
 _NAMES: dict[str, tuple[str, ...]] = {
     "model.path": (),
     "data.template": TEMPLATE_NAMES,

@@ -35,7 +35,7 @@ EXPLANATIONS: dict[tuple[Kind, bool], str] = {
     ("thinking", False): "the other tool's template keeps thinking that the model's removes",
     ("weight 0", False): "the data gives the turn weight 0, which the other tool does not read",
     ("truncated", False): "data.max_length truncates it; the other tool was given the whole text",
-    ("split", True): "the other tool's tokens cross the border of prompt and completion",
+    ("split", True): "the other tool's tokens cross the boundary between prompt and completion",
 }
 
 

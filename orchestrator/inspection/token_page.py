@@ -1,4 +1,4 @@
-"""Write examples as one self-contained HTML page: rendered text beside tokens, roles, weights."""
+"""Write examples as one self-contained HTML page: rendered text next to tokens, roles, weights."""
 
 from functools import cache
 from pathlib import Path

@@ -216,7 +216,7 @@ def mlflow_ui(sweep: Path | str | None, port: int) -> tuple[list[str], str]:
             Problem(
                 message="the sweep has not been tracked yet",
                 where=str(folder.relative()),
-                fix="run it",
+                fix="run it with plw sweep SPEC",
             )
         )
     page = _trials_page(folder, record)
@@ -229,7 +229,7 @@ def mlflow_ui(sweep: Path | str | None, port: int) -> tuple[list[str], str]:
 def _trials_page(folder: SweepFolder, record: TrackingRecord) -> str:
     """Return the page of MLflow with the sweep's trials, their charts and the best trial first.
 
-    MLflow's own page of an experiment shows traces, which a sweep has none of.
+    MLflow's own page of an experiment shows traces; a sweep has none.
     """
     query = {"searchFilter": f"tags.`mlflow.parentRunId` = '{record.parent_run_id}'"}
     objective = folder.read_sweep().objective

@@ -12,7 +12,7 @@ from orchestrator.analysis.findings import Panel, Point
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _ID = "points-"
-# A page with more elements is slow, and its points cannot be told apart.
+# A page with more elements is slow, and its points cannot be distinguished.
 _MAX_POINTS = 300
 _MAX_VALUES = 8
 

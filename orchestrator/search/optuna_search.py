@@ -145,7 +145,7 @@ class SampledSearch:
         within = self._config.stop_when_plw_within
         if within is None or not self._done:
             return False
-        # This imports scipy and statsmodels, which other searches do not need.
+        # This imports scipy, which other searches do not need.
         from orchestrator.search.convergence import convergence_verdict
 
         [objective] = self._config.objectives

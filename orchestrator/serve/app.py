@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """Everything behind the routes, for the data in one folder."""
+    """The state that the routes share, for the data in one folder."""
 
     config: ServeConfig
     folder: DataFolder

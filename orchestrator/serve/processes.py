@@ -1,4 +1,4 @@
-"""Start, find and signal the processes of jobs. A job's process lives while its lock is held."""
+"""Start, find and signal the processes of jobs. A job's process runs while its lock is held."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ class JobProcesses:
         """Start a stage; the process inherits the lock, so there is never a second one.
 
         Raises:
-            BlockingIOError: a process of the job lives.
+            BlockingIOError: a process of the job is running.
             OSError: the process or a file cannot be created.
         """
         lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)

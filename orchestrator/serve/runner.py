@@ -80,7 +80,7 @@ class Runner:
             self._wake.clear()
             try:
                 self._step()
-            except Exception:  # The database cannot be read: try again, since jobs go on.
+            except Exception:  # The database cannot be read: try again, since jobs continue.
                 log.exception("the jobs could not be updated")
 
     def _step(self) -> None:
@@ -92,7 +92,7 @@ class Runner:
         for job in self._store.active_jobs():
             try:
                 num_running += self._update(job, num_running < self._config.jobs.at_once)
-            except Exception:  # The other jobs must go on.
+            except Exception:  # The other jobs must continue.
                 self._has_live = True
                 log.exception("%s could not be updated", job.id)
 

@@ -71,7 +71,7 @@ def check_data(folder: JobFolder, config: TrainConfig, weight: float | None) -> 
             folder,
             "short",
             f"Completions are short (R_g {shown}) and prompt_loss_weight is 0; a weight above 0"
-            ' may be better, and "auto" finds out',
+            ' may be better; "auto" searches for one',
             level="warn",
         )
 

@@ -57,7 +57,7 @@ def main(root: str, stage: str, lock_fd: str) -> int:
 
 
 def _set_niceness(niceness: int) -> None:
-    """Give way to the server, which runs in another session.
+    """Yield to the server, which runs in another session.
 
     Where Linux groups processes by session (autogroups, the default of most distributions), the
     niceness of a process counts within its session only, and the session has one of its own.

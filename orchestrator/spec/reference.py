@@ -18,10 +18,11 @@ All settings of `plw sweep SPEC`, generated from the models that check specs \
 (`python -m orchestrator.spec.reference`). `plw init` writes a commented spec to start from; \
 `plw plan SPEC` shows its trials and costs without starting anything.
 
-A config for `plw train` has the same settings without `name`, `output_dir`, `storage`, `note`, \
-`search`, `evals`, `resources`, `retries` and `tracking`. Each of its settings can be searched, by \
-dotted path below `search.space`. On the command line, `--set loss.prompt_loss_weight=0.1` \
-replaces a value.
+A config for `plw train` has the same settings without `name`, `output_dir`, `storage`, \
+`keep_models`, `note`, `search`, `evals`, `resources`, `retries` and `tracking`. Each of its \
+settings can be searched, by dotted path below `search.space`, except `checkpoint`, `log_*`, \
+`profile_steps`, `data.heldout_examples` and `data.seed`. On the command line, \
+`--set loss.prompt_loss_weight=0.1` replaces a value.
 """
 _BOUNDS = {
     "minimum": "at least",

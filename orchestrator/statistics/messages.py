@@ -231,7 +231,7 @@ def unfitted_text(num_weights: int, num_trials: int, num_cells: int) -> str:
     if num_cells > 1 and num_trials <= num_cells + 2:
         return (
             f"cannot say: {num_trials} trials have {num_cells} settings other than PLW, and "
-            "hardly two of them differ in PLW alone"
+            "almost no two differ in PLW alone"
         )
     return (
         "cannot say: no residual degrees of freedom to estimate noise; "

@@ -31,7 +31,7 @@ class Job:
     """A job for trial `key` or baseline `key`.
 
     `base` is the key of the baseline whose held-out examples are scored; `opponent` as in
-    `TrialRecord`. Ranks tell jobs apart by `number`.
+    `TrialRecord`. Ranks distinguish jobs by `number`.
     """
 
     kind: JobKind

@@ -20,7 +20,7 @@ DIGEST_VARIABLE = "PLW_CODE_DIGEST"
 PROBE_FOLDER = ".nodes"
 PROBE_TIMEOUT_S = 300.0
 MAX_CLOCK_SKEW_S = 30.0
-# Ray sets it to nothing in a process without GPUs.
+# Ray sets it to an empty string in a process without GPUs.
 _VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _check_code(expected: str) -> None:
             Problem(
                 message=f"host {socket.gethostname()} has different code of plw-sweep "
                 f"({check_packages()}) from the sweep's driver",
-                fix="start the sweep with plw submit, which ships its code, or install the same "
+                fix="start the sweep with plw submit, which sends its code, or install the same "
                 "version on every node",
             )
         )

@@ -139,12 +139,12 @@ def describe_scoring(resources: ResourceConfig, cluster: Cluster) -> str:
     if num_scorers == 0:
         if resources.scorers == 0:
             return "by each trial's workers"
-        beside = "the trials" if resources.scorers is None else "one trial"
-        return f"by each trial's workers, as no scorer fits beside {beside}"
+        others = "the trials" if resources.scorers is None else "one trial"
+        return f"by each trial's workers, as no scorer fits next to {others}"
     plural = "es" if num_scorers > 1 else ""
     gpus = gpus_per_scorer(resources, cluster)
     of = f"{cpus_per_scorer(resources)} CPU" + (f" and {gpus:g} GPU" if gpus else "")
-    return f"by {num_scorers} process{plural} of {of} beside the trials"
+    return f"by {num_scorers} process{plural} of {of}, in parallel with the trials"
 
 
 def node_shapes(config: Mapping[str, Any]) -> list[NodeShape]:
@@ -204,7 +204,7 @@ def _workers_that_fit(
     scorer: Mapping[str, float] | None = None,
     num_scorers: int = 0,
 ) -> int:
-    """Return the number of workers that fit beside the scorers; -1 if the scorers do not fit.
+    """Return the number of workers that fit next to the scorers; -1 if the scorers do not fit.
 
     A worker never spans two nodes. Each scorer is placed where it displaces the fewest workers.
     """

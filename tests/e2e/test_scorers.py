@@ -133,7 +133,7 @@ class TestOverlap:
 
     def test_the_log_states_where_models_are_scored(self, workspace: Workspace) -> None:
         log = (workspace.sweep / "sweep.log").read_text()
-        assert "models are scored by 1 process of 1 CPU beside the trials" in log
+        assert "models are scored by 1 process of 1 CPU, in parallel with the trials" in log
 
     def test_mlflow_has_the_scores(self, workspace: Workspace) -> None:
         children = [run for run in workspace.runs() if "mlflow.parentRunId" in run.data.tags]

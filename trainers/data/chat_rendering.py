@@ -329,4 +329,4 @@ def _difference(prompt: str, whole: str) -> str:
         (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole)
     )
     ours, theirs = prompt[same : same + 30], whole[same : same + 30]
-    return f"the prompt goes on with {json.dumps(ours)}, the whole chat with {json.dumps(theirs)}"
+    return f"the prompt continues with {json.dumps(ours)}, the whole chat with {json.dumps(theirs)}"

@@ -141,7 +141,7 @@ def _unused_beside_records(fields: dict[str, Any], path: Path) -> Iterator[Probl
     """Yield the problem of each field that appears to apply to all records of a file."""
     for name, value in fields.items():
         if is_meaningful(name) and value not in (None, "", {}):
-            message = f"{name} is beside the list of records and would be ignored"
+            message = f"{name} is outside the list of records and would be ignored"
             fix = "write it into the records, or remove it"
             yield Problem(message=message, where=str(path), fix=fix)
 

@@ -53,7 +53,7 @@ class SpanTokenizer:
     ) -> list[_Labelled]:
         """Return what `tokenize` returns, for texts that continue `prompts`.
 
-        No token spans the border between the two.
+        No token spans the boundary between the two.
 
         Args:
             tokens: the prompts as `tokenize_prompts` returned them.
@@ -69,7 +69,7 @@ class SpanTokenizer:
         ]
 
     def continuation_ids(self, prompt: str, text: str) -> list[int]:
-        """Return the token ids of `text` after `prompt`, with no token that spans the border."""
+        """Return the token ids of `text` after `prompt`, with no token that spans the boundary."""
         if not self._marks_start:
             return self._encode([text])[0][0]
         prompt_ids = self._encode([prompt])[0][0]
@@ -82,7 +82,7 @@ class SpanTokenizer:
 
         A tokenizer that writes a space at the start of a text would also write it at the start of
         the completion, where the model has none. So both are tokenised as one text, or, if a token
-        spans the border, the completion after a line end.
+        spans the boundary, the completion after a line end.
         """
         whole = self._encode([a + b for a, b in zip(prompts, texts, strict=True)])
         for prompt, start, text, both in zip(prompts, prompt_ids, texts, whole, strict=True):

@@ -1,7 +1,7 @@
 """Render examples with a template and tokenise them, each token with its role.
 
 The prompt is tokenised as one text, exactly as at inference. The completion has tokens of its own,
-so none spans the border between prompt and completion, where the loss weight changes.
+so none spans the boundary between prompt and completion, where the loss weight changes.
 """
 
 import json
@@ -257,8 +257,8 @@ class Template:
         """Return which tokens of the chat the template marks with {% generation %}.
 
         The result comes from transformers' `return_assistant_tokens_mask`. Its tokens are those of
-        the whole chat, which may go on after the completion's end token. None if the template has
-        no markers or is not a chat template.
+        the whole chat, which may continue after the completion's end token. None if the template
+        has no markers or is not a chat template.
 
         Raises:
             InputError: the template cannot render the example.

@@ -249,7 +249,7 @@ class ZeroEngine:
         }
 
     def restore_partition_states(self, saved: Mapping[str, Tensor]) -> None:
-        """Set the states that `partition_states` returned, on as many ranks."""
+        """Set the states that `partition_states` returned; the number of ranks is the same."""
         partitions = self._flat_partitions()
         for name, value in saved.items():
             index, _, key = name.partition("/")

@@ -16,7 +16,7 @@ def compile_layers(model: PreTrainedModel) -> None:
     it never creates the full logits, and a compiled product with the output matrix would.
 
     Raises:
-        InputError: the model's layers cannot be told from its other modules.
+        InputError: the model's layers cannot be distinguished from its other modules.
     """
     layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
     if not layers:
@@ -27,8 +27,8 @@ def compile_layers(model: PreTrainedModel) -> None:
                 fix="set model.compile_layers to false",
             )
         )
-    # An engine that failed before is destroyed by the garbage collector, which must not happen
-    # while the compiler traces.
+    # The garbage collector destroys the engine of a failed run, which must not happen while the
+    # compiler traces.
     gc.collect()
     for layer in layers:
         layer.compile(dynamic=True)

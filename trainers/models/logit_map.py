@@ -48,7 +48,7 @@ PLAIN_LOGITS = LogitMap()
 
 
 def fit_logit_map(products: Sequence[Tensor], logits: Sequence[Tensor]) -> LogitMap | None:
-    """Return the map from each tensor of products to the logits beside it; None if there is none.
+    """Return the map from each tensor of products to its logits; None if there is none.
 
     Args:
         products: at least one tensor should have values that reach a soft cap, if there is any.

@@ -53,7 +53,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> None:
 def _modules_to_save(model: PreTrainedModel, config: LoraConfig) -> dict[str, nn.Module]:
     """Return the modules that are trained themselves, by name.
 
-    A module with the same parameters as one of them, such as the head beside tied embeddings, is
+    A module with the same parameters as one of them, such as a head with tied embeddings, is
     also included: loading the adapter must set both.
     """
     wanted = set(config.modules_to_save)

@@ -44,7 +44,7 @@ def keep_quantized_layout(model: PreTrainedModel) -> None:
 
 
 def full_weights(weights: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return a state dict of `model` with the values that its 4-bit weights stand for.
+    """Return a state dict of `model` with the values that its 4-bit weights represent.
 
     The values are those that training used, in the dtype of its computation.
     """

@@ -1,4 +1,4 @@
-"""Keep the model with the lowest held-out completion loss, beside the checkpoints of its run.
+"""Keep the model with the lowest held-out completion loss, next to the checkpoints of its run.
 
     checkpoints/best-00000010/
       best.json    step, losses, and squared distances from the pre-trained weights

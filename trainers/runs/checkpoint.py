@@ -8,8 +8,8 @@
 
 Each rank writes a share of the parameters, each of them unpartitioned. So a checkpoint can be read
 at any world size and ZeRO stage. 8-bit moments are the exception: each rank writes those of its
-partitions, and only as many ranks can read them. No random state is saved, because every step seeds
-its own generator.
+partitions, and only the same number of ranks can read them. No random state is saved, because every
+step seeds its own generator.
 
 With an object store, the folder is local to each node. All files are also uploaded to the store,
 and nodes download the files that they lack (trainers/runs/remote_run.py).
@@ -233,7 +233,7 @@ class CheckpointWriter:
                     self._store.upload(path, _object_name(path.parent, path.name))
         except (OSError, SafetensorError, StorageError) as error:
             self._error = error
-            with suppress(OSError):  # On a full disk, others need the room of an incomplete shard.
+            with suppress(OSError):  # On a full disk, other files need the shard's space.
                 shard.unlink(missing_ok=True)
 
     def _complete(self, folder: Path) -> None:

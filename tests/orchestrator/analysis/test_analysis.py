@@ -321,7 +321,7 @@ def test_search_over_many_other_settings_is_undecided() -> None:
         trials.append(record)
         cards[record.id] = card(DEMO[0.1])
     text = headline(findings_of(trials, cards))
-    assert "60 trials have 60 settings other than PLW, and hardly two of them differ in PLW" in text
+    assert "60 trials have 60 settings other than PLW, and almost no two differ in PLW" in text
     assert "Run these 4 trials next" in text
 
 

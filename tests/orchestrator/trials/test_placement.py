@@ -200,16 +200,16 @@ def test_workers_match_scorers_with_the_same_device_kind_and_thread_count() -> N
         ({"scorers": 0}, "by each trial's workers"),
         (
             {"cpus_per_worker": 8},
-            "by each trial's workers, as no scorer fits beside the trials",
+            "by each trial's workers, as no scorer fits next to the trials",
         ),
         (
             {"cpus_per_worker": 8, "scorers": 2},
-            "by each trial's workers, as no scorer fits beside one trial",
+            "by each trial's workers, as no scorer fits next to one trial",
         ),
-        ({"workers_per_trial": 5}, "by 1 process of 1 CPU beside the trials"),
+        ({"workers_per_trial": 5}, "by 1 process of 1 CPU, in parallel with the trials"),
         (
             {"workers_per_trial": 2, "cpus_per_worker": 2, "scorers": 2},
-            "by 2 processes of 2 CPU beside the trials",
+            "by 2 processes of 2 CPU, in parallel with the trials",
         ),
     ],
 )

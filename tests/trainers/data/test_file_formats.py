@@ -42,7 +42,7 @@ def test_a_field_beside_the_list_of_records_is_not_ignored(
     records = [{"prompt": "Q", "completion": "A"}]
     path.write_text(json.dumps({"version": 2, field: value, "data": records}))
     assert problems_of(path) == [
-        f"data.json: {field} is beside the list of records and would be ignored; write it into the"
+        f"data.json: {field} is outside the list of records and would be ignored; write it into the"
         " records, or remove it"
     ]
 

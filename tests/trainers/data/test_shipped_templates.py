@@ -56,7 +56,7 @@ def test_the_prompt_is_that_of_the_models_own_template(example: Example) -> None
 def test_the_error_of_the_models_own_template_names_the_shipped_one() -> None:
     assert error_of("deepseek-r1", "chat") == (
         "chats.jsonl:1: the chat template renders the prompt differently once the answer follows"
-        ' it: the prompt goes on with "<think>\\n", the whole chat with'
+        ' it: the prompt continues with "<think>\\n", the whole chat with'
         ' "\\n\\nHo<\\uff5cend\\u2581of\\u2581sentence\\uff5c>"; set data.template to deepseek-r1,'
         " which has the same prompts"
     )
