@@ -36,10 +36,10 @@ bench: setup  ## Compare with TRL's SFTTrainer: speed and memory (BENCH_ARGS=--h
 test: setup lint  ## Lint, fast tests and the most important end-to-end tests
 	$(PYTEST) -m "(not slow or smoke) and not full and not cluster"
 
-test-all: test  ## All tests that CI runs, but for the cluster's
+test-all: test  ## All tests that CI runs, except the cluster tests
 	$(PYTEST) -m "slow and not smoke and not full and not cluster"
 
-test-fast: $(INSTALLED)  ## The tests to run all the time (under 3 minutes)
+test-fast: $(INSTALLED)  ## Fast tests, for use while developing (under 3 minutes)
 	pytest
 
 test-full: setup  ## Every cell of every matrix
