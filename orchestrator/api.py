@@ -107,7 +107,7 @@ def run_sweep(spec: SweepSpec, *, address: str | None = None, quiet: bool = Fals
     a checkpoint; the next call resumes them. Failed trials raise no error; `Sweep.trials` has them.
 
     Args:
-        address: the Ray cluster, as in RAY_ADDRESS; None: this machine.
+        address: the Ray cluster; None: that of RAY_ADDRESS, else this machine.
         quiet: do not print.
 
     Raises:
@@ -205,7 +205,7 @@ class Sweep:
 
     @property
     def state(self) -> SweepState:
-        """`running`, `interrupted`, `failed trials` or `done`."""
+        """`running`, `interrupted`, `failed trials`, `done` or `damaged`."""
         return summarize_sweep(self._folder).state
 
     @property
@@ -240,7 +240,7 @@ class Sweep:
             A sentence on what happens.
 
         Raises:
-            InputError: no sweep is running, or the trial has ended.
+            InputError: no sweep is running, or the trial has ended or does not exist.
         """
         return request_stop(
             self._folder, None if trial is None else find_trial(self._folder, trial)
@@ -300,7 +300,11 @@ class Sweep:
         return pd.DataFrame(rows)
 
     def metrics(self, trial: str | None = None) -> "DataFrame":
-        """Return the logged steps of a trial, or of all trials for None."""
+        """Return the logged steps of a trial, or of all trials for None.
+
+        Raises:
+            InputError: there is no such trial.
+        """
         import pandas as pd
 
         ids = [None if trial is None else find_trial(self._folder, trial)]

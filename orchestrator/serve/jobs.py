@@ -153,7 +153,11 @@ class Jobs:
         return self._change(job_id, owner, "pause", "paused", status="queued", paused=True)
 
     def resume(self, job_id: str, owner: str) -> JobRecord:
-        """Continue a paused job from its checkpoint."""
+        """Continue a paused job from its checkpoint.
+
+        Raises:
+            ApiError: there is no such job, or it is not paused.
+        """
         job = self.get(job_id, owner)
         if not job.is_final and not job.paused:
             raise ApiError(

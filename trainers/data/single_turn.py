@@ -8,6 +8,11 @@ from trainers.foundation.errors import InputError, Problem
 
 
 def check_single_turn(example: Example, name: str, *, has_chat_template: bool) -> None:
+    """Check that the template `name`, alpaca or plain, can render the whole example.
+
+    Raises:
+        InputError: it cannot; the fix names templates that can.
+    """
     check_answer_is_text(example, name, has_chat_template)
     others = _chat_templates(has_chat_template)
     if example.tools:
@@ -39,6 +44,9 @@ def check_answer_is_text(example: Example, name: str, has_chat_template: bool) -
     """Check that the answer is only text; other parts need a chat template.
 
     Names of turns are counted where the template does not show them.
+
+    Raises:
+        InputError: the answer has other parts.
     """
     fields = sorted(example.messages[-1].fields.keys() - {"name"})
     if fields:

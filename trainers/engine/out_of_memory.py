@@ -13,7 +13,11 @@ from trainers.models.trained_size import count_trained
 
 @contextmanager
 def explain_out_of_memory(config: TrainConfig, ranks: Ranks) -> Iterator[None]:
-    """Convert an out-of-memory error into a TrainingError with advice on what to change."""
+    """Convert an out-of-memory error in this context to advice on what to change.
+
+    Raises:
+        TrainingError: memory ran out.
+    """
     try:
         yield
     except Exception as error:

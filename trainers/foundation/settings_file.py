@@ -59,7 +59,11 @@ def load_config(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; nested mappings keep their line numbers."""
+    """Return the mapping in a YAML file; nested mappings keep their line numbers.
+
+    Raises:
+        InputError: the file cannot be read, exceeds a limit, or is not a YAML mapping.
+    """
     try:
         text = read_limited(path)
     except FileNotFoundError:
