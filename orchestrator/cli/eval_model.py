@@ -199,7 +199,7 @@ def _check_template_unchanged(trained: PromptFormat, path: str, given: str | Non
         return
     file = Path(trained.template)
     if not file.is_file() or sha256_file(file) != trained.template_sha256:
-        fault = "has changed" if file.is_file() else "does not exist any more"
+        fault = "has changed" if file.is_file() else "no longer exists"
         raise InputError(
             Problem(
                 message=f"the template {file} that {path} was trained with {fault}",

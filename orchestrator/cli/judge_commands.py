@@ -70,7 +70,7 @@ def validate_judge(
         check_output_folder(output_dir, where="--output-dir")
     if verdicts is not None and (judge_file or judge):
         raise InputError(
-            Problem(message="--verdicts and a judge exclude each other", fix="use one of them")
+            Problem(message="--verdicts cannot be used with a judge", fix="use one of them")
         )
     pairs = read_human_pairs(data)[:limit]
     found: Mapping[str, Verdict | None]

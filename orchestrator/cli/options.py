@@ -26,7 +26,7 @@ notify_option = click.option(
     "and PLW_EXIT_CODE in its environment; default: PLW_NOTIFY.",
 )
 plw_option = click.option(
-    "--plw", type=click.FloatRange(0, 1), help="Use this prompt loss weight in any case."
+    "--plw", type=click.FloatRange(0, 1), help="Use this prompt loss weight, whatever the verdict."
 )
 ADDRESS = (
     "Ray cluster, as in RAY_ADDRESS: auto, HOST:6379, ray://HOST:10001, or its dashboard "

@@ -65,7 +65,7 @@ def keys() -> None:
 @click.argument("name")
 @data_option
 def add(name: str, data: Path) -> None:
-    """Create the API key NAME and show it, which is not possible later."""
+    """Create the API key NAME and show it; it cannot be shown again."""
     from orchestrator.serve.keys import Keys
 
     click.echo(Keys(data).add(name))

@@ -44,10 +44,10 @@ def submit(
 ) -> None:
     """Run SPEC on a cluster and follow its output.
 
-    The sweep outlives this command. Uploads the code of plw-sweep and the small local files that
-    the spec names at settings that are paths. They are listed first; on a terminal, the command
-    asks. Run it again at any time, also on a new cluster with the same storage: finished trials are
-    skipped, and a sweep of this name that is running there is followed instead of started.
+    The sweep continues if this command ends. Uploads the code of plw-sweep and the small local
+    files in the spec's path settings. They are listed first; on a terminal, the command asks. Run
+    it again at any time, also on a new cluster with the same storage: finished trials are skipped,
+    and a sweep of this name that is running there is followed instead of started.
     """
     from orchestrator.cluster.job_package import build_package
     from orchestrator.cluster.jobs import open_jobs

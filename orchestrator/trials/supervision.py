@@ -34,7 +34,7 @@ _BAD_INPUT = 2
 RAY_ERROR, CONTROL_STORE_DIED, NODE_PROCESS_DIED, DASHBOARD_DIED = 75, 76, 77, 78
 _STALLED = 79
 _FAULTS = {
-    1: "Ray ended the sweep's process, because a process of its own died",
+    1: "Ray ended the sweep's process, because one of Ray's processes died",
     RAY_ERROR: "Ray reported an error",
     CONTROL_STORE_DIED: "Ray's control store (gcs_server) died",
     NODE_PROCESS_DIED: "Ray's node process (raylet) or one of its agents died",

@@ -78,7 +78,7 @@ def test_an_engine_that_ray_ended_is_started_again(tmp_path: Path) -> None:
     code, output = run(tmp_path, "if start < 2: os._exit([1, 76][start])")
     assert code == 0
     assert output == [
-        "Ray ended the sweep's process, because a process of its own died: 1",
+        "Ray ended the sweep's process, because one of Ray's processes died: 1",
         "Ray's control store (gcs_server) died: 2",
     ]
 
@@ -132,7 +132,7 @@ def test_a_fault_after_a_signal_ends_the_sweep_with_its_exit_code(tmp_path: Path
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (
         143,
-        "Ray ended the sweep's process, because a process of its own died: None\n",
+        "Ray ended the sweep's process, because one of Ray's processes died: None\n",
     )
 
 
