@@ -150,7 +150,7 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     available = memory.available / 2**30
     detail = f"{available:.1f} GiB available of {memory.total / 2**30:.1f}"
-    if available < 8:
+    if available < 14:
         return Finding(
             "memory", "warning", detail, "the demo needs up to 14 GiB; close other programs"
         )
