@@ -76,7 +76,10 @@ def models_argument(count: int, names: str) -> Callable[[Callable[..., Any]], Ca
 
     def folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[Path]:
         if not count <= len(given) <= count + 1:
-            raise click.UsageError(f"give [SWEEP] {names}, got {len(given)} arguments")
+            from trainers.foundation.counts import format_count
+
+            number = format_count(len(given), "argument")
+            raise click.UsageError(f"give [SWEEP] {names}, got {number}")
         from orchestrator.monitoring.lookup import find_scored_folders
 
         return find_scored_folders(given, count)

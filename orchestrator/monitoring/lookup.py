@@ -1,5 +1,6 @@
 """Find a sweep, a trial, or the MLflow page of a sweep."""
 
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,12 +49,19 @@ def find_sweep(sweep: Path | str | None = None) -> SweepFolder:
                 if is_name
                 else "no sweep in this folder: sweep.json is missing",
                 where=str(sweep),
-                fix=missing_sweep_fix(),
+                fix=_nearest_sweep(str(sweep)) if is_name else missing_sweep_fix(),
             )
         )
     folder = SweepFolder(path.absolute())
     check_sweep_record(folder)
     return folder
+
+
+def _nearest_sweep(name: str) -> str:
+    """Return the fix for a name that no sweep in `runs_folder` has: a similar one, if any."""
+    known = [folder.root.name for folder in sweep_folders(runs_folder())]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}? plw ls lists all sweeps" if near else missing_sweep_fix()
 
 
 def open_sweep(sweep: Path | str | None = None) -> SweepFolder:

@@ -54,6 +54,14 @@ def test_an_unknown_sweep_is_rejected(runs: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("runs")
+def test_a_misspelt_sweep_is_rejected_with_the_nearest_name() -> None:
+    assert refused("status", "frist") == (
+        "error: frist: no sweep of this name in runs, and no such folder; did you mean first? "
+        "plw ls lists all sweeps"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
@@ -123,16 +131,17 @@ def test_scores_are_found_by_folder() -> None:
 @pytest.mark.parametrize(
     ("command", "count", "names"),
     [
-        (("compare",), 1, "A B"),
-        (("compare",), 4, "A B"),
-        (("samples", "-o", "out"), 0, "MODEL"),
-        (("samples", "-o", "out"), 3, "MODEL"),
+        (("compare",), "1 argument", "A B"),
+        (("compare",), "4 arguments", "A B"),
+        (("samples", "-o", "out"), "0 arguments", "MODEL"),
+        (("samples", "-o", "out"), "3 arguments", "MODEL"),
     ],
 )
 def test_a_wrong_number_of_models_is_rejected(
-    command: tuple[str, ...], count: int, names: str
+    command: tuple[str, ...], count: str, names: str
 ) -> None:
-    assert f"give [SWEEP] {names}, got {count} arguments" in refused(*command, *["x"] * count)
+    given = ["x"] * int(count.split(maxsplit=1)[0])
+    assert f"give [SWEEP] {names}, got {count}\n" in refused(*command, *given) + "\n"
 
 
 def test_clean_without_a_question_needs_its_sweep(runs: Path) -> None:
