@@ -9,7 +9,12 @@ from orchestrator.analysis.headline import conditions, headline
 from orchestrator.analysis.sweep_findings import read_findings
 from orchestrator.analysis.truncation import truncation_warnings
 from orchestrator.cli.render import console, format_trial_count, make_table, print_commands
-from orchestrator.monitoring.command_hints import log_location, page_commands, sweep_argument
+from orchestrator.monitoring.command_hints import (
+    log_location,
+    more_seeds_command,
+    page_commands,
+    sweep_argument,
+)
 from orchestrator.monitoring.status import format_duration, format_number
 from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder
@@ -148,6 +153,12 @@ def print_outcome(outcome: "SweepOutcome") -> None:
             *page_commands(folder),
         ]
     )
+    seeds = [run.seed for run in findings.lead.next_runs] if findings.lead is not None else []
+    more = more_seeds_command(folder.read_sweep(), seeds)
+    if more is not None:
+        # In a list of its own: the length of this command would move the purposes of the others.
+        purpose = f"run the {format_trial_count(len(seeds))} named above"
+        print_commands([(more, purpose)], has_heading=False)
 
 
 def _outcome_lines(outcome: "SweepOutcome") -> Iterator[str]:

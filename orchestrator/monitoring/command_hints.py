@@ -7,7 +7,7 @@ head's paths do not exist.
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.foundation.redaction import redact
@@ -51,6 +51,22 @@ def resume_command(sweep: SweepRecord) -> str:
     """Return the command that resumes the sweep."""
     target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
     return sweep.command if target is None else f"plw submit SPEC {target}"
+
+
+def more_seeds_command(sweep: SweepRecord, next_seeds: Sequence[int]) -> str | None:
+    """Return the command that runs the next trials; None if it would not run exactly these.
+
+    Args:
+        next_seeds: the seed of each next trial.
+    """
+    search, new = sweep.spec.get("search", {}), set(next_seeds)
+    seeds = search.get("seeds", [])
+    is_whole_grid = len(next_seeds) * len(seeds) == len(new) * len(sweep.trial_ids)
+    if search.get("method") != "grid" or not new or new & set(seeds) or not is_whole_grid:
+        return None
+    others = [each for each in sweep.overrides if not each.startswith("search.seeds=")]
+    command = resume_command(sweep.model_copy(update={"overrides": others}))
+    return f"{command} --set {shlex.quote(f'search.seeds={[*seeds, *sorted(new)]}')}"
 
 
 def resume_hint(folder: SweepFolder, states: Iterable[State]) -> str | None:

@@ -9,6 +9,7 @@ from orchestrator.monitoring.command_hints import (
     RUNS_VARIABLE,
     cluster_options_text,
     log_location,
+    more_seeds_command,
     page_commands,
     resume_command,
     sweep_argument,
@@ -40,6 +41,30 @@ def test_a_local_sweep_is_named_by_its_folder(
     assert resume_command(sweep_record([], spec_path="mine.yaml")) == "plw sweep mine.yaml"
     assert log_location(folder, "t1") == f"{tmp_path}/runs/mine/trials/t1/log.txt"
     assert [command for command, _ in page_commands(folder)] == ["plw ui runs/mine"]
+
+
+@pytest.mark.parametrize(
+    ("next_seeds", "command"),
+    [
+        (
+            [2, 2, 3, 3],
+            "plw sweep mine.yaml --set schedule.steps=6 --set 'search.seeds=[0, 1, 2, 3]'",
+        ),
+        ([2], None),  # One of the two weights: the whole grid would be more.
+        ([1, 1], None),  # Missing trials of a seed in use.
+        ([], None),
+    ],
+)
+def test_command_for_new_seeds_of_all_weights(
+    monkeypatch: pytest.MonkeyPatch, next_seeds: list[int], command: str | None
+) -> None:
+    monkeypatch.delenv(CLUSTER_OPTIONS_VARIABLE, raising=False)
+    space = {"loss.prompt_loss_weight": [0, 0.2]}
+    spec = {"search": {"method": "grid", "space": space, "seeds": [0, 1]}}
+    overrides = ["schedule.steps=6", "search.seeds=[0, 1]"]
+    trial_ids = ["a", "b", "c", "d"]
+    sweep = sweep_record(trial_ids, spec=spec, spec_path="mine.yaml", overrides=overrides)
+    assert more_seeds_command(sweep, next_seeds) == command
 
 
 @pytest.mark.usefixtures("on_cluster")
