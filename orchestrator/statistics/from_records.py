@@ -94,7 +94,7 @@ def trial_conditions(trials: Sequence[TrialRecord]) -> dict[str, str]:
         settings = {trial.id: _settings(trial) for trial in trials if trial.base == base}
         varying = _varying(settings.values())
         for trial_id, values in settings.items():
-            found[trial_id] = ", ".join(f"{key} {values.get(key)}" for key in varying)
+            found[trial_id] = ", ".join(f"{key} {_text(values.get(key))}" for key in varying)
     return found
 
 
@@ -105,6 +105,11 @@ def _settings(trial: TrialRecord) -> dict[str, Any]:
         for key, value in flatten(trial.settings)
         if key not in left_out and key.partition(".")[0] not in INTERVAL_SETTINGS
     }
+
+
+def _text(value: Any) -> str:
+    """Return a setting as text, a whole number without `.0`, as in the report's tables."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _varying(settings: Collection[Mapping[str, Any]]) -> list[str]:

@@ -29,7 +29,7 @@ def test_failed_and_unscored_trials_are_ignored() -> None:
     assert len(benchmark_rows(SWEEP, [*TRIALS, *failed], CARDS)) == 3 * len(TRIALS)
 
 
-def test_cells_depend_on_settings_and_bases_but_not_on_learning_rates() -> None:
+def test_cells_depend_on_settings_but_not_on_learning_rates() -> None:
     searched = [
         trial(plw, searched={"loss.normalization": mode, "optimizer.learning_rate": rate})
         for plw in DEMO
@@ -41,6 +41,17 @@ def test_cells_depend_on_settings_and_bases_but_not_on_learning_rates() -> None:
     assert {row.condition for row in rows} == {
         "loss.normalization weights", "loss.normalization tokens",
     }  # fmt: skip
+
+
+def test_a_cell_shows_a_whole_number_without_a_decimal_point() -> None:
+    weights = [trial(0.1, searched={"loss.role_weights.tool": weight}) for weight in (0.0, 0.5)]
+    rows = benchmark_rows(SWEEP, weights, {each.id: card(DEMO[0.1]) for each in weights})
+    assert {row.condition for row in rows} == {
+        "loss.role_weights.tool 0", "loss.role_weights.tool 0.5",
+    }  # fmt: skip
+
+
+def test_cells_depend_on_bases() -> None:
     two = sweep_record([], bases=[base_record(), base_record("1b", data="demo:python-docs-long")])
     other = trial(0.1, base="1b", seed=5)
     rows = benchmark_rows(two, [*TRIALS, other], {**CARDS, other.id: card(DEMO[0.1])})
