@@ -43,6 +43,11 @@ def print_stats(path: str, stats: "DataStats", advice: "Advice") -> None:
     console().print(table)
     for line in stats.loss_lines():
         click.echo(line)
+    if stats.history.total and stats.completion_turns == "last":
+        click.echo(
+            "earlier answers, with their tool calls, count as prompt; to train on them, set "
+            "data.completion_turns to all or each"
+        )
     _print_ratios(stats)
     print_advice(advice)
 

@@ -115,6 +115,17 @@ def test_earlier_answers_are_a_role_of_the_prompt(tmp_path: Path, model: Path) -
     )
 
 
+@pytest.mark.parametrize(("turns", "is_hinted"), [("last", True), ("each", False)])
+def test_stats_say_that_earlier_answers_count_as_prompt(
+    tmp_path: Path, model: Path, turns: str, is_hinted: bool
+) -> None:
+    roles = ("user", "assistant", "user", "assistant")
+    data = write(tmp_path / "d.jsonl", {"messages": [{"role": r, "content": r} for r in roles]})
+    options = ("--model", model, "--template", "chat", "--set", f"data.completion_turns={turns}")
+    hint = "to train on them, set data.completion_turns to all or each"
+    assert (hint in plw("data", "stats", data, *options).output) is is_hinted
+
+
 def test_every_role_has_a_colour() -> None:
     assert set(_COLOURS) == {role.name.lower() for role in Role}
 
