@@ -14,6 +14,8 @@ from evals.results.paired_samples import (
 )
 from orchestrator.analysis.comparison_notes import comparison_notes
 from orchestrator.analysis.comparison_rows import ComparisonRow, comparison_rows
+from orchestrator.record.folder import SweepFolder
+from orchestrator.record.reader import label
 from trainers.foundation.errors import InputError, Problem
 
 
@@ -36,14 +38,17 @@ class DifferingOutput(BaseModel):
 class ModelComparison(BaseModel):
     """All comparisons of two models.
 
-    Of the `num_outputs` items with an output, `differing` has those with another output or value,
-    the largest changes first.
+    `name_a` and `name_b` are the folders `a` and `b`, for trials after their searched values. Of
+    the `num_outputs` items with an output, `differing` has those with another output or value, the
+    largest changes first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     a: str
     b: str
+    name_a: str
+    name_b: str
     rows: list[ComparisonRow]
     num_outputs: int
     differing: list[DifferingOutput]
@@ -80,6 +85,8 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
     return ModelComparison(
         a=str(a),
         b=str(b),
+        name_a=_name(a, first),
+        name_b=_name(b, second),
         rows=rows,
         num_outputs=sum(
             one["output"] is not None for each in benchmarks for one, _ in each.all_pairs
@@ -87,6 +94,13 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
         differing=_differing(benchmarks),
         notes=comparison_notes(first, second, benchmarks, rows),
     )
+
+
+def _name(path: Path, model: ScoredModel) -> str:
+    """Return text such as `PLW 0.1, seed 2 (runs/demo/trials/3f7b03f0a0)`."""
+    sweep = SweepFolder(model.folder.parent.parent)
+    trial = sweep.read_trial(model.folder.name)
+    return str(path) if trial is None else f"{label(trial.searched)} ({path})"
 
 
 def _read_models(*paths: Path) -> list[ScoredModel]:

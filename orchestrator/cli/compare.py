@@ -41,6 +41,8 @@ def compare(
     if as_json:
         print_json(comparison)
         return
+    click.echo(f"A: {comparison.name_a}")
+    click.echo(f"B: {comparison.name_b}")
     for level in LEVELS:
         rows = [row for row in comparison.rows if row.level == level]
         if rows:
@@ -54,7 +56,7 @@ def compare(
     differing, num_outputs = len(comparison.differing), comparison.num_outputs
     if num_outputs:
         click.echo(
-            f"{differing} of {num_outputs} items with an output have another output or value"
+            f"of {num_outputs} items with an output, {differing} differ in the output or its value"
         )
     else:
         click.echo("no item has an output, so --html shows no outputs side by side")

@@ -1,6 +1,7 @@
 """`plw compare`: two score folders, item by item."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from evals.results.scores import Score
 from orchestrator.cli.main import main
 from tests.evals.benchmark_files import write_lines
 from tests.orchestrator.plw import refused
+from tests.orchestrator.sweeps import trial, write_sweep
 
 TARGETS = ["the cat sat on the mat", "a dog barks at night", "birds fly south in the fall"]
 
@@ -136,6 +138,20 @@ def test_the_page_shows_differing_outputs_side_by_side(
     assert "<pre>birds fly south in the fall</pre>" in html
     assert "13 of 13 items whose outputs or values differ" in html
     assert "page.html: file exists" in refused("compare", *map(str, folders), "--html", str(page))
+
+
+def test_models_are_named_and_trials_by_their_searched_values(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one = trial(0.1, seed=2, searched={"seed": 2})
+    folder = write_sweep(tmp_path / "runs" / "demo", [one], {}).trial(one.id)
+    for name in ("scores.json", "samples.jsonl"):
+        shutil.copy(folders[0] / name, folder / name)
+    page = tmp_path / "page.html"
+    lines = compare(folder, folders[1], "--html", page).splitlines()
+    names = [f"A: PLW 0.1, seed 2 ({folder})", f"B: {folders[1]}"]
+    assert lines[:2] == names
+    assert "<br>".join(names) in page.read_text()
 
 
 def test_losses_have_no_outputs_to_show(tmp_path: Path) -> None:
