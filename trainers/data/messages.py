@@ -1,5 +1,6 @@
 """Parse the messages and texts of one record."""
 
+import difflib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -67,15 +68,18 @@ class MessageParser(FieldParser):
         role_field = next((key for key in reversed(ROLE_FIELDS) if key in fields), "role")
         content_field = next((key for key in reversed(CONTENT_FIELDS) if key in fields), "content")
         given = fields.get(role_field)
-        if not isinstance(given, str) or given not in _ROLE_OF:
+        is_role = isinstance(given, str) and given in _ROLE_OF
+        if not is_role:
             known = ", ".join(_ROLE_OF)
+            near = difflib.get_close_matches(str(given), _ROLE_OF, n=1)
             self.add_problem(
-                f"{name}.{role_field} must be one of {known}, got {format_value(given)}"
+                f"{name}.{role_field} must be one of {known}, got {format_value(given)}",
+                f"did you mean {near[0]}?" if near else None,
             )
         role = _ROLE_OF.get(str(given), "user")
-        extra = self._template_fields(fields, name, role)
+        extra = self._template_fields(fields, name, role if is_role else None)
         train, weight = self._turn_weight(fields, name, role)
-        if given in OTHER_NAMES_OF_ROLES:
+        if is_role and given in OTHER_NAMES_OF_ROLES:
             extra["role"] = given
         content_name = f"{name}.{content_field}"
         value = fields.get(content_field)
@@ -153,9 +157,9 @@ class MessageParser(FieldParser):
         return None if others.strip() else False
 
     def _template_fields(
-        self, fields: dict[str, Any], name: str, role: MessageRole
+        self, fields: dict[str, Any], name: str, role: MessageRole | None
     ) -> dict[str, Any]:
-        """Return a message's further fields for the chat template."""
+        """Return a message's further fields for the chat template; `role` None: unknown."""
         extra = {
             key: fields[key]
             for key in TEMPLATE_FIELDS
@@ -165,7 +169,7 @@ class MessageParser(FieldParser):
             extra[key] = self.text(extra[key], f"{name}.{key}")
         for key in sorted(extra.keys() - {"name"}):
             owner = "tool" if key == "tool_call_id" else "assistant"
-            if role != owner:
+            if role not in (owner, None):
                 article = "a" if owner == "tool" else "an"
                 self.add_problem(f"{name}.{key} must be in {article} {owner} turn", ignore_fix(key))
         if "function_call" in fields:

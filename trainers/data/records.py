@@ -280,7 +280,10 @@ class RecordParser(MessageParser):
     def _check_chat(self, turns: list[Message]) -> None:
         if not turns or turns[-1].role != "assistant":
             last = f"a final {turns[-1].role} turn" if turns else "an empty list"
-            self.add_problem(f"a chat must end with an assistant turn, got {last}")
+            self.add_problem(
+                f"a chat must end with an assistant turn, got {last}",
+                "add the answer, or remove the turns after the last answer",
+            )
         elif all(turn.role != "user" for turn in turns):
             self.add_problem("the prompt must contain a user turn, got none")
         elif turns[-1].train is False and not any(map(_has_weight, turns)):

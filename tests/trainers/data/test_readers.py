@@ -199,6 +199,9 @@ ROLES = (
 )
 
 
+ADD_ANSWER = "add the answer, or remove the turns after the last answer"
+
+
 def message(role: Any, content: Any = "text") -> dict[str, Any]:
     return {"role": role, "content": content}
 
@@ -214,6 +217,14 @@ def message(role: Any, content: Any = "text") -> dict[str, Any]:
         (
             {"messages": [message("narrator"), message("assistant")]},
             f'messages[0].role must be one of {ROLES}, got "narrator"',
+        ),
+        (  # tool_call_id, which belongs to tool turns, adds no second problem.
+            {"messages": [{**message("tols"), "tool_call_id": "1"}, message("assistant")]},
+            f'messages[0].role must be one of {ROLES}, got "tols"; did you mean tool?',
+        ),
+        (
+            {"messages": [message(["user"]), message("assistant")]},
+            f'messages[0].role must be one of {ROLES}, got ["user"]; did you mean user?',
         ),
         (
             {"conversations": [{"from": "bing", "value": "text"}, message("assistant")]},
@@ -233,11 +244,11 @@ def message(role: Any, content: Any = "text") -> dict[str, Any]:
         ),
         (
             {"messages": [message("user"), message("assistant"), message("user")]},
-            "a chat must end with an assistant turn, got a final user turn",
+            f"a chat must end with an assistant turn, got a final user turn; {ADD_ANSWER}",
         ),
         (
             {"messages": []},
-            "a chat must end with an assistant turn, got an empty list",
+            f"a chat must end with an assistant turn, got an empty list; {ADD_ANSWER}",
         ),
         (
             {"messages": [message("system"), message("assistant")]},
@@ -245,11 +256,11 @@ def message(role: Any, content: Any = "text") -> dict[str, Any]:
         ),
         (
             {"prompt": [message("user")], "completion": [message("assistant"), message("user")]},
-            "a chat must end with an assistant turn, got a final user turn",
+            f"a chat must end with an assistant turn, got a final user turn; {ADD_ANSWER}",
         ),
         (
             {"prompt": [message("user")], "completion": [message("user")]},
-            "a chat must end with an assistant turn, got a final user turn",
+            f"a chat must end with an assistant turn, got a final user turn; {ADD_ANSWER}",
         ),
     ],
 )
