@@ -121,7 +121,8 @@ class ScheduleConfig(StrictSettings):
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("set exactly one of schedule.epochs and schedule.steps")
+            found = "neither" if self.steps is None else "both; set the other one to null"
+            raise ValueError(f"set exactly one of schedule.epochs and schedule.steps, got {found}")
         return self
 
     @model_validator(mode="after")

@@ -90,7 +90,8 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
 def test_a_rule_over_several_settings_names_their_section(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "schedule:\n  epochs: 1\n  steps: 5\n")
     assert problems_of(path) == [
-        "train.yaml:7: schedule: set exactly one of schedule.epochs and schedule.steps"
+        "train.yaml:7: schedule: set exactly one of schedule.epochs and schedule.steps, got both;"
+        " set the other one to null"
     ]
 
 
