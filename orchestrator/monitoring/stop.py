@@ -16,11 +16,16 @@ def request_stop(folder: SweepFolder, trial_id: str | None) -> str:
     sweep = folder.read_sweep()
     resume = resume_command(sweep)
     if not is_running(folder):
+        states = [trial.state for trial in folder.read_trials()]
+        # The next `plw sweep` runs failed trials again.
+        is_complete = len(states) == len(sweep.trial_ids) and set(states) <= {"done", "stopped"}
         raise InputError(
             Problem(
                 message="no sweep is running in this folder",
                 where=where,
-                fix=f"nothing to stop; {resume} resumes it",
+                fix="nothing to stop: all its trials are done"
+                if is_complete
+                else f"nothing to stop; {resume} resumes it",
             )
         )
     if trial_id is None:

@@ -74,6 +74,14 @@ def test_stop_is_rejected_if_no_sweep_is_running(
     assert not sweep.stop_requested(None)
 
 
+def test_stop_of_a_finished_sweep_offers_no_resume(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "demo", [trial(0.0), trial(0.1, state="stopped")], {})
+    assert refused("stop", sweep.root) == (
+        f"error: {sweep.root}: no sweep is running in this folder; nothing to stop: all its "
+        "trials are done"
+    )
+
+
 def test_an_ended_trial_cannot_be_stopped(sweep: SweepFolder) -> None:
     with sweep_lock(sweep):
         assert refused("stop", sweep.root, "00s0") == (
