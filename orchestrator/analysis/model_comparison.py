@@ -69,7 +69,7 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
     if first.folder == second.folder:
         raise InputError(
             Problem(
-                message=f"{a} and {b} have the same scores, those in {first.folder}",
+                message=f"A and B are the same model, with the scores in {first.folder}",
                 fix="give two models",
             )
         )

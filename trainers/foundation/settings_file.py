@@ -27,6 +27,7 @@ T = TypeVar("T", bound=BaseModel)
 
 _KEY_SUFFIX = ".[key]"  # pydantic's suffix for an error in the key of a mapping, not in its value
 _MAX_SHOWN = 200  # characters of a value
+_DATA_SUFFIXES = (".jsonl", ".csv", ".tsv")
 _FROM_COMMAND_LINE = [-1, -1, -1, -1]  # in place of line and column of a key and of its value
 # Booleans in YAML 1.1, strings in YAML 1.2.
 _YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
@@ -85,7 +86,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(_yaml_problem(path, error, f"{error.problem}", fix)) from None
     except MarkedYAMLError as error:
         message = f"not valid YAML: {error.problem}"
-        raise InputError(_yaml_problem(path, error, message, _yaml_fix(error))) from None
+        is_data = path.suffix in _DATA_SUFFIXES
+        fix = "give a spec; plw data stats writes one for this data" if is_data else _yaml_fix(error)
+        raise InputError(_yaml_problem(path, error, message, fix)) from None
     except YAMLError as error:  # YAML does not allow some characters; the error has no line.
         fault = str(error).partition("\n")[0]
         raise InputError(Problem(message=f"not valid YAML: {fault}", where=str(path))) from None

@@ -196,7 +196,7 @@ def test_a_trial_is_found_by_its_model_and_other_folders_are_rejected(
     output = refused("compare", str(folders[0]), str(missing))
     assert f"{missing}: there are no scores: no scores.json and no samples.jsonl" in output
     output = refused("compare", str(folders[0]), str(folders[0] / "model"))
-    assert "have the same scores" in output
+    assert "A and B are the same model" in output
     (missing / "scores.json").write_text('{"model_path": "m"}')
     (missing / "samples.jsonl").write_text('{"id": 1, "value": 0}\n')
     output = refused("compare", str(folders[0]), str(missing))

@@ -6,7 +6,7 @@ import pytest
 
 from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError
-from trainers.foundation.settings_file import load_config
+from trainers.foundation.settings_file import load_config, read_yaml
 from trainers.loss_config import RoleWeights
 
 VALID = """\
@@ -201,6 +201,17 @@ def test_a_file_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
 def test_error_for_a_duplicate_key_has_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, VALID + "model:\n  path: other\n")
     assert problems_of(path)[0].startswith('train.yaml:7: found duplicate key "model"')
+
+
+def test_data_given_as_a_spec_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    with pytest.raises(InputError) as caught:
+        read_yaml(path)
+    assert str(caught.value) == (
+        f"{path}:2: not valid YAML: expected '<document start>', but found '{{'; give a spec;"
+        " plw data stats writes one for this data"
+    )
 
 
 def test_overrides_replace_settings_of_the_file(tmp_path: Path) -> None:
