@@ -71,6 +71,11 @@ def print_plan(plan: "SweepPlan") -> None:
     ratio_warning = only_ratio_counts_warning(trial.settings for trial in plan.trials)
     if ratio_warning:
         click.echo(f"warning: {ratio_warning}.")
+    if plan.is_too_small:
+        click.echo(
+            f"warning: {format_trial_count(plan.num_trials)} without repeats cannot show which "
+            "weight is best; repeat them with search.seeds, such as [0, 1, 2]"
+        )
     lost = plan.most_seconds_at_risk
     if lost is not None and lost > MAX_SECONDS_AT_RISK:
         click.echo(

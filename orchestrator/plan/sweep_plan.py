@@ -13,11 +13,14 @@ from orchestrator.plan.planner import Baseline, Planner, TrialPlan
 from orchestrator.record.baselines import BaselineRecord
 from orchestrator.search.methods import make_search
 from orchestrator.spec.search_points import grid_points, initial_points
+from orchestrator.spec.setting_fields import PLW
 from orchestrator.spec.sweep_spec import SweepSpec
 from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError, Problem
 
 _MAX_LISTED = 20  # problems
+# A quadratic in the weight takes three trials, an estimate of the noise around it three more.
+_MIN_UNREPEATED_TRIALS = 6
 
 
 class BaselinePlan(BaselineRecord):
@@ -72,6 +75,17 @@ class SweepPlan(BaseModel):
             ),
             default=None,
         )
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether the report cannot name a weight, because the trials do not show their noise."""
+        points = [
+            {name: value for name, value in trial.searched.items() if name != "seed"}
+            for trial in self.trials
+        ]
+        is_repeated = any(point in points[:index] for index, point in enumerate(points))
+        is_about_weight = any(PLW in point for point in points)
+        return is_about_weight and not is_repeated and self.num_trials < _MIN_UNREPEATED_TRIALS
 
     @property
     def num_trials(self) -> int:

@@ -86,8 +86,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(_yaml_problem(path, error, f"{error.problem}", fix)) from None
     except MarkedYAMLError as error:
         message = f"not valid YAML: {error.problem}"
-        is_data = path.suffix in _DATA_SUFFIXES
-        fix = "give a spec; plw data stats writes one for this data" if is_data else _yaml_fix(error)
+        fix = _yaml_fix(error)
+        if path.suffix in _DATA_SUFFIXES:
+            fix = "give a spec; plw data stats writes one for this data"
         raise InputError(_yaml_problem(path, error, message, fix)) from None
     except YAMLError as error:  # YAML does not allow some characters; the error has no line.
         fault = str(error).partition("\n")[0]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -95,6 +96,25 @@ def test_plan_warns_of_truncated_data(spec_folder: SpecFolder) -> None:
         "\nwarning: 100% of the training examples (52 of 52) were truncated to 8 tokens ("
     ) in output
     assert "R_g and all findings describe the truncated data. Raise data.max_length" in output
+
+
+@pytest.mark.parametrize(
+    ("search", "is_too_small"),
+    [
+        ({"space": {"loss.prompt_loss_weight": [0, 0.1, 0.2, 0.5, 1]}}, True),
+        ({"space": {"loss.prompt_loss_weight": [0, 0.1, 0.2, 0.3, 0.5, 1]}}, False),
+        ({"space": {"loss.prompt_loss_weight": [0, 1]}, "seeds": [0]}, True),
+        ({"space": {"loss.prompt_loss_weight": [0, 1]}, "seeds": [0, 1]}, False),
+        ({"space": {"optimizer.learning_rate": [1e-5, 1e-4]}}, False),
+    ],
+)
+def test_plan_warns_of_trials_that_do_not_show_their_noise(
+    spec_folder: SpecFolder, search: dict[str, Any], is_too_small: bool
+) -> None:
+    spec_folder.spec["search"] = search
+    code, output = spec_folder.run("plan")
+    assert code == 0, output
+    assert ("without repeats cannot show which weight is best" in output) is is_too_small
 
 
 def test_unknown_key_is_reported_with_line_and_nearest_key(spec_folder: SpecFolder) -> None:
