@@ -86,10 +86,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(_yaml_problem(path, error, f"{error.problem}", fix)) from None
     except MarkedYAMLError as error:
         message = f"not valid YAML: {error.problem}"
-        fix = _yaml_fix(error)
-        if path.suffix in _DATA_SUFFIXES:
-            fix = "give a spec; plw data stats writes one for this data"
-        raise InputError(_yaml_problem(path, error, message, fix)) from None
+        is_data = path.suffix in _DATA_SUFFIXES
+        advice = "give a spec; plw data stats writes one for this data"
+        problem = _yaml_problem(path, error, message, advice if is_data else _yaml_fix(error))
+        raise InputError(problem) from None
     except YAMLError as error:  # YAML does not allow some characters; the error has no line.
         fault = str(error).partition("\n")[0]
         raise InputError(Problem(message=f"not valid YAML: {fault}", where=str(path))) from None
