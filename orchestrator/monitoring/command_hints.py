@@ -60,7 +60,7 @@ def more_seeds_command(sweep: SweepRecord, next_seeds: Sequence[int]) -> str | N
         next_seeds: the seed of each next trial.
     """
     search, new = sweep.spec.get("search", {}), set(next_seeds)
-    seeds = search.get("seeds", [])
+    seeds = search.get("seeds") or [sweep.spec.get("seed", 0)]
     is_whole_grid = len(next_seeds) * len(seeds) == len(new) * len(sweep.trial_ids)
     if search.get("method") != "grid" or not new or new & set(seeds) or not is_whole_grid:
         return None

@@ -67,6 +67,12 @@ def test_command_for_new_seeds_of_all_weights(
     assert more_seeds_command(sweep, next_seeds) == command
 
 
+def test_command_for_a_second_seed_of_a_sweep_without_seeds() -> None:
+    spec = {"search": {"method": "grid", "space": {}, "seeds": None}, "seed": 3}
+    sweep = sweep_record(["a", "b"], spec=spec, spec_path="mine.yaml", overrides=[])
+    assert more_seeds_command(sweep, [4, 4]) == "plw sweep mine.yaml --set 'search.seeds=[3, 4]'"
+
+
 @pytest.mark.usefixtures("on_cluster")
 def test_a_sweep_missing_on_a_new_head_suggests_a_submit(tmp_path: Path) -> None:
     message = refused("status", tmp_path / "mine")

@@ -209,8 +209,8 @@ def test_data_given_as_a_spec_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_yaml(path)
     assert str(caught.value) == (
-        f"{path}:2: not valid YAML: expected '<document start>', but found '{{'; give a spec;"
-        " plw data stats writes one for this data"
+        f"{path}:2: not valid YAML: expected '<document start>', but found ('{{',); give a"
+        " spec; plw data stats writes one for this data"
     )
 
 
