@@ -1,6 +1,5 @@
 """Settings of the data: sources, template, truncation and the split."""
 
-import difflib
 import glob
 import json
 from datetime import date
@@ -18,6 +17,7 @@ from trainers.config_base import (
     Seed,
     StrictSettings,
 )
+from trainers.foundation.suggestions import did_you_mean
 
 CompletionTurns = Literal["last", "all", "each"]
 DropReason = Literal["empty", "negative"]
@@ -52,8 +52,7 @@ COLUMN_NAMES = (
 def _check_columns(columns: dict[str, str]) -> dict[str, str]:
     for name in columns:
         if name not in COLUMN_NAMES:
-            near = difflib.get_close_matches(name, COLUMN_NAMES, n=1)
-            known = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMN_NAMES)}"
+            known = did_you_mean(name, COLUMN_NAMES) or f"use {', '.join(COLUMN_NAMES)}"
             raise ValueError(f"{name} is not a field that can be read from a column; {known}")
     if len(set(columns.values())) < len(columns):
         raise ValueError("each column can be read as one field only")

@@ -20,7 +20,7 @@ from evals.engine.loaded_model import (
 )
 from evals.engine.stop_strings import StopStrings
 from evals.engine.token_logprobs import check_finite
-from trainers.models.layer_configs import head_size, layer_configs
+from trainers.models.layer_configs import key_value_width, layer_configs
 
 # Finished rows are removed from a batch once their share reaches this value. Until then, a finished
 # row costs as much as another row. Removing it copies the key-value cache of the other rows.
@@ -90,11 +90,8 @@ def cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
 
     Layers with a state of constant size, which some families have, count like the others.
     """
-    text = config.get_text_config()
-    num_heads = text.num_attention_heads
-    num_kv_heads = getattr(text, "num_key_value_heads", None) or num_heads
-    sizes = sum(head_size(layer) for layer in layer_configs(text))
-    return int(2 * num_kv_heads * sizes * dtype.itemsize)
+    layers = layer_configs(config.get_text_config())
+    return 2 * sum(key_value_width(layer) for layer in layers) * dtype.itemsize
 
 
 class _BatchStoppingCriteria(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed

@@ -1,6 +1,5 @@
 """Find a sweep, a trial, or the MLflow page of a sweep."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestrator.spec.search_fields import OBJECTIVES
 from orchestrator.tracking.metric_names import score_metric
 from orchestrator.tracking.uri import check_port, is_web, ui_command
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.suggestions import did_you_mean
 
 MAX_IDS_NAMED = 20
 # Names in the place of a trial: the log of the sweep, the untuned model.
@@ -60,8 +60,8 @@ def find_sweep(sweep: Path | str | None = None) -> SweepFolder:
 def _nearest_sweep(name: str) -> str:
     """Return the fix for a name that no sweep in `runs_folder` has: a similar one, if any."""
     known = [folder.root.name for folder in sweep_folders(runs_folder())]
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}? plw ls lists all sweeps" if near else missing_sweep_fix()
+    near = did_you_mean(name, known)
+    return missing_sweep_fix() if near is None else f"{near} plw ls lists all sweeps"
 
 
 def open_sweep(sweep: Path | str | None = None) -> SweepFolder:

@@ -1,6 +1,5 @@
 """Check the rules between the fields of a `search` section; violations contain key paths."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from orchestrator.spec.setting_fields import (
 )
 from trainers.foundation.renamed_settings import current_name
 from trainers.foundation.settings_file import format_value, suggest_fix
+from trainers.foundation.suggestions import did_you_mean
 
 _NO_OBJECTIVES = ("loss", "train_loss", "weighted_loss", "heldout_prompt_loss", "prompt_loss")
 _SAMPLED: tuple[Method, ...] = ("random", "tpe", "gp")
@@ -344,5 +344,4 @@ def _stopping_rules(search: SearchFields) -> Iterator[Violation]:
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(valid)}"
+    return did_you_mean(name, valid, cutoff=0.5) or f"valid here: {', '.join(valid)}"

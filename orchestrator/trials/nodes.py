@@ -151,8 +151,8 @@ def _check_code(expected: str) -> None:
             Problem(
                 message=f"host {socket.gethostname()} has different code of plw-sweep "
                 f"({check_packages()}) from the sweep's driver",
-                fix="start the sweep with plw submit, which sends its code, or install the same "
-                "version on every node",
+                fix="start the sweep with plw submit, which copies the code to the nodes, or "
+                "install the same version on every node",
             )
         )
 

@@ -1,11 +1,11 @@
 """Rename the columns of records to our field names, as `data.columns` says."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from trainers.data.record_fields import Row, ignore_fix
 from trainers.foundation.errors import Problem
+from trainers.foundation.suggestions import did_you_mean
 
 
 @dataclass
@@ -53,13 +53,8 @@ class ColumnRenamer:
                 message=f"no record has the column {theirs} of data.columns.{ours}; found"
                 f" {', '.join(self._seen)}",
                 where=path,
-                fix=_near_fix(theirs, list(self._seen)),
+                fix=did_you_mean(theirs, self._seen) or "correct data.columns",
             )
             for ours, theirs in self.columns.items()
             if self._seen and theirs not in self._seen
         ]
-
-
-def _near_fix(name: str, found: list[str]) -> str | None:
-    near = difflib.get_close_matches(name, found, n=1)
-    return f"did you mean {near[0]}?" if near else "correct data.columns"

@@ -1,6 +1,5 @@
 """Parse the messages and texts of one record."""
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from trainers.data.record_fields import (
     is_meaningful,
 )
 from trainers.foundation.jsonl import load_json
+from trainers.foundation.suggestions import did_you_mean
 
 _ROLE_OF: Mapping[str, MessageRole] = {
     **{"system": "system", "developer": "system"},
@@ -34,6 +34,7 @@ _END_TOKENS = re.compile(
     r"|<\|return\|>|</s>|<eos>|<end_of_turn>|<turn\|>|\[EOS\])\s*)+",
     re.IGNORECASE,
 )
+
 # Fields of gpt-oss's format that say what a message is, such as thinking.
 _HARMONY_FIELDS = ("channel", "recipient")
 # The answer continues a text that is given (Mistral), or is not complete (ChatGPT's exports).
@@ -71,10 +72,9 @@ class MessageParser(FieldParser):
         is_role = isinstance(given, str) and given in _ROLE_OF
         if not is_role:
             known = ", ".join(_ROLE_OF)
-            near = difflib.get_close_matches(str(given), _ROLE_OF, n=1)
             self.add_problem(
                 f"{name}.{role_field} must be one of {known}, got {format_value(given)}",
-                f"did you mean {near[0]}?" if near else None,
+                did_you_mean(str(given), _ROLE_OF),
             )
         role = _ROLE_OF.get(str(given), "user")
         extra = self._template_fields(fields, name, role if is_role else None)

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from difflib import get_close_matches
 from typing import Any
 
 import jinja2
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trainers.data.template_files import SINGLE_TURN, TEMPLATE_NAMES, template_file
 from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.suggestions import did_you_mean
 
 DATE = "date"
 """The template argument with the date, such as 2026-11-29, that `strftime_now` formats."""
@@ -89,8 +89,7 @@ class TemplateSource:
 
     def _unknown_arg(self, name: str) -> Problem:
         accepted = self._accepted_args({})
-        near = get_close_matches(name, accepted, n=1, cutoff=0.5)
-        fix = f"did you mean {near[0]}?" if near else f"it reads {', '.join(accepted)}"
+        fix = did_you_mean(name, accepted, cutoff=0.5) or f"it reads {', '.join(accepted)}"
         return Problem(
             message=f"data.template_args.{name}: the template {self.name} does not read {name}",
             fix=fix if accepted else "remove it: the template takes no arguments",

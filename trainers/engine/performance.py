@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from trainers.engine.ranks import Ranks
 from trainers.engine.sharding import full_shape
-from trainers.models.layer_configs import head_size, layer_configs
+from trainers.models.layer_configs import attention_width, layer_configs
 
 # Dense bfloat16 FLOP per second of one GPU, without sparsity. Source: NVIDIA's data sheets.
 # Earlier patterns take precedence.
@@ -84,9 +84,11 @@ def model_flops(model: PreTrainedModel, *, is_lora: bool = False) -> ModelFlops 
     the usual settings of attention.
     """
     config = model.config.get_text_config()
+    layers = layer_configs(config)
     names = ("num_local_experts", "num_experts", "n_routed_experts")
-    heads, layers = (getattr(config, k, None) for k in ("num_attention_heads", "num_hidden_layers"))
-    if any(getattr(config, name, None) for name in names) or not heads or not layers:
+    has_experts = any(getattr(layer, name, None) for layer in layers for name in names)
+    has_heads = all(getattr(layer, "num_attention_heads", None) for layer in layers)
+    if not layers or has_experts or not has_heads:
         return None
     output = model.get_output_embeddings()
     excluded = {
@@ -95,16 +97,15 @@ def model_flops(model: PreTrainedModel, *, is_lora: bool = False) -> ModelFlops 
         if isinstance(module, nn.Embedding) or module is output
     }
     shapes = [full_shape(p) for p in model.parameters() if id(p) not in excluded]
-    types = (
-        getattr(config, "layer_types", None)
-        or ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
-        * layers
-    )
+    types = getattr(config, "layer_types", None) or [
+        "sliding_attention" if getattr(layer, "sliding_window", None) else "full_attention"
+        for layer in layers
+    ]
     width: dict[int | None, int] = {}
-    for kind, layer in zip(types, layer_configs(config), strict=True):
+    for kind, layer in zip(types, layers, strict=True):
         if kind in ("full_attention", "sliding_attention"):
-            window = config.sliding_window if kind == "sliding_attention" else None
-            width[window] = width.get(window, 0) + heads * head_size(layer)
+            window = layer.sliding_window if kind == "sliding_attention" else None
+            width[window] = width.get(window, 0) + attention_width(layer)
     rows, columns = full_shape(output.weight)
     return ModelFlops(
         matmul_parameters=sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2),

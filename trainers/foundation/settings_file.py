@@ -1,7 +1,6 @@
 """Read a YAML file into a settings model and report every problem with its file and line."""
 
 import datetime
-import difflib
 import math
 import re
 import types
@@ -20,6 +19,7 @@ from ruamel.yaml.nodes import Node, ScalarNode
 
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.renamed_settings import current_name
+from trainers.foundation.suggestions import did_you_mean
 from trainers.foundation.yaml_limits import check_depth, check_expansion, read_limited
 
 KeyPath = tuple[str | int, ...]
@@ -312,8 +312,8 @@ def _nearest_key(model: type[BaseModel], key_path: KeyPath) -> str:
     # A prefix takes precedence: `workers` means workers_per_trial, although `scorers` is more
     # similar.
     completed = [name for name in valid if name.startswith(f"{key}_")]
-    near = completed or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(sorted(valid))}"
+    near = did_you_mean(completed[0] if completed else key, valid, cutoff=0.5)
+    return near or f"valid here: {', '.join(sorted(valid))}"
 
 
 def _valid_keys(model: type[BaseModel], parents: KeyPath) -> list[str]:

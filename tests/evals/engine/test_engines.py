@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma4TextConfig, GenerationConfig, LlamaConfig
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, GenerationConfig, LlamaConfig
 
 from evals.engine.batching import ignore_progress
 from evals.engine.continuous_batches import (
@@ -220,10 +220,16 @@ def test_rows_of_a_batch_fit_into_the_memory_of_the_device() -> None:
     assert rows_that_fit(row_bytes, 2**20) == 1
 
 
-def test_the_keys_of_layers_with_larger_heads_take_more_memory() -> None:
+def test_cache_bytes_are_those_of_the_cache_that_a_model_with_two_head_sizes_fills() -> None:
     config = Gemma4TextConfig(
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_global_key_value_heads=1, head_dim=8,
         global_head_dim=16, layer_types=["sliding_attention", "full_attention"],
+        attention_k_eq_v=True, hidden_size_per_layer_input=0, vocab_size_per_layer_input=64,
     )  # fmt: skip
-    # Keys and values of 2 heads: of size 8 in one layer, of 16 in the other; 4 bytes each.
-    assert cache_bytes_per_token(config, torch.float32) == 2 * 2 * (8 + 16) * 4
+    cache = Gemma4ForCausalLM(config)(torch.arange(10)[None], use_cache=True).past_key_values
+    filled = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    num_bytes = sum(tensor.nbytes for tensor in filled)
+    # Keys and values: 2 heads of size 8 in one layer, 1 of size 16 in the other; 4 bytes each.
+    assert num_bytes == 10 * 2 * (2 * 8 + 1 * 16) * 4
+    assert cache_bytes_per_token(config, torch.float32) * 10 == num_bytes

@@ -86,8 +86,9 @@ def test_a_mixture_of_experts_has_no_known_flops() -> None:
 def test_the_heads_of_full_attention_may_be_larger_than_those_of_sliding_windows() -> None:
     config = Gemma4TextConfig(
         vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16,
-        sliding_window=5, layer_types=["sliding_attention", "full_attention"],
+        num_attention_heads=4, num_key_value_heads=2, num_global_key_value_heads=1,
+        attention_k_eq_v=True, head_dim=8, global_head_dim=16, sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"],
         hidden_size_per_layer_input=4, vocab_size_per_layer_input=64,
     )  # fmt: skip
     flops = model_flops(Gemma4ForCausalLM(config))
