@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -87,7 +88,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         message = f"not valid YAML: {error.problem}"
         is_data = path.suffix in _DATA_SUFFIXES
-        advice = "give a spec; plw data stats writes one for this data"
+        advice = f"give a spec; plw data stats {quote(str(path))} --spec my.yaml writes one"
         problem = _yaml_problem(path, error, message, advice if is_data else _yaml_fix(error))
         raise InputError(problem) from None
     except YAMLError as error:  # YAML does not allow some characters; the error has no line.

@@ -186,17 +186,15 @@ class CheckpointWriter:
         is_writing = self._thread.is_alive()
         num_writing, num_failed = ranks.sum([float(is_writing), float(self._error is not None)])
         if num_failed:
-            reason = self._error or "another rank could not write its shard"
-            raise TrainingError(
-                f"the checkpoint of step {self._marker['step']} could not be written in "
-                f"{self._checkpoints}: {reason}; the previous checkpoint is kept"
-            )
+            raise self._failure(self._error or "another rank could not write its shard")
         if num_writing:
             return
         self._thread = None
-        if ranks.is_main:
-            self._complete(self._folder(self._marker["step"]))
-        ranks.barrier()
+        error = self._try_to_complete() if ranks.is_main else None
+        # Also a barrier: no rank continues before the checkpoint is complete.
+        [is_incomplete] = ranks.sum([float(error is not None)])
+        if is_incomplete:
+            raise self._failure(error or "the main rank could not complete it")
         if ranks.is_main or self._store is not None:
             # Nodes without a shared folder each delete their own old checkpoints.
             for old in sorted(self._checkpoints.glob("step-*"))[: -self._keep]:
@@ -235,6 +233,22 @@ class CheckpointWriter:
             self._error = error
             with suppress(OSError):  # On a full disk, other files need the shard's space.
                 shard.unlink(missing_ok=True)
+
+    def _failure(self, reason: Exception | str) -> TrainingError:
+        return TrainingError(
+            f"the checkpoint of step {self._marker['step']} could not be written in "
+            f"{self._checkpoints}: {reason}; the previous checkpoint is kept"
+        )
+
+    def _try_to_complete(self) -> Exception | None:
+        """Complete the checkpoint that all ranks have written; return the error, if any."""
+        folder = self._folder(self._marker["step"])
+        try:
+            self._complete(folder)
+        except (OSError, StorageError, TrainingError) as error:
+            shutil.rmtree(folder, ignore_errors=True)  # On a full disk, others need its space.
+            return error
+        return None
 
     def _complete(self, folder: Path) -> None:
         store, name = self._store, _object_name(folder)

@@ -210,7 +210,7 @@ def test_data_given_as_a_spec_is_recognised(tmp_path: Path) -> None:
         read_yaml(path)
     assert str(caught.value) == (
         f"{path}:2: not valid YAML: expected '<document start>', but found ('{{',); give a"
-        " spec; plw data stats writes one for this data"
+        f" spec; plw data stats {path} --spec my.yaml writes one"
     )
 
 

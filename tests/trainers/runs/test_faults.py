@@ -14,8 +14,9 @@ from tests.trainers.tiny_runs import settings, train_until
 from trainers import run_setup, sft
 from trainers.config import ModelConfig, TrainConfig
 from trainers.foundation.errors import TrainingError
+from trainers.foundation.files import write_json
 from trainers.models.loading import load_model
-from trainers.runs.checkpoint import latest_checkpoint
+from trainers.runs.checkpoint import MARKER, latest_checkpoint
 
 
 def local_weights(model: PreTrainedModel) -> list[torch.Tensor]:
@@ -81,6 +82,22 @@ def test_a_failed_checkpoint_keeps_the_previous_one_and_occupies_no_disk_space(
     assert newest is not None
     assert newest.step == 2
     assert list((tmp_path / "out" / "checkpoints" / "step-00000004").iterdir()) == []
+
+
+def test_a_checkpoint_whose_marker_cannot_be_written_occupies_no_disk_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_for_the_marker_of_step_4(path: Path, content: object) -> None:
+        if path.name == MARKER and path.parent.name == "step-00000004":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    monkeypatch.setattr("trainers.runs.checkpoint.write_json", fail_for_the_marker_of_step_4)
+    config = TrainConfig.model_validate(settings(tmp_path))
+    with pytest.raises(TrainingError, match=r"step 4 could not be written .* No space left"):
+        sft.train(config, tmp_path / "out")
+    checkpoints = tmp_path / "out" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
 
 
 def test_out_of_memory_error_lists_what_to_change(
