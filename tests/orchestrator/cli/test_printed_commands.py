@@ -33,7 +33,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     scores = {"heldout_completion_loss": (1.0, None, None)}
     trials = [trial(plw) for plw in (0.0, 0.1)]
     write_sweep(root, trials, {one.id: card(scores) for one in trials})
-    return f"{request.param}/mini"
+    sweep = SweepFolder(root)
+    record = sweep.read_sweep()
+    relative = f"{request.param}/mini"
+    changed = {"spec_path": f"{relative}.yaml", "spec": {**record.spec, "output_dir": relative}}
+    sweep.write_sweep(record.model_copy(update=changed))
+    return relative
 
 
 def test_commands_after_a_sweep(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +61,7 @@ def test_commands_after_a_sweep(folder: str, capsys: pytest.CaptureFixture[str])
         ["report", shown],
         ["status", shown],
         ["ui", shown],
+        ["sweep", f"{shown}.yaml", "-o", shown, "--set", "search.seeds=[0, 1, 2]"],
     ]
     for command in commands[:2]:
         assert plw(*shlex.split(command)[1:]).output
@@ -63,9 +69,6 @@ def test_commands_after_a_sweep(folder: str, capsys: pytest.CaptureFixture[str])
 
 def test_commands_after_a_stop(folder: str) -> None:
     sweep = SweepFolder(Path(folder).absolute())
-    record = sweep.read_sweep()
-    changed = {"spec_path": f"{folder}.yaml", "spec": {**record.spec, "output_dir": folder}}
-    sweep.write_sweep(record.model_copy(update=changed))
     with sweep_lock(sweep):
         output = plw("stop", sweep.root).output
     shown = f"./{folder}" if folder.startswith("-") else folder
