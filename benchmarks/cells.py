@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.studies import LARGE_FLAT, LOW_GROUP, PAPER_PLWS, SEVEN_GROUPS, Design
+from benchmarks.studies import LARGE_FLAT, LOW_GROUP, PAPER_PLWS, SEVEN_GROUPS, Design, Rate
 from benchmarks.truths import SHAPES
 
 # Kinds of verdicts that claim an effect; each names a weight.
@@ -53,6 +53,21 @@ TWO_BY_FIVE = Design(name="2 x 5", plws=(0.0, 0.1), num_seeds=5, span=1.5)
 UNLIKE_LEVELS = Design(name="6 x 3, low group", benchmarks=LOW_GROUP)
 LARGE_TASKS = Design(name="6 x 3, large flat tasks", benchmarks=LARGE_FLAT)
 
+EQUAL_RATES = Design(
+    name="6 x 3, four equal rates",
+    rates=tuple(Rate(value=value, level=0.0, rise=1.0) for value in (3e-5, 1e-4, 3e-4, 1e-3)),
+)
+# The weight acts differently at each rate, and in the opposite direction at the last one.
+UNLIKE_RATES = Design(
+    name="6 x 3, four unlike rates",
+    rates=(
+        Rate(value=3e-5, level=-3.0, rise=0.0),
+        Rate(value=1e-4, level=-1.0, rise=0.5),
+        Rate(value=3e-4, level=0.0, rise=1.0),
+        Rate(value=1e-3, level=-2.0, rise=-1.0),
+    ),
+)
+
 UNEVEN = (STRONG_SEEDS, HEAVY_TAILS, MISSING, NOISY_0, NOISY_1, NOISY_ENDS)
 RISES = ("linear", "convex")
 OTHERS = ("at-0", "at-1", "beyond-1", "step", "plateau", "saturating", "opposite-groups",
@@ -60,7 +75,8 @@ OTHERS = ("at-0", "at-1", "beyond-1", "step", "plateau", "saturating", "opposite
 
 CELLS = (
     *(Cell(truth="none", design=design)
-      for design in (SIX_BY_THREE, *UNEVEN, TEN_BY_ONE, SIX_BY_TWO, TWO_BY_FIVE)),
+      for design in (SIX_BY_THREE, *UNEVEN, TEN_BY_ONE, SIX_BY_TWO, TWO_BY_FIVE, EQUAL_RATES,
+                     UNLIKE_RATES)),
     *(Cell(truth=truth, design=SIX_BY_THREE, min_named=PEAKS_NAMED)
       for truth in ("hill", "sharp-peak", "fast-rise")),
     Cell(truth="low-group", design=UNLIKE_LEVELS, min_named=PEAKS_NAMED),
@@ -68,6 +84,8 @@ CELLS = (
     *(Cell(truth=truth, design=SIX_BY_THREE, min_named=RISES_NAMED) for truth in RISES),
     *(Cell(truth=truth, design=SIX_BY_THREE) for truth in OTHERS),
     *(Cell(truth="hill", design=design) for design in (*UNEVEN, TEN_BY_ONE, SIX_BY_TWO)),
+    *(Cell(truth=truth, design=design)
+      for truth in ("hill", "linear") for design in (EQUAL_RATES, UNLIKE_RATES)),
     Cell(truth="linear", design=TWO_BY_FIVE),
     *(Cell(truth=truth, design=design, has_limits=False)
       for truth in ("hill", "linear") for design in (SD_1, EIGHT_VERDICTS)),

@@ -26,7 +26,8 @@ Array = NDArray[np.float64]
 PLWS = (0.0, 0.01, 0.05, 0.242, 0.5, 1.0)
 # The grid of arXiv 2401.13586.
 PAPER_PLWS = (0.0, 5e-4, 2.236e-3, 1e-2, 2.463e-2, 5e-2, 1e-1, 2.463e-1, 5e-1, 1.0)
-COLUMNS = ("benchmark", "group", "plw", "seed", "trial", "score", "num_items", "standard_error")
+COLUMNS = ("benchmark", "group", "plw", "learning_rate", "seed", "trial", "score", "num_items",
+           "standard_error")  # fmt: skip
 
 # Unscaled sizes of the three parts of the noise and of the seed effects: the part shared by all
 # scores of a trial, the part shared by a group's scores, and the part of each score.
@@ -107,6 +108,15 @@ SEVEN_GROUPS = _seven_groups()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A learning rate: its level in points, and the rise of its curve relative to the truth's."""
+
+    value: float
+    level: float
+    rise: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """The trials of a study and their noise; sds and the span are in points."""
 
@@ -121,6 +131,8 @@ class Design:
     noise_factors: Mapping[float, float] = field(default_factory=dict)
     # Share of scores that are missing.
     missing: float = 0.0
+    # Learning rates, each with all weights and seeds. The truth is that of the best one.
+    rates: tuple[Rate, ...] = ()
     # All noise except that of items is Student's t with 3 degrees of freedom, at the same sd.
     has_heavy_tails: bool = False
 
@@ -132,6 +144,7 @@ class Row:
     benchmark: str
     group: str
     plw: float
+    learning_rate: float | None
     seed: int
     trial: str
     score: float
@@ -178,8 +191,9 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
     seeds = [design.seed_sd / unit * _noise(rng, benchmarks) for _ in range(design.num_seeds)]
     trials = [(plw, seed) for plw in design.plws for seed in range(design.num_seeds)]
     lost = trials[rng.integers(len(trials))] if shape.one_trial_at_chance else None
-    for plw, seed in trials:
-        expected = expected_scores(truth, benchmarks, parts, plw)
+    of_rates = [(rate, *trial) for rate in design.rates or (None,) for trial in trials]
+    for rate, plw, seed in of_rates:
+        expected = expected_scores(truth, benchmarks, parts, plw, rate)
         scale = noise_scale(benchmarks, design.noise_sd * design.noise_factors.get(plw, 1.0))
         noise = scale * _noise(rng, benchmarks)
         if design.has_heavy_tails:
@@ -189,12 +203,18 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
         probabilities = np.clip(expected + (noise + seeds[seed]) / 100, 0, 1)
         if plw == truth.diverged or (plw, seed) == lost:
             probabilities = chance
-        yield from _scored(rng, design, probabilities, plw, seed)
+        yield from _scored(rng, design, probabilities, rate, plw, seed)
 
 
 def _scored(
-    rng: np.random.Generator, design: Design, probabilities: Array, plw: float, seed: int
+    rng: np.random.Generator,
+    design: Design,
+    probabilities: Array,
+    rate: Rate | None,
+    plw: float,
+    seed: int,
 ) -> Iterable[Row]:
+    name = f"plw{plw:g}-seed{seed}" + ("" if rate is None else f"-rate{rate.value:g}")
     for benchmark, probability in zip(design.benchmarks, probabilities, strict=True):
         # Use at least half an item, because a standard error of 0 would claim certainty.
         spread = max(probability * (1 - probability), 0.5 / benchmark.num_items)
@@ -209,8 +229,9 @@ def _scored(
             benchmark=benchmark.name,
             group=benchmark.group,
             plw=plw,
+            learning_rate=None if rate is None else rate.value,
             seed=seed,
-            trial=f"plw{plw:g}-seed{seed}",
+            trial=name,
             score=score,
             num_items=benchmark.num_items if benchmark.error == "items" else None,
             standard_error=error if benchmark.error == "se" else None,
@@ -231,15 +252,23 @@ def effect_parts(rng: np.random.Generator, benchmarks: Sequence[Benchmark]) -> A
 
 
 def expected_scores(
-    truth: Truth, benchmarks: Sequence[Benchmark], parts: Array, plw: float
+    truth: Truth,
+    benchmarks: Sequence[Benchmark],
+    parts: Array,
+    plw: float,
+    rate: Rate | None = None,
 ) -> Array:
     """Return the expected share of each benchmark at `plw`, ignoring divergence.
+
+    Args:
+        rate: adds its level to the mean of each group, as the effect of the weight.
 
     Raises:
         ValueError: a score is so close to 0 or 1 that noise would be clipped.
     """
+    level, rise = (0.0, 1.0) if rate is None else (rate.level, rate.rise)
     expected = np.array([
-        each.level + part * truth.rise(each.group, plw) / 100
+        each.level + part * (level + rise * truth.rise(each.group, plw)) / 100
         for each, part in zip(benchmarks, parts, strict=True)
     ])  # fmt: skip
     if expected.min() < MIN_SCORE or expected.max() > 1 - MIN_SCORE:

@@ -75,13 +75,15 @@ class Series(Finding):
     """One series of a panel: one measure of the trials of one cell.
 
     `cell` is the cell of the statistics; None for the mean curve of several cells, which has no
-    points.
+    points. `is_compared`: whether the verdict over all cells is about these points; False for
+    learning rates that are not the best.
     """
 
     label: str
     cell: tuple[str, str, str] | None
     points: list[Point]
     line: Line | None = None
+    is_compared: bool = True
 
 
 class Best(Finding):

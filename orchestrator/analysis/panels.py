@@ -11,6 +11,7 @@ from orchestrator.analysis.observations import TrialValue, make_points
 from orchestrator.record.folder import TrialRecord
 from orchestrator.statistics.conclusions import Conclusions, SeedLevel
 from orchestrator.statistics.confidence_bands import CurveBand
+from orchestrator.statistics.learning_rates import rates_as_conditions
 from orchestrator.statistics.messages import capitalize, group_name
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.trial_points import OVERALL
@@ -46,9 +47,12 @@ def verdict_panels(
     intervals of points are within seeds as well.
 
     Args:
+        rows: the scores from which the conclusions were drawn.
         untuned: scores of the untuned model, if there is one base.
         implied: searched settings to omit from `other_settings`, by base.
     """
+    if conclusions.best_rates:
+        rows = rates_as_conditions(rows)
     is_share = conclusions.unit == "points"
     # Verdicts over all cells come first; in reverse order, they replace those on single cells.
     verdicts = {verdict.group: verdict for verdict in reversed(conclusions.verdicts)}
@@ -60,6 +64,10 @@ def verdict_panels(
         levels = [level for level in conclusions.seed_levels if level.group == group]
         values = _without_levels(values, levels, is_share)
         series, is_relative = _series(values, trials, curves, implied, is_share=is_share)
+        if conclusions.best_rates:
+            compared = {best.cell for best in conclusions.best_rates}
+            series = [each.model_copy(update={"is_compared": each.cell in compared})
+                      for each in series]  # fmt: skip
         reference = None
         if untuned and not is_relative:
             reference = _untuned(_group_values(untuned, group, is_share))

@@ -161,7 +161,10 @@ def _best_point(
         InputError: the verdict covers several models or data sets.
     """
     series_of_verdict = [
-        series for series in panel.series if series.points and verdict.cell in (None, series.cell)
+        series
+        for series in panel.series
+        if series.points
+        and (series.is_compared if verdict.cell is None else series.cell == verdict.cell)
     ]
     if len({series.cell[:2] for series in series_of_verdict if series.cell is not None}) > 1:
         named = [one.name for one in findings.verdicts if one.cell is not None]

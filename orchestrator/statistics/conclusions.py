@@ -8,7 +8,7 @@ test: the 95% intervals of all differences between tried weights must be within 
 Source: Holm 1979; Schuirmann 1987 (two one-sided tests, here each at 2.5%).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,12 @@ from orchestrator.statistics import messages
 from orchestrator.statistics.confidence_bands import CurveBand, curve_band
 from orchestrator.statistics.follow_up_design import FollowUp, NextRun, design_follow_up
 from orchestrator.statistics.holm import holm
+from orchestrator.statistics.learning_rates import BestRate
 from orchestrator.statistics.outliers import Outlier, find_outliers
 from orchestrator.statistics.pareto import FrontPoint, pareto_front
 from orchestrator.statistics.study import MARGIN_POINTS, Study, Table, fit_study, has_zero_noise
 from orchestrator.statistics.table import ScoreRow
-from orchestrator.statistics.trial_points import Cell, Trials
+from orchestrator.statistics.trial_points import Cell
 from orchestrator.statistics.verdict import Verdict
 from orchestrator.statistics.verdict_decision import (
     inconclusive_verdict,
@@ -55,7 +56,8 @@ class Conclusions:
     """All results for a table of scores; the first verdict is the leading one.
 
     `unit` is the unit of differences and gains. `without_outliers` contains the verdicts without
-    the trials in `outliers`; it is empty if there are no outliers.
+    the trials in `outliers`; it is empty if there are no outliers. `best_rates`: the learning rate
+    of each cell at which weights are compared; empty if rates are not crossed with weights.
     """
 
     unit: str
@@ -68,6 +70,7 @@ class Conclusions:
     outliers: tuple[Outlier, ...]
     without_outliers: tuple[Verdict, ...]
     seed_levels: tuple[SeedLevel, ...]
+    best_rates: tuple[BestRate, ...] = ()
 
     @property
     def lead(self) -> Verdict:
@@ -108,14 +111,14 @@ def draw_joint_conclusions(tables: Sequence[Table]) -> list[Conclusions]:
     oriented = [table.oriented() for table in tables]
     studies = [fit_study(table) for table in oriented]
     verdicts = _verdicts(studies)
-    outliers, kept = _without_outliers(oriented, studies)
+    outliers, kept = _without_outliers(studies)
     for table, found in zip(tables, outliers, strict=True):
         if not table.higher_is_better:
             # Convert to the scale of the scores; negated scores were fitted.
             found[:] = [replace(one, deviation=-one.deviation) for one in found]
     verdicts_without: list[list[Verdict]] = [[] for _ in tables]
     if any(outliers):
-        verdicts_without = _verdicts([fit_study(table) for table in kept])
+        verdicts_without = _verdicts(kept)
     return [
         _conclusions(study, own, found, alone)
         for study, own, found, alone in zip(
@@ -154,37 +157,48 @@ def _conclusions(
         front=tuple(pareto_front(trials, method)) if len(trials.groups) > 1 else (),
         next_runs=design.runs if design is not None else (),
         follow_up=design,
-        notes=tuple(messages.data_notes(table.rows, trials, lead.interaction_p_value)),
-        curves=tuple(
-            curve_band(one, trials) for one in study.analyses if one.estimates is not None
+        notes=(
+            *messages.rate_notes(
+                table.rows, trials, study.best_rates, study.rate_interaction_p_value
+            ),
+            *messages.data_notes(table.rows, trials, lead.interaction_p_value),
         ),
+        curves=tuple(_curves(study)),
         outliers=tuple(outliers),
         without_outliers=tuple(verdicts_without),
-        seed_levels=tuple(_seed_levels(study)),
+        seed_levels=tuple(level for part in study.parts for level in _seed_levels(part)),
+        best_rates=study.best_rates,
     )
 
 
-def _without_outliers(
-    tables: Sequence[Table], studies: Sequence[Study]
-) -> tuple[list[list[Outlier]], list[Table]]:
-    """Return the outliers of each table, and the tables without them.
+def _curves(study: Study) -> Iterator[CurveBand]:
+    for part in study.parts:
+        for analysis in part.analyses:
+            if analysis.estimates is None:
+                continue
+            curve = curve_band(analysis, part.trials)
+            is_of_rate = curve.cell is None and len(study.best_rates) == 1
+            yield replace(curve, cell=study.best_rates[0].cell) if is_of_rate else curve
+
+
+def _without_outliers(studies: Sequence[Study]) -> tuple[list[list[Outlier]], list[Study]]:
+    """Return the outliers of each study, and the studies without them.
 
     The search is repeated on the remaining trials, up to `_MAX_ROUNDS` times, because one outlier
     may hide another.
     """
-    kept = list(tables)
-    found: list[list[Outlier]] = [[] for _ in tables]
-    current = list(studies)
+    found: list[list[Outlier]] = [[] for _ in studies]
+    kept = list(studies)
     for _ in range(_MAX_ROUNDS):
-        new = [_outliers(study) for study in current]
+        new = [_outliers(study) for study in kept]
         if not any(new):
             break
-        for index, outliers in enumerate(new):
+        for index, (study, outliers) in enumerate(zip(kept, new, strict=True)):
             found[index] += outliers
             keys = {one.key for one in outliers}
-            rows = [row for row in kept[index].rows if row.trial_key not in keys]
-            kept[index] = replace(kept[index], rows=rows)
-        current = [fit_study(table) for table in kept]
+            kept[index] = study.with_rows(
+                [row for row in study.table.rows if row.trial_key not in keys]
+            )
     return found, kept
 
 
@@ -200,20 +214,21 @@ def _outliers(study: Study) -> list[Outlier]:
 
 def _verdicts(studies: Sequence[Study]) -> list[list[Verdict]]:
     """Return the verdicts of each study, with p-values corrected over all of them."""
-    testable: list[tuple[int, WeightAnalysis]] = []
+    testable: list[tuple[int, Study, WeightAnalysis]] = []
     found: list[list[Verdict]] = [[] for _ in studies]
     for index, study in enumerate(studies):
-        for analysis in study.analyses:
+        questions = [(part, one) for part in study.parts for one in part.analyses]
+        for part, analysis in questions:
             if not analysis.has_verdict:
                 continue
-            reason = insufficiency(analysis, study)
+            reason = insufficiency(analysis, part)
             if reason:
-                found[index].append(inconclusive_verdict(analysis, study, reason))
+                found[index].append(inconclusive_verdict(analysis, part, reason))
             else:
-                testable.append((index, analysis))
-    adjusted = holm([analysis.p_value for _, analysis in testable])
-    for (index, analysis), p_value in zip(testable, adjusted, strict=True):
-        found[index].append(make_verdict(analysis, p_value, studies[index]))
+                testable.append((index, part, analysis))
+    adjusted = holm([analysis.p_value for _, _, analysis in testable])
+    for (index, part, analysis), p_value in zip(testable, adjusted, strict=True):
+        found[index].append(make_verdict(analysis, p_value, part))
     for index, study in enumerate(studies):
         fitted = {one.group for one in found[index]}
         found[index] += [
@@ -221,13 +236,32 @@ def _verdicts(studies: Sequence[Study]) -> list[list[Verdict]]:
             for group in study.trials.verdict_groups
             if group not in fitted
         ]
-        found[index] = _in_order(found[index], study.trials)
+        found[index] = _in_order(_with_rates(found[index], study), study)
     return found
 
 
-def _in_order(verdicts: Sequence[Verdict], trials: Trials) -> list[Verdict]:
-    """Sort verdicts: overall first, then groups, then single cells."""
-    groups, cells = trials.verdict_groups, [None, *trials.cells]
+def _with_rates(verdicts: Sequence[Verdict], study: Study) -> list[Verdict]:
+    """Return the verdicts with the learning rate of their trials, if rates are crossed."""
+    if not study.best_rates:
+        return list(verdicts)
+    rates: dict[Cell | None, set[float | None]] = {
+        None: {best.learning_rate for best in study.best_rates}
+    }
+    for part in study.parts:
+        for row in part.table.rows:
+            rates.setdefault(row.cell, set()).add(row.learning_rate)
+    return [
+        replace(one, learning_rate=next(iter(rates[one.cell])))
+        if len(rates[one.cell]) == 1
+        else one
+        for one in verdicts
+    ]
+
+
+def _in_order(verdicts: Sequence[Verdict], study: Study) -> list[Verdict]:
+    """Sort verdicts: overall first, then groups, then single cells and other learning rates."""
+    groups = study.trials.verdict_groups
+    cells = [None, *(cell for part in study.parts for cell in part.trials.cells)]
     return sorted(verdicts, key=lambda one: (cells.index(one.cell), groups.index(one.group)))
 
 

@@ -51,7 +51,7 @@ def headline(conclusions: Conclusions, planned: str = "") -> str:
     """
     lead = conclusions.lead
     assumed = ", assuming a parabola in w_p" if assumes_curve(lead) else ""
-    basis = f"Based on {_basis(lead, planned)}{assumed}."
+    basis = f"Based on {_basis(lead, planned)}{assumed}{_rates_text(conclusions)}."
     text = f"{verdict_title(lead)}: {lead.text}."
     if lead.kind == "cannot say":
         return f"{text} {basis} {_next_sentence(conclusions)}".rstrip()
@@ -101,6 +101,16 @@ def _basis(verdict: Verdict, planned: str) -> str:
     return f"{trials} ({weights_and_seeds(verdict)})"
 
 
+def _rates_text(conclusions: Conclusions) -> str:
+    """Return text such as `; 0.0003 is the best of 4 learning rates`; empty without several."""
+    best = conclusions.best_rates
+    if not best:
+        return ""
+    if len(best) > 1:
+        return "; each model and data set at the best of its learning rates"
+    return f"; {best[0].learning_rate:g} is the best of {len(best[0].tried)} learning rates"
+
+
 def weights_and_seeds(verdict: Verdict) -> str:
     """Return text such as `7 weights, 2 to 3 seeds each`."""
     fewest, most = verdict.num_seeds
@@ -132,6 +142,8 @@ def verdict_title(verdict: Verdict) -> str:
     name = group_name(verdict.group)
     if verdict.cell is not None:
         name += f" ({', '.join(part for part in verdict.cell if part)})"
+    elif verdict.learning_rate is not None:
+        name += f" at learning rate {verdict.learning_rate:g}"
     return capitalize(name)
 
 

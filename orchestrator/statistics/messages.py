@@ -1,10 +1,11 @@
 """Format the sentences and numbers of verdicts, notes and reports."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from orchestrator.foundation.plw_scale import plw_from_w_p
+from orchestrator.statistics.learning_rates import BestRate
 from orchestrator.statistics.outliers import Outlier
 from orchestrator.statistics.table import ScoreRow, scale_warning
 from orchestrator.statistics.trial_points import Trials
@@ -108,6 +109,11 @@ def verdict_text(verdict: Verdict, margin: float, unit: str, w_p_range: tuple[fl
 
 def short_verdict(verdict: Verdict) -> str:
     """Return the verdict in a few words, without data and gain."""
+    rate = verdict.learning_rate
+    return _short_text(verdict) + (f" at learning rate {rate:g}" if rate is not None else "")
+
+
+def _short_text(verdict: Verdict) -> str:
     if verdict.kind in ("no effect", "cannot say"):
         return verdict.kind
     if verdict.kind == "tied":
@@ -270,40 +276,71 @@ def outlier_text(outlier: Outlier, unit: str) -> str:
     )
 
 
-def data_notes(
-    rows: Sequence[ScoreRow], trials: Trials, interaction_p_value: float | None
-) -> list[str]:
-    """Return properties of the data that limit the verdicts."""
-    notes = []
+def rate_notes(
+    rows: Sequence[ScoreRow],
+    trials: Trials,
+    best_rates: Sequence[BestRate],
+    interaction_p_value: float | None,
+) -> Iterator[str]:
+    """Yield what limits the verdicts with respect to the learning rate.
+
+    Args:
+        interaction_p_value: p-value of the hypothesis that the weights act equally at all rates.
+    """
     rates = {row.learning_rate for row in rows}
     if trials.is_confounded:
-        notes.append("the learning rate changed along with PLW: either may cause the differences")
-    elif len(rates) == 1 and None not in rates:
-        notes.append(
+        yield "the learning rate changed along with PLW: either may cause the differences"
+    elif None in rates:
+        yield "learning rates are unknown and may be confounded with PLW"
+    elif len(rates) == 1 and not best_rates:
+        yield (
             f"all trials had learning rate {rates.pop():g}; a weight may score worse only because "
             "it needs another one (confounded with PLW)"
         )
-    elif None in rates:
-        notes.append("learning rates are unknown and may be confounded with PLW")
+    if interaction_p_value is not None and interaction_p_value < 0.05:
+        yield (
+            "the effect of the weight depends on the learning rate "
+            f"(p = {interaction_p_value:.2g}): each verdict holds at its own rate only"
+        )
+    for best in best_rates:
+        name = ", ".join(part for part in best.cell[:2] if part)
+        prefix = f"{name}: " if len(best_rates) > 1 else ""
+        for end, rate in (("lowest", best.tried[0]), ("highest", best.tried[-1])):
+            if best.learning_rate == rate:
+                yield f"{prefix}learning rate {rate:g} is the {end} tried, so try one beyond it"
+        others = [
+            f"{rate:g} for PLW {format_tried_plw(plw)}"
+            for plw, rate in best.best_by_weight
+            if rate != best.learning_rate
+        ]
+        if others:
+            yield f"{prefix}highest means at another learning rate: {join_words(others)}"
+
+
+def data_notes(
+    rows: Sequence[ScoreRow], trials: Trials, interaction_p_value: float | None
+) -> Iterator[str]:
+    """Yield other properties of the data that limit the verdicts."""
     num_seeds = [
         len({trials.seed[each] for each in np.flatnonzero(trials.plw == plw)})
         for plw in np.unique(trials.plw)
     ]
     if min(num_seeds) < 2:
-        notes.append("some weights have a single seed, so their own variance is unknown")
+        yield "some weights have a single seed, so their own variance is unknown"
     num_settings = len(set(zip(trials.cell.tolist(), trials.plw.tolist(), strict=True)))
     if num_settings > MAX_SETTINGS:
-        notes.append(
+        yield (
             f"{num_settings} weights are too many to compare individually (at most "
             f"{MAX_SETTINGS}): the verdict assumes a parabola in w_p and equal noise, even where "
             "weights are repeated"
         )
     if interaction_p_value is not None and interaction_p_value < 0.05:
-        notes.append(
+        yield (
             f"models or data sets have different curves (p = {interaction_p_value:.2g}): read "
             "their own verdicts before the mean"
         )
     if np.isnan(trials.values).any():
-        notes.append("trials without scores in every group are left out of the overall verdict")
+        yield "trials without scores in every group are left out of the overall verdict"
     warning = scale_warning(rows) if trials.is_share else None
-    return [*notes, warning] if warning is not None else notes
+    if warning is not None:
+        yield warning

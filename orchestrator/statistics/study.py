@@ -5,6 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from orchestrator.statistics.learning_rates import (
+    BestRate,
+    find_best_rates,
+    rates_as_conditions,
+)
 from orchestrator.statistics.table import ScoreRow, check_rows
 from orchestrator.statistics.trial_points import OVERALL, Trials, collect_trials
 from orchestrator.statistics.weight_analysis import WeightAnalysis, analyse_weights
@@ -55,16 +60,65 @@ class Table:
 
 @dataclass(frozen=True)
 class Study:
-    """A table with its trials, and the effects (by group) and analyses fitted to them."""
+    """A table with its trials, and the effects (by group) and analyses fitted to them.
+
+    If learning rates are crossed with weights, the table has the trials at `best_rates`, and
+    `others` are the studies of the other rates of each cell, with analyses of the leading group
+    only.
+    """
 
     table: Table
     trials: Trials
     effects: dict[str, Effects]
     analyses: list[WeightAnalysis]
+    best_rates: tuple[BestRate, ...] = ()
+    others: "tuple[Study, ...]" = ()
+    rate_interaction_p_value: float | None = None
+
+    @property
+    def parts(self) -> "tuple[Study, ...]":
+        """The study, then those of the other learning rates."""
+        return (self, *self.others)
+
+    def with_rows(self, rows: Sequence[ScoreRow]) -> "Study":
+        """Return the study of fewer rows, at the same learning rates."""
+        fitted = _fit(replace(self.table, rows=rows))
+        return replace(self, trials=fitted.trials, effects=fitted.effects,
+                       analyses=fitted.analyses, table=fitted.table)  # fmt: skip
 
 
 def fit_study(table: Table) -> Study:
-    """Fit the effects and analyses of every group of `table`."""
+    """Fit the effects and analyses of every group of `table`, at the best learning rates."""
+    best = find_best_rates(table.rows, shares=table.shares)
+    if not best:
+        return _fit(table)
+    rows = rates_as_conditions(table.rows)
+    chosen = {each.cell for each in best}
+    main = _fit(replace(table, rows=[row for row in rows if row.cell in chosen]))
+    lead = main.trials.verdict_groups[0]
+    rates = {row.cell: row.learning_rate for row in rows if row.cell not in chosen}
+    others = []
+    for cell in sorted(rates, key=lambda cell: (cell[:2], rates[cell])):
+        other = _fit(replace(table, rows=[row for row in rows if row.cell == cell]))
+        own = [replace(each, cell=cell) for each in other.analyses if each.group == lead]
+        others.append(replace(other, analyses=own))
+    return replace(
+        main,
+        best_rates=best,
+        others=tuple(others),
+        rate_interaction_p_value=_rate_interaction(rows, lead, table) if len(best) == 1 else None,
+    )
+
+
+def _rate_interaction(rows: Sequence[ScoreRow], group: str, table: Table) -> float | None:
+    """Return the p-value of the hypothesis that the weights act equally at all learning rates."""
+    trials = collect_trials(rows, shares=table.shares)
+    effects = fit_effects(trials, group)
+    analyses = analyse_weights(effects, trials, group) if effects is not None else []
+    return analyses[0].interaction_p_value if analyses else None
+
+
+def _fit(table: Table) -> Study:
     trials = collect_trials(table.rows, shares=table.shares)
     effects = {}
     analyses = []

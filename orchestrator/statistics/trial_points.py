@@ -167,6 +167,8 @@ def _learning_rates(
     own = centred - np.eye(num_cells)[cell] @ (
         np.bincount(cell, centred, num_cells) / np.bincount(cell, minlength=num_cells)
     )
+    if own @ own < 1e-12:
+        return none, False
     if rest @ rest <= (1 - _CONFOUNDED) * (own @ own) + 1e-12:
         return none, True
     powers = 2 if len(np.unique(logs.round(9))) >= _DISTINCT_FOR_SQUARE else 1

@@ -30,6 +30,8 @@ class Verdict:
         gain: gain of the best PLW over `reference_plw` (the lowest tried), corrected for selection,
             with a 95% interval.
         is_within_seeds: whether weights are compared within seeds.
+        learning_rate: the learning rate of the trials if several were crossed with the weights;
+            None otherwise, or if the cells have different rates.
     """
 
     group: str
@@ -56,6 +58,7 @@ class Verdict:
     gain_low: float | None = None
     gain_high: float | None = None
     is_within_seeds: bool = False
+    learning_rate: float | None = None
 
     @property
     def claims_effect(self) -> bool:

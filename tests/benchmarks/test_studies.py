@@ -4,6 +4,7 @@ import csv
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks.studies import (
     THREE_GROUPS,
     Benchmark,
     Design,
+    Rate,
     measured_sd,
     noise_scale,
     overall_means,
@@ -296,11 +298,24 @@ def test_a_csv_file_has_empty_cells_for_unstated_errors(tmp_path: Path) -> None:
     write_csv(study.rows, tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["benchmark", "group", "plw", "seed", "trial", "score", "num_items",
-                             "standard_error"]  # fmt: skip
+    assert list(rows[0]) == ["benchmark", "group", "plw", "learning_rate", "seed", "trial", "score",
+                             "num_items", "standard_error"]  # fmt: skip
     assert len(rows) == 234
+    assert rows[0]["learning_rate"] == ""
     assert (rows[0]["num_items"], rows[0]["standard_error"]) == ("2376", "")
     assert (rows[5]["num_items"], rows[5]["standard_error"]) == ("", "")
     assert rows[8]["num_items"] == ""
     assert float(rows[8]["standard_error"]) > 0
     assert [float(row["score"]) for row in rows] == [row.score for row in study.rows]
+
+
+def test_learning_rates_move_the_level_and_the_effect_of_the_weight() -> None:
+    rates = (Rate(value=1e-4, level=-2.0, rise=0.0), Rate(value=3e-4, level=0.0, rise=1.0))
+    design = replace(DESIGN, plws=(0.0, 1.0), rates=rates, noise_sd=0.3, seed_sd=0.0, num_seeds=200)
+    study = simulate("linear", design, 0)
+    assert len(study.rows) == 2 * 2 * 200 * 13
+    for rate, start, end in ((1e-4, -2.0, -2.0), (3e-4, -1.5, 1.5)):
+        means = overall_means(row for row in study.rows if row.learning_rate == rate)
+        for plw, rise in ((0.0, start), (1.0, end)):
+            own = np.mean([value for (at, _), value in means.items() if at == plw])
+            assert own - LEVEL == pytest.approx(rise, abs=0.15)

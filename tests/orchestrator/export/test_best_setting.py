@@ -212,6 +212,30 @@ def test_a_verdict_on_one_of_two_models_is_accepted(tmp_path: Path) -> None:
     assert all(trial_id.startswith("0a1b2c3d-") for trial_id in best.trial_ids)
 
 
+def test_the_final_model_has_the_learning_rate_of_the_answer(tmp_path: Path) -> None:
+    records, scores = hill(noise=0.01)
+    trials, cards = [], {}
+    for rate in (1e-4, 3e-4):
+        for record in records:
+            searched = {"seed": record.settings["seed"], "optimizer.learning_rate": rate}
+            found = trial(record.prompt_loss_weight, seed=searched["seed"], searched=searched)
+            trials.append(found.model_copy(update={"id": f"{rate:g}-{record.id}"}))
+            values = {score.name: score.value for score in scores[record.id].scores}
+            if rate == 3e-4:
+                # Worse on average, but best at one weight.
+                better = record.prompt_loss_weight == 0.25
+                values["quiz.acc"] += 0.1 if better else -0.1
+            cards[trials[-1].id] = card({name: (v, None, None) for name, v in values.items()})
+    folder = write_sweep(tmp_path / "s", trials, cards)
+    output = plw("train", "--best", folder.root, "--config-only").output
+    assert "Overall at learning rate 0.0001: best PLW 0.2" in output
+    assert "with optimizer.learning_rate 0.0001" in output
+    assert config_of(folder.root / "final").optimizer.learning_rate == 1e-4
+    other = best_setting(folder, "overall-learning-rate-0.0003", None)
+    assert other.settings["optimizer"]["learning_rate"] == 3e-4
+    assert other.prompt_loss_weight == 0.25
+
+
 def test_an_unknown_measure_and_a_sweep_without_scores_are_rejected(
     tmp_path: Path, demo_sweep: SweepFolder
 ) -> None:

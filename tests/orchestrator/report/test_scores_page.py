@@ -104,8 +104,12 @@ def test_models_and_learning_rates_are_separate_settings(tmp_path: Path) -> None
     rates = [replace(row, learning_rate=rate) for rate in (1e-5, 1e-4) for row in hill()]
     page = write_page(tmp_path, rates)
     assert page.tables["means"][1][1] == "learning_rate 0.0001"
-    # In two lines: no curve fits.
-    assert ">joined, all settings</text>" in decode_svg(page.images[0])
+    image = decode_svg(page.images[0])
+    assert ">learning rate 1e-05</text>" in image
+    assert ">learning rate 0.0001</text>" in image
+    # With two seeds, the rate is a covariate, and one line is for all rates.
+    page = write_page(tmp_path, [row for row in rates if row.seed != "2"])
+    assert ", all settings</text>" in decode_svg(page.images[0])
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

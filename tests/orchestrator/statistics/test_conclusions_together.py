@@ -176,8 +176,9 @@ def test_groups_without_shared_trials_have_no_overall_verdict() -> None:
 
 
 def test_swept_learning_rate_is_adjusted_for() -> None:
-    slow = make_rows(lambda at: -8 * (at - 0.6) ** 2, learning_rate=1e-5, trial_sd=0.1)
-    fast = make_rows(lambda at: 9 - 8 * (at - 0.6) ** 2, learning_rate=1e-4, seed=1, trial_sd=0.1)
+    same = {"trial_sd": 0.1, "seeds": 2}
+    slow = make_rows(lambda at: -8 * (at - 0.6) ** 2, learning_rate=1e-5, **same)
+    fast = make_rows(lambda at: 9 - 8 * (at - 0.6) ** 2, learning_rate=1e-4, seed=1, **same)
     found = draw_conclusions(slow + fast)
     assert found.lead.kind in ("best", "tied")
     ((low, high),) = found.lead.pieces
