@@ -8,14 +8,20 @@ import click
 from orchestrator.analysis.headline import conditions, headline
 from orchestrator.analysis.sweep_findings import read_findings
 from orchestrator.analysis.truncation import truncation_warnings
-from orchestrator.cli.render import console, format_trial_count, make_table, print_commands
+from orchestrator.cli.render import (
+    console,
+    format_size,
+    format_trial_count,
+    make_table,
+    print_commands,
+)
 from orchestrator.monitoring.command_hints import (
     log_location,
     more_seeds_command,
     page_commands,
     sweep_argument,
 )
-from orchestrator.monitoring.status import format_duration, format_number
+from orchestrator.monitoring.status import format_duration
 from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.two_weights import only_ratio_counts_warning
@@ -95,26 +101,33 @@ def _data_lines(plan: "SweepPlan", labels: Mapping[str, str]) -> Iterator[str]:
                 yield f"{prefix}{line}"
 
 
+def _about(gib: float | None) -> str:
+    return "unknown" if gib is None else f"about {_size(gib)}"
+
+
+def _size(gib: float) -> str:
+    return format_size(round(gib * 2**30))
+
+
 def _needs(plan: "SweepPlan") -> dict[str, str]:
     """Return the required time, memory, GPUs and disk space as text, by label."""
-    memory = format_number(plan.estimated_memory_gib, ".1f")
     needs = {
         "total training": f"about {format_duration(plan.estimated_train_seconds)}, one trial at a "
         f"time ({plan.estimate_basis}), without start-up and scoring",
         "workers": f"{plan.workers_per_trial} per trial, {plan.cpus_per_worker} CPU cores each",
-        "memory per worker": f"about {memory} GiB for weights, gradients and optimizer, without "
-        "activations",
+        "memory per worker": f"{_about(plan.estimated_memory_gib)} for weights, gradients and "
+        "optimizer, without activations",
     }
     if plan.memory_by_zero_stage is not None:
         by_stage = plan.memory_by_zero_stage.items()
-        stages = [f"{stage}: {format_number(gib, '.1f')}" for stage, gib in by_stage]
-        needs["by ZeRO stage"] = f"{', '.join(stages)} GiB"
+        needs["by ZeRO stage"] = ", ".join(
+            f"{stage}: {'-' if gib is None else _size(gib)}" for stage, gib in by_stage
+        )
     if plan.estimated_gpu_hours:
         needs["GPU hours"] = f"about {plan.estimated_gpu_hours:.1f} for training"
         if plan.estimated_cost is not None:
             needs["cost"] = f"about {plan.estimated_cost:.2f} for the GPU hours"
-    disk = format_number(plan.estimated_disk_gib, ".1f")
-    needs["disk"] = f"about {disk} GiB in {plan.output_dir}"
+    needs["disk"] = f"{_about(plan.estimated_disk_gib)} in {plan.output_dir}"
     if len(plan.bases) > 1:
         num_scored = sum(base.has_scores for base in plan.bases)
         needs["untuned scores"] = (

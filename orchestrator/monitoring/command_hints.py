@@ -54,19 +54,14 @@ def resume_command(sweep: SweepRecord) -> str:
 
 
 def more_seeds_command(sweep: SweepRecord, next_seeds: Sequence[int]) -> str | None:
-    """Return the command that runs the next trials; None if it would not run exactly these.
-
-    Args:
-        next_seeds: the seed of each next trial.
-    """
-    search, new = sweep.spec.get("search", {}), set(next_seeds)
-    seeds = search.get("seeds") or [sweep.spec.get("seed", 0)]
-    is_whole_grid = len(next_seeds) * len(seeds) == len(new) * len(sweep.trial_ids)
-    if search.get("method") != "grid" or not new or new & set(seeds) or not is_whole_grid:
+    """Return the command that runs the next trials; None if it would not run exactly these."""
+    more = sweep.with_next_seeds(next_seeds)
+    if more is None:
         return None
-    others = [each for each in sweep.overrides if not each.startswith("search.seeds=")]
-    command = resume_command(sweep.model_copy(update={"overrides": others}))
-    return f"{command} --set {shlex.quote(f'search.seeds={[*seeds, *sorted(new)]}')}"
+    target = os.environ.get(CLUSTER_OPTIONS_VARIABLE)
+    if target is None:
+        return more.command
+    return f"{resume_command(sweep)} --set {shlex.quote(more.overrides[-1])}"
 
 
 def resume_hint(folder: SweepFolder, states: Iterable[State]) -> str | None:

@@ -196,7 +196,7 @@ def find_trial(folder: SweepFolder, text: str) -> str:
     if len(found) == 1:
         return found[0]
     shown = found or ids
-    names = ", ".join(shown[:MAX_IDS_NAMED])
+    names = ", ".join(_trial_name(folder, each) for each in shown[:MAX_IDS_NAMED])
     if len(shown) > MAX_IDS_NAMED:
         names += f" and {len(shown) - MAX_IDS_NAMED} more, listed by plw status"
     several = f"{len(found)} trials begin with {text!r}"
@@ -207,6 +207,14 @@ def find_trial(folder: SweepFolder, text: str) -> str:
             fix=f"give {'a longer prefix' if found else 'an id'}: {names}",
         )
     )
+
+
+def _trial_name(folder: SweepFolder, trial_id: str) -> str:
+    """Return text such as `0a1b2c3d4e (PLW 0.1, seed 2)`; the id alone if it has no record."""
+    trial = folder.read_trial(trial_id)
+    if trial is None:
+        return trial_id
+    return f"{trial_id} (PLW {trial.prompt_loss_weight:g}, seed {trial.settings['seed']})"
 
 
 def mlflow_ui(sweep: Path | str | None, port: int) -> tuple[list[str], str]:

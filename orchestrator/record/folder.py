@@ -25,7 +25,7 @@ MLflow and the report are views of these files, which contain all results.
 """
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -145,6 +145,21 @@ class SweepRecord(Record):
         option = f" -o {shell_path(output_dir)}" if output_dir else ""
         changes = "".join(f" --set {shlex.quote(override)}" for override in self.overrides)
         return f"plw sweep {shell_path(self.spec_path)}{option}{changes}"
+
+    def with_next_seeds(self, next_seeds: Sequence[int]) -> "SweepRecord | None":
+        """Return the sweep with more seeds; None if it would not run exactly the next trials.
+
+        Args:
+            next_seeds: the seed of each next trial.
+        """
+        search, new = self.spec.get("search", {}), set(next_seeds)
+        seeds = search.get("seeds") or [self.spec.get("seed", 0)]
+        is_whole_grid = len(next_seeds) * len(seeds) == len(new) * len(self.trial_ids)
+        if search.get("method") != "grid" or not new or new & set(seeds) or not is_whole_grid:
+            return None
+        others = [each for each in self.overrides if not each.startswith("search.seeds=")]
+        added = f"search.seeds={[*seeds, *sorted(new)]}"
+        return self.model_copy(update={"overrides": [*others, added]})
 
     @property
     def objective(self) -> str:

@@ -122,12 +122,20 @@ def _context(folder: SweepFolder, findings: Findings, plots: Mapping[str, Path])
         "samples": sample_section(folder, [trial for trial, card in cards_by_trial if card]),
         "cost": cost_lines(findings.cost),
         "command": redact(str(sweep.environment.get("command") or sweep.command)),
+        "next_command": redact(_next_command(sweep, findings)),
         "spec": to_yaml(sweep.spec),
         "circumstances": [
             (title, [(key, str(value)) for key, value in flatten(redact(section))])
             for title, section in _provenance(sweep, trials)
         ],
     }
+
+
+def _next_command(sweep: SweepRecord, findings: Findings) -> str | None:
+    """Return the command that runs exactly the next trials, if one does."""
+    runs = findings.lead.next_runs if findings.lead is not None else ()
+    more = sweep.with_next_seeds([run.seed for run in runs])
+    return None if more is None else more.command
 
 
 def _findings_context(findings: Findings, plots: Mapping[str, Path]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ preference data, whose chosen answer becomes the completion.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from trainers.data.record_fields import (
     is_meaningful,
 )
 from trainers.foundation.jsonl import load_json
+from trainers.foundation.suggestions import did_you_mean
 
 ACCEPTED_FORMS = (
     "a record needs instruction and output (and may have input), prompt and completion (or"
@@ -57,6 +58,12 @@ _FORM_FIELDS = frozenset(
         *(name for pair in _PAIRS for name in pair),
     }
 )
+
+
+def _misspelt(fields: Iterable[str]) -> str | None:
+    """Return `did you mean NAME?` for the first field whose name is almost that of a known one."""
+    hints = (did_you_mean(name, _FORM_FIELDS - {name}, cutoff=0.8) for name in fields)
+    return next((hint for hint in hints if hint is not None), None)
 
 
 class RecordParser(MessageParser):
@@ -135,7 +142,10 @@ class RecordParser(MessageParser):
                 self.answer_text(None, null_answer)
                 return None, ()
         found = ", ".join(n if n in fields else f"{n} (null)" for n in names) or "none"
-        self.add_problem(f"the fields match no accepted form: {found}", ACCEPTED_FORMS)
+        self.add_problem(
+            f"the fields match no accepted form: {found}",
+            " ".join(filter(None, [_misspelt(fields), ACCEPTED_FORMS])),
+        )
         return None, ()
 
     def _chat(self, fields: dict[str, Any], name: str) -> tuple[list[Message], tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """Printed commands work when pasted into a shell, whatever the folder's name."""
 
+import html
 import re
 import shlex
 import subprocess
@@ -65,6 +66,19 @@ def test_commands_after_a_sweep(folder: str, capsys: pytest.CaptureFixture[str])
     ]
     for command in commands[:2]:
         assert plw(*shlex.split(command)[1:]).output
+
+
+def test_report_has_the_command_of_the_next_trials(folder: str) -> None:
+    sweep = SweepFolder(Path(folder).absolute())
+    plw("report", sweep.root)
+    shown = f"./{folder}" if folder.startswith("-") else folder
+    in_markdown = re.findall(r"^Command: `(.*)`$", sweep.report_md.read_text(), re.MULTILINE)
+    in_html = re.findall(r"<p>Command: <code>(.*)</code></p>", sweep.report_html.read_text())
+    for [command] in (in_markdown, [html.unescape(text) for text in in_html]):
+        assert arguments_in_a_shell(command) == [
+            *("sweep", f"{shown}.yaml", "-o", shown),
+            *("--set", "search.seeds=[0, 1, 2]"),
+        ]
 
 
 def test_commands_after_a_stop(folder: str) -> None:

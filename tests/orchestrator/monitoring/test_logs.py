@@ -67,7 +67,7 @@ def test_a_pending_trial_has_no_log(sweep: SweepFolder) -> None:
 
 def test_an_unknown_trial_is_rejected_with_the_ids(sweep: SweepFolder) -> None:
     assert refused("logs", sweep.root, "x") == (
-        f"error: {sweep.root}: no trial 'x'; give an id: 01s0, 10s0"
+        f"error: {sweep.root}: no trial 'x'; give an id: 01s0 (PLW 0.1, seed 0), 10s0"
     )
 
 

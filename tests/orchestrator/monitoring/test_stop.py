@@ -10,6 +10,8 @@ from tests.orchestrator.plw import plw, plw_json, refused
 from tests.orchestrator.sweeps import trial, write_sweep
 from trainers.foundation.errors import InputError
 
+FROM_0 = "00s0 (PLW 0, seed 0), 001s0 (PLW 0.01, seed 0), 01s0 (PLW 0.1, seed 0)"
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
@@ -94,9 +96,9 @@ def test_an_ended_trial_cannot_be_stopped(sweep: SweepFolder) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("7", "no trial '7'; give an id: 00s0, 001s0, 01s0, 10s0"),
-        ("0", "3 trials begin with '0'; give a longer prefix: 00s0, 001s0, 01s0"),
-        ("", "no trial ''; give an id: 00s0, 001s0, 01s0, 10s0"),
+        ("7", f"no trial '7'; give an id: {FROM_0}, 10s0"),
+        ("0", f"3 trials begin with '0'; give a longer prefix: {FROM_0}"),
+        ("", f"no trial ''; give an id: {FROM_0}, 10s0"),
     ],
 )
 def test_an_unknown_or_ambiguous_id_is_rejected(

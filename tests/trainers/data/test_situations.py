@@ -388,7 +388,7 @@ REJECTED: dict[str, tuple[str, Any, str]] = {
     "label of a class": ("chatml", {"prompt": "Hi", "completion": "Ho", "label": 3}, "label must be true or false, got 3"),
     "flag of a part": ("chatml", chat(user(), bot([{"type": "text", "text": "Ho", "train": False}])), "messages[1].content[0].train is not supported"),
     "weights of turns beside them": ("chatml", chat(user(), bot(), weights=[0, 1]), "the field weights is not supported"),
-    "conversation of LMSYS": ("chatml", {"conversation": [user(), bot()]}, "the fields match no accepted form: conversation"),
+    "conversation of LMSYS": ("chatml", {"conversation": [user(), bot()]}, "the fields match no accepted form: conversation; did you mean conversations? a record needs"),
     "two texts of the chosen answer": ("chatml", chat(user(), bot(), chosen="Ho", rejected="No"), "the field chosen is not supported"),
     "parts of OpenAI's responses": ("chatml", chat(user([{"type": "input_text", "text": "Hi"}]), bot()), "messages[0].content[0] must be a part of type text"),
     "all samples of weight 0": ("chatml", {"prompt": "a", "completion": "b", "weight": 0}, "all records are dropped (weight 0)"),
