@@ -46,9 +46,11 @@ def caveats(sweep: SweepRecord, findings: Findings, has_untuned: bool) -> Iterat
         )
         yield f"{models} scored, so it is unknown whether tuning helped."
     if findings.varied and findings.is_about_plw:
+        is_crossed = findings.lead is not None and findings.lead.best_rates
+        treated = "compare weights at one" if is_crossed else "adjust for the"
         yield (
-            f"Settings that varied besides PLW: {', '.join(findings.varied)}. Verdicts adjust for "
-            "the learning rate; trials with other differences are never pooled."
+            f"Settings that varied besides PLW: {', '.join(findings.varied)}. Verdicts {treated} "
+            "learning rate; trials with other differences are never pooled."
         )
     counts = findings.trials
     if counts.failed or counts.unfinished:

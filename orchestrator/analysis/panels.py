@@ -63,9 +63,11 @@ def verdict_panels(
         curves = [curve for curve in conclusions.curves if curve.group == group]
         levels = [level for level in conclusions.seed_levels if level.group == group]
         values = _without_levels(values, levels, is_share)
-        series, is_relative = _series(values, trials, curves, implied, is_share=is_share)
-        if conclusions.best_rates:
-            compared = {best.cell for best in conclusions.best_rates}
+        compared = {best.cell for best in conclusions.best_rates}
+        series, is_relative = _series(
+            values, trials, curves, implied, is_share=is_share, compared=compared
+        )
+        if compared:
             series = [each.model_copy(update={"is_compared": each.cell in compared})
                       for each in series]  # fmt: skip
         reference = None
@@ -271,10 +273,15 @@ def _series(
     implied: Mapping[str, Collection[str]],
     *,
     is_share: bool,
+    compared: Collection[Cell] = (),
 ) -> tuple[list[Series], bool]:
     """Return one series per cell, and whether the values are relative.
 
     With several models or data sets, values are relative to the mean of their model and data set.
+
+    Args:
+        compared: the cells of the verdict over all cells, whose values define that mean; empty for
+            all.
     """
     cells: dict[Cell, list[str]] = {}
     for trial_id, one in values.items():
@@ -282,9 +289,11 @@ def _series(
     bases = {cell[:2] for cell in cells}
     is_relative = len(bases) > 1
     levels = {
-        base: _average([one.value for one in values.values() if one.cell[:2] == base])
+        base: _average([one.value for one in of_base if one.cell in compared]
+                       or [one.value for one in of_base])
         for base in bases
-    }
+        for of_base in [[one for one in values.values() if one.cell[:2] == base]]
+    }  # fmt: skip
     lines = {curve.cell: curve for curve in curves}
     found = []
     for cell, ids in cells.items():
@@ -301,7 +310,7 @@ def _series(
             for each in ids
         ]
         bounds = (0.0, _POINTS) if is_share and not is_relative else (-math.inf, math.inf)
-        curve = lines.get(cell if len(cells) > 1 else None)
+        curve = lines.get(cell, lines.get(None) if len(cells) == 1 else None)
         found.append(
             Series(
                 label=", ".join(part for part in cell if part),

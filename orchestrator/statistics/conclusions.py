@@ -230,11 +230,21 @@ def _verdicts(studies: Sequence[Study]) -> list[list[Verdict]]:
     for (index, part, analysis), p_value in zip(testable, adjusted, strict=True):
         found[index].append(make_verdict(analysis, p_value, part))
     for index, study in enumerate(studies):
-        fitted = {one.group for one in found[index]}
+        fitted = {one.group for one in study.analyses}
         found[index] += [
             unfitted_verdict(group, study)
             for group in study.trials.verdict_groups
             if group not in fitted
+        ]
+        found[index] += [
+            unfitted_verdict(
+                study.trials.verdict_groups[0],
+                part,
+                part.trials.cells[0],
+                has_groups=set(part.trials.groups) == set(study.trials.groups),
+            )
+            for part in study.others
+            if not part.analyses
         ]
         found[index] = _in_order(_with_rates(found[index], study), study)
     return found

@@ -107,7 +107,7 @@ def _rates_text(conclusions: Conclusions) -> str:
     if not best:
         return ""
     if len(best) > 1:
-        return "; each model and data set at the best of its learning rates"
+        return "; each model, data set and condition at the best of its learning rates"
     return f"; {best[0].learning_rate:g} is the best of {len(best[0].tried)} learning rates"
 
 

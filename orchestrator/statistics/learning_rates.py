@@ -6,11 +6,11 @@ Weights are compared at the best rate of each cell; each other rate has a verdic
 The best rate is the one with the highest mean over all weights. Under equal noise, that choice is
 independent of the differences between weights, so it does not bias their comparison. Choosing the
 best rate of each weight does: also if it is chosen from other seeds, tests of equal weights find an
-effect in 11% to 20% of studies (docs/design-log.md).
+effect in 7% to 21% of studies (docs/design-log.md).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,10 @@ from orchestrator.statistics.trial_points import Cell, Trials, collect_trials
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Minimum share of the pairs of a weight and a rate that must exist.
+# A rate with fewer weights cannot compare any; trials of the others may have diverged.
+_MIN_WEIGHTS = 2
+# Minimum share of the pairs of a weight and a rate that must exist, and of the existing pairs that
+# must be at rates with enough weights.
 _MIN_PAIRS = 2 / 3
 # Minimum mean number of trials of such a pair. With two, tests at several rates find an effect that
 # does not exist in up to 10% of studies (docs/design-log.md).
@@ -36,7 +39,7 @@ class BestRate:
     Attributes:
         cell: the cell of the trials at this rate; its condition contains the rate.
         learning_rate: the rate with the highest mean over all weights.
-        tried: all rates, ascending.
+        tried: all rates with any score, ascending.
         best_by_weight: for each tried PLW, the rate with its highest mean.
     """
 
@@ -45,13 +48,21 @@ class BestRate:
     tried: tuple[float, ...]
     best_by_weight: tuple[tuple[float, float], ...]
 
+    @property
+    def name(self) -> str:
+        """The cell without the rate, such as `model tiny, loss.normalization tokens`."""
+        model, data_set, condition = self.cell
+        condition = condition.removesuffix(_condition("", self.learning_rate)).removesuffix(", ")
+        return ", ".join(filter(None, [model, data_set, condition]))
+
 
 def rates_as_conditions(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """Return the rows with the learning rate as a part of the condition, if rates are crossed.
 
-    Rates are crossed if in each cell at least two weights were tried at each rate, two thirds of
-    the pairs of a weight and a rate exist, and pairs have 2.5 trials on average. This depends on
-    which trials exist, never on their scores. Other rows are returned unchanged.
+    Rates are crossed if in each cell, of the rates with at least two weights, there are two or
+    more, two thirds of their pairs with a weight exist, and pairs have 2.5 trials on average. At
+    most a third of all pairs may be at rates with a single weight. This depends on which trials
+    exist, never on their scores. Other rows are returned unchanged.
     """
     if not _has_rates(rows) or not _are_crossed(collect_trials(rows)):
         return list(rows)
@@ -71,11 +82,10 @@ def find_best_rates(rows: Sequence[ScoreRow], *, shares: bool = True) -> tuple[B
     if not _are_crossed(trials):
         return ()
     values = trials.group_values(trials.verdict_groups[0])
-    cells = [np.flatnonzero((trials.cell == cell) & ~np.isnan(values))
-             for cell in range(len(trials.cells))]  # fmt: skip
-    if not all(len(of_cell) for of_cell in cells):
-        return ()
-    return tuple(_best_rate(trials, values, of_cell) for of_cell in cells)
+    cells = [np.flatnonzero(trials.cell == cell) for cell in range(len(trials.cells))]
+    found = [_best_rate(trials, values, of_cell) for of_cell in cells]
+    best = tuple(each for each in found if each is not None)
+    return best if len(best) == len(cells) else ()
 
 
 def _condition(condition: str, rate: float | None) -> str:
@@ -90,20 +100,33 @@ def _has_rates(rows: Sequence[ScoreRow]) -> bool:
 def _are_crossed(trials: Trials) -> bool:
     for cell in range(len(trials.cells)):
         of_cell = np.flatnonzero(trials.cell == cell)
-        pairs = {(trials.plw[each], trials.rates[each]) for each in of_cell}
-        plws = {plw for plw, _ in pairs}
-        weights_per_rate = Counter(rate for _, rate in pairs)
+        pairs = Counter((trials.plw[each], trials.rates[each]) for each in of_cell)
+        rates = _comparable_rates(pairs)
+        kept = {pair: count for pair, count in pairs.items() if pair[1] in rates}
+        plws = {plw for plw, _ in kept}
         if (
-            len(weights_per_rate) < 2
-            or min(weights_per_rate.values()) < 2
-            or len(pairs) < _MIN_PAIRS * len(plws) * len(weights_per_rate)
-            or len(of_cell) < _MIN_TRIALS * len(pairs)
+            len(rates) < 2
+            or len(kept) < _MIN_PAIRS * max(len(plws) * len(rates), len(pairs))
+            or sum(kept.values()) < _MIN_TRIALS * len(kept)
         ):
             return False
     return True
 
 
-def _best_rate(trials: Trials, values: Array, of_cell: Ints) -> BestRate:
+def _comparable_rates(pairs: Iterable[tuple[float, float | None]]) -> set[float | None]:
+    """Return the rates of distinct pairs of a weight and a rate that have several weights."""
+    weights = Counter(rate for _, rate in pairs)
+    return {rate for rate, count in weights.items() if count >= _MIN_WEIGHTS}
+
+
+def _best_rate(trials: Trials, values: Array, of_cell: Ints) -> BestRate | None:
+    """Return the best rate of a cell; None if no rate has two weights with values."""
+    tried = np.unique([trials.rates[each] for each in of_cell])
+    scored = of_cell[~np.isnan(values[of_cell])]
+    candidates = _comparable_rates({(trials.plw[each], trials.rates[each]) for each in scored})
+    if not candidates:
+        return None
+    of_cell = np.array([each for each in scored if trials.rates[each] in candidates])
     own = values[of_cell]
     plws, plw = np.unique(trials.plw[of_cell], return_inverse=True)
     rates, rate = np.unique([trials.rates[each] for each in of_cell], return_inverse=True)
@@ -115,15 +138,15 @@ def _best_rate(trials: Trials, values: Array, of_cell: Ints) -> BestRate:
     for index, weight in enumerate(plws):
         means = [own[(plw == index) & (rate == each)] for each in range(len(rates))]
         highest = max(
-            (float(found.mean()), float(at))
+            (float(found.mean()), bool(at == best), float(at))
             for found, at in zip(means, rates, strict=True)
             if len(found)
         )
-        by_weight.append((float(weight), highest[1]))
+        by_weight.append((float(weight), highest[2]))
     model, data_set, condition = trials.cells[trials.cell[of_cell[0]]]
     return BestRate(
         cell=(model, data_set, _condition(condition, best)),
         learning_rate=best,
-        tried=tuple(float(each) for each in rates),
+        tried=tuple(float(each) for each in tried),
         best_by_weight=tuple(by_weight),
     )

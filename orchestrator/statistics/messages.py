@@ -297,17 +297,26 @@ def rate_notes(
             f"all trials had learning rate {rates.pop():g}; a weight may score worse only because "
             "it needs another one (confounded with PLW)"
         )
+    elif not best_rates and len({(row.cell, row.learning_rate) for row in rows}) == len(
+        trials.cells
+    ):
+        yield (
+            "each model, data set and condition had one learning rate; a weight may score worse "
+            "only because it needs another one (confounded with PLW)"
+        )
     if interaction_p_value is not None and interaction_p_value < 0.05:
         yield (
             "the effect of the weight depends on the learning rate "
             f"(p = {interaction_p_value:.2g}): each verdict holds at its own rate only"
         )
     for best in best_rates:
-        name = ", ".join(part for part in best.cell[:2] if part)
-        prefix = f"{name}: " if len(best_rates) > 1 else ""
+        prefix = f"{best.name}: " if len(best_rates) > 1 and best.name else ""
         for end, rate in (("lowest", best.tried[0]), ("highest", best.tried[-1])):
             if best.learning_rate == rate:
-                yield f"{prefix}learning rate {rate:g} is the {end} tried, so try one beyond it"
+                yield (
+                    f"{prefix}learning rate {rate:g} is the {end} with scores, so the best one may "
+                    "be beyond it"
+                )
         others = [
             f"{rate:g} for PLW {format_tried_plw(plw)}"
             for plw, rate in best.best_by_weight

@@ -48,6 +48,8 @@ class RowParser:
         for name in self._numbers:
             if name in given:
                 values[name] = self._number(line, name, given[name])
+        if values.get("learning_rate") is not None:
+            values["learning_rate"] = float(f"{values['learning_rate']:.{_WEIGHT_DIGITS}g}")
         for name in self._texts:
             if name in given:
                 values[name] = self._text_cache.setdefault(given[name], given[name])

@@ -64,7 +64,7 @@ class Study:
 
     If learning rates are crossed with weights, the table has the trials at `best_rates`, and
     `others` are the studies of the other rates of each cell, with analyses of the leading group
-    only.
+    only, and none if they lack a group of the table.
     """
 
     table: Table
@@ -100,21 +100,32 @@ def fit_study(table: Table) -> Study:
     others = []
     for cell in sorted(rates, key=lambda cell: (cell[:2], rates[cell])):
         other = _fit(replace(table, rows=[row for row in rows if row.cell == cell]))
-        own = [replace(each, cell=cell) for each in other.analyses if each.group == lead]
+        own = []
+        # The mean of other groups is another measure.
+        if set(other.trials.groups) == set(main.trials.groups):
+            own = [replace(each, cell=cell) for each in other.analyses if each.group == lead]
         others.append(replace(other, analyses=own))
     return replace(
         main,
         best_rates=best,
         others=tuple(others),
-        rate_interaction_p_value=_rate_interaction(rows, lead, table) if len(best) == 1 else None,
+        rate_interaction_p_value=_rate_interaction(main, others) if len(best) == 1 else None,
     )
 
 
-def _rate_interaction(rows: Sequence[ScoreRow], group: str, table: Table) -> float | None:
-    """Return the p-value of the hypothesis that the weights act equally at all learning rates."""
-    trials = collect_trials(rows, shares=table.shares)
+def _rate_interaction(main: Study, others: Sequence[Study]) -> float | None:
+    """Return the p-value of the hypothesis that the weights act equally at all learning rates.
+
+    Rates without an analysis are left out, because they may have a single weight.
+    """
+    parts = [main, *(other for other in others if other.analyses)]
+    table = replace(main.table, rows=[row for part in parts for row in part.table.rows])
+    group = main.trials.verdict_groups[0]
+    trials = collect_trials(table.rows, shares=table.shares)
     effects = fit_effects(trials, group)
-    analyses = analyse_weights(effects, trials, group) if effects is not None else []
+    if effects is None or has_zero_noise(Study(table, trials, {group: effects}, []), group):
+        return None
+    analyses = analyse_weights(effects, trials, group)
     return analyses[0].interaction_p_value if analyses else None
 
 

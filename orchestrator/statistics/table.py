@@ -78,7 +78,8 @@ class ScoreRow:
 def read_scores(path: Path, *, shares: bool = True) -> list[ScoreRow]:
     """Read a CSV file with a header; `score`, `benchmark` and `plw` or `w_p` are required.
 
-    Weights are rounded to 6 significant digits, so 0.1 and 0.1000000001 are one weight.
+    Weights and learning rates are rounded to 6 significant digits, so 0.1 and 0.1000000001 are one
+    weight.
 
     Args:
         shares: whether scores must be shares in [0, 1]. If False, they are losses on any scale.

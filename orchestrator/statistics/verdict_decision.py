@@ -136,13 +136,21 @@ def _differences(analysis: WeightAnalysis) -> tuple[float, float]:
     return float(np.abs(values).max()), float(most.max())
 
 
-def unfitted_verdict(group: str, study: Study) -> Verdict:
-    """Return the verdict on a group to which nothing could be fitted."""
-    counts = _counts(study.trials, group, None)
+def unfitted_verdict(
+    group: str, study: Study, cell: Cell | None = None, *, has_groups: bool = True
+) -> Verdict:
+    """Return the verdict on a group to which nothing could be fitted.
+
+    Args:
+        has_groups: False if `group` is the mean of several, of which the study lacks some.
+    """
+    counts = {"num_trials": 0, "num_weights": 0, "num_seeds": (0, 0)}
+    if has_groups:
+        counts = _counts(study.trials, group, cell)
     text = messages.unfitted_text(
         counts["num_weights"], counts["num_trials"], len(study.trials.cells)
     )
-    return Verdict(group=group, cell=None, kind="cannot say", text=text, has_effect=False, **counts)
+    return Verdict(group=group, cell=cell, kind="cannot say", text=text, has_effect=False, **counts)
 
 
 def inconclusive_verdict(analysis: WeightAnalysis, study: Study, text: str) -> Verdict:
