@@ -113,6 +113,7 @@ def _findings(rows: Sequence[ScoreRow], found: Conclusions, name: str) -> Findin
 def _make_records(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, TrialRecord]]:
     """Return the rows with a name for each trial, and the records of the trials by name."""
     rates = {row.learning_rate for row in rows}
+    conditions = {row.condition for row in rows}
     names: dict[tuple[str, ...], str] = {}
     seeds: dict[str, int] = {}
     named: list[ScoreRow] = []
@@ -122,14 +123,16 @@ def _make_records(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], dict[str, T
         named.append(replace(row, trial=name))
         if name not in trials:
             seed = seeds.setdefault(row.seed, len(seeds))
-            trials[name] = _make_record(name, row, seed, has_rates=len(rates) > 1)
+            searched: dict[str, Any] = {_PLW: row.plw}
+            if len(conditions) > 1:
+                searched["condition"] = row.condition
+            if len(rates) > 1:
+                searched[_RATE] = row.learning_rate
+            trials[name] = _make_record(name, row, seed, searched)
     return named, trials
 
 
-def _make_record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> TrialRecord:
-    searched: dict[str, Any] = {_PLW: row.plw}
-    if has_rates:
-        searched[_RATE] = row.learning_rate
+def _make_record(name: str, row: ScoreRow, seed: int, searched: Mapping[str, Any]) -> TrialRecord:
     return TrialRecord(
         id=name,
         base="",
@@ -138,7 +141,7 @@ def _make_record(name: str, row: ScoreRow, seed: int, *, has_rates: bool) -> Tri
             "optimizer": {"learning_rate": row.learning_rate},
             "seed": seed,
         },
-        searched=searched,
+        searched=dict(searched),
         state="done",
     )
 

@@ -112,6 +112,12 @@ def test_models_and_learning_rates_are_separate_settings(tmp_path: Path) -> None
     assert ", all settings</text>" in decode_svg(page.images[0])
 
 
+def test_conditions_are_separate_settings(tmp_path: Path) -> None:
+    page = write_page(tmp_path, [*hill(condition="tokens"), *hill(condition="weights")])
+    assert len(page.tables["means"]) == 1 + 2 * len({row.plw for row in hill()})
+    assert {row[1] for row in page.tables["means"][1:]} == {"condition tokens", "condition weights"}
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     rows = [replace(row, group=f"<script>$x^{{2$ {row.group}") for row in hill(model="a$b$<c>")]
     page = write_page(tmp_path, rows)
