@@ -5,7 +5,7 @@ import random
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -156,8 +156,27 @@ def twelve_trials(folder: Path, steps: int) -> Workspace:
     )
 
 
+def kill_control_store(driver: subprocess.Popen[str]) -> None:
+    next(processes_named(driver, "gcs_server")).kill()
+
+
+def hang_all_processes(driver: subprocess.Popen[str]) -> None:
+    """Stop Ray and everything that it has started, as if each had lost its node's disk."""
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        process.suspend()
+
+
 @pytest.mark.slow
-def test_a_sweep_starts_ray_again_and_trains_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("break_ray", "message"),
+    [
+        (kill_control_store, "Ray's control store (gcs_server) died"),
+        (hang_all_processes, "the sweep made no progress (retries.stalled_minutes)"),
+    ],
+)
+def test_a_sweep_starts_ray_again_and_trains_the_same_bits(
+    break_ray: Callable[[subprocess.Popen[str]], None], message: str, tmp_path: Path
+) -> None:
     only_heldout = {"heldout_choice": None, "heldout_exact_match": None, "heldout_chrf": None}
     workspace = make_workspace(
         tmp_path,
@@ -165,14 +184,15 @@ def test_a_sweep_starts_ray_again_and_trains_the_same_bits(tmp_path: Path) -> No
         checkpoint={"every_steps": INTERVAL},
         search={"space": {"loss.prompt_loss_weight": [0.242]}},
         evals=only_heldout,
+        retries={"stalled_minutes": 1},
     )
     driver = workspace.start("sweep", "sweep.yaml")
     wait_for_steps(workspace, driver, 2 * INTERVAL)
-    next(processes_named(driver, "gcs_server")).kill()
+    break_ray(driver)
     started = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
     output, _ = driver.communicate(timeout=900)
     assert driver.returncode == 0, output
-    assert "Ray's control store (gcs_server) died; starting it again (1 of 3)" in output
+    assert f"{message}; starting it again (1 of 3)" in output
     assert not started & {*psutil.pids()}
     [trial] = workspace.trials()
     assert resumed_steps(workspace, trial["id"])
