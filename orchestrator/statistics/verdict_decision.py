@@ -144,7 +144,7 @@ def unfitted_verdict(
     Args:
         has_groups: False if `group` is the mean of several, of which the study lacks some.
     """
-    counts = {"num_trials": 0, "num_weights": 0, "num_seeds": (0, 0)}
+    counts: dict[str, Any] = {"num_trials": 0, "num_weights": 0, "num_seeds": (0, 0)}
     if has_groups:
         counts = _counts(study.trials, group, cell)
     text = messages.unfitted_text(
