@@ -80,9 +80,10 @@ def train_compiled(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_compiled_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_compiled_run_resumes_to_the_same_bits(num_ranks: int, tmp_path: Path) -> None:
     settings(tmp_path)
-    run_in_world(1, train_compiled, tmp_path)
+    run_in_world(num_ranks, train_compiled, tmp_path)
 
     def weights(name: str) -> dict[str, Tensor]:
         return load_file(tmp_path / name / "model" / "model.safetensors")
