@@ -317,10 +317,14 @@ def rate_notes(
                     f"{prefix}learning rate {rate:g} is the {end} with scores, so the best one may "
                     "be beyond it"
                 )
+        scored = {row.plw for row in rows if row.cell == best.cell}
+        missing = [format_tried_plw(plw) for plw, _ in best.best_by_weight if plw not in scored]
+        if missing:
+            yield f"{prefix}no scores of PLW {join_words(missing)} at {best.learning_rate:g}"
         others = [
             f"{rate:g} for PLW {format_tried_plw(plw)}"
             for plw, rate in best.best_by_weight
-            if rate != best.learning_rate
+            if rate != best.learning_rate and plw in scored
         ]
         if others:
             yield f"{prefix}highest means at another learning rate: {join_words(others)}"

@@ -162,6 +162,12 @@ def test_models_have_their_own_best_rates() -> None:
     assert not any("confounded" in note or "changed along" in note for note in found.notes)
 
 
+def test_weight_without_scores_at_the_best_rate_is_noted() -> None:
+    curves: dict[float, Curve] = {LOW: flat, HIGH: lambda _: 5.0, 1e-3: flat}
+    rows = [row for row in crossed(curves) if (row.plw, row.learning_rate) != (1.0, HIGH)]
+    assert draw_conclusions(rows).notes == ("no scores of PLW 1 at 0.0003",)
+
+
 def test_rate_at_the_end_of_the_range_is_noted() -> None:
     found = draw_conclusions(crossed({LOW: flat, HIGH: lambda _: 5.0}))
     assert found.notes[0] == (
