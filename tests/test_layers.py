@@ -92,6 +92,12 @@ def test_reading_a_sweep_needs_no_torch(module: str) -> None:
     assert loaded & {"torch", "ray", "deepspeed", "mlflow"} == set()
 
 
+def test_the_driver_of_a_trial_needs_no_torch() -> None:
+    # A large cluster has hundreds of them on its head.
+    loaded = imported_by("orchestrator.trials.trial_driver", "orchestrator.trials.ray_launch")
+    assert loaded & {"torch", "transformers", "deepspeed", "datasets", "mlflow"} == set()
+
+
 def modules() -> dict[str, Path]:
     """Return every module of the three packages, by its dotted name."""
     found = {}

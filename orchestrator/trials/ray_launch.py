@@ -15,15 +15,14 @@ from typing import Any
 
 import ray
 import ray.train
-import ray.train.torch
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.trials.job_channel import Job, JobChannel, Progress, StopKind
 from orchestrator.trials.nodes import check_gpu, check_node
+from orchestrator.trials.rank_group import RankGroup
 from orchestrator.trials.run_trial import (
     error_reason,
     failure_kind,
@@ -33,7 +32,6 @@ from orchestrator.trials.run_trial import (
     train_rank,
 )
 from orchestrator.trials.workers import WorkerSettings
-from trainers.engine.ranks import GROUP_TIMEOUT
 
 
 class WarmRanks:
@@ -94,13 +92,13 @@ class WarmRanks:
                 if not ray.get(retry):
                     return
 
-    def _trainer(self) -> TorchTrainer:
+    def _trainer(self) -> DataParallelTrainer:
         settings = self._settings
         use_gpu = settings.gpus_per_worker > 0
         resources: dict[str, float] = {"CPU": settings.cpus_per_worker}
         if use_gpu:
             resources["GPU"] = settings.gpus_per_worker
-        return TorchTrainer(
+        return DataParallelTrainer(
             _rank_loop,
             train_loop_config={
                 "root": settings.root,
@@ -109,10 +107,7 @@ class WarmRanks:
                 "channel": self._channel,
                 "storage_uri": settings.storage_uri,
             },
-            torch_config=TorchConfig(
-                backend="nccl" if use_gpu else "gloo",
-                timeout_s=int(GROUP_TIMEOUT.total_seconds()),
-            ),
+            backend_config=RankGroup(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=settings.num_workers,
                 use_gpu=use_gpu,
@@ -157,7 +152,10 @@ def _rank_loop(config: dict[str, Any]) -> None:
 def _select_gpu() -> None:
     """Make the GPU that Ray assigned to this rank, if any, torch's current device."""
     if ray.get_gpu_ids():
-        torch.cuda.set_device(ray.train.torch.get_device())
+        import torch
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
 
 
 def _run_job(job: Job, config: dict[str, Any], rank: int) -> bool:

@@ -19,7 +19,6 @@ from orchestrator.record.folder import SweepFolder
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trials.actor_reuse import keep_idle_actors
 from orchestrator.trials.placement import (
-    DRIVER_RESOURCE,
     Cluster,
     capacity,
     cpus_per_scorer,
@@ -28,13 +27,12 @@ from orchestrator.trials.placement import (
     is_packed,
 )
 from orchestrator.trials.queued_job import QueuedJob
-from orchestrator.trials.trial_driver import TrialDriver
+from orchestrator.trials.trial_driver import TrialDriver, driver_resources
 from orchestrator.trials.trial_queue import TrialQueue
 from orchestrator.trials.workers import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-DRIVER_MEMORY_BYTES = 100 * 2**20
 # Maximum number of restarts of a trial whose driver, or the driver's node, has died.
 DRIVER_FAILURES = 3
 
@@ -63,7 +61,7 @@ def run_jobs(
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(driver, settings=settings),
-            partial(_resources, settings=settings, on_driver_node=cluster.has_driver_nodes),
+            partial(driver_resources, settings=settings, on_driver_node=cluster.has_driver_nodes),
         ),
         tune_config=tune.TuneConfig(
             search_alg=_QueueSearcher(queue),
@@ -98,26 +96,6 @@ def worker_settings(spec: SweepSpec, folder: SweepFolder, cluster: Cluster) -> W
         is_packed=is_packed(resources, cluster),
         storage_uri=spec.storage_uri,
     )
-
-
-def _resources(
-    config: dict[str, Any], *, settings: WorkerSettings, on_driver_node: bool
-) -> tune.PlacementGroupFactory:
-    """Return what a job's driver reserves, with the bundle of its scorer if it has one.
-
-    Ray Train reserves the resources of ranks.
-    """
-    # A driver only waits, so it reserves no cores. Tune requires a reservation; the smallest that
-    # it accepts is some memory.
-    driver: dict[str, float] = {"memory": DRIVER_MEMORY_BYTES}
-    if on_driver_node:
-        driver[DRIVER_RESOURCE] = 0.001
-    if not config["on_scorer"]:
-        return tune.PlacementGroupFactory([driver])
-    scorer = {"CPU": float(settings.cpus_per_scorer)}
-    if settings.gpus_per_scorer > 0:
-        scorer["GPU"] = settings.gpus_per_scorer
-    return tune.PlacementGroupFactory([driver, scorer])
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]

@@ -17,7 +17,7 @@ from ray import tune
 from orchestrator.record.folder import BaselineUsage, SweepFolder, TrialRecord
 from orchestrator.record.remote_sweep import RemoteSweep
 from orchestrator.trials.job_channel import Job, Progress
-from orchestrator.trials.placement import waiting_reason
+from orchestrator.trials.placement import DRIVER_RESOURCE, waiting_reason
 from orchestrator.trials.run_trial import (
     mark_failed,
     mark_interrupted,
@@ -34,6 +34,7 @@ from trainers.foundation.object_store import StorageError
 POLL_S = 1.0
 # A training step may take long, and so may a checkpoint of a large model.
 STOP_TIMEOUT_S = 600.0
+DRIVER_MEMORY_BYTES = 100 * 2**20
 
 
 class TrialDriver(tune.Trainable):  # type: ignore[misc]
@@ -276,3 +277,24 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
         record = self._folder.read_trial(self._key)
         assert record is not None
         return record
+
+
+def driver_resources(
+    config: dict[str, Any], *, settings: WorkerSettings, on_driver_node: bool
+) -> tune.PlacementGroupFactory:
+    """Return what a job's driver reserves, with the bundle of its scorer if it has one.
+
+    Ray Train reserves the resources of ranks. Each driver imports the module of this function, so
+    it must not import torch.
+    """
+    # A driver only waits, so it reserves no cores. Tune requires a reservation; the smallest that
+    # it accepts is some memory.
+    driver: dict[str, float] = {"memory": DRIVER_MEMORY_BYTES}
+    if on_driver_node:
+        driver[DRIVER_RESOURCE] = 0.001
+    if not config["on_scorer"]:
+        return tune.PlacementGroupFactory([driver])
+    scorer = {"CPU": float(settings.cpus_per_scorer)}
+    if settings.gpus_per_scorer > 0:
+        scorer["GPU"] = settings.gpus_per_scorer
+    return tune.PlacementGroupFactory([driver, scorer])
