@@ -288,12 +288,11 @@ def _series(
         cells.setdefault(one.cell, []).append(trial_id)
     bases = {cell[:2] for cell in cells}
     is_relative = len(bases) > 1
-    levels = {
-        base: _average([one.value for one in of_base if one.cell in compared]
-                       or [one.value for one in of_base])
-        for base in bases
-        for of_base in [[one for one in values.values() if one.cell[:2] == base]]
-    }  # fmt: skip
+    levels = {}
+    for base in bases:
+        of_base = [one for one in values.values() if one.cell[:2] == base]
+        averaged = [one for one in of_base if one.cell in compared] or of_base
+        levels[base] = _average([one.value for one in averaged])
     lines = {curve.cell: curve for curve in curves}
     found = []
     for cell, ids in cells.items():

@@ -6,7 +6,7 @@ Weights are compared at the best rate of each cell; each other rate has a verdic
 The best rate is the one with the highest mean over all weights. Under equal noise, that choice is
 independent of the differences between weights, so it does not bias their comparison. Choosing the
 best rate of each weight does: also if it is chosen from other seeds, tests of equal weights find an
-effect in 7% to 21% of studies (docs/design-log.md).
+effect in 7% to 22% of studies of three weights (docs/design-log.md).
 """
 
 from collections import Counter
@@ -37,23 +37,18 @@ class BestRate:
     """The learning rate at which the weights of a cell are compared.
 
     Attributes:
+        name: the cell without the rate, such as `model tiny, loss.normalization tokens`.
         cell: the cell of the trials at this rate; its condition contains the rate.
         learning_rate: the rate with the highest mean over all weights.
         tried: all rates with any score, ascending.
         best_by_weight: for each tried PLW, the rate with its highest mean.
     """
 
+    name: str
     cell: Cell
     learning_rate: float
     tried: tuple[float, ...]
     best_by_weight: tuple[tuple[float, float], ...]
-
-    @property
-    def name(self) -> str:
-        """The cell without the rate, such as `model tiny, loss.normalization tokens`."""
-        model, data_set, condition = self.cell
-        condition = condition.removesuffix(_condition("", self.learning_rate)).removesuffix(", ")
-        return ", ".join(filter(None, [model, data_set, condition]))
 
 
 def rates_as_conditions(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
@@ -145,6 +140,7 @@ def _best_rate(trials: Trials, values: Array, of_cell: Ints) -> BestRate | None:
         by_weight.append((float(weight), highest[2]))
     model, data_set, condition = trials.cells[trials.cell[of_cell[0]]]
     return BestRate(
+        name=", ".join(filter(None, [model, data_set, condition])),
         cell=(model, data_set, _condition(condition, best)),
         learning_rate=best,
         tried=tuple(float(each) for each in tried),

@@ -1,6 +1,6 @@
 """Learning rates that are crossed with weights: weights are compared at each rate alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from orchestrator.statistics.conclusions_markdown import headline
 from orchestrator.statistics.learning_rates import BestRate, find_best_rates, rates_as_conditions
 from orchestrator.statistics.table import ScoreRow, read_scores
 from tests.orchestrator.statistics.scores import Curve, flat, hill, make_rows
+from tests.orchestrator.sweeps import trial
 
 STUDY = Path("docs/studies/learning-rate/losses.csv")
 SEEDS = ("0", "1", "2")
@@ -43,18 +44,12 @@ def crossed(curves: Mapping[float, Curve], **same: Any) -> list[ScoreRow]:
     ]
 
 
-def record(name: str, row: ScoreRow) -> TrialRecord:
-    return TrialRecord(
-        id=name,
-        base="",
-        settings={
-            "loss": {"prompt_loss_weight": row.plw},
-            "optimizer": {"learning_rate": row.learning_rate},
-            "seed": int(row.seed),
-        },
-        searched={"loss.prompt_loss_weight": row.plw},
-        state="done",
-    )
+def records_of(rows: Sequence[ScoreRow]) -> dict[str, TrialRecord]:
+    """Return the trial of each row by its name."""
+    return {
+        row.trial: trial(row.plw, seed=int(row.seed)).model_copy(update={"id": row.trial})
+        for row in rows
+    }
 
 
 def test_best_rate_has_the_highest_mean_over_weights() -> None:
@@ -62,6 +57,7 @@ def test_best_rate_has_the_highest_mean_over_weights() -> None:
     rows = rows_of(means, model="m")
     assert find_best_rates(rows) == (
         BestRate(
+            name="m",
             cell=("m", "", "learning rate 0.0003"),
             learning_rate=HIGH,
             tried=(LOW, HIGH),
@@ -248,7 +244,7 @@ def test_rate_that_lacks_a_group_has_no_overall_verdict() -> None:
     assert found.lead.learning_rate == LOW
     assert "best of 3 learning rates" in headline(found)
     assert not any(LOW_END in note and "highest" in note for note in found.notes)
-    records = {row.trial: record(row.trial, row) for row in rows}
+    records = records_of(rows)
     panels = verdict_panels(found, rows, records, None, {})
     [overall] = [panel for panel in panels if panel.id == "overall"]
     assert [(each.is_compared, each.line is not None) for each in overall.series] == [(True, True)]
@@ -302,8 +298,7 @@ def test_models_are_drawn_relative_to_their_best_rates() -> None:
     ]
     found = draw_conclusions(rows)
     rows = [replace(row, trial=f"{row.model}-{row.trial}") for row in rows]
-    [panel] = verdict_panels(found, rows, {row.trial: record(row.trial, row) for row in rows},
-                             None, {})  # fmt: skip
+    [panel] = verdict_panels(found, rows, records_of(rows), None, {})
     assert panel.is_relative
     means = {each.label: fmean(point.value for point in each.points)
              for each in panel.series if each.points}  # fmt: skip
