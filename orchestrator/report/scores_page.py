@@ -54,6 +54,8 @@ def write_scores_page(
         "conditions": headline_conditions(found),
         "plots": embed_plots(panels, svgs),
         **verdict_context(findings),
+        # A table of scores has no spec to run.
+        "next_command": None,
         "notes": found.notes,
         "facts": _facts(rows, found, source, margin, findings.trials.scored),
     }

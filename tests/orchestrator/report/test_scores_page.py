@@ -118,6 +118,13 @@ def test_conditions_are_separate_settings(tmp_path: Path) -> None:
     assert {row[1] for row in page.tables["means"][1:]} == {"condition tokens", "condition weights"}
 
 
+def test_next_trials_are_listed_without_a_command(tmp_path: Path) -> None:
+    rows = [row for row in hill() if row.seed == "0" and row.plw in (0.0, 1.0)]
+    page = write_page(tmp_path, rows)
+    assert "What to run next" in page.html
+    assert "Command:" not in page.html
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     rows = [replace(row, group=f"<script>$x^{{2$ {row.group}") for row in hill(model="a$b$<c>")]
     page = write_page(tmp_path, rows)
