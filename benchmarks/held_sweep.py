@@ -1,13 +1,10 @@
 """Sweep whose trials only hold GPUs: `python -m benchmarks.held_sweep JOB RESULT`.
 
-Search, queue, Tune, drivers, records, MLflow and the report are those of a normal sweep. Each
-trial's driver holds a placement group instead of a worker group. The placement group has the same
-GPUs and is held for about the time given in JOB. RESULT contains the times at which each trial held
-its GPUs, and the memory and CPU time of the head's processes.
+All but the ranks is that of a normal sweep (benchmarks/idle_ranks.py). A trial has one rank on each
+of its nodes, which holds all GPUs that the trial has there. RESULT contains the times at which each
+trial held its GPUs, and the memory and CPU time of the head's processes.
 """
 
-import hashlib
-import json
 import os
 import sys
 import time
@@ -18,101 +15,40 @@ from unittest.mock import patch
 
 import psutil
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ruamel.yaml import YAML
 
-from benchmarks.noop import METRICS, NoRanks, noop_spec
+from benchmarks.idle_ranks import HELD, SPREAD, IdleRanks
+from benchmarks.noop import noop_spec
 from benchmarks.simulated_cluster import simulated_cluster
 from orchestrator.foundation.periodic import run_periodically
 from orchestrator.trials import sweep
-from orchestrator.trials.job_channel import Job, Progress
 from orchestrator.trials.sweep_checks import check_sweep
 from orchestrator.trials.trial_driver import TrialDriver
-from orchestrator.trials.workers import Workers, WorkerSettings
+from orchestrator.trials.workers import Workers
 from trainers.foundation.files import read_json, write_json
 
-REPORT_EVERY_S = 5.0
 SAMPLE_EVERY_S = 5.0
-# Relative spread of the trials' durations. Trials of equal duration would all end at once.
-SPREAD = 0.2
-HELD = "held.json"
-JOB = "job.json"
-
-
-class HeldGpus(NoRanks):
-    """Replaces the worker group by a placement group without processes."""
-
-    def __init__(self, settings: WorkerSettings, seconds: float) -> None:
-        super().__init__(settings)
-        self._seconds = seconds
-        self._bundle = {"CPU": float(settings.cpus_per_worker), "GPU": settings.gpus_per_worker}
-        self._num_bundles = settings.num_workers
-        self._group: PlacementGroup | None = None
-
-    def submit(self, job: Job) -> None:
-        """Request the GPUs of a trial; the scoring of an untuned baseline needs none."""
-        self._job = job
-        self._attempts = 0
-        self._asked = self._held = time.time()
-        if job.kind != "base":
-            self._group = placement_group([self._bundle] * self._num_bundles)
-
-    def wait(self, seen: Progress, timeout_s: float) -> Progress:
-        """Return the trial's progress: waiting for its GPUs, holding them, or done."""
-        if self._group is None:
-            return self._finish()
-        if self._attempts == 0:
-            if self._group.wait(timeout_s):
-                self._held, self._attempts, self._reported = time.time(), 1, 0.0
-            return Progress(attempts=self._attempts)
-        left = self._held + held_s(self._job.key, self._seconds) - time.time()
-        if left > 0:
-            time.sleep(min(left, timeout_s))
-            self._report()
-            return Progress(attempts=1)
-        remove_placement_group(self._group)
-        self._group = None
-        held = {"asked": self._asked, "held": self._held, "released": time.time()}
-        place = self._folder.trial(self._job.key)
-        write_json(place / HELD, {**held, "driver": os.getpid()})
-        return self._finish()
-
-    def _report(self) -> None:
-        if time.time() - self._reported < REPORT_EVERY_S:
-            return
-        self._reported = time.time()
-        step = int((self._reported - self._held) / REPORT_EVERY_S) + 1
-        line = {**METRICS, "step": step, "time": self._reported}
-        with (self._folder.metrics(self._job.key)).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _finish(self) -> Progress:
-        super().submit(self._job)
-        return Progress(outcome="done", attempts=1)
+# Parts of the head's memory by the names that Ray gives to processes; the others are Ray's own.
+PARTS = {
+    "ray::ResourceTrainable": "drivers",
+    "ray::JobChannel": "channels",
+    "ray::TrainController": "controllers",
+    "ray::": "other_actors",
+}
 
 
 class HoldingDriver(TrialDriver):
-    """Trial driver whose trials only hold GPUs."""
+    """Trial driver whose ranks train nothing."""
 
     def _make_workers(self) -> Workers:
-        seconds = read_json(Path(self._settings.root).parents[1] / JOB)["seconds"]
-        return HeldGpus(self._settings, seconds)
-
-
-def held_s(trial_id: str, seconds: float) -> float:
-    """Return the time in seconds for which a trial holds its GPUs.
-
-    It is derived from the trial's id; the mean over trials is `seconds`.
-    """
-    place = int(hashlib.sha256(trial_id.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-    return seconds * (1 - SPREAD + 2 * SPREAD * place)
+        return IdleRanks(f"ranks-{os.getpid()}", self._settings)
 
 
 class HeadSamples:
-    """Samples of the memory and CPU time of the head's processes.
+    """Samples of the memory and CPU time of the head's processes, by part of the head.
 
-    `ray` are Ray's processes, `sweep` is the process that runs the sweep, `drivers` are the trials'
-    drivers. Shared memory, such as libraries, is counted once (Linux's proportional set size).
+    `ray` are Ray's processes, `sweep` is the process that runs the sweep; PARTS has the others.
+    Shared memory, such as libraries, is counted once (Linux's proportional set size).
     """
 
     def __init__(self, head_pids: set[int]) -> None:
@@ -124,8 +60,8 @@ class HeadSamples:
         self.taken.append(self._sample())
 
     def _sample(self) -> dict[str, Any]:
-        memory = {"ray": 0, "sweep": 0, "drivers": 0}
-        cpu = {"gcs": 0.0, "sweep": 0.0}
+        memory = dict.fromkeys(("ray", "sweep", *PARTS.values()), 0)
+        cpu = dict.fromkeys(("gcs", *memory), 0.0)
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             try:
                 name, of = process.name(), self._part(process)
@@ -134,8 +70,8 @@ class HeadSamples:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:
                 continue
-            if of == "sweep" or name == "gcs_server":
-                cpu["sweep" if of == "sweep" else "gcs"] += times.user + times.system
+            if of is not None:
+                cpu["gcs" if name == "gcs_server" else of] += times.user + times.system
         parts = {part: size / 2**20 for part, size in memory.items()}
         return {"time": time.time(), "memory_mb": parts, "cpu_s": cpu, "load": os.getloadavg()[0]}
 
@@ -146,8 +82,10 @@ class HeadSamples:
         ancestors = {process.pid, *(one.pid for one in process.parents())}
         if not ancestors & self._head_pids:
             return None
-        is_driver = process.name().startswith("ray::") and "Agent" not in process.name()
-        return "drivers" if is_driver else "ray"
+        name = process.name()
+        if "Agent" in name:
+            return "ray"
+        return next((part for prefix, part in PARTS.items() if name.startswith(prefix)), "ray")
 
 
 def spec_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -155,10 +93,15 @@ def spec_of(job: dict[str, Any]) -> dict[str, Any]:
     num_slots = job["nodes"] * job["gpus_per_node"] // job["gpus_per_trial"]
     shortest_s = job["seconds"] * (1 - SPREAD)
     num_trials = int(num_slots * (job["minutes"] * 60 / shortest_s + 2))
+    gpus_of_rank = min(job["gpus_per_node"], job["gpus_per_trial"])
     return noop_spec(
         "scale",
         num_trials,
-        resources={"workers_per_trial": job["gpus_per_trial"], "gpus_per_worker": 1, "scorers": 0},
+        resources={
+            "workers_per_trial": job["gpus_per_trial"] // gpus_of_rank,
+            "gpus_per_worker": gpus_of_rank,
+            "scorers": 0,
+        },
         budget={"hours": job["minutes"] / 60},
     )
 
@@ -171,7 +114,7 @@ def main(job: dict[str, Any], result: Path) -> None:
     with path.open("w") as file:
         YAML().dump(spec_of(job), file)
     with ExitStack() as stack:
-        # check_nodes would start a process on each simulated node.
+        # check_nodes would import torch in a process for each node, all of them on this machine.
         stack.enter_context(patch("orchestrator.trials.sweep.check_nodes"))
         cluster = stack.enter_context(simulated_cluster(job["nodes"], job["gpus_per_node"]))
         head = {info.process.pid for kind in cluster.head_node.all_processes.values()

@@ -4,7 +4,6 @@ It includes every part of a sweep except the workers: search, queue, Tune, recor
 monitor and the report. It writes seconds and memory as JSON.
 """
 
-import json
 import os
 import sys
 import time
@@ -14,19 +13,13 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
+from benchmarks.idle_jobs import finish_job
 from benchmarks.program import run_python
-from evals.results.scores import Score, ScoreCard
 from orchestrator.record.folder import SweepFolder
 from orchestrator.trials.job_channel import Job, Progress, StopKind
 from orchestrator.trials.trial_driver import TrialDriver
 from orchestrator.trials.workers import Workers, WorkerSettings
-from trainers.foundation.files import write_json, write_text
-
-METRICS = {"step": 1, "total_steps": 1, "time": 1.8e9, "completion_loss": 2.0, "num_tokens": 64,
-           "tokens_per_second": 640.0, "loss": 2.0, "prompt_loss": 3.0}  # fmt: skip
-RESULT = {"model_path": "none", "steps": 1, "num_tokens": 64, "seconds": 0.0,
-          "tokens_per_second": 640.0, "completion_loss": 2.0, "prompt_loss": 3.0, "loss_rsd": 0.1,
-          "distance": 0.1, "distance_by_layer": {}}  # fmt: skip
+from trainers.foundation.files import write_json
 
 
 class NoRanks:
@@ -37,17 +30,7 @@ class NoRanks:
 
     def submit(self, job: Job) -> None:
         """Write the files of a finished job."""
-        place = (
-            self._folder.baseline(job.key) if job.kind == "base" else self._folder.trial(job.key)
-        )
-        if job.kind == "trial":
-            write_text(place / "metrics.jsonl", json.dumps(METRICS) + "\n")
-            write_json(place / "train.json", {"config": job.settings, "result": RESULT})
-        score = Score(name="heldout_completion_loss", group=None, value=2.0, standard_error=0.1,
-                      ci_low=1.8, ci_high=2.2, num_items=8, higher_is_better=False,
-                      unit="nats per token", interval_method="bootstrap")  # fmt: skip
-        card = ScoreCard(model_path=job.model_path, scores=[score], signature={}, seconds=0.0)
-        write_json(place / "scores.json", card.model_dump(mode="json"))
+        finish_job(self._folder, job)
 
     def wait(self, seen: Progress, timeout_s: float) -> Progress:
         """Return the progress of a finished job."""

@@ -1,8 +1,8 @@
 """Sweep on a large simulated cluster: utilization of its slots, and resources of the head.
 
-By default 64 nodes of 8 GPUs, each a raylet on this machine (benchmarks/simulated_cluster.py). Each
-trial is a single light actor, its driver. It holds a placement group of 16 GPUs for about 30 s and
-reports; the rest is a normal sweep. docs/scale.md has the results and a projection to 10,000 GPUs.
+By default 64 nodes of 8 GPUs, each a raylet on this machine (benchmarks/simulated_cluster.py). The
+ranks of a trial hold 16 GPUs for about 30 s and report; none trains (benchmarks/idle_ranks.py).
+The rest is a normal sweep. docs/scale.md has the results and a projection to 10,000 GPUs.
 
 The measured period starts when all slots are first busy and ends at the start of the last trial.
 """
@@ -48,13 +48,13 @@ def busy_share(
 
 
 def turnarounds(trials: Sequence[dict[str, float]]) -> list[float]:
-    """Return the seconds from each trial's end until the next trial of its driver holds GPUs."""
-    of_driver: dict[float, list[dict[str, float]]] = {}
+    """Return the seconds from each trial's end until the next trial of its ranks starts."""
+    of_group: dict[float, list[dict[str, float]]] = {}
     for trial in sorted(trials, key=lambda trial: trial["held"]):
-        of_driver.setdefault(trial["driver"], []).append(trial)
+        of_group.setdefault(trial["group"], []).append(trial)
     return [
         after["held"] - before["released"]
-        for own in of_driver.values()
+        for own in of_group.values()
         for before, after in pairwise(own)
     ]
 
@@ -80,7 +80,7 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
         "trials_failed": measured["num_failed"],
         "nodes_lost": job["nodes"] - measured["nodes_alive"],
         **dict.fromkeys(("full_after_s", "minutes_full", "slots_busy", "trials_per_minute")),
-        **dict.fromkeys(("median_turnaround_s", "longest_turnaround_s", "trials_per_driver")),
+        **dict.fromkeys(("median_turnaround_s", "longest_turnaround_s", "trials_per_slot")),
         **dict.fromkeys(("head_growth_mb", "cpu_s_per_trial", "highest_load")),
         "head_memory_mb": [
             {"s": round(one["time"] - measured["began"], 1),
@@ -90,15 +90,15 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
         ],
     }  # fmt: skip
     since = full_since(trials, num_slots)
-    until = max((trial["asked"] for trial in trials), default=0.0)
+    until = max((trial["held"] for trial in trials), default=0.0)
     if since is None or until <= since:
         return found
-    within = [trial for trial in trials if since <= trial["asked"] <= until]
+    within = [trial for trial in trials if since <= trial["held"] <= until]
     ended = [trial for trial in trials if since <= trial["released"] <= until]
     waits = turnarounds([trial for trial in trials if trial["released"] >= since])
-    per_driver = {one["driver"]: 0 for one in trials}
+    per_slot = {one["group"]: 0 for one in trials}
     for trial in within:
-        per_driver[trial["driver"]] += 1
+        per_slot[trial["group"]] += 1
     during = [one for one in samples if since <= one["time"] <= until]
     minutes = (until - since) / 60
     return found | {
@@ -108,7 +108,7 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
         "trials_per_minute": len(ended) / minutes,
         "median_turnaround_s": median(waits) if waits else None,
         "longest_turnaround_s": max(waits, default=None),
-        "trials_per_driver": [min(per_driver.values()), max(per_driver.values())],
+        "trials_per_slot": [min(per_slot.values()), max(per_slot.values())],
         "head_growth_mb": growth_mb(samples, since, until),
         "cpu_s_per_trial": _cpu_per_trial(during, len(ended)),
         "highest_load": max((one["load"] for one in during), default=None),

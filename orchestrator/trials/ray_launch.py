@@ -16,6 +16,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -79,6 +80,36 @@ class WarmRanks:
         if self._group is not None and wait:
             self._group.join(timeout_s)
 
+    @staticmethod
+    def rank_loop(config: dict[str, Any]) -> None:
+        """Do one job after another, in each rank, until the channel is closed."""
+        channel = config["channel"]
+        rank = ray.train.get_context().get_world_rank()
+        number = 0
+        is_checked = False
+        while (job := ray.get(channel.next_job.remote(number))) is not None:
+            number = job.number
+            if rank == 0:
+                ray.get(channel.start_attempt.remote())
+            try:
+                if not is_checked:
+                    check_node(Path(config["root"]), config["storage_uri"])
+                    check_gpu()
+                    _select_gpu()
+                    is_checked = True
+                is_complete = _run_job(job, config, rank)
+            except BaseException as error:
+                ray.get(channel.report_failure.remote(error_reason(error), failure_kind(error)))
+                # Let the group restart with new processes, because the failure may have corrupted
+                # these.
+                raise
+            if rank == 0:
+                ray.get(channel.finish.remote("done" if is_complete else "stopped"))
+
+    def backend_config(self) -> BackendConfig:
+        """Return how Ray Train connects the ranks before their loop starts."""
+        return RankGroup(backend="nccl" if self._settings.gpus_per_worker > 0 else "gloo")
+
     def _run_group(self) -> None:
         """Run one worker group after another until all jobs are done or one has failed."""
         while True:
@@ -99,7 +130,7 @@ class WarmRanks:
         if use_gpu:
             resources["GPU"] = settings.gpus_per_worker
         return DataParallelTrainer(
-            _rank_loop,
+            self.rank_loop,
             train_loop_config={
                 "root": settings.root,
                 "evals": settings.evals,
@@ -107,7 +138,7 @@ class WarmRanks:
                 "channel": self._channel,
                 "storage_uri": settings.storage_uri,
             },
-            backend_config=RankGroup(backend="nccl" if use_gpu else "gloo"),
+            backend_config=self.backend_config(),
             scaling_config=ScalingConfig(
                 num_workers=settings.num_workers,
                 use_gpu=use_gpu,
@@ -122,31 +153,6 @@ class WarmRanks:
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
-
-
-def _rank_loop(config: dict[str, Any]) -> None:
-    channel = config["channel"]
-    rank = ray.train.get_context().get_world_rank()
-    number = 0
-    is_checked = False
-    while (job := ray.get(channel.next_job.remote(number))) is not None:
-        number = job.number
-        if rank == 0:
-            ray.get(channel.start_attempt.remote())
-        try:
-            if not is_checked:
-                check_node(Path(config["root"]), config["storage_uri"])
-                check_gpu()
-                _select_gpu()
-                is_checked = True
-            is_complete = _run_job(job, config, rank)
-        except BaseException as error:
-            ray.get(channel.report_failure.remote(error_reason(error), failure_kind(error)))
-            # Let the group restart with new processes, because the failure may have corrupted
-            # these.
-            raise
-        if rank == 0:
-            ray.get(channel.finish.remote("done" if is_complete else "stopped"))
 
 
 def _select_gpu() -> None:

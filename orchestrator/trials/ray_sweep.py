@@ -54,6 +54,8 @@ def run_jobs(
     settings = worker_settings(spec, folder, cluster)
     # Jobs have their own records, so Tune's files would only cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # Tune's newer output prints a table with 2**63 - 1 trials, although it is asked to be silent.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     fitting = capacity(spec.resources, cluster)
     num_drivers = fitting.slots + fitting.scorers
     # By default, Tune starts one driver at a time if it has a searcher. This starts all at once.

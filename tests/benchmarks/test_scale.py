@@ -8,17 +8,17 @@ import pytest
 from benchmarks.scale import busy_share, full_since, growth_mb, main, summary, turnarounds
 
 
-def trial(driver: int, asked: float, held: float, released: float) -> dict[str, float]:
-    return {"driver": driver, "asked": asked, "held": held, "released": released}
+def trial(group: int, held: float, released: float) -> dict[str, float]:
+    return {"group": group, "held": held, "released": released}
 
 
 # Two slots: the second fills at 5 and idles from 20 to 24; the last trial starts at 30.
 TRIALS = [
-    trial(1, 0, 1, 15),
-    trial(2, 0, 5, 20),
-    trial(1, 15, 15, 30),
-    trial(2, 20, 24, 40),
-    trial(1, 30, 30, 45),
+    trial(1, 1, 15),
+    trial(2, 5, 20),
+    trial(1, 15, 30),
+    trial(2, 24, 40),
+    trial(1, 30, 45),
 ]
 
 
@@ -42,7 +42,7 @@ def test_slots_that_never_filled_at_once_are_not_full() -> None:
 
 
 def test_a_trial_that_ends_as_another_starts_does_not_overlap_it() -> None:
-    assert full_since([trial(1, 0, 0, 10), trial(1, 10, 10, 20)], 2) is None
+    assert full_since([trial(1, 0, 10), trial(1, 10, 20)], 2) is None
 
 
 def test_an_idle_slot_lowers_the_busy_share() -> None:
@@ -50,7 +50,7 @@ def test_an_idle_slot_lowers_the_busy_share() -> None:
     assert busy_share(TRIALS, 2, 5, 30) == pytest.approx(0.92)
 
 
-def test_turnaround_is_between_consecutive_trials_of_a_driver() -> None:
+def test_turnaround_is_between_consecutive_trials_of_a_slot() -> None:
     assert sorted(turnarounds(TRIALS)) == [0, 0, 4]
 
 
@@ -79,7 +79,7 @@ def test_a_summary_counts_from_full_slots_to_the_last_start() -> None:
     # Three ended in the 25 seconds.
     assert found["trials_per_minute"] == pytest.approx(7.2)
     assert found["longest_turnaround_s"] == 4
-    assert found["trials_per_driver"] == [1, 2]
+    assert found["trials_per_slot"] == [2, 2]
     assert found["cpu_s_per_trial"] == {"gcs": pytest.approx(0.5), "sweep": pytest.approx(1.0)}
     assert found["head_memory_mb"][0] == {
         "s": 15.0, "total": 900, "ray": 900, "sweep": 0, "drivers": 0

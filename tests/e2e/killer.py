@@ -1,4 +1,4 @@
-"""SIGKILL processes of a server at random. Nothing here knows what the server's processes do."""
+"""SIGKILL processes of `plw` at random. Nothing here knows what the processes do."""
 
 import random
 import threading
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.e2e.plw import PAUSE
-from tests.e2e.serve import MARK, Serve
+from tests.e2e.plw import MARK, PAUSE
+from tests.e2e.serve import Serve
 
 _RESTART_POLL_S = 0.2
 
@@ -32,6 +32,14 @@ class Killer:
             except psutil.Error:
                 continue
         return found
+
+    def kill_one(self) -> psutil.Process:
+        """Kill one process and return it."""
+        chosen = self.choose.choice(self.victims())
+        chosen.name()  # psutil keeps it, so that messages can show it afterwards.
+        chosen.kill()
+        psutil.wait_procs([chosen], timeout=60)
+        return chosen
 
     def strike(self) -> str:
         """Kill one process or, like a power cut, all of them; return a description."""

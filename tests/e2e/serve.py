@@ -13,12 +13,10 @@ import openai
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
-from tests.e2e.plw import Workspace, poll
+from tests.e2e.plw import MARK, Workspace, poll
 from tests.orchestrator.serve.api import SETTINGS, chat_lines, jsonl
 from tests.tiny_model import save_tiny_model
 
-# The killer of test_serve_kills.py recognises its victims by this variable, which they inherit.
-MARK = "PLW_TEST_SERVE"
 FINAL = ("succeeded", "failed", "cancelled")
 
 
