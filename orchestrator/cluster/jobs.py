@@ -35,8 +35,8 @@ POLL_S = 1.0
 START_TIMEOUT_S = 300.0
 _NOT_READY = "No available agent to submit job"
 COMMAND_NOT_FOUND = 127
-# The minimum of pyproject.toml: the sweep runs with the cluster's Ray, not this machine's.
-MIN_RAY_VERSION = (2, 50)
+# That of pyproject.toml: the sweep runs with the cluster's Ray, not this machine's.
+RAY_VERSION = (2, 60)
 # Lines that Ray's job manager writes to the log of each job.
 _RAY_LINES = re.compile(
     r"^(\S+ \S+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
@@ -236,11 +236,11 @@ def _request_errors() -> Iterator[None]:
 
 def _check_version(version: str) -> None:
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < MIN_RAY_VERSION:
+    if numbers != RAY_VERSION:
         raise InputError(
             Problem(
-                message=f"the cluster runs Ray {version}; a sweep needs {MIN_RAY_VERSION[0]}."
-                f"{MIN_RAY_VERSION[1]} or newer",
+                message=f"the cluster runs Ray {version}; a sweep needs "
+                f"{RAY_VERSION[0]}.{RAY_VERSION[1]}",
                 fix="launch the cluster with the packages of constraints.txt, as cluster.yaml does",
             )
         )

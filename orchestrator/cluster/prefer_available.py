@@ -3,7 +3,8 @@
 `cluster.yaml` copies this file to the head, where RAY_AUTOSCALER_UTILIZATION_SCORER names it; so it
 imports nothing of this project. Ray's own scorer ignores failed launches: between spot and
 on-demand nodes of the same resources it chooses the spot nodes again and again while there is no
-spot capacity (ray/autoscaler/_private/resource_demand_scheduler.py, Ray 2.60).
+spot capacity (ray-project/ray#20774; ray/autoscaler/_private/resource_demand_scheduler.py, Ray
+2.60).
 """
 
 from typing import Any

@@ -1,9 +1,10 @@
 """Make Tune keep the drivers of ended trials, with their warm workers, for later trials.
 
-Tune keeps one idle actor, plus one for each trial that waits for an actor. If two trials end at
-once, one actor is lost, and the next trial waits for a new process and a new worker group. Tune
-also gives an idle actor to a trial whose own actor is starting, and cancels that start. With short
-trials, Tune therefore started a process for each trial while one actor ran all of them.
+Tune keeps one idle actor, plus one for each trial that waits for an actor (ray-project/ray#33593).
+If two trials end at once, one actor is lost, and the next trial waits for a new process and a new
+worker group. Tune also gives an idle actor to a trial whose own actor is starting, and cancels that
+start (discussed in ray-project/ray#36020). With short trials, Tune therefore started a process for
+each trial while one actor ran all of them.
 """
 
 from collections.abc import Iterator

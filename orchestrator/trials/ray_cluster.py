@@ -108,6 +108,9 @@ def _worker_environment(*, is_local: bool) -> dict[str, Any]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     if is_local:
+        # Ray Train would start a process of 120 MB for each worker group, which waits for a cloud
+        # to take back its node.
+        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         return {
             "env_vars": variables,
             "worker_process_setup_hook": "orchestrator.trials.worker_start.set_up_local_worker",

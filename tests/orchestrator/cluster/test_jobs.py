@@ -73,10 +73,11 @@ def test_a_web_page_is_not_a_cluster(page: bytes) -> None:
     assert f"no Ray cluster responds at {address}: the server there is not Ray" in message
 
 
-def test_an_old_ray_is_rejected() -> None:
-    with server(VERSION.replace(b"2.60.0", b"2.9.0")) as address:
+@pytest.mark.parametrize("version", ["2.9.0", "2.61.0"])
+def test_another_release_of_ray_is_rejected(version: str) -> None:
+    with server(VERSION.replace(b"2.60.0", version.encode())) as address:
         message = refused("status", "mine", "--address", address)
-    assert "the cluster runs Ray 2.9.0; a sweep needs 2.50 or newer" in message
+    assert f"the cluster runs Ray {version}; a sweep needs 2.60" in message
 
 
 def test_an_unresponsive_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
