@@ -298,7 +298,9 @@ class Tracker:
 
     def _post_trial_files(self, trial: TrialRecord, state: RunState) -> None:
         root = self._folder.trial(trial.id)
-        self._poster.post_text(state, "settings.yaml", to_yaml(trial.settings))
+        # A trial's settings never change, and writing them takes as long as a request.
+        if "settings.yaml" not in state.files:
+            self._poster.post_text(state, "settings.yaml", to_yaml(trial.settings))
         if trial.state == "done":
             for name in ("scores.json", "samples.jsonl"):
                 self._poster.post_file(state, root / name)
