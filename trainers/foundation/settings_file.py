@@ -229,6 +229,10 @@ def _problem(
                 return Problem(message=renamed, where=where, fix="use the new name")
             nearest = _nearest_key(model, key_path)
             return Problem(message=f"unknown key {dotted}", where=where, fix=nearest)
+        case "missing" if isinstance(key_path[-1], int):  # of a list with a fixed length
+            dotted = ".".join(str(key) for key in key_path[:-1])
+            got = f"needs {key_path[-1] + 1} values, got {format_value(detail['input'])}"
+            return Problem(message=f"{dotted} {got}", where=where, fix=f"edit {dotted}")
         case "missing":
             return Problem(message=f"{dotted} is required", where=where, fix=f"add {dotted}")
     message, fix = _value_problem(dotted, detail)

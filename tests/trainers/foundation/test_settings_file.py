@@ -72,6 +72,13 @@ def test_a_weight_above_one_is_rejected(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_with_too_few_values_names_the_list(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID + "profile_steps: [4]\n")
+    assert problems_of(path) == [
+        "train.yaml:7: profile_steps needs 2 values, got [4]; edit profile_steps"
+    ]
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     path = written(
         tmp_path,
