@@ -5,20 +5,23 @@ shows how the class computes. The headers of the safetensors files list the weig
 """
 
 import copy
-import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from trainers.foundation.errors import Problem
 from trainers.models.logit_map import PLAIN_LOGITS, LogitMap, fit_logit_map
 from trainers.models.packed_attention import hidden_states
 from trainers.models.transformers_output import suppress_transformers_output
-
-log = logging.getLogger(__name__)
 
 _NUM_LAYERS = 2
 _SMALL_SIZES = {
@@ -49,13 +52,15 @@ def find_model_problems(
     """
     facts = _probe_class(config, trust_remote_code)
     if facts is None:
-        log.warning(
-            "%s: no small model of %s could be built, so its causality and its logits are not"
-            " checked",
-            name,
-            config.model_type,
-        )
-        return []
+        if not trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            return []  # Loading the model fails with this reason.
+        return [
+            Problem(
+                message=f"model.path {name}: no small model of {config.model_type} can be built, so"
+                " nothing shows whether it is causal and how it computes its logits",
+                fix="use another model family",
+            )
+        ]
     problems = []
     if not facts.is_causal:
         problems.append(
@@ -248,14 +253,22 @@ def small_model(
 
 
 def _shrink_layers(config: PretrainedConfig) -> None:
-    """Keep one layer of each type, and at least two."""
-    kept = list(dict.fromkeys(getattr(config, "layer_types", None) or ()))
-    if len(kept) > 1:
-        config.layer_types = kept
-    elif kept:
-        config.layer_types = kept * _NUM_LAYERS
-    if getattr(config, "num_hidden_layers", None) is not None:
-        config.num_hidden_layers = max(len(kept), _NUM_LAYERS)
+    """Keep the first layer of each type, and at least two layers."""
+    num_layers = getattr(config, "num_hidden_layers", None)
+    types = list(getattr(config, "layer_types", None) or ())
+    first = [types.index(one) for one in dict.fromkeys(types)]
+    kept = first if len(first) > 1 else [0] * _NUM_LAYERS
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == num_layers:  # a value for each layer
+            setattr(config, name, [value[layer] for layer in kept])
+    if types:
+        with suppress(AttributeError):  # Some configs derive the types from other settings.
+            config.layer_types = [types[layer] for layer in kept]
+    if num_layers is not None:
+        config.num_hidden_layers = len(kept)
+    if getattr(config, "num_kv_shared_layers", None):
+        # These last layers would use the keys and values of layers that were dropped.
+        config.num_kv_shared_layers = 0
 
 
 def _shrink_all(config: PretrainedConfig) -> None:
@@ -264,7 +277,7 @@ def _shrink_all(config: PretrainedConfig) -> None:
     for name, size in _SMALL_SIZES.items():
         if isinstance(getattr(config, name, None), int):
             setattr(config, name, min(getattr(config, name), size))
-    if config.vocab_size == _SMALL_SIZES["vocab_size"]:
+    if getattr(config, "vocab_size", None) == _SMALL_SIZES["vocab_size"]:
         config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
 
 

@@ -269,7 +269,8 @@ def hidden_states(
     model: nn.Module, input_ids_BT: Tensor, sequence_lengths: Sequence[int] | None
 ) -> Tensor:
     """Return the decoder's last hidden states (B, T, D), of padded rows or of one packed row."""
-    decoder = getattr(model, str(model.base_model_prefix))
+    # Llama 4 has a prefix that only its multimodal class uses.
+    decoder = getattr(model, str(model.base_model_prefix), None) or model.model
     if sequence_lengths is None:
         # No attention mask is needed: padding is to the right of each example, so causal attention
         # hides it from all tokens.

@@ -100,10 +100,47 @@ def test_logit_map_does_not_depend_on_the_attention_implementation() -> None:
     assert find_logit_map(config) == LogitMap(scale=0.25)
 
 
-def test_a_class_that_cannot_be_checked_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    t5 = transformers.T5Config(vocab_size=259, d_model=32, d_ff=64, num_layers=1, num_heads=2)
-    assert find_model_problems(t5, name="a-t5") == []
-    assert "a-t5: no small model of t5 could be built" in caplog.text
+def test_a_class_that_cannot_be_checked_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.models.compatibility._NUM_LAYERS", "no number")
+    config = transformers.LlamaConfig(hidden_size=2048, vocab_size=300, num_attention_heads=8)
+    [problem] = find_model_problems(config, name="my-llama")
+    assert problem.message.startswith("model.path my-llama: no small model of llama can be built")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # Above the size at which a whole model would be built. These classes derive layers from each other or from other settings.
+        (
+            transformers.Gemma3nTextConfig(hidden_size=1280, final_logit_softcapping=30.0),
+            LogitMap(soft_cap=30.0),
+        ),
+        (
+            transformers.Gemma4TextConfig(
+                hidden_size=1536, num_hidden_layers=35, num_kv_shared_layers=20,
+                final_logit_softcapping=30.0,
+            ),
+            LogitMap(soft_cap=30.0),
+        ),
+        (transformers.RecurrentGemmaConfig(logits_soft_cap=30.0), LogitMap(soft_cap=30.0)),
+        (
+            transformers.FalconH1Config(hidden_size=1280, lm_head_multiplier=0.0390625),
+            LogitMap(scale=0.0390625),
+        ),
+        (
+            transformers.Llama4TextConfig(
+                hidden_size=1280, intermediate_size_mlp=256, num_local_experts=2
+            ),
+            LogitMap(),
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)  # fmt: skip
+def test_logit_map_of_a_large_config_with_unlike_layers(
+    config: transformers.PretrainedConfig, expected: LogitMap
+) -> None:
+    assert find_model_problems(config, name="large") == []
+    assert find_logit_map(config) == expected
 
 
 def test_a_hub_model_that_cannot_be_reached_is_one_problem(
