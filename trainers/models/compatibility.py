@@ -24,13 +24,14 @@ from trainers.models.packed_attention import hidden_states
 from trainers.models.transformers_output import suppress_transformers_output
 
 _NUM_LAYERS = 2
+# 32 experts, because some classes choose the best two of each of eight groups.
 _SMALL_SIZES = {
     "vocab_size": 512,
     "intermediate_size": 256,
     "moe_intermediate_size": 64,
-    "num_local_experts": 8,
-    "num_experts": 8,
-    "n_routed_experts": 8,
+    "num_local_experts": 32,
+    "num_experts": 32,
+    "n_routed_experts": 32,
 }
 _NUM_TOKENS = 16
 _POSITIONS = 8

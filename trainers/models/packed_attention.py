@@ -270,7 +270,8 @@ def hidden_states(
 ) -> Tensor:
     """Return the decoder's last hidden states (B, T, D), of padded rows or of one packed row."""
     # Llama 4 has a prefix that only its multimodal class uses.
-    decoder = getattr(model, str(model.base_model_prefix), None) or model.model
+    prefix = str(model.base_model_prefix)
+    decoder = getattr(model, prefix if hasattr(model, prefix) else "model")
     if sequence_lengths is None:
         # No attention mask is needed: padding is to the right of each example, so causal attention
         # hides it from all tokens.

@@ -110,7 +110,8 @@ def test_a_class_that_cannot_be_checked_is_rejected(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        # Above the size at which a whole model would be built. These classes derive layers from each other or from other settings.
+        # Too large to be built whole. These classes derive layers from each other or from other
+        # settings.
         (
             transformers.Gemma3nTextConfig(hidden_size=1280, final_logit_softcapping=30.0),
             LogitMap(soft_cap=30.0),
