@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from trainers.deepspeed_config import DeepSpeedConfig
+from trainers.foundation.errors import Problem
 
 
 def deepspeed_settings(
@@ -51,3 +54,16 @@ def _merge(settings: dict[str, Any], override: Mapping[str, Any]) -> dict[str, A
         is_tree = isinstance(value, dict) and isinstance(settings.get(key), dict)
         merged[key] = _merge(settings[key], value) if is_tree else value
     return merged
+
+
+def override_problems(error: ValidationError) -> list[Problem]:
+    """Return the problems that DeepSpeed finds in its config; only the override can have any."""
+    return [
+        Problem(
+            message=f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
+            f" ({error.title})",
+            where="deepspeed.override",
+            fix="correct or remove it; the settings are those of DeepSpeed's config",
+        )
+        for one in error.errors()
+    ]

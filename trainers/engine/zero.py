@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.cpp_extension import _get_build_directory, get_default_build_root
 
@@ -45,10 +46,11 @@ from deepspeed.utils import (
 
 from trainers.config import OptimizerConfig
 from trainers.deepspeed_config import DeepSpeedConfig
-from trainers.engine.deepspeed_settings import deepspeed_settings
+from trainers.engine.deepspeed_settings import deepspeed_settings, override_problems
 from trainers.engine.flat_tensors import padded_slice, tensors_in
 from trainers.engine.optimizer import ADAM_MOMENTS, make_adamw
 from trainers.engine.weight_decay import is_vector_or_bias
+from trainers.foundation.errors import InputError
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
@@ -86,18 +88,21 @@ class ZeroEngine:
         self.moments = ADAM_MOMENTS if optimizer.state_bits == 32 else ()
         # DeepSpeed prints the memory use of its optimizer for bfloat16 at stage 1.
         with contextlib.redirect_stdout(sys.stderr):
-            self._engine, *_ = deepspeed.initialize(
-                model=model,
-                optimizer=adam,
-                config=deepspeed_settings(
-                    # At stage 0, `step` clips the gradient, because it computes the norm.
-                    0.0 if self.is_replicated else optimizer.max_grad_norm,
-                    deepspeed_config,
-                    ranks.world_size,
-                    micro_batch_size,
-                ),
-                dist_init_required=False,
-            )
+            try:
+                self._engine, *_ = deepspeed.initialize(
+                    model=model,
+                    optimizer=adam,
+                    config=deepspeed_settings(
+                        # At stage 0, `step` clips the gradient, because it computes the norm.
+                        0.0 if self.is_replicated else optimizer.max_grad_norm,
+                        deepspeed_config,
+                        ranks.world_size,
+                        micro_batch_size,
+                    ),
+                    dist_init_required=False,
+                )
+            except ValidationError as error:
+                raise InputError(override_problems(error)) from error
         # The trained parameters by name.
         self.parameters: Mapping[str, nn.Parameter] = trainable
 

@@ -1,13 +1,17 @@
 """DeepSpeed settings that may be overridden, and those that other settings determine."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.trainers.tiny_runs import settings, train_until
+from tests.worlds import run_in_world
 from trainers.config import TrainConfig
 from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.memory import state_bytes
 from trainers.engine.out_of_memory import out_of_memory_advice
+from trainers.foundation.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -112,3 +116,15 @@ def test_advice_lists_only_settings_that_can_still_change() -> None:
         zero_stage=3, precision="bfloat16", gradient_checkpointing=True, offload_optimizer=True
     )
     assert out_of_memory_advice(2**30, settings, 4).endswith("try batch.micro_batch_size 2, lora")
+
+
+def train_with_unknown_override(folder: Path) -> None:
+    override = {"zero_optimization": {"reduce_buckets": 3}}
+    deepspeed = {"zero_stage": 1, "precision": "float32", "override": override}
+    message = "deepspeed.override: reduce_buckets: Extra inputs are not permitted, got 3"
+    with pytest.raises(InputError, match=message):
+        train_until(settings(folder, deepspeed=deepspeed), folder / "run")
+
+
+def test_an_override_that_deepspeed_rejects_is_an_input_error(tmp_path: Path) -> None:
+    run_in_world(1, train_with_unknown_override, tmp_path)
