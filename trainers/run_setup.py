@@ -29,7 +29,7 @@ from trainers.models.compiled_layers import compile_layers
 from trainers.models.fused_kernels import apply_fused_kernels
 from trainers.models.loading import check_max_length, load_model, logit_map
 from trainers.models.lora import add_lora, is_lora_factor
-from trainers.models.packed_attention import enable_packed_attention
+from trainers.models.packed_attention import PROBED_WINDOW, enable_packed_attention
 from trainers.models.pretrained_files import PretrainedFiles, open_pretrained_files
 from trainers.runs.checkpoint import (
     CHECKPOINTS,
@@ -139,6 +139,33 @@ def set_up(config: TrainConfig, output_dir: Path, ranks: Ranks) -> TrainingRun:
     )
 
 
+def _packing_probes(
+    config: TrainConfig, model: PreTrainedModel, *, is_sharded: bool
+) -> list[PreTrainedModel]:
+    """Return the models for the check of packing.
+
+    The check runs a forward pass, which a partitioned model cannot. If the model has a sliding
+    window, the probe's is shorter than the checked sequences.
+
+    Raises:
+        InputError: no small model of the class runs.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if not (is_sharded or window):
+        return [model]
+    settings = {"sliding_window": PROBED_WINDOW} if window else {}
+    small = small_model(model.config, config.model.trust_remote_code, **settings)
+    if small is None:
+        raise InputError(
+            Problem(
+                message="batch.packing cannot be checked for this model: no small model of its"
+                " class runs",
+                fix="set batch.packing to false",
+            )
+        )
+    return [small] if is_sharded else [model, small]
+
+
 def _open_pretrained_files(
     config: TrainConfig, model: PreTrainedModel, ranks: Ranks
 ) -> PretrainedFiles | None:
@@ -189,18 +216,9 @@ def _build_model(
     if config.deepspeed.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.batch.packing:
-        trusts = config.model.trust_remote_code
-        probe = None if shards is None else small_model(model.config, trusts)
-        if shards is not None and probe is None:
-            # The check of packing runs a forward pass, which a partitioned model cannot.
-            raise InputError(
-                Problem(
-                    message="batch.packing cannot be checked for this model under ZeRO 3: no small"
-                    " model of its class runs",
-                    fix="set batch.packing to false, or deepspeed.zero_stage to 2",
-                )
-            )
-        enable_packed_attention(model, probe)
+        enable_packed_attention(
+            model, _packing_probes(config, model, is_sharded=shards is not None)
+        )
     # After the check of packing, which runs the model before it is on a GPU.
     if config.model.compile_layers:
         compile_layers(model)

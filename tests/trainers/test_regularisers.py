@@ -132,6 +132,12 @@ def test_vectors_and_biases_do_not_decay() -> None:
     assert not {f"{layer}.mlp.experts.down_proj", "model.embed_tokens.weight"} & left_out
 
 
+def test_norms_with_a_row_for_each_head_do_not_decay() -> None:
+    weight = torch.ones(4, 16)
+    assert is_vector_or_bias("model.layers.0.self_attn.q_norm.weight", weight)
+    assert not is_vector_or_bias("model.layers.0.self_attn.q_proj.weight", weight)
+
+
 def test_a_record_without_the_setting_decayed_all_weights() -> None:
     recorded = {"model": {"path": "m"}, "data": {"path": "d"}}
     config = TrainConfig.model_validate(recorded)

@@ -56,14 +56,15 @@ def _merge(settings: dict[str, Any], override: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def override_problems(error: ValidationError) -> list[Problem]:
-    """Return the problems that DeepSpeed finds in its config; only the override can have any."""
-    return [
-        Problem(
-            message=f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
-            f" ({error.title})",
-            where="deepspeed.override",
-            fix="correct or remove it; the settings are those of DeepSpeed's config",
-        )
-        for one in error.errors()
-    ]
+def override_problems(error: Exception) -> list[Problem]:
+    """Return what DeepSpeed rejects in its config as problems of the override."""
+    details = (
+        [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r} ({error.title})"
+            for one in error.errors()
+        ]
+        if isinstance(error, ValidationError)
+        else [f"DeepSpeed rejects its config: {type(error).__name__}: {error}"]
+    )
+    fix = "correct or remove it; the settings are those of DeepSpeed's config"
+    return [Problem(message=one, where="deepspeed.override", fix=fix) for one in details]

@@ -8,7 +8,9 @@ from torch import Tensor
 def is_vector_or_bias(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter, which may be partitioned, is a vector or a bias.
 
-    The weights of norms are vectors. The biases of the experts of a layer are one matrix.
+    The weights of norms are vectors, except that Cohere's norms of queries and keys have a row for
+    each head. The biases of the experts of a layer are one matrix.
     """
     shape: Any = getattr(parameter, "ds_shape", parameter.shape)  # of all ranks
-    return len(shape) < 2 or name.endswith("bias")
+    is_norm = name.endswith(("norm.weight", "norm.bias"))
+    return len(shape) < 2 or is_norm or name.endswith("bias")

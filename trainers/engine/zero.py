@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.cpp_extension import _get_build_directory, get_default_build_root
 
@@ -54,6 +53,7 @@ from trainers.foundation.errors import InputError
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
+_LINEAR = nn.functional.linear
 
 
 class ZeroEngine:
@@ -101,7 +101,9 @@ class ZeroEngine:
                     ),
                     dist_init_required=False,
                 )
-            except ValidationError as error:
+            except (ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
+                if not deepspeed_config.override:
+                    raise
                 raise InputError(override_problems(error)) from error
         # The trained parameters by name.
         self.parameters: Mapping[str, nn.Parameter] = trainable
@@ -322,6 +324,8 @@ class ZeroEngine:
         # Hooks on the autograd graph keep ZeRO 3 alive, and the garbage collector cannot free it.
         # So the storages are freed although references remain.
         parameter_offload.FWD_MODULE_STACK.clear()
+        # ZeRO 3 replaces it, with other rounding, for everything that the process computes later.
+        nn.functional.linear = _LINEAR
         owners = [vars(optimizer), self._inner_optimizer.state, list(self.module.parameters())]
         for tensor in tensors_in(owners):
             storage = tensor.untyped_storage()

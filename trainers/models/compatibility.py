@@ -101,7 +101,9 @@ def find_position_problems(
     if limit is None or max_length <= limit:
         return []
     can_be_built = _probe_class(config, trust_remote_code) is not None
-    if not can_be_built or small_model(config, trust_remote_code, max_positions=_POSITIONS):
+    if not can_be_built or small_model(
+        config, trust_remote_code, max_position_embeddings=_POSITIONS
+    ):
         return []
     return [
         Problem(
@@ -222,12 +224,15 @@ def _hidden_and_logits(model: PreTrainedModel, ids_BT: Tensor) -> tuple[Tensor, 
 
 
 def small_model(
-    config: PretrainedConfig, trust_remote_code: bool, max_positions: int | None = None
+    config: PretrainedConfig, trust_remote_code: bool, **text_settings: int
 ) -> PreTrainedModel | None:
     """Return a small float32 model of the config's class that ran successfully, or None.
 
     Its attention is eager, which every class has and every device can run: neither causality nor
     the head depends on the implementation.
+
+    Args:
+        text_settings: replace those of the language model's config.
     """
     for shrink in (_shrink_all, _shrink_layers, _shrink_nothing):
         small = copy.deepcopy(config)
@@ -236,8 +241,8 @@ def small_model(
             # config.
             for subconfig in {id(c): c for c in (small, small.get_text_config())}.values():
                 shrink(subconfig)
-                if max_positions is not None:
-                    subconfig.max_position_embeddings = max_positions
+            for name, value in text_settings.items():
+                setattr(small.get_text_config(), name, value)
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(0)
                 model: PreTrainedModel = AutoModelForCausalLM.from_config(

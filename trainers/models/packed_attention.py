@@ -31,6 +31,9 @@ PACKED_ATTENTION = "plw_packed"
 # The largest head size of flash attention.
 _MAX_HEAD_SIZE = 256
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
+# Two sequences for the check of packing, and a sliding window that both of them exceed.
+_CHECKED_LENGTHS = (7, 12)
+PROBED_WINDOW = 4
 
 
 class RowLengths:
@@ -206,12 +209,12 @@ def position_ids(sequence_lengths: Sequence[int]) -> Tensor:
     return torch.cat([torch.arange(length) for length in sequence_lengths])[None]
 
 
-def enable_packed_attention(model: PreTrainedModel, probe: PreTrainedModel | None = None) -> None:
+def enable_packed_attention(model: PreTrainedModel, probes: Sequence[PreTrainedModel] = ()) -> None:
     """Make the forward pass of `model` accept `sequence_lengths` and separate the sequences.
 
     Args:
-        probe: a small model of the same class to check in place of `model`, whose weights may be
-            on other ranks.
+        probes: small models of the same class to check in place of `model`, whose weights may be
+            on other ranks, and whose sliding window may be longer than the checked sequences.
 
     Raises:
         InputError: the model does not separate the sequences, or its results differ from unpacked
@@ -222,7 +225,8 @@ def enable_packed_attention(model: PreTrainedModel, probe: PreTrainedModel | Non
     if types:
         reason: str | None = f"it has layers of type {', '.join(sorted(types))}"
     else:
-        reason = _check_separation(probe or model)
+        reasons = [_check_separation(each) for each in probes or (model,)]
+        reason = next((one for one in reasons if one is not None), None)
         model.set_attn_implementation(PACKED_ATTENTION)
     if reason is not None:
         raise InputError(
@@ -242,7 +246,7 @@ def _check_separation(model: PreTrainedModel) -> str | None:
     was_training = model.training
     model.eval()
     generator = torch.Generator().manual_seed(0)
-    lengths = (7, 12)
+    lengths = _CHECKED_LENGTHS
     ids = torch.randint(
         0, model.get_input_embeddings().weight.shape[0], (1, sum(lengths)), generator=generator
     ).to(model.device)

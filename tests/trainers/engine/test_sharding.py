@@ -62,6 +62,17 @@ def sharded_settings(folder: Path) -> TrainConfig:
     )
 
 
+def train_sharded(folder: Path) -> None:
+    linear = torch.nn.functional.linear
+    sft.train(sharded_settings(folder), folder / "out")
+    assert torch.nn.functional.linear is linear
+
+
+def test_the_process_computes_as_before_after_a_sharded_run(tmp_path: Path) -> None:
+    """DeepSpeed replaces the function for linear layers by one with other rounding."""
+    run_in_world(1, train_sharded, tmp_path)
+
+
 def expect_problem(folder: Path, message: str) -> None:
     with pytest.raises(InputError, match=message):
         sft.train(sharded_settings(folder), folder / "out")

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GptOssConfig, GptOssForCausalLM
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2MoeConfig,
+)
 
 from tests.families import family
 from trainers.config import TrainConfig
@@ -11,7 +18,12 @@ from trainers.data.batches import collate_packed, split_packed_micro_batches
 from trainers.data.roles import EncodedExample, Role
 from trainers.foundation.errors import InputError
 from trainers.models import packed_attention as module
-from trainers.models.packed_attention import enable_packed_attention, hidden_states
+from trainers.models.compatibility import small_model
+from trainers.models.packed_attention import (
+    PROBED_WINDOW,
+    enable_packed_attention,
+    hidden_states,
+)
 
 
 class TestDealing:
@@ -150,3 +162,27 @@ def test_attention_with_a_part_that_the_packed_one_lacks_is_rejected() -> None:
         torch.nn.init.constant_(layer.self_attn.sinks, 2.0)
     with pytest.raises(InputError, match="attention with sinks cannot be packed"):
         enable_packed_attention(model)
+
+
+def windowed_probes(config: PretrainedConfig) -> list[PreTrainedModel]:
+    probe = small_model(config, trust_remote_code=False, sliding_window=PROBED_WINDOW)
+    assert probe is not None
+    return [probe]
+
+
+def test_a_window_that_only_the_mask_contains_is_rejected() -> None:
+    """Qwen2-MoE does not pass its window to the attention function."""
+    config = Qwen2MoeConfig(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, moe_intermediate_size=16,
+        shared_expert_intermediate_size=32, num_hidden_layers=2, use_sliding_window=True,
+        sliding_window=4096, max_window_layers=1,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="do not give the results of its own attention"):
+        enable_packed_attention(family("llama"), windowed_probes(config))
+
+
+def test_a_window_that_the_attention_function_receives_is_supported() -> None:
+    config = MistralConfig(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, sliding_window=4096
+    )
+    enable_packed_attention(family("llama"), windowed_probes(config))
