@@ -20,7 +20,7 @@ from trainers.config import ModelConfig, TrainConfig, is_same_config
 from trainers.data.batches import global_batch_indices
 from trainers.data.roles import Role
 from trainers.data.tokenize import encode_examples, read_split
-from trainers.engine.weight_decay import is_vector_or_bias
+from trainers.engine.weight_decay import is_left_out
 from trainers.foundation.errors import InputError
 from trainers.models.loading import load_model
 from trainers.runs.diagnostics import layer_distances, loss_rsd
@@ -126,7 +126,7 @@ def test_distance_is_between_the_exported_and_the_original_model(stage: int, tra
 def test_vectors_and_biases_do_not_decay() -> None:
     """The biases of the experts of a layer are one matrix."""
     model = family("gpt_oss")
-    left_out = {n for n, p in model.named_parameters() if is_vector_or_bias(n, p)}
+    left_out = {n for n, p in model.named_parameters() if is_left_out(n, p)}
     layer = "model.layers.0"
     assert {f"{layer}.input_layernorm.weight", f"{layer}.mlp.experts.down_proj_bias"} <= left_out
     assert not {f"{layer}.mlp.experts.down_proj", "model.embed_tokens.weight"} & left_out
@@ -134,8 +134,8 @@ def test_vectors_and_biases_do_not_decay() -> None:
 
 def test_norms_with_a_row_for_each_head_do_not_decay() -> None:
     weight = torch.ones(4, 16)
-    assert is_vector_or_bias("model.layers.0.self_attn.q_norm.weight", weight)
-    assert not is_vector_or_bias("model.layers.0.self_attn.q_proj.weight", weight)
+    assert is_left_out("model.layers.0.self_attn.q_norm.weight", weight)
+    assert not is_left_out("model.layers.0.self_attn.q_proj.weight", weight)
 
 
 def test_a_record_without_the_setting_decayed_all_weights() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 
-def is_vector_or_bias(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter, which may be partitioned, is a vector or a bias.
+def is_left_out(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter, which may be partitioned, is a norm, a bias or another vector.
 
     The weights of norms are vectors, except that Cohere's norms of queries and keys have a row for
     each head. The biases of the experts of a layer are one matrix.

@@ -48,7 +48,7 @@ from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.engine.deepspeed_settings import deepspeed_settings, override_problems
 from trainers.engine.flat_tensors import padded_slice, tensors_in
 from trainers.engine.optimizer import ADAM_MOMENTS, make_adamw
-from trainers.engine.weight_decay import is_vector_or_bias
+from trainers.engine.weight_decay import is_left_out
 from trainers.foundation.errors import InputError
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
@@ -75,7 +75,7 @@ class ZeroEngine:
         self.is_replicated = deepspeed_config.zero_stage == 0
         self._max_grad_norm = optimizer.max_grad_norm
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        decayed = [name for name, p in trainable.items() if not is_vector_or_bias(name, p)]
+        decayed = [name for name, p in trainable.items() if not is_left_out(name, p)]
         decays_all = optimizer.decay_norms_and_biases or len(decayed) == len(trainable)
         self._weight_decay = 0.0 if decays_all else optimizer.weight_decay
         self._decayed = decayed if self._weight_decay > 0 else []
