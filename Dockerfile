@@ -1,5 +1,7 @@
-# plw on CUDA GPUs. Not built or run yet: docs/first-hour.md.
-FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+# plw on CUDA GPUs. Another image of Debian or Ubuntu with Python 3.11 or newer: --build-arg BASE=...
+# What was built and run so far: docs/first-hour.md.
+ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
+FROM ${BASE}
 
 # g++ and the headers of Python: Triton and DeepSpeed compile their operations at first use.
 # hadolint ignore=DL3008

@@ -111,4 +111,5 @@ def test_four_simulated_nodes_are_kept_busy(capsys: pytest.CaptureFixture[str]) 
     # A busy machine may fill both slots late, or never in half a minute.
     assert found["slots_busy"] is None or 0 < found["slots_busy"] <= 1
     assert found["trials"] >= 1
-    assert found["head_memory_mb"][-1]["total"] > 100
+    for name in ("ray", "sweep", "drivers", "channels", "controllers", "other_actors"):
+        assert max(sample[name] for sample in found["head_memory_mb"]) > 0, name

@@ -191,6 +191,7 @@ def test_a_sweep_starts_ray_again_and_trains_the_same_bits(
     for name in ("ray::ResourceTrainable", "ray::TrainController"):
         [process] = processes_named(driver, name)
         assert not [each.path for each in process.memory_maps() if "libtorch" in each.path], name
+    assert not [*processes_named(driver, "ray::PreemptionWatcher")]
     break_ray(driver)
     started = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
     output, _ = driver.communicate(timeout=900)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, CohereForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.trainer_pt_utils import get_parameter_names
 
@@ -133,9 +133,14 @@ def test_vectors_and_biases_do_not_decay() -> None:
 
 
 def test_norms_with_a_row_for_each_head_do_not_decay() -> None:
-    weight = torch.ones(4, 16)
-    assert is_left_out("model.layers.0.self_attn.q_norm.weight", weight)
-    assert not is_left_out("model.layers.0.self_attn.q_proj.weight", weight)
+    config = CohereConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=4, use_qk_norm=True,
+    )  # fmt: skip
+    attention = CohereForCausalLM(config).model.layers[0].self_attn
+    assert attention.q_norm.weight.shape == (4, 8)
+    left_out = {name for name, p in attention.named_parameters() if is_left_out(name, p)}
+    assert left_out == {"q_norm.weight", "k_norm.weight"}
 
 
 def test_a_record_without_the_setting_decayed_all_weights() -> None:

@@ -32,6 +32,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 import deepspeed
 from deepspeed.comm.torch import build_shm_op
+from deepspeed.runtime.config import DtypeEnum
 from deepspeed.runtime.zero import parameter_offload
 from deepspeed.utils import (
     safe_get_full_fp32_param,
@@ -86,25 +87,20 @@ class ZeroEngine:
         )
         # Names of the moments that checkpoints store for each parameter.
         self.moments = ADAM_MOMENTS if optimizer.state_bits == 32 else ()
+        engine_settings = deepspeed_settings(
+            # At stage 0, `step` clips the gradient, because it computes the norm.
+            0.0 if self.is_replicated else optimizer.max_grad_norm,
+            deepspeed_config,
+            ranks.world_size,
+            micro_batch_size,
+        )
+        if deepspeed_config.override:
+            _check_override(engine_settings)
         # DeepSpeed prints the memory use of its optimizer for bfloat16 at stage 1.
         with contextlib.redirect_stdout(sys.stderr):
-            try:
-                self._engine, *_ = deepspeed.initialize(
-                    model=model,
-                    optimizer=adam,
-                    config=deepspeed_settings(
-                        # At stage 0, `step` clips the gradient, because it computes the norm.
-                        0.0 if self.is_replicated else optimizer.max_grad_norm,
-                        deepspeed_config,
-                        ranks.world_size,
-                        micro_batch_size,
-                    ),
-                    dist_init_required=False,
-                )
-            except (ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
-                if not deepspeed_config.override:
-                    raise
-                raise InputError(override_problems(error)) from error
+            self._engine, *_ = deepspeed.initialize(
+                model=model, optimizer=adam, config=engine_settings, dist_init_required=False
+            )
         # The trained parameters by name.
         self.parameters: Mapping[str, nn.Parameter] = trainable
 
@@ -381,6 +377,18 @@ def gathered(
         [parameter], modifier_rank=0 if is_changed else None
     )
     return gather
+
+
+def _check_override(settings: dict[str, Any]) -> None:
+    """Raise an InputError if DeepSpeed rejects `settings`, which contain an override."""
+    try:
+        config = deepspeed.DeepSpeedConfig(settings)
+        # DeepSpeed reads these names only when it builds the engine.
+        for dtype in (config.grad_accum_dtype, config.param_dtype, config.buffer_dtype):
+            if dtype is not None:
+                DtypeEnum(dtype)
+    except (ValueError, TypeError, AttributeError, AssertionError) as error:
+        raise InputError(override_problems(error)) from error
 
 
 def load_cpu_op() -> bool:

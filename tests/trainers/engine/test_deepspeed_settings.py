@@ -118,13 +118,24 @@ def test_advice_lists_only_settings_that_can_still_change() -> None:
     assert out_of_memory_advice(2**30, settings, 4).endswith("try batch.micro_batch_size 2, lora")
 
 
-def train_with_unknown_override(folder: Path) -> None:
-    override = {"zero_optimization": {"reduce_buckets": 3}}
-    deepspeed = {"zero_stage": 1, "precision": "float32", "override": override}
-    message = "deepspeed.override: reduce_buckets: Extra inputs are not permitted, got 3"
-    with pytest.raises(InputError, match=message):
-        train_until(settings(folder, deepspeed=deepspeed), folder / "run")
+BAD_OVERRIDES: dict[str, dict[str, Any]] = {
+    "reduce_buckets: Extra inputs are not permitted, got 3": {
+        "zero_optimization": {"reduce_buckets": 3}
+    },
+    "enabled: Input should be a valid boolean, got 7.5": {"comms_logger": {"enabled": 7.5}},
+    "'float12' is not a valid DtypeEnum": {"data_types": {"grad_accum_dtype": "float12"}},
+    "'float13' is not a valid DtypeEnum": {"data_types": {"buffer_dtype": "float13"}},
+    "must be a mapping, not int": {"zero_optimization": 3},
+    "'str' object has no attribute 'get'": {"data_types": "bf16"},
+}
+
+
+def train_with_bad_overrides(folder: Path) -> None:
+    for message, override in BAD_OVERRIDES.items():
+        deepspeed = {"zero_stage": 1, "precision": "float32", "override": override}
+        with pytest.raises(InputError, match=f"deepspeed.override: .*{message}"):
+            train_until(settings(folder, deepspeed=deepspeed), folder / "run")
 
 
 def test_an_override_that_deepspeed_rejects_is_an_input_error(tmp_path: Path) -> None:
-    run_in_world(1, train_with_unknown_override, tmp_path)
+    run_in_world(1, train_with_bad_overrides, tmp_path)

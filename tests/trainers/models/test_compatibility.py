@@ -100,11 +100,10 @@ def test_logit_map_does_not_depend_on_the_attention_implementation() -> None:
     assert find_logit_map(config) == LogitMap(scale=0.25)
 
 
-def test_a_class_that_cannot_be_checked_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.models.compatibility._NUM_LAYERS", "no number")
-    config = transformers.LlamaConfig(hidden_size=2048, vocab_size=300, num_attention_heads=8)
-    [problem] = find_model_problems(config, name="my-llama")
-    assert problem.message.startswith("model.path my-llama: no small model of llama can be built")
+def test_a_class_that_cannot_be_checked_is_rejected() -> None:
+    [problem] = find_model_problems(transformers.HunYuanDenseV1Config(), name="hunyuan")
+    wanted = "model.path hunyuan: no small model of hunyuan_v1_dense can be built"
+    assert problem.message.startswith(wanted)
 
 
 @pytest.mark.parametrize(
