@@ -33,6 +33,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def share_weights(folder: Path) -> None:
+    """Let whoever can read `folder` read the safetensors files in it.
+
+    safetensors 0.8 leaves only their owner access (safetensors issue 782).
+    """
+    for file in folder.glob("*.safetensors"):
+        file.chmod(folder.stat().st_mode & 0o666)
+
+
 def check_output_folder(folder: Path, *, where: str) -> None:
     """Check that files can be written to `folder`, which need not exist. Nothing is created.
 

@@ -38,12 +38,16 @@ def cannot_load(path: str, error: Exception, *, name: str = "model.path") -> Inp
 def _folder_fault(folder: Path) -> tuple[str, str] | None:
     """Return a problem with the folder's files and its fix, or None."""
     for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as content:
-            if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                return (
-                    f"{file.name} is a Git LFS pointer, not the weights",
-                    "run `git lfs pull` in that folder",
-                )
+        try:
+            with file.open("rb") as content:
+                start = content.read(len(_LFS_POINTER))
+        except PermissionError:
+            return f"{file.name} must be readable", f"let its owner run `chmod a+r {file}`"
+        if start == _LFS_POINTER:
+            return (
+                f"{file.name} is a Git LFS pointer, not the weights",
+                "run `git lfs pull` in that folder",
+            )
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())

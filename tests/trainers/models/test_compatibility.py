@@ -1,6 +1,8 @@
 """Models that the weighted loss cannot train are rejected before training, with the reason."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,21 @@ def test_error_names_weights_with_another_shape(tmp_path: Path) -> None:
     (problem,) = problems_of(folder)
     assert name in problem
     assert "another shape" in problem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_error_for_weights_of_another_user_names_the_command() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = save_tiny_model(Path(name))
+        Path(name).chmod(0o755)
+        (folder / "model.safetensors").chmod(0o600)
+        os.seteuid(65534)
+        try:
+            (problem,) = problems_of(folder)
+        finally:
+            os.seteuid(0)
+    assert "model.safetensors must be readable" in problem
+    assert f"chmod a+r {folder}/model.safetensors" in problem
 
 
 def test_error_for_a_git_lfs_pointer_names_the_command(tmp_path: Path) -> None:

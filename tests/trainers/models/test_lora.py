@@ -85,6 +85,15 @@ def test_only_the_targets_change_and_their_distance_is_reported(trained: Path) -
     assert result["distance"] == pytest.approx(norm, rel=1e-4)
 
 
+def test_weights_can_be_read_by_those_who_can_read_the_other_files(trained: Path) -> None:
+    run = trained / "stage-2"
+    for weights, other in (
+        ("model/model.safetensors", "model/config.json"),
+        ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
+    ):
+        assert (run / weights).stat().st_mode == (run / other).stat().st_mode
+
+
 def train_with_saved_module(folder: Path) -> None:
     lora = {"rank": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
     for stage in (2, 3):
