@@ -20,6 +20,7 @@ _RESERVED_DEEPSPEED_KEYS = (
     "optimizer",
     "scheduler",
     "bf16",
+    "bfloat16",
     "fp16",
     "amp",
     "torch_autocast",

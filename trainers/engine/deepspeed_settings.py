@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from trainers.deepspeed_config import DeepSpeedConfig
 from trainers.foundation.errors import Problem
+from trainers.foundation.suggestions import did_you_mean
 
 
 def deepspeed_settings(
@@ -54,6 +55,45 @@ def _merge(settings: dict[str, Any], override: Mapping[str, Any]) -> dict[str, A
         is_tree = isinstance(value, dict) and isinstance(settings.get(key), dict)
         merged[key] = _merge(settings[key], value) if is_tree else value
     return merged
+
+
+class ReadKeys(dict[str, Any]):
+    """DeepSpeed's config, which notes the keys that DeepSpeed looks for.
+
+    DeepSpeed ignores unknown keys at the top level.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.read: set[str] = set()  # DeepSpeed's shallow copy of the config has the same set.
+
+    @property
+    def unknown(self) -> list[str]:
+        return sorted(self.keys() - self.read)
+
+    def __contains__(self, key: object) -> bool:
+        self.read.add(str(key))
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+
+def unknown_key_problems(config: ReadKeys) -> list[Problem]:
+    """Return the keys that DeepSpeed ignores as problems of the override."""
+    return [
+        Problem(
+            message=f"DeepSpeed has no setting {key}",
+            where="deepspeed.override",
+            fix=did_you_mean(key, config.read) or "remove it",
+        )
+        for key in config.unknown
+    ]
 
 
 def override_problems(error: Exception) -> list[Problem]:

@@ -32,7 +32,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 import deepspeed
 from deepspeed.comm.torch import build_shm_op
-from deepspeed.runtime.config import DtypeEnum
+from deepspeed.runtime.config import DeepSpeedConfigError, DtypeEnum
 from deepspeed.runtime.zero import parameter_offload
 from deepspeed.utils import (
     safe_get_full_fp32_param,
@@ -46,7 +46,12 @@ from deepspeed.utils import (
 
 from trainers.config import OptimizerConfig
 from trainers.deepspeed_config import DeepSpeedConfig
-from trainers.engine.deepspeed_settings import deepspeed_settings, override_problems
+from trainers.engine.deepspeed_settings import (
+    ReadKeys,
+    deepspeed_settings,
+    override_problems,
+    unknown_key_problems,
+)
 from trainers.engine.flat_tensors import padded_slice, tensors_in
 from trainers.engine.optimizer import ADAM_MOMENTS, make_adamw
 from trainers.engine.weight_decay import is_left_out
@@ -55,6 +60,8 @@ from trainers.foundation.errors import InputError
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
 _LINEAR = nn.functional.linear
+# What DeepSpeed raises for a bad config.
+_CONFIG_ERRORS = (DeepSpeedConfigError, ValueError, TypeError, AttributeError, AssertionError)
 
 
 class ZeroEngine:
@@ -380,15 +387,18 @@ def gathered(
 
 
 def _check_override(settings: dict[str, Any]) -> None:
-    """Raise an InputError if DeepSpeed rejects `settings`, which contain an override."""
+    """Raise an InputError if DeepSpeed rejects or ignores some of `settings`, with an override."""
+    noted = ReadKeys(settings)
     try:
-        config = deepspeed.DeepSpeedConfig(settings)
+        config = deepspeed.DeepSpeedConfig(noted)
         # DeepSpeed reads these names only when it builds the engine.
         for dtype in (config.grad_accum_dtype, config.param_dtype, config.buffer_dtype):
             if dtype is not None:
                 DtypeEnum(dtype)
-    except (ValueError, TypeError, AttributeError, AssertionError) as error:
+    except _CONFIG_ERRORS as error:
         raise InputError(override_problems(error)) from error
+    if noted.unknown:
+        raise InputError(unknown_key_problems(noted))
 
 
 def load_cpu_op() -> bool:

@@ -23,6 +23,7 @@ from trainers.foundation.errors import InputError
             "needs deepspeed.zero_stage 1, 2 or 3",
         ),
         ({"zero_stage": 2, "offload_parameters": True}, "needs deepspeed.zero_stage 3"),
+        ({"override": {"bfloat16": {"enabled": True}}}, "must not set bfloat16"),
         ({"override": {"gradient_clipping": 2.0}}, "must not set gradient_clipping"),
         ({"override": {"zero_optimization": {"stage": 3}}}, "not set zero_optimization.stage"),
         (
@@ -126,6 +127,10 @@ BAD_OVERRIDES: dict[str, dict[str, Any]] = {
     "'float12' is not a valid DtypeEnum": {"data_types": {"grad_accum_dtype": "float12"}},
     "'float13' is not a valid DtypeEnum": {"data_types": {"buffer_dtype": "float13"}},
     "must be a mapping, not int": {"zero_optimization": 3},
+    "DeepSpeed has no setting zero_optimisation; did you mean zero_optimization": {
+        "zero_optimisation": {"reduce_bucket_size": 3}
+    },
+    "Elastic training has been removed": {"elasticity": {"enabled": False}},
     "'str' object has no attribute 'get'": {"data_types": "bf16"},
 }
 
