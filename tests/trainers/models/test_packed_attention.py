@@ -1,5 +1,7 @@
 """Packed examples: micro-batches stay within the limit, and results equal unpacked examples."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,13 @@ from transformers import (
     GptOssConfig,
     GptOssForCausalLM,
     MistralConfig,
-    PretrainedConfig,
-    PreTrainedModel,
     Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
 )
 
 from tests.families import family
+from tests.trainers.tiny_runs import settings, train_until
+from tests.worlds import run_in_world
 from trainers.config import TrainConfig
 from trainers.data.batches import collate_packed, split_packed_micro_batches
 from trainers.data.roles import EncodedExample, Role
@@ -164,25 +167,31 @@ def test_attention_with_a_part_that_the_packed_one_lacks_is_rejected() -> None:
         enable_packed_attention(model)
 
 
-def windowed_probes(config: PretrainedConfig) -> list[PreTrainedModel]:
-    probe = small_model(config, trust_remote_code=False, sliding_window=PROBED_WINDOW)
-    assert probe is not None
-    return [probe]
+def train_packed(folder: Path) -> None:
+    packed = {"global_batch_size": 7, "micro_batch_size": 2, "packing": True}
+    train_until(settings(folder, batch=packed), folder / "run")
 
 
-def test_a_window_that_only_the_mask_contains_is_rejected() -> None:
-    """Qwen2-MoE does not pass its window to the attention function."""
+def test_a_window_that_only_the_mask_contains_is_rejected(tmp_path: Path) -> None:
+    """Qwen2-MoE does not pass its window to the attention function.
+
+    The window is larger than the examples of the check, and of this training.
+    """
     config = Qwen2MoeConfig(
-        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, moe_intermediate_size=16,
-        shared_expert_intermediate_size=32, num_hidden_layers=2, use_sliding_window=True,
-        sliding_window=4096, max_window_layers=1,
+        vocab_size=259, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
+        moe_intermediate_size=16, shared_expert_intermediate_size=32, num_hidden_layers=2,
+        use_sliding_window=True, sliding_window=4096, max_window_layers=1,
     )  # fmt: skip
+    settings(tmp_path)
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="do not give the results of its own attention"):
-        enable_packed_attention(family("llama"), windowed_probes(config))
+        run_in_world(1, train_packed, tmp_path)
 
 
 def test_a_window_that_the_attention_function_receives_is_supported() -> None:
     config = MistralConfig(
         hidden_size=32, num_attention_heads=4, num_key_value_heads=2, sliding_window=4096
     )
-    enable_packed_attention(family("llama"), windowed_probes(config))
+    probe = small_model(config, trust_remote_code=False, sliding_window=PROBED_WINDOW)
+    assert probe is not None
+    enable_packed_attention(family("llama"), [probe])
