@@ -204,11 +204,12 @@ def _outcome_lines(outcome: "SweepOutcome") -> Iterator[str]:
 
 
 def _failure_lines(folder: SweepFolder) -> Iterator[str]:
-    """Yield one line per failure reason, with its trials and the log of the first."""
+    """Yield one line per failure reason, with its trials and the log of the first; then advice."""
     by_reason: dict[str, list[str]] = {}
-    for trial in folder.read_trials():
-        if trial.state == "failed":
-            reason = trial.error or "no reason recorded"
-            by_reason.setdefault(reason, []).append(trial.id)
+    failed = [trial for trial in folder.read_trials() if trial.state == "failed"]
+    for trial in failed:
+        by_reason.setdefault(trial.error or "no reason recorded", []).append(trial.id)
     for reason, ids in by_reason.items():
         yield f"failed: {', '.join(ids)}: {reason}; see {log_location(folder, ids[0])}"
+    if any(trial.failure not in ("divergence", "input") for trial in failed):
+        yield "Run the same command to try failed trials again."

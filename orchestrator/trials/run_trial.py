@@ -6,6 +6,7 @@ Heavy imports are inside the functions, because processes that only schedule do 
 import gc
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 # untuned model of a baseline.
 JobKind = Literal["trial", "training", "scoring", "base"]
 LOG_EVERY_S = 60.0
+# Ray's memory monitor, which kills processes of trials before the machine's memory is full.
+_LOW_MEMORY = re.compile(
+    r"killed due to the node running low on memory.* was (?P<used>[\d.]+)GB used"
+    r" / (?P<limit>[\d.]+)GB limit",
+    re.DOTALL,
+)
 
 
 def train_rank(
@@ -321,6 +328,12 @@ def is_node_lost(error: BaseException) -> bool:
 
 def error_reason(error: BaseException) -> str:
     """Return the message of an error, as one line."""
+    if found := _LOW_MEMORY.search(str(error)):
+        return (
+            f"Ray killed a process because {found['used']} of {found['limit']} GiB of its "
+            "machine's memory were in use; close other programs, set "
+            "resources.max_concurrent_trials, or use less memory in each trial"
+        )
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 

@@ -13,6 +13,7 @@ from orchestrator.foundation.plw_scale import w_p
 from orchestrator.record.baselines import BaselineRecord
 from orchestrator.record.folder import State, SweepFolder, SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import with_values
+from orchestrator.trials.sweep import SweepOutcome
 from trainers.config import TrainConfig
 from trainers.foundation.files import write_json, write_text
 
@@ -298,3 +299,21 @@ def write_hill(root: Path, **changes: Any) -> SweepFolder:
     """Write a sweep with a clear best PLW: seven weights, three seeds each."""
     trials, cards = hill()
     return write_sweep(root, trials, cards, card(UNTUNED), **changes)
+
+
+def outcome_of(
+    folder: SweepFolder, *, num_skipped: int = 0, num_unfinished: int = 0
+) -> SweepOutcome:
+    """Return what `plw sweep` knows at the end of a sweep that ran one trial."""
+    return SweepOutcome(
+        folder=folder,
+        num_run=1,
+        num_skipped=num_skipped,
+        num_failed=0,
+        num_unfinished=num_unfinished,
+        num_not_started=0,
+        num_stopped=0,
+        end_reason=None,
+        is_tracked=True,
+        was_stopped=False,
+    )

@@ -19,9 +19,9 @@ from orchestrator.cli.score_output import print_scores
 from orchestrator.cli.sweep_output import print_outcome
 from orchestrator.record.folder import SweepFolder, TrackingRecord
 from orchestrator.tracking.uri import check_port, responds
-from orchestrator.trials.sweep import SweepOutcome
+from orchestrator.trials.run_trial import mark_failed
 from tests.orchestrator.plw import refused
-from tests.orchestrator.sweeps import BASE, card, score, trial, write_sweep
+from tests.orchestrator.sweeps import BASE, card, outcome_of, score, trial, write_sweep
 from tests.orchestrator.tracking.test_uri import free_port
 from tests.tiny_model import save_tiny_model
 from tests.trainers.tiny_runs import write_data
@@ -212,22 +212,22 @@ def test_counts_of_one_use_the_singular(
     skipped: str,
     interrupted: str,
 ) -> None:
-    outcome = SweepOutcome(
-        folder=demo_sweep,
-        num_run=1,
-        num_skipped=count,
-        num_failed=0,
-        num_unfinished=count,
-        num_not_started=0,
-        num_stopped=0,
-        end_reason=None,
-        is_tracked=True,
-        was_stopped=False,
-    )
-    print_outcome(outcome)
+    print_outcome(outcome_of(demo_sweep, num_skipped=count, num_unfinished=count))
     lines = capsys.readouterr().out.splitlines()
     assert skipped in lines
     assert interrupted in lines
+
+
+@pytest.mark.parametrize(("kind", "is_advised"), [("crash", True), ("divergence", False)])
+def test_trials_that_may_succeed_later_can_be_tried_again(
+    demo_sweep: SweepFolder, capsys: pytest.CaptureFixture[str], kind: str, is_advised: bool
+) -> None:
+    failed = demo_sweep.read_trials()[0]
+    demo_sweep.write_trial(mark_failed(failed, "the reason", kind))
+    print_outcome(outcome_of(demo_sweep))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"failed: {failed.id}: the reason; see ") for line in lines)
+    assert ("Run the same command to try failed trials again." in lines) is is_advised
 
 
 def test_printed_scores_end_with_group_means(

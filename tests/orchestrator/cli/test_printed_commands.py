@@ -12,9 +12,8 @@ from orchestrator.cli.sweep_output import print_outcome
 from orchestrator.monitoring.command_hints import CLUSTER_OPTIONS_VARIABLE
 from orchestrator.record.folder import SweepFolder
 from orchestrator.record.lock import sweep_lock
-from orchestrator.trials.sweep import SweepOutcome
 from tests.orchestrator.plw import plw
-from tests.orchestrator.sweeps import card, trial, write_sweep
+from tests.orchestrator.sweeps import card, outcome_of, trial, write_sweep
 
 NAMES = ["my runs", "what? 50%20 #x", "-runs", "it's", "$HOME;`id`"]
 
@@ -43,19 +42,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_commands_after_a_sweep(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = SweepOutcome(
-        folder=SweepFolder(Path(folder).absolute()),
-        num_run=2,
-        num_skipped=0,
-        num_failed=0,
-        num_unfinished=0,
-        num_not_started=0,
-        num_stopped=0,
-        end_reason=None,
-        is_tracked=True,
-        was_stopped=False,
-    )
-    print_outcome(outcome)
+    print_outcome(outcome_of(SweepFolder(Path(folder).absolute())))
     commands = re.findall(r"^  (plw .*?)  ", capsys.readouterr().out, re.MULTILINE)
     shown = f"./{folder}" if folder.startswith("-") else folder
     assert [arguments_in_a_shell(command) for command in commands] == [
