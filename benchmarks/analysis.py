@@ -103,7 +103,8 @@ def outcome_of_report(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Ou
     """
     overall = next(one for one in verdicts if one["group"] == "overall" and one["cell"] is None)
     kind, best, gain = overall["kind"], overall["best_plw"], overall["gain"]
-    pieces = [(low, high) for low, high in overall["pieces"] or ()]
+    # Without a set, no weight is excluded.
+    pieces = [(low, high) for low, high in overall["pieces"] or [(0.0, 1.0)]]
     gain_true = None
     if gain is not None and best is not None:
         gain_true = truth.overall(best) - truth.overall(overall["reference_plw"])

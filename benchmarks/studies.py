@@ -133,6 +133,9 @@ class Design:
     missing: float = 0.0
     # Learning rates, each with all weights and seeds. The truth is that of the best one.
     rates: tuple[Rate, ...] = ()
+    # Each weight has its own random rate, as in a search, with all seeds. The level falls linearly
+    # with the distance from the best rate, by this many points per decade.
+    own_rates_slope: float | None = None
     # All noise except that of items is Student's t with 3 degrees of freedom, at the same sd.
     has_heavy_tails: bool = False
 
@@ -191,7 +194,12 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
     seeds = [design.seed_sd / unit * _noise(rng, benchmarks) for _ in range(design.num_seeds)]
     trials = [(plw, seed) for plw in design.plws for seed in range(design.num_seeds)]
     lost = trials[rng.integers(len(trials))] if shape.one_trial_at_chance else None
+    of_rates: list[tuple[Rate | None, float, int]]
     of_rates = [(rate, *trial) for rate in design.rates or (None,) for trial in trials]
+    if design.own_rates_slope is not None:
+        rates = _own_rates(rng, design.own_rates_slope, len(design.plws))
+        of_weight = dict(zip(design.plws, rates, strict=True))
+        of_rates = [(of_weight[plw], plw, seed) for plw, seed in trials]
     for rate, plw, seed in of_rates:
         expected = expected_scores(truth, benchmarks, parts, plw, rate)
         scale = noise_scale(benchmarks, design.noise_sd * design.noise_factors.get(plw, 1.0))
@@ -204,6 +212,13 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
         if plw == truth.diverged or (plw, seed) == lost:
             probabilities = chance
         yield from _scored(rng, design, probabilities, rate, plw, seed)
+
+
+def _own_rates(rng: np.random.Generator, slope: float, count: int) -> list[Rate]:
+    """Return random rates over two decades, around a random best one."""
+    best = rng.uniform(-4.5, -3.5)
+    logs = rng.uniform(-5, -3, count)
+    return [Rate(value=float(10**log), level=-slope * abs(log - best), rise=1.0) for log in logs]
 
 
 def _scored(

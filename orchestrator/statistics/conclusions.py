@@ -150,6 +150,7 @@ def _conclusions(
         is_known = lead.group in study.effects and not has_zero_noise(study, lead.group)
         first = study.analyses[0] if study.analyses and is_known else None
         design = design_follow_up(trials, study.effects.get(lead.group), first)
+    lead_effects = study.effects.get(lead.group)
     method = lead.method if lead.method is not None else "assumed curve"
     return Conclusions(
         unit=table.shown_unit,
@@ -159,7 +160,11 @@ def _conclusions(
         follow_up=design,
         notes=(
             *messages.rate_notes(
-                table.rows, trials, study.best_rates, study.rate_interaction_p_value
+                table.rows,
+                trials,
+                study.best_rates,
+                study.rate_interaction_p_value,
+                has_own_rates=lead_effects is not None and lead_effects.has_own_rates,
             ),
             *messages.data_notes(table.rows, trials, lead.interaction_p_value),
         ),

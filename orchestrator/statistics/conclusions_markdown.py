@@ -126,7 +126,7 @@ def _next_sentence(conclusions: Conclusions) -> str:
     for run in conclusions.next_runs:
         cell = ", ".join(part for part in run.cell if part)
         plws.setdefault((run.seed, cell), []).append(format_tried_plw(run.plw))
-    if not plws:
+    if not plws or conclusions.follow_up is None:
         return ""
     parts = [
         f"PLW {join_words(own)} with seed {seed}" + (f" ({cell})" if cell else "")
@@ -134,7 +134,12 @@ def _next_sentence(conclusions: Conclusions) -> str:
     ]
     count = len(conclusions.next_runs)
     runs = "Run this trial next" if count == 1 else f"Run these {count} trials next"
-    return f"{runs}: {'; '.join(parts)}."
+    return f"{runs}{_rate_text(conclusions.follow_up)}: {'; '.join(parts)}."
+
+
+def _rate_text(design: FollowUp) -> str:
+    """Return ` at learning rate 1e-04` if that of the next trials must be chosen, else nothing."""
+    return "" if design.learning_rate is None else f" at learning rate {design.learning_rate:g}"
 
 
 def verdict_title(verdict: Verdict) -> str:
@@ -177,7 +182,7 @@ def _verdict_table(verdicts: Sequence[Verdict], unit: str) -> str:
 
 
 def _next_runs(design: FollowUp) -> str:
-    lines = [f"Next trials ({design.reason}):", ""]
+    lines = [f"Next trials{_rate_text(design)} ({design.reason}):", ""]
     lines += [f"- {run_text(run)}" for run in design.runs]
     prospect = prospect_text(design)
     return "\n".join([*lines, *(["", prospect] if prospect else [])])

@@ -1,10 +1,12 @@
 """Choose the next trials after an inconclusive verdict, and simulate their expected result.
 
 Verdicts compare weights within seeds. Missing weights of existing seeds therefore come first, then
-one new seed with all weights. The expected result is simulated: studies drawn from the current
-estimates go through the same analysis.
+one new seed with all weights. Weights that were tried at learning rates of their own come all at
+one rate, with as many new seeds as each had: only then can the two be separated. The expected
+result is simulated: studies drawn from the current estimates go through the same analysis.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,12 +57,13 @@ class FollowUp:
 
     `prospect` describes the leading verdict with these trials if the current estimates are true. It
     is None if there is no noise estimate, or if the trials are from several cells. `reason`
-    explains the choice of trials.
+    explains the choice of trials. `learning_rate` is that of all runs if several were tried.
     """
 
     runs: tuple[NextRun, ...]
     reason: str
     prospect: Prospect | None
+    learning_rate: float | None
 
 
 def design_follow_up(
@@ -70,23 +73,35 @@ def design_follow_up(
     sizes = np.bincount(trials.cell)
     cells = list(range(len(sizes))) if len(sizes) <= MAX_CELLS else [int(sizes.argmax())]
     found: list[NextRun] = []
+    has_own_rates = trials.is_confounded or (effects is not None and effects.has_own_rates)
     for cell in cells:
-        runs, reason = _cell_runs(trials, cell)
+        runs, reason = _cell_runs(trials, cell, has_own_rates=has_own_rates)
         found += runs
     prospect = None
-    is_single = len(trials.cells) == 1
+    # The simulation has no learning rates.
+    is_single = len(trials.cells) == 1 and not has_own_rates
     if analysis is not None and effects is not None and effects.noise and is_single:
         prospect = _prospect(trials, effects, analysis, [(run.plw, run.seed) for run in found])
-    return FollowUp(runs=tuple(found), reason=reason, prospect=prospect)
+    rates = {run.learning_rate for run in found}
+    return FollowUp(
+        runs=tuple(found),
+        reason=reason,
+        prospect=prospect,
+        learning_rate=rates.pop() if len(rates) == 1 < len(set(trials.rates)) else None,
+    )
 
 
-def _cell_runs(trials: Trials, cell: int) -> tuple[list[NextRun], str]:
+def _cell_runs(trials: Trials, cell: int, *, has_own_rates: bool) -> tuple[list[NextRun], str]:
     """Return the next trials of one cell, and the reason."""
     of_cell = np.flatnonzero(trials.cell == cell)
     plws = sorted({float(trials.plw[each]) for each in of_cell})
     seeds = list(dict.fromkeys(trials.seed[each] for each in of_cell))
     existing = {(float(trials.plw[each]), trials.seed[each]) for each in of_cell}
-    runs, reason = _choose_runs(plws, seeds, existing)
+    if has_own_rates and len(plws) > 1:
+        counts = Counter(float(trials.plw[each]) for each in of_cell)
+        runs, reason = _all_weights(plws, seeds, max(counts.values())), "all weights at one rate"
+    else:
+        runs, reason = _choose_runs(plws, seeds, existing)
     rates = sorted(rate for each in of_cell if (rate := trials.rates[each]) is not None)
     found = [
         NextRun(
@@ -104,13 +119,10 @@ def _choose_runs(
     plws: Sequence[float], seeds: Sequence[str], existing: set[tuple[float, str]]
 ) -> tuple[list[tuple[float, int]], str]:
     """Return (PLW, seed) pairs for the next trials, and the reason."""
-    numbers = [number for number in map(_seed_number, seeds) if number is not None]
-    following = max(numbers, default=-1) + 1
     if len(plws) == 2 and len(seeds) == 1:
-        new = range(following, following + _NEW_SEEDS_FOR_TWO_WEIGHTS)
-        return [(plw, seed) for seed in new for plw in plws], "more seeds of both weights"
+        return _all_weights(plws, seeds, _NEW_SEEDS_FOR_TWO_WEIGHTS), "more seeds of both weights"
     if len(plws) < 2:
-        used = numbers or [0]
+        used = [number for number in map(_seed_number, seeds) if number is not None] or [0]
         spread = [plw for plw in _spaced_weights(plws) if plw not in plws]
         return [(plw, used[0]) for plw in spread], "more weights, with a seed in use"
     complete = [(plw, seed) for seed in seeds for plw in plws]
@@ -121,8 +133,17 @@ def _choose_runs(
     ]
     if missing and len(missing) <= (1 - _MIN_COMPLETE_SHARE) * len(complete):
         return missing, "missing weights of the seeds in use"
+    return _all_weights(plws, seeds, 1), "one more seed at every weight"
+
+
+def _all_weights(
+    plws: Sequence[float], seeds: Sequence[str], num_seeds: int
+) -> list[tuple[float, int]]:
+    """Return all weights, or some of many, with `num_seeds` new seeds."""
+    numbers = [number for number in map(_seed_number, seeds) if number is not None]
+    following = max(numbers, default=-1) + 1
     chosen = plws if len(plws) <= MAX_WEIGHTS else _spaced_weights(plws)
-    return [(plw, following) for plw in chosen], "one more seed at every weight"
+    return [(plw, seed) for seed in range(following, following + num_seeds) for plw in chosen]
 
 
 def _seed_number(seed: str) -> int | None:

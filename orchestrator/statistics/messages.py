@@ -206,6 +206,24 @@ def too_few_trials_text(df: float) -> str:
     )
 
 
+def own_rates_text(df: float) -> str:
+    """Return the text for points that are too few to separate their weights from their rates."""
+    left = "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
+    return (
+        "cannot say: each weight was tried at its own learning rate, and these points leave "
+        f"{left} of freedom to separate the two, {MIN_CURVE_DF} needed; try all weights at one "
+        "learning rate"
+    )
+
+
+def confounded_text() -> str:
+    """Return the text for a learning rate that changed along with the weight."""
+    return (
+        "cannot say: the learning rate changed along with PLW, and either may cause the "
+        "differences; try all weights at one learning rate"
+    )
+
+
 def uniform_scores_text(num_trials: int, share: float) -> str:
     """Return the text for scores that are all 0 or all 100."""
     return (
@@ -281,15 +299,24 @@ def rate_notes(
     trials: Trials,
     best_rates: Sequence[BestRate],
     interaction_p_value: float | None,
+    *,
+    has_own_rates: bool,
 ) -> Iterator[str]:
     """Yield what limits the verdicts with respect to the learning rate.
 
     Args:
+        has_own_rates: see `Effects`, for the leading group.
         interaction_p_value: p-value of the hypothesis that the weights act equally at all rates.
     """
     rates = {row.learning_rate for row in rows}
     if trials.is_confounded:
         yield "the learning rate changed along with PLW: either may cause the differences"
+    elif has_own_rates:
+        yield (
+            "each weight was tried at its own learning rate: the verdicts assume a parabola in w_p "
+            "and one in the logarithm of the rate, and means of single weights contain the effect "
+            "of their rates"
+        )
     elif None in rates:
         yield "learning rates are unknown and may be confounded with PLW"
     elif len(rates) == 1 and not best_rates:

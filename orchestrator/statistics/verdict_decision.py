@@ -89,6 +89,10 @@ def insufficiency(analysis: WeightAnalysis, study: Study) -> str:
         if scores in ({0.0}, {1.0}):
             return messages.uniform_scores_text(analysis.num_trials, scores.pop())
     effects = study.effects[group]
+    if trials.is_confounded:
+        return messages.confounded_text()
+    if effects.has_own_rates and effects.total_df < MIN_CURVE_DF - 0.5:
+        return messages.own_rates_text(effects.total_df)
     if analysis.means is None and effects.total_df < MIN_CURVE_DF - 0.5:
         return messages.too_few_trials_text(effects.total_df)
     if effects.noise is None:

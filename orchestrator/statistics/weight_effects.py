@@ -7,6 +7,11 @@ draws, so its common effect on all weights is not noise between weights. Cells a
 by centring. Whether seeds are blocks depends only on which trials exist, never on their scores: a
 choice by the scores would bias the tests.
 
+Where weights were tried at rates of their own, as in a search, no comparison of two weights is free
+of the rates. The analysis then uses only the curve, and a point (a setting at one rate) counts
+once: the noise is that of the points' means around the curves in w_p and the rate, so it contains
+the misfit of both.
+
 Shapes: T trials, S settings (a weight in a cell), C cells.
 
 Source: Fisher, The Design of Experiments (1935), on randomised blocks; Frisch & Waugh 1933.
@@ -34,6 +39,8 @@ MAX_SETTINGS = 300
 PRIOR_DF = 2.0
 # Blocks must keep at least this share of the information on the weights.
 _MIN_KEPT = 2 / 3
+# With less of it left beside the learning rates, weights are not compared freely.
+_MIN_KEPT_BESIDE_RATES = 1 / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class Effects:
             curve; None if no degrees of freedom are left.
         curves: estimates of slope and curvature of each cell (2 C: all slopes first), or of one
             shared curve (2); None with fewer than three weights.
+        has_own_rates: whether weights were tried at rates of their own, so that only an assumed
+            curve separates the two.
         nuisance: blocks and covariates removed from the values; `is_blocked` whether seeds are
             blocks.
         cells: the cells that are present, as indices into `Trials.cells`.
@@ -66,6 +75,7 @@ class Effects:
     pairs: Estimates | None
     curves: Estimates | None
     has_curve_per_cell: bool
+    has_own_rates: bool
     nuisance: "Nuisance"
     is_blocked: bool
     seed_levels: tuple[tuple[int, str, float], ...]
@@ -134,15 +144,23 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
     curve = _fit(curve_terms, nuisance, target) if is_curved else None
     if curve is not None and curve.rank < curve_terms.shape[1]:
         curve = None
+    has_own_rates = dummies is not None and not _is_free_of_rates(dummies, nuisance)
     noise = means = pairs = None
     richest = curve
-    if free is not None and _is_replicated(free):
+    points = np.unique(np.column_stack([trial_setting, rates]), axis=0, return_inverse=True)[1]
+    is_clustered = has_own_rates and points.max() + 1 < len(y)
+    if has_own_rates:
+        noise = _noise_of_points(curve, points.ravel(), len(cells) + rates.shape[1])
+    elif free is not None and _is_replicated(free):
         noise = estimate_noise(free.residual, free.share, trial_setting)
         means = noise.estimates(free.linear, target)
         pairs = noise.shrunk(PRIOR_DF).estimates(free.linear, target)
         richest = free
     elif curve is not None and curve.df > 0.5:
         noise = equal_noise(curve.residual, curve.df)
+    total_df = 0.0 if richest is None else richest.df
+    if has_own_rates:
+        total_df = 0.0 if noise is None else noise.total_df
     terms = dummies if richest is free else curve_terms
     rest = y if richest is None or terms is None else y - terms @ (richest.linear @ target)
     return Effects(
@@ -156,12 +174,14 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
         pairs=pairs,
         curves=noise.estimates(curve.linear, target) if curve is not None and noise else None,
         has_curve_per_cell=is_per_cell,
+        has_own_rates=has_own_rates,
         nuisance=nuisance,
         is_blocked=int(nuisance.block.max()) + 1 > len(cells),
         seed_levels=_seed_levels(nuisance, cells, seeds, cell, rest),
         residual=target if richest is None else richest.residual,
-        share=np.zeros(len(y)) if richest is None else richest.share,
-        total_df=0.0 if richest is None else richest.df,
+        # The residuals of a point's trials are not independent, so outliers are not searched for.
+        share=np.zeros(len(y)) if richest is None or is_clustered else richest.share,
+        total_df=total_df,
     )
 
 
@@ -214,6 +234,32 @@ def _seed_levels(
         (cells[cell[each]], seeds[each], float(level[index] - of_cell[cell[each]]))
         for index, each in enumerate(first)
     )
+
+
+def _is_free_of_rates(dummies: Array, nuisance: Nuisance) -> bool:
+    """Return whether the weights' means keep enough information beside the learning rates."""
+    without_rates = Nuisance(nuisance.block, nuisance.covariates[:, :0])
+    kept = _information_kept(dummies, without_rates, nuisance)
+    return kept >= _MIN_KEPT_BESIDE_RATES - 1e-9
+
+
+def _noise_of_points(curve: _Fit | None, point: Ints, num_other_terms: int) -> Noise | None:
+    """Return the noise of trials from the scatter of the points' means around the curve.
+
+    Its variance is that of a trial whose mean over the seeds of a point has the scatter seen.
+
+    Args:
+        point: (T) index of each trial's point.
+        num_other_terms: terms of cells and learning rates.
+    """
+    if curve is None:
+        return None
+    sizes = np.bincount(point)
+    df = min(curve.df, float(len(sizes) - num_other_terms - curve.rank))
+    if df <= 0.5:
+        return None
+    means = np.bincount(point, curve.residual) / sizes
+    return equal_noise(means[point], df)
 
 
 def _is_replicated(free: _Fit) -> bool:
