@@ -73,8 +73,8 @@ def _answer_caveats(findings: Findings) -> Iterator[str]:
     intervals = {point.interval for panel in findings.panels for point in panel.points}
     if "items" in intervals:
         yield (
-            "Intervals of settings with one seed are over items only; the spread over training "
-            "seeds may be larger."
+            "Intervals of settings with one seed, or whose seeds have equal scores, are over items "
+            "only; the spread over training seeds may be larger."
         )
     if "seeds" in intervals:
         yield (

@@ -6,7 +6,7 @@ from orchestrator.statistics.messages import (
     capitalize,
     format_amount,
     format_number,
-    format_p_value,
+    format_p_equation,
     join_words,
 )
 from orchestrator.statistics.weight_grid import GridTest, WeightGrid
@@ -42,8 +42,7 @@ def f_text(test: GridTest) -> str:
     """Return text such as `F(5, 68) = 12.3, p < 0.001`, with the corrected p-value."""
     assert test.f is not None
     assert test.adjusted_p_value is not None
-    p_text = format_p_value(test.adjusted_p_value)
-    p_text = f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}"
+    p_text = format_p_equation(test.adjusted_p_value)
     return f"F({test.freedom}, {test.freedom_noise}) = {test.f:.3g}, {p_text}"
 
 

@@ -24,8 +24,8 @@ from trainers.foundation.counts import format_count
 _CERTAIN = 0.95
 
 LEGEND = (
-    "Gain: score of the best weight minus that of the lowest weight tried, corrected for choosing "
-    "the best of several estimates. p: test of no difference between weights, corrected over all "
+    "Gain: improvement of the best weight over the lowest weight tried, corrected for choosing the "
+    "best of several estimates. p: test of no difference between weights, corrected over all "
     "verdicts of the report (Holm)."
 )
 

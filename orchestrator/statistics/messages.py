@@ -14,6 +14,8 @@ from orchestrator.statistics.weight_analysis import FIT_LEVEL
 from orchestrator.statistics.weight_effects import MAX_SETTINGS, MIN_CURVE_DF, MIN_WEIGHTS
 
 _SMALLEST_PLW_SHOWN = 1e-4
+_LEVEL = 0.05
+_MAX_P_DIGITS = 4
 _SMALLEST_P_SHOWN = 0.001
 _MAX_NAMED = 4
 
@@ -56,10 +58,21 @@ def format_amount(value: float, unit: str) -> str:
 
 
 def format_p_value(p_value: float | None) -> str:
-    """Return `< 0.001`, two digits, or `-` for None."""
+    """Return `< 0.001`, two digits (more near 0.05, which two may hide), or `-` for None."""
     if p_value is None:
         return "-"
-    return f"< {_SMALLEST_P_SHOWN:g}" if p_value < _SMALLEST_P_SHOWN else f"{p_value:.2g}"
+    if p_value < _SMALLEST_P_SHOWN:
+        return f"< {_SMALLEST_P_SHOWN:g}"
+    digits = 2
+    while digits < _MAX_P_DIGITS and f"{p_value:.{digits}g}" == "0.05" and p_value != _LEVEL:
+        digits += 1
+    return f"{p_value:.{digits}g}"
+
+
+def format_p_equation(p_value: float) -> str:
+    """Return `p = 0.031` or `p < 0.001`."""
+    text = format_p_value(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def join_words(parts: Sequence[str], word: str = "and") -> str:
@@ -91,13 +104,13 @@ def verdict_text(verdict: Verdict, margin: float, unit: str, w_p_range: tuple[fl
     if verdict.kind == "cannot say" and not verdict.has_effect:
         return (
             "cannot say: no significant difference between weights "
-            f"(p = {verdict.adjusted_p_value:.2g}); a difference of up to "
+            f"({format_p_equation(verdict.adjusted_p_value)}); a difference of up to "
             f"{verdict.difference_high:.2g} {unit} is not ruled out"
         )
     if verdict.kind == "cannot say":
         return (
             "cannot say which PLW is best: PLW has an effect "
-            f"(p = {verdict.adjusted_p_value:.2g}), but the 95% set of the best PLW is "
+            f"({format_p_equation(verdict.adjusted_p_value)}), but the 95% set of the best PLW is "
             f"{format_confidence_set(verdict)}"
         )
     if verdict.kind == "tied":
@@ -277,7 +290,8 @@ def assumption_text(verdict: Verdict) -> str:
         return ""
     if verdict.method == "means" and misfit is not None and misfit < FIT_LEVEL:
         return (
-            f"a parabola in w_p may not fit (p = {misfit:.2g}), so only tried weights are compared"
+            f"a parabola in w_p may not fit ({format_p_equation(misfit)}), so only tried weights "
+            "are compared"
         )
     return ""
 
@@ -334,7 +348,7 @@ def rate_notes(
     if interaction_p_value is not None and interaction_p_value < 0.05:
         yield (
             "the effect of the weight depends on the learning rate "
-            f"(p = {interaction_p_value:.2g}): each verdict holds at its own rate only"
+            f"({format_p_equation(interaction_p_value)}): each verdict holds at its own rate only"
         )
     for best in best_rates:
         prefix = f"{best.name}: " if len(best_rates) > 1 and best.name else ""
@@ -376,8 +390,8 @@ def data_notes(
         )
     if interaction_p_value is not None and interaction_p_value < 0.05:
         yield (
-            f"models or data sets have different curves (p = {interaction_p_value:.2g}): read "
-            "their own verdicts before the mean"
+            "models or data sets have different curves "
+            f"({format_p_equation(interaction_p_value)}): read their own verdicts before the mean"
         )
     if np.isnan(trials.values).any():
         yield "trials without scores in every group are left out of the overall verdict"

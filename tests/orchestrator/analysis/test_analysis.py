@@ -98,7 +98,7 @@ def test_fitting_curve_has_no_conditions() -> None:
 def test_lack_of_fit_is_a_condition() -> None:
     findings = findings_of(*stepped())
     [condition] = conditions(findings)
-    assert condition.startswith("A parabola in w_p may not fit (p = ")
+    assert condition.startswith("A parabola in w_p may not fit (p < 0.001")
     assert condition.endswith("), so only tried weights are compared.")
 
 

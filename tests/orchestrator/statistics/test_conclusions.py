@@ -60,7 +60,7 @@ def test_a_plateau_is_a_tie() -> None:
         "tied for best: PLW 0.1 and 1 (no significant difference; best mean: 0.1)"
     )
     assert headline_conditions(found) == [
-        "A parabola in w_p may not fit (p = 0.0002), so only tried weights are compared."
+        "A parabola in w_p may not fit (p < 0.001), so only tried weights are compared."
     ]
 
 
@@ -135,7 +135,7 @@ def test_valley_is_undecided_between_the_two_ends() -> None:
     found = draw_conclusions(make_rows(lambda at: 8 * (at - 0.5) ** 2)).lead
     assert (found.kind, found.has_effect) == ("cannot say", True)
     assert found.text == (
-        "cannot say which PLW is best: PLW has an effect (p = 0.00031), but the 95% set of the "
+        "cannot say which PLW is best: PLW has an effect (p < 0.001), but the 95% set of the "
         "best PLW is 0 or 1"
     )
 
