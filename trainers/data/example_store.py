@@ -65,6 +65,10 @@ class StoredExamples(Sequence[Example]):
         """Return the examples at `positions`, in their order."""
         return StoredExamples(self._batches, self._file_digest, self._indices[positions])
 
+    def in_order_of_data(self) -> "StoredExamples":
+        """Return the different examples in the order of the data."""
+        return StoredExamples(self._batches, self._file_digest, np.unique(self._indices))
+
     def __len__(self) -> int:
         return len(self._indices)
 

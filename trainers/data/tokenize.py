@@ -1,9 +1,10 @@
 """Read, split and tokenise the examples of a fine-tune."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 # Number of examples per tokenizer call: enough for the tokenizer's threads, and few enough to keep
 # as Python lists.
 _CHUNK = 1000
+
+# Number of examples in which those that a template cannot render are counted: some seconds.
+_MAX_COUNTED = 10_000
 
 # Limits the cost of one measurement to the forward passes of half a global batch of 128. The
 # examples are shuffled by data.seed, so the first ones are a random sample.
@@ -141,7 +145,11 @@ def _encode(
         encoded: list[EncodedExample] = []
         counts: Counter[str] = Counter()
         chunk = as_trained(examples[start : start + _CHUNK], config)
-        for example, whole in zip(chunk, template.tokenize(chunk), strict=True):
+        try:
+            tokenized = template.tokenize(chunk)
+        except InputError as error:
+            raise _first_misfit(examples, config, template) or error from None
+        for example, whole in zip(chunk, tokenized, strict=True):
             truncated = _truncate(example, whole, config, template)
             if truncated is not None:
                 encoded.append(truncated.tokens)
@@ -156,6 +164,44 @@ def _encode(
         raise InputError(problems)
     if not num_encoded:
         raise InputError(_no_examples_problem(config, len(examples)))
+
+
+def _first_misfit(
+    examples: Sequence[Example], config: DataConfig, template: Template
+) -> InputError | None:
+    """Return the error of the data's first example that the template cannot render.
+
+    It counts the others among the data's first 10,000 examples. None if it can render each alone.
+    """
+    first: InputError | None = None
+    num_more = 0
+    for index, example in enumerate(_in_order_of_data(examples)):
+        if first is not None and index >= _MAX_COUNTED:
+            break
+        try:
+            template.tokenize(as_trained([example], config))
+        except InputError as error:
+            num_more += first is not None
+            first = first or error
+    if first is None or not num_more:
+        return first
+    count = f"{num_more:,}" if len(examples) <= _MAX_COUNTED else f"at least {num_more:,}"
+    more = f"{count} more {'record' if num_more == 1 else 'records'} cannot be rendered either"
+    problem, *others = first.problems
+    return InputError([replace(problem, message=f"{problem.message} ({more})"), *others])
+
+
+def _in_order_of_data(examples: Sequence[Example]) -> Sequence[Example]:
+    """Return the different examples in the order of the data: the split shuffles them."""
+    if isinstance(examples, StoredExamples):
+        return examples.in_order_of_data()
+    return sorted({one.id: one for one in examples}.values(), key=_place)
+
+
+def _place(example: Example) -> tuple[int, list[tuple[int, str]]]:
+    """Return a key by which line 2 precedes line 10."""
+    parts = re.findall(r"\d+|\D+", example.id)
+    return example.source, [(int(one), "") if one.isdecimal() else (-1, one) for one in parts]
 
 
 def _truncate(
