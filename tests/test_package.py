@@ -24,6 +24,7 @@ DATA_FILES = {
     "orchestrator/inspection/templates/tokens.html.j2",
     "orchestrator/serve/templates/jobs.html.j2",
     "orchestrator/export/templates/trl.py.j2",
+    "trainers/data/chat_templates/chatml-tools.jinja",
     "trainers/data/chat_templates/deepseek-r1.jinja",
 }
 

@@ -139,9 +139,10 @@ class DataConfig(StrictSettings):
         "chat",
         min_length=1,
         description=(
-            "chat (the model's chat template), alpaca, plain, deepseek-r1, or the path of a Jinja "
-            "file: a chat template, which reads add_generation_prompt, or one that renders "
-            "`prompt`, `instruction`, `input` and `messages` up to the completion."
+            "chat (the model's chat template), alpaca, plain, chatml-tools (tools for models with "
+            "ChatML's tokens), deepseek-r1, or the path of a Jinja file: a chat template, which "
+            "reads add_generation_prompt, or one that renders `prompt`, `instruction`, `input` and "
+            "`messages` up to the completion."
         ),
     )
     template_args: TemplateArgs = Field(

@@ -37,8 +37,9 @@ from trainers.data.single_turn import (
     render_plain,
 )
 from trainers.data.span_tokenizer import SpanTokenizer
+from trainers.data.template_advice import has_chatml_tokens, tools_advice
 from trainers.data.template_errors import misfit_error
-from trainers.data.template_files import SHIPPED, SINGLE_TURN
+from trainers.data.template_files import CHATML_TOKENS, CHATML_TOOLS, DEEPSEEK_R1, SINGLE_TURN
 from trainers.data.template_source import load_template_source
 from trainers.data.truncation import (
     Limit,
@@ -90,7 +91,9 @@ class Template:
             self.source = found.text or json.dumps(tokenizer.chat_template)
             self._chat = ChatRenderer(tokenizer, ChatTemplate(tokenizer, found.text, self.args))
             self._render = self._render_chat
-            if name in SHIPPED and tokenizer.chat_template:
+            if name == CHATML_TOOLS:
+                self._check_chatml_tokens()
+            if name == DEEPSEEK_R1 and tokenizer.chat_template:
                 self._check_same_prompt()
         elif name in SINGLE_TURN:
             self._render = self._render_single_turn
@@ -123,8 +126,18 @@ class Template:
             data.truncation_side,
         )
 
+    def _check_chatml_tokens(self) -> None:
+        if not has_chatml_tokens(self.tokenizer):
+            raise InputError(
+                Problem(
+                    message=f"data.template {self.name} is for models with the tokens"
+                    f" {' and '.join(CHATML_TOKENS)}, which the tokenizer does not have",
+                    fix="set data.template to chat",
+                )
+            )
+
     def _check_same_prompt(self) -> None:
-        """Check that a shipped template gives the prompts of the model's own one."""
+        """Check that the template of DeepSeek R1 gives the prompts of the model's own one."""
         turns = [{"role": "user", "content": "a"}]
         own = ChatTemplate(self.tokenizer).render(turns, None, generation_prompt=True)
         ours = "".join(span.text for span in self._chat.render_prompt(turns))
@@ -269,7 +282,7 @@ class Template:
             turns = [turn.to_template() for turn in example.messages]
             return self._chat.generation_mask(turns, example.tools)
         except ChatRenderingError as error:
-            raise misfit_error(example, error) from None
+            raise self._misfit(example, error) from None
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Return the prompt's token ids, the same in training and at inference."""
@@ -311,7 +324,7 @@ class Template:
             turns = [turn.to_template() for turn in example.messages[:-1]]
             spans = self._chat.render_prompt(turns, example.tools)
         except ChatRenderingError as error:
-            raise misfit_error(example, error) from None
+            raise self._misfit(example, error) from None
         return with_roles(spans, example.messages)
 
     def _render_chat(self, example: Example) -> Rendered:
@@ -321,18 +334,21 @@ class Template:
         try:
             chat = self._chat.render(turns, example.tools, completions, excluded)
         except ChatRenderingError as error:
-            raise misfit_error(example, error) from None
+            raise self._misfit(example, error) from None
         shown = {span.message for span in chat.prompt if span.part == "history"}
         for index, turn in enumerate(example.messages):
             if turn.train is False and "tool_calls" in turn.fields and index not in shown:
                 message = f"messages[{index}] has weight 0, but its tool calls cannot be found"
-                raise misfit_error(example, ChatRenderingError(f"{message} in the rendered chat"))
+                raise self._misfit(example, ChatRenderingError(f"{message} in the rendered chat"))
         self._warn_of_unmarked_end(chat)
         return Rendered(
             with_roles(chat.prompt, example.messages),
             with_roles(chat.completion, example.messages),
             chat.end_token is not None,
         )
+
+    def _misfit(self, example: Example, error: ChatRenderingError) -> InputError:
+        return misfit_error(example, error, tools_advice(self.name, self.tokenizer))
 
     def _warn_of_unmarked_end(self, chat: RenderedChat) -> None:
         """Warn once if the template's author says that the model does not write the end token."""

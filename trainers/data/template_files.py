@@ -4,7 +4,12 @@ from pathlib import Path
 
 SINGLE_TURN = ("alpaca", "plain")
 _SHIPPED_FOLDER = Path(__file__).with_name("chat_templates")
-# Chat templates for models with one that cannot be used for training, by name.
+DEEPSEEK_R1 = "deepseek-r1"
+"""The chat template for models whose own one cannot be used for training."""
+CHATML_TOOLS = "chatml-tools"
+"""The chat template with tools for models with the tokens of ChatML."""
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+# Names of all chat templates that we ship.
 SHIPPED = tuple(sorted(path.stem for path in _SHIPPED_FOLDER.glob("*.jinja")))
 TEMPLATE_NAMES = ("chat", *SINGLE_TURN, *SHIPPED)
 

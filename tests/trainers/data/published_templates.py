@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.trainers.data.chat_templates import DEEPSEEK_R1
 from trainers.data.examples import Example, Message
+from trainers.data.template_source import read_template
 
 _LLAMA_TURNS = (
     "{% for m in messages %}"
@@ -281,6 +282,9 @@ PUBLISHED = {
     "DeepSeek R1": Published(DEEPSEEK_R1, R1_END, "PPPPTTP", trl_file="deepseek_r1_distill"),
     "DeepSeek R1, template deepseek-r1": Published(
         DEEPSEEK_R1, R1_END, "yyyyTTE", trl_file="deepseek_r1_distill", template="deepseek-r1"
+    ),
+    "ChatML, template chatml-tools": Published(
+        read_template("chatml-tools"), "<|im_end|>", "yyyRyyy", template="chatml-tools"
     ),
     "gpt-oss": Published(GPT_OSS, "<|return|>", "yyyyyyE", trl_file="gptoss"),
     "GLM 4.5": Published(GLM_4_5, "<|endoftext|>", "yyyyyyE", trl_file="glm4moe"),

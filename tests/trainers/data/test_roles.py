@@ -281,7 +281,8 @@ def test_unknown_template_lists_the_valid_ones() -> None:
     with pytest.raises(InputError) as caught:
         Template("alpacca", tiny_tokenizer())
     assert str(caught.value) == (
-        "data.template must be chat, alpaca, plain, deepseek-r1 or a Jinja file, got alpacca; "
+        "data.template must be chat, alpaca, plain, chatml-tools, deepseek-r1 or a Jinja"
+        " file, got alpacca; "
         "use the path of an existing UTF-8 file"
     )
 
