@@ -7,10 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evals.config import DistractorChoiceConfig, EvalConfig
 from evals.heldout.examples import choice_items
 from orchestrator.foundation.safe_write import check_overwrite, write_output
 from orchestrator.inspection.advice import Advice
+from trainers.data.example_store import open_examples
 from trainers.data.examples import Example
 from trainers.data.length_stats import DataStats
 from trainers.data.tokenize import read_split
@@ -18,14 +21,22 @@ from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError
 
 _MAX_HELDOUT = 256
-_HELDOUT_FRACTION = 5  # at most one of five examples is held out
+_HELDOUT_FRACTION = 5  # at most one of five examples, or chats, is held out
 _MAX_BATCH = 64
 _MIN_STEPS_PER_EPOCH = 10
+_KINDS = {
+    "short": "Short-completion data",
+    "long": "Long-completion data",
+    "between": "Neither clearly short- nor long-completion data",
+}
+_GPU_PRECISION = "precision: bfloat16                # float32 on CPUs"
+_CPU_PRECISION = "precision: float32                 # bfloat16 on GPUs; this machine has none"
 _NO_TEXTS = "null                # the data is tokenised"
 
 _TEMPLATE = """\
 # Weights around the prediction of arXiv 2401.13586 for this data, written by plw data stats.
-# {kind}-completion data: R_g {ratio} (completion over prompt tokens, template included).
+# {kind}: R_g (completion over prompt tokens) is {ratio} with
+# the template's tokens in the prompt, {text_ratio} without them; the paper calls R_g below 1 short.
 # Check the cost with plw plan, then start it with plw sweep.
 
 model:
@@ -45,7 +56,7 @@ batch:
   packing: true                      # concatenate examples instead of padding
 deepspeed:
   zero_stage: 2
-  precision: bfloat16                # float32 on CPUs
+  {precision}
 
 search:
   method: grid
@@ -73,8 +84,9 @@ def write_suggested_spec(
         InputError: `path` exists or cannot be written, or no example can be held out.
     """
     check_overwrite(path, overwrite=overwrite)
-    num_examples = stats.num_examples + stats.num_dropped_examples
-    wanted = max(1, min(_MAX_HELDOUT, num_examples // _HELDOUT_FRACTION))
+    # Whole chats are held out, also where each of their turns is an example.
+    num_chats = len(open_examples(data))
+    wanted = max(1, min(_MAX_HELDOUT, num_chats // _HELDOUT_FRACTION))
     data = data.model_copy(update={"heldout_examples": wanted})
     split = read_split(data)
     size = 2 ** int(math.log2(max(1, min(_MAX_BATCH, len(split.train) // _MIN_STEPS_PER_EPOCH))))
@@ -82,8 +94,10 @@ def write_suggested_spec(
     num_items = len(split.heldout)
     has_texts = all(example.tokens is None for example in split.heldout)
     text = _TEMPLATE.format(
-        kind={"short": "Short", "long": "Long", "between": "Medium"}[advice.kind],
+        kind=_KINDS[advice.kind],
         ratio=f"{stats.generation_ratio.of_means or 0:.3g}",
+        text_ratio=f"{stats.generation_ratio_without_template.of_means or 0:.3g}",
+        precision=_GPU_PRECISION if torch.cuda.is_available() else _CPU_PRECISION,
         model=_scalar(model),
         data="\n  ".join(_data_lines(data)),
         global_batch_size=size,

@@ -54,7 +54,7 @@ def tools_advice(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def has_chatml_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the tokenizer has the tokens that begin and end the turns of ChatML."""
-    return tokenizer.get_added_vocab().keys() >= set(CHATML_TOKENS)
+    return all(token in tokenizer.get_added_vocab() for token in CHATML_TOKENS)
 
 
 def _answer_follows(template: ChatTemplate, messages: Messages, tools: Tools) -> bool:

@@ -102,6 +102,52 @@ def test_a_spec_for_data_with_one_completion_has_no_multiple_choice(tmp_path: Pa
     assert load_spec(spec).evals.heldout_choice is None
 
 
+def test_a_spec_holds_out_a_fifth_of_the_chats_also_if_each_turn_is_an_example(
+    tmp_path: Path,
+) -> None:
+    turns = [
+        {"role": role, "content": f"{role} {i}"} for i in range(3) for role in ("user", "assistant")
+    ]
+    chats = [
+        {"messages": [*turns[:-2], {**turns[-2], "content": f"Q{i}"}, turns[-1]]} for i in range(30)
+    ]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    options = (
+        "--model",
+        save_tiny_model(tmp_path / "model"),
+        "--set",
+        "data.completion_turns=each",
+    )
+    spec = tmp_path / "try.yaml"
+    plw("data", "stats", data, *options, "--spec", spec)
+    assert load_spec(spec).data.heldout_examples == 6
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "precision"),
+    [(True, "bfloat16"), (False, "float32 # bfloat16 on GPUs; this machine has none")],
+)
+def test_a_spec_has_the_precision_of_the_machine_and_the_papers_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, precision: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    data = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"Q{i:02}", "completion": f"k{i:02}"} for i in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = tmp_path / "try.yaml"
+    options = ("--model", save_tiny_model(tmp_path / "model"), "--template", "plain")
+    plw("data", "stats", data, *options, "--spec", spec)
+    text = " ".join(spec.read_text().split())
+    assert f" precision: {precision}" in text
+    # 4 completion tokens over 5 with the template, over 3 without it.
+    assert (
+        "# Neither clearly short- nor long-completion data: R_g (completion over prompt tokens)"
+        in text
+    )
+    assert "is 0.8 with # the template's tokens in the prompt, 1.33 without them" in text
+
+
 def test_an_existing_spec_is_not_overwritten_without_force(tmp_path: Path) -> None:
     spec = tmp_path / "mine.yaml"
     spec.write_text("mine")
