@@ -118,7 +118,7 @@ class MessageParser(FieldParser):
             if fields[key] in ("", [], {}) or (key, fields[key]) == ("prefix", False):
                 continue
             if is_meaningful(key) or key in _HARMONY_FIELDS or (key, fields[key]) in _SWITCHES:
-                self.add_problem(f"{name}.{key} is not supported", ignore_fix(key))
+                self.add_problem(f"{name}.{key} is not supported", ignore_fix(key, known))
             else:
                 self.ignored.add(key)
 

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from trainers.data_config import DropReason
 from trainers.foundation.errors import Problem
 from trainers.foundation.jsonl import json_error_message, load_json
+from trainers.foundation.suggestions import did_you_mean
 
 # Loss weights of turns: numbers, and flags that are true or false.
 FLAG_FIELDS = ("train", "loss")
@@ -153,9 +154,12 @@ def is_meaningful(name: str) -> bool:
     return _MEANINGFUL.fullmatch(name.lower()) is not None
 
 
-def ignore_fix(name: str) -> str:
-    """Return the advice to train without a field."""
-    return f"list {name} in data.ignore to train without it"
+def ignore_fix(name: str, known: Iterable[str] = ()) -> str:
+    """Return the advice to train without a field, after the name in `known` that it may mean."""
+    names = set(known)
+    near = None if name in names else did_you_mean(name, names, cutoff=0.8)
+    ignore = f"list {name} in data.ignore to train without it"
+    return f"{near} If not, {ignore}" if near else ignore
 
 
 def format_value(value: Any) -> str:

@@ -283,7 +283,8 @@ class RecordParser(MessageParser):
             elif name in WEIGHT_FIELDS and value in (1, True):
                 continue
             elif name in _FORM_FIELDS or is_meaningful(name):
-                self.add_problem(f"the field {name} is not supported", ignore_fix(name))
+                fix = ignore_fix(name, {*used, *_FORM_FIELDS})
+                self.add_problem(f"the field {name} is not supported", fix)
             else:
                 self.ignored.add(name)
 

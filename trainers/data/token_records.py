@@ -175,7 +175,7 @@ class TokenRecordParser(FieldParser):
             if self._fields[name] in ("", [], {}):
                 continue
             if is_meaningful(name) or _UNSUPPORTED.fullmatch(name.lower()):
-                self.add_problem(f"the field {name} is not supported", ignore_fix(name))
+                self.add_problem(f"the field {name} is not supported", ignore_fix(name, _KNOWN))
             else:
                 self.ignored.add(name)
 

@@ -194,6 +194,16 @@ def test_a_function_call_turn_becomes_tool_calls() -> None:
 
 REJECTED: list[tuple[dict[str, Any], str]] = [
     (
+        {"messages": [user(), {"role": "assistant", "content": "Ho", "tool_call": ["a"]}]},
+        "messages[1].tool_call is not supported; did you mean tool_calls? If not, list tool_call in"
+        " data.ignore to train without it",
+    ),
+    (
+        {"messages": [user(), assistant()], "tool": [{"name": "a"}]},
+        "the field tool is not supported; did you mean tools? If not, list tool in data.ignore to"
+        " train without it",
+    ),
+    (
         {"messages": [user(), assistant()], "images": ["a.png"]},
         "images: only text can be trained on; list images in data.ignore to train without it",
     ),
