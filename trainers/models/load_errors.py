@@ -7,10 +7,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from trainers.foundation.errors import InputError, Problem
+from trainers.foundation.suggestions import did_you_mean
 
 # First bytes of the pointer that replaces a file until Git LFS downloads it.
 _LFS_POINTER = b"version https://git-lfs"
 _MAX_MESSAGE = 200  # characters
+# transformers' message for a hub name without a connection and without cached files.
+_NO_CONNECTION = "We couldn't connect to"
 # Fixes by phrases in transformers' messages.
 _FIXES = {
     "does not support an attention implementation": "set model.attention to eager",
@@ -68,6 +71,15 @@ def _error_fault(error: Exception, folder: Path) -> tuple[str, str]:
         return f"a safetensors file is damaged or incomplete ({line})", "copy the files again"
     if folder.is_dir():
         return line, "correct the folder's files, or use another folder"
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return line, "use a local folder: HF_HUB_OFFLINE is 1"
-    return line, "use a local folder, or a hub name that can be reached"
+    is_offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    fix = "use an existing folder" + ("" if is_offline else ", or a hub name that can be reached")
+    if _NO_CONNECTION in line:
+        hub = "HF_HUB_OFFLINE is 1" if is_offline else "the hub cannot be reached"
+        return f"there is no folder {folder} here, and {hub}", _near_folder(folder) or fix
+    return line, fix
+
+
+def _near_folder(folder: Path) -> str | None:
+    """Return `did you mean NAME?` for a model beside `folder`, or None."""
+    models = [str(file.parent) for file in folder.parent.glob("*/config.json")]
+    return did_you_mean(str(folder), models)

@@ -17,7 +17,7 @@ from tests.tiny_model import save_tiny_model, tiny_tokenizer
 from trainers.config import ModelConfig, TrainConfig
 from trainers.foundation.errors import InputError
 from trainers.models.compatibility import find_logit_map, find_model_problems
-from trainers.models.loading import check_max_length, check_model, load_model
+from trainers.models.loading import check_max_length, check_model, load_model, load_tokenizer
 from trainers.models.logit_map import LogitMap
 from trainers.runs.results import TrainResult
 
@@ -153,6 +153,23 @@ def test_a_hub_model_that_cannot_be_reached_is_one_problem(
     for check in (check_model, lambda config: check_max_length(config, 64)):
         with pytest.raises(InputError, match="nobody/no-such-model cannot be loaded"):
             check(config)
+
+
+def test_a_misspelt_folder_is_named_before_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    message = "model.path my-modl cannot be loaded: there is no folder my-modl here, and "
+    with pytest.raises(InputError) as caught:
+        load_tokenizer(ModelConfig(path="my-modl"))
+    assert str(caught.value) == f"{message}HF_HUB_OFFLINE is 1; use an existing folder"
+    save_tiny_model(tmp_path / "my-model")
+    # Transformers reads the variable when it is imported, and fails in the same way.
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(InputError) as caught:
+        load_tokenizer(ModelConfig(path="my-modl"))
+    assert str(caught.value) == f"{message}the hub cannot be reached; did you mean my-model?"
 
 
 def test_a_large_config_is_checked_with_a_small_model() -> None:
