@@ -56,11 +56,12 @@ def stats(settings: "DataSettings", spec_path: Path | None, overwrite: bool, as_
         )
     if as_json:
         written = None if spec_path is None else str(spec_path)
-        content = {**found.to_json(), "advice": advice.model_dump(mode="json"), "spec": written}
+        content = {"model": model, **found.to_json(), "advice": advice.model_dump(mode="json")}
+        content["spec"] = written
         content["sources"] = [source.model_dump() for source in source_uses(data_config)]
         print_json(content)
         return
-    print_stats(data_config.label, found, advice)
+    print_stats(data_config.label, found, advice, model=model)
     for source in source_uses(data_config):
         click.echo(
             f"{source.path}: {source.num_used:,} examples, {source.num_uses:,} uses in an epoch"

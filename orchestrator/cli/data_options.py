@@ -24,7 +24,7 @@ def data_source(command: Callable[..., Any]) -> Callable[..., Any]:
         help="A sweep spec or train config with the settings for the data SOURCE.",
     )
     @click.option("--model", help="Model of the tokenizer; default: the spec's, then the demo's.")
-    @click.option("--template", help="chat, alpaca, plain or a Jinja file.")
+    @click.option("--template", help="A value of data.template, such as chat, plain, chatml-tools.")
     @click.option("--max-length", type=click.IntRange(min=8), help="Tokens per example.")
     @click.option(
         "--too-long",

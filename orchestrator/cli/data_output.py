@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from trainers.data.length_stats import DataStats, GenerationRatio
 
 
-def print_stats(path: str, stats: "DataStats", advice: "Advice") -> None:
-    """Print tokens by role, what was left out, the generation ratio and the prediction."""
-    title = f"{path}, template {stats.template}"
+def print_stats(path: str, stats: "DataStats", advice: "Advice", *, model: str) -> None:
+    """Print tokens by role, what was left out, the generation ratio and the prediction.
+
+    `model` is the model whose tokenizer counted the tokens.
+    """
+    title = f"{path}, template {stats.template}, tokenizer of {model}"
     table = make_table(title, ("tokens",), ("total", "mean", "median", "95th percentile"))
     counts = {
         "prompt": stats.prompt,

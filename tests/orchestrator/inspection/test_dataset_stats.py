@@ -47,6 +47,13 @@ def test_stats_count_examples_as_often_as_they_are_used(spec: Path) -> None:
     assert f"{folder}/tokens.jsonl: 5 examples, 5 uses in an epoch" in lines
 
 
+def test_stats_name_the_model_of_the_tokenizer(spec: Path) -> None:
+    model = str(spec.parent / "model")
+    assert plw_json("data", "stats", spec)["model"] == model
+    output = "".join(plw("data", "stats", spec).output.split())
+    assert f",templateplain,tokenizerof{model}" in output
+
+
 def test_the_spec_for_tokenised_data_can_be_planned(spec: Path) -> None:
     written = spec.with_name("sweep.yaml")
     plw("data", "stats", spec, "--spec", written)
