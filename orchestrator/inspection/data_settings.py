@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.spec.setting_fields import PLW
 from orchestrator.spec.settings_file import read_settings
 from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError, Problem
@@ -62,15 +63,19 @@ def read_data_settings(
         section, _, key = path.rpartition(".")
         (content.setdefault(section, {}) if section else content)[key] = value
     config = build_config(TrainConfig, content, source=Path("command line"))
-    is_searched = found is not None and found.is_weight_searched
-    return DataSettings(config, _weighting(config, changes, is_searched=is_searched))
+    searched = found.searched if found else frozenset()
+    return DataSettings(config, _weighting(config, changes, searched))
 
 
-def _weighting(config: TrainConfig, changes: Mapping[str, Any], *, is_searched: bool) -> str:
+def _weighting(config: TrainConfig, changes: Mapping[str, Any], searched: frozenset[str]) -> str:
+    """Return the values of the loss weights, and which of them the spec searches."""
     has_role_weights = any(weight is not None for _, weight in config.loss.role_weights)
     weighting = f"PLW {config.loss.prompt_loss_weight:g}"
     if has_role_weights:
         weighting += " and loss.role_weights"
-    if "loss.prompt_loss_weight" in changes:
-        return weighting
-    return f"{weighting} ({'the spec searches it; ' if is_searched else ''}set another with --plw)"
+    is_given = PLW in changes
+    names = ["it"] if PLW in searched and not is_given else []
+    names += sorted(name for name in searched if name.startswith("loss.role_weights."))
+    notes = [f"the spec searches {' and '.join(names)}"] if names else []
+    notes += [] if is_given else ["set another with --plw"]
+    return f"{weighting} ({'; '.join(notes)})" if notes else weighting

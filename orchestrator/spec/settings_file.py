@@ -11,10 +11,15 @@ from trainers.foundation.settings_file import load_config, read_yaml
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The settings in a file, and whether the file is a spec that searches PLW."""
+    """The settings in a file, and the paths of those that it searches, if it is a spec."""
 
     config: TrainConfig
-    is_weight_searched: bool
+    searched: frozenset[str]
+
+    @property
+    def is_weight_searched(self) -> bool:
+        """Return whether the file is a spec that searches PLW."""
+        return PLW in self.searched
 
 
 def read_settings(path: Path) -> SettingsFile:
@@ -24,7 +29,7 @@ def read_settings(path: Path) -> SettingsFile:
         InputError: the file cannot be read or violates rules.
     """
     if "search" not in read_yaml(path):
-        return SettingsFile(with_absolute_paths(load_config(TrainConfig, path)), False)
+        return SettingsFile(with_absolute_paths(load_config(TrainConfig, path)), frozenset())
     spec = load_spec(path)
     config = TrainConfig.model_validate(spec.train_settings())
-    return SettingsFile(config, PLW in spec.search.space)
+    return SettingsFile(config, frozenset(spec.search.space))

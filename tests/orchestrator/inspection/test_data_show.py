@@ -233,6 +233,18 @@ def test_a_spec_provides_model_data_template_and_weights(spec: Path) -> None:
     assert plw_json("data", "show", "--config", spec) == found
 
 
+def test_the_legend_names_the_role_weights_that_a_spec_searches(spec: Path) -> None:
+    searched = "loss.role_weights.tool: [0, 1]"
+    spec.write_text(spec.read_text().replace("[0, 0.5]}", f"[0, 0.5], {searched}}}"))
+    assert plw_json("data", "show", spec)["weighting"] == (
+        "PLW 0 and loss.role_weights (the spec searches it and loss.role_weights.tool; set another"
+        " with --plw)"
+    )
+    assert plw_json("data", "show", spec, "--plw", 0.5)["weighting"] == (
+        "PLW 0.5 and loss.role_weights (the spec searches loss.role_weights.tool)"
+    )
+
+
 def test_options_replace_settings_of_a_spec(spec: Path) -> None:
     changes = ("--plw", 0.5, "--template", "chat", "--set", "loss.role_weights.user=0.75")
     found = plw_json("data", "show", spec, *changes)
