@@ -49,7 +49,8 @@ class EncodingCounts:
         else:
             yield f"{total}, none longer than {max_length} tokens"
         if self.num_truncated_examples:
-            lost = ", ".join([format_count(self.num_truncated_tokens, "token"), *self._cuts()])
+            tokens = f"{format_count(self.num_truncated_tokens, 'token')} removed"
+            lost = ", ".join([tokens, *self._cuts()])
             count = format_count(self.num_truncated_examples, "example")
             yield f"truncated to {max_length} tokens: {count} ({lost})"
         if num_dropped:

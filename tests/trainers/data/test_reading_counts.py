@@ -46,7 +46,7 @@ def test_all_losses_are_counted_at_the_first_start_and_at_the_second(tmp_path: P
     first = stats_of(path, records, **settings)
     assert list(first.loss_lines()) == [
         "4 examples",
-        "truncated to 64 tokens: 2 examples (101 tokens, 2 turns removed, 1 prompt cut)",
+        "truncated to 64 tokens: 2 examples (101 tokens removed, 2 turns removed, 1 prompt cut)",
         "dropped: 1 example whose completion does not end within 64 tokens (140 tokens)",
         "weight 0 in the data: 1 turn",
         "dropped: empty (1 record), negative (1 record), weight 0 (1 record)",

@@ -126,14 +126,14 @@ def test_error_accepts_examples_that_fit() -> None:
         (
             13,
             "truncate",
-            ["3 examples", "truncated to 13 tokens: 1 example (1 token, 1 prompt cut)"],
+            ["3 examples", "truncated to 13 tokens: 1 example (1 token removed, 1 prompt cut)"],
         ),
         (
             9,
             "truncate",
             [
                 "2 examples",
-                "truncated to 9 tokens: 1 example (2 tokens, 1 prompt cut)",
+                "truncated to 9 tokens: 1 example (2 tokens removed, 1 prompt cut)",
                 "dropped: 1 example whose completion does not end within 9 tokens (14 tokens)",
             ],
         ),
