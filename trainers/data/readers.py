@@ -17,11 +17,13 @@ from trainers.data.records import ACCEPTED_FORMS, RecordParser
 from trainers.data.token_records import TokenRecordParser, is_tokenised
 from trainers.data_config import DataConfig, SourceConfig
 from trainers.demo.data import python_docs
+from trainers.foundation.counts import format_count
 from trainers.foundation.errors import InputError, Problem
 
 log = logging.getLogger(__name__)
 
 _MAX_LISTED = 20  # problems
+_MAX_PLACES = 3  # further records with the same problem
 
 
 def read_examples(path: str, **settings: Any) -> list[Example]:
@@ -157,11 +159,32 @@ def _read_rows(source: SourceConfig) -> Iterator[Row | Problem]:
 
 
 def _limit_problems(problems: list[Problem], path: str) -> list[Problem]:
-    num_more = len(problems) - _MAX_LISTED
+    """Return the first problems, each once with the records that also have it."""
+    groups: dict[tuple[str, str | None], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.message, problem.fix), []).append(problem)
+    listed = [_with_others(*group) for group in groups.values()]
+    num_more = len(listed) - _MAX_LISTED
     if num_more <= 0:
-        return problems
+        return listed
     more = f"and {num_more} more problem{'s' if num_more > 1 else ''}"
-    return [*problems[:_MAX_LISTED], Problem(message=more, where=path)]
+    return [*listed[:_MAX_LISTED], Problem(message=more, where=path)]
+
+
+def _with_others(problem: Problem, *others: Problem) -> Problem:
+    """Return the problem, which names the first other records that also have it."""
+    places = [one.where for one in others if one.where]
+    if not places:
+        return problem
+    file = f"{str(problem.where).rpartition(':')[0]}:"
+    first = [place.removeprefix(file) for place in places[:_MAX_PLACES]]
+    shown = ", ".join(first)
+    if all(place.isdecimal() for place in first):
+        shown = f"line{'s' if len(first) > 1 else ''} {shown}"
+    num_more = len(places) - _MAX_PLACES
+    if num_more > 0:
+        shown += f" and {format_count(num_more, 'more record')}"
+    return replace(problem, message=f"{problem.message} (also {shown})")
 
 
 def _read_demo(path: str) -> list[Example]:

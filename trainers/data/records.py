@@ -35,6 +35,10 @@ ACCEPTED_FORMS = (
     " response), prompt and chosen, question and answer, messages, conversations, or input_ids and"
     " labels"
 )
+OTHER_NAMES = (
+    "set data.columns for fields with other names, such as {prompt: question_text, completion:"
+    " best_answer}"
+)
 
 _TOOL_FIELDS = ("tools", "functions")
 _SYSTEM_FIELDS = ("system", "system_prompt")
@@ -142,9 +146,10 @@ class RecordParser(MessageParser):
                 self.answer_text(None, null_answer)
                 return None, ()
         found = ", ".join(n if n in fields else f"{n} (null)" for n in names) or "none"
+        forms = f"{ACCEPTED_FORMS}; {OTHER_NAMES}" if fields else ACCEPTED_FORMS
         self.add_problem(
             f"the fields match no accepted form: {found}",
-            " ".join(filter(None, [_misspelt(fields), ACCEPTED_FORMS])),
+            " ".join(filter(None, [_misspelt(fields), forms])),
         )
         return None, ()
 

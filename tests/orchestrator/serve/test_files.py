@@ -106,7 +106,7 @@ def test_every_fault_of_a_file_is_listed(client: openai.OpenAI) -> None:
     file = client.files.create(file=jsonl(lines), purpose="fine-tune")
     assert file.status_details is not None
     assert "line 2: " in file.status_details
-    assert "line 5: " in file.status_details
+    assert "(also line 5)" in file.status_details
 
 
 def test_a_file_with_nine_examples_is_too_short(client: openai.OpenAI) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from trainers.data.examples import Example, Message, pair
 from trainers.data.readers import ACCEPTED_FORMS, read_examples
+from trainers.data.records import OTHER_NAMES
 from trainers.foundation.errors import InputError
 
 ALPACA = {"instruction": "Name a colour.", "input": "", "output": "Red."}
@@ -271,10 +272,21 @@ def test_error_describes_the_problem_of_a_chat(
 
 
 def test_a_long_list_of_problems_is_truncated_and_counted(tmp_path: Path) -> None:
-    problems = problems_of(jsonl(tmp_path, *[{"prompt": "", "completion": "A"}] * 33), tmp_path)
+    records = [{"prompt": index, "completion": "A"} for index in range(33)]
+    problems = problems_of(jsonl(tmp_path, *records), tmp_path)
     assert len(problems) == 21
-    assert problems[19].startswith("data.jsonl:20: prompt must not be empty")
+    assert problems[19] == "data.jsonl:20: prompt must be a string, got 19"
     assert problems[20] == "data.jsonl: and 13 more problems"
+
+
+def test_a_problem_of_many_records_is_listed_once_with_its_first_lines(tmp_path: Path) -> None:
+    wrong = {"question_text": "Q", "best_answer": "A"}
+    records = [wrong, {"prompt": 5, "completion": "A"}, *[wrong] * 22]
+    assert problems_of(jsonl(tmp_path, *records), tmp_path) == [
+        "data.jsonl:1: the fields match no accepted form: question_text, best_answer (also"
+        f" lines 3, 4, 5 and 19 more records); {ACCEPTED_FORMS}; {OTHER_NAMES}",
+        "data.jsonl:2: prompt must be a string, got 5",
+    ]
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.json"])

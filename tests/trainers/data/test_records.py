@@ -7,7 +7,7 @@ import pytest
 from tests.trainers.data.chat_templates import tokenizer_with
 from trainers.data.examples import Example
 from trainers.data.record_fields import Row
-from trainers.data.records import ACCEPTED_FORMS, RecordParser
+from trainers.data.records import ACCEPTED_FORMS, OTHER_NAMES, RecordParser
 from trainers.data.roles import Role
 from trainers.data.template import Template
 from trainers.data_config import DropReason
@@ -313,7 +313,8 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"instruction": "Add.", "question": "2 + 2?", "answer": "4"},
-        "the fields match no accepted form: instruction, question, answer; " + ACCEPTED_FORMS,
+        "the fields match no accepted form: instruction, question, answer; "
+        f"{ACCEPTED_FORMS}; {OTHER_NAMES}",
     ),
     (
         {"prompt": [user()], "completion": [user(weight=0.5), assistant()]},
