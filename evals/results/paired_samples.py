@@ -83,9 +83,20 @@ def read_scored_model(path: Path) -> ScoredModel:
         Problem(
             message=f"there are no scores: no {' and no '.join(missing)}",
             where=str(path),
-            fix=f"score it first: plw eval {shlex.quote(str(path))} --tasks ... -o scores,"
-            " then give scores",
+            fix=_scoring_fix(path),
         )
+    )
+
+
+def _scoring_fix(path: Path) -> str:
+    """Return the command that scores the model in `path`, with an output folder for it alone."""
+    is_model = path.name == "model" and (path.parent / "train.json").is_file()
+    trained = path.parent if is_model else path
+    scores = shlex.quote(f"{trained}-scores")
+    return (
+        f"score it first: plw eval {shlex.quote(str(trained))} --config SPEC -o {scores}, where "
+        "SPEC is a sweep spec with the held-out examples (or use --data FILE or --tasks NAMES), "
+        f"then give {scores}"
     )
 
 

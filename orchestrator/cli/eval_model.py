@@ -11,7 +11,7 @@ from evals.config import EvalConfig
 from evals.harness.preflight import check_benchmarks
 from evals.results.scores import ScoreCard
 from orchestrator.spec.sweep_spec import SweepSpec, load_spec
-from trainers.config import ModelConfig
+from trainers.config import ModelConfig, TrainConfig
 from trainers.data.examples import Example
 from trainers.data.readers import read_examples
 from trainers.data.template_source import utc_today, with_date
@@ -46,6 +46,7 @@ def evaluate_model(
     """Score a model on benchmarks, on examples, or on the held-out part of a spec's data.
 
     Args:
+        model: folder or hub name of a model, or the output folder of `plw train`.
         data_path: path or hub name of the examples. If None, the spec's data is used, and overlap
             and memorisation are measured on the spec's training data.
         spec_path: a sweep spec, which sets the measures and the default template and length, or a
@@ -79,7 +80,7 @@ def evaluate_model(
     check_output_folder(output_dir, where="--output-dir")
     check_benchmarks(config)
     data = spec.data if spec is not None else DataConfig(path=data_path or "-")
-    path = resolve_model_path(model)
+    path = resolve_model_path(_model_in(model))
     used_template = _select_template(
         path, data, template, config, has_spec=spec is not None, on_note=on_note
     )
@@ -104,6 +105,14 @@ def evaluate_model(
     )
 
 
+def _model_in(model: str) -> str:
+    """Return the folder of the model in an output folder of `plw train`, else `model`."""
+    folder = Path(model).expanduser()
+    if (folder / "train.json").is_file() and (folder / "model").is_dir():
+        return str(folder / "model")
+    return model
+
+
 class _EvalsFile(BaseModel):
     """A file with only `evals`, for models that were not trained from a spec."""
 
@@ -123,12 +132,33 @@ def _load_spec_and_evals(
         return None, {}
     content = read_yaml(path)
     if set(content) != {"evals"}:
+        _check_has_search(content, path)
         spec = load_spec(path)
         return spec, spec.evals.model_dump(mode="json")
     if isinstance(content["evals"], dict) and "judge" in given:
         content["evals"]["judge"] = given["judge"]
     evals = build_config(_EvalsFile, content, source=path).evals.with_absolute_paths()
     return None, evals.model_dump(mode="json", exclude_unset=True)
+
+
+def _check_has_search(content: Mapping[str, Any], path: Path) -> None:
+    """Check that a file with training settings is a sweep spec.
+
+    Raises:
+        InputError: it has no `search`, as the config of `plw train`.
+    """
+    training = content.keys() - {"evals"}
+    if not training or "search" in content or not training <= TrainConfig.model_fields.keys():
+        return
+    kind = "not a sweep spec" if "evals" in content else "a training config, not a sweep spec"
+    raise InputError(
+        Problem(
+            message=f"--config must be a sweep spec or a file with only evals; this is {kind}, "
+            "because it has no search",
+            where=str(path),
+            fix="give the sweep spec, or omit --config and give --data or --tasks",
+        )
+    )
 
 
 def _examples(data_path: str | None, split: Split | None, config: EvalConfig) -> Sequence[Example]:

@@ -181,6 +181,16 @@ def test_many_rows_have_a_smallest_corrected_p_value(tmp_path: Path) -> None:
     assert "p (Holm) of the smallest p is at least 0.06" in output
 
 
+def test_models_without_scores_get_a_command_with_an_output_folder_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "train.json").write_text("{}")
+    a, b = tmp_path / "a", tmp_path / "b"
+    output = refused("compare", str(a), str(b / "model"))
+    assert f"plw eval {a} --config SPEC -o {a}-scores" in output
+    assert f"plw eval {b} --config SPEC -o {b}-scores" in output
+
+
 def test_a_trial_is_found_by_its_model_and_other_folders_are_rejected(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -120,6 +120,28 @@ def test_the_default_template_is_that_of_the_training(model: Path, tmp_path: Pat
     assert other.stderr == ("note: the model was trained with template alpaca; scored with plain\n")
 
 
+def test_the_output_folder_of_plw_train_is_scored_by_its_model(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "trained" / "model")
+    (tmp_path / "trained" / "train.json").write_text("{}")
+    write_prompt_format(model, DataConfig(path="d.jsonl", template="plain"))
+    data = write_data(tmp_path / "d.jsonl")
+    out = tmp_path / "out"
+    result = _eval(tmp_path / "trained", "--data", data, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "scores.json").read_text())["model_path"] == str(model)
+
+
+def test_a_training_config_in_place_of_a_sweep_spec_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("model: {path: m}\ndata: {path: d.jsonl}\n")
+    output = refused("eval", "m", "--config", str(config), "-o", str(tmp_path / "out"))
+    assert output == (
+        f"error: {config}: --config must be a sweep spec or a file with only evals; this is a training "
+        "config, not a sweep spec, because it has no search; give the sweep spec, or omit "
+        "--config and give --data or --tasks"
+    )
+
+
 def test_a_template_file_changed_since_training_is_rejected(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompt.jinja"
     file.write_text("Q: {{ prompt }}\nA:")
