@@ -1,6 +1,7 @@
 """`plw train`: fine-tune one model, from a config or from a sweep's best setting."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def train(
             raise click.UsageError("give --output-dir")
         if plw is not None:
             overrides = [*overrides, f"loss.prompt_loss_weight={plw}"]
+        _check_not_a_spec(config)
         _run(config, output_dir, overrides, num_ranks or 1)
     from orchestrator.export.best_setting import best_setting, final_config
     from orchestrator.export.model_folder import write_final_config
@@ -88,6 +90,30 @@ def train(
         click.echo(f"or: torchrun --nproc-per-node N -m trainers {path} --output-dir {output}")
         return
     _run(written, folder, [], num_ranks or best.num_ranks)
+
+
+def _check_not_a_spec(config: Path) -> None:
+    """Check that a file is a training config.
+
+    Raises:
+        InputError: it is a sweep spec, or not a mapping in YAML.
+    """
+    from trainers.foundation.errors import InputError, Problem
+    from trainers.foundation.settings_file import find_place, read_yaml
+
+    content = read_yaml(config)
+    if "search" not in content:
+        return
+    name = shlex.quote(str(content.get("name", config.stem)))
+    raise InputError(
+        Problem(
+            message="plw train needs the config of one training, but this is a sweep spec: it has "
+            "search",
+            where=find_place(content, ("search",), config),
+            fix=f"run the sweep with plw sweep {shell_path(config)}, then train with its best "
+            f"weight: plw train --best {name}",
+        )
+    )
 
 
 def _run(config: Path, output_dir: Path, overrides: Sequence[str], num_ranks: int) -> NoReturn:

@@ -124,6 +124,15 @@ def test_unknown_key_is_reported_with_line_and_nearest_key(spec_folder: SpecFold
     assert f"sweep.yaml:{line}: " in spec_folder.run()[1]
 
 
+def test_a_sweep_spec_in_place_of_a_training_config_is_named(spec_folder: SpecFolder) -> None:
+    output = " ".join(spec_folder.run("train", "-o", "out")[1].split())
+    assert output == (
+        f"error: {spec_folder.path}:{spec_folder.line_of('search:')}: plw train needs the config of one "
+        "training, but this is a sweep spec: it has search; run the sweep with plw sweep "
+        f"{spec_folder.path}, then train with its best weight: plw train --best bad"
+    )
+
+
 def test_plw_above_one_is_reported_with_rule_value_and_line(spec_folder: SpecFolder) -> None:
     spec_folder.spec["search"] = {"space": {"loss.prompt_loss_weight": [0, 1.5]}}
     assert_rejected(
