@@ -149,7 +149,7 @@ def _counts(
     done = sum(trial.state == "done" for trial in trials)
     failed = sum(trial.state == "failed" for trial in trials)
     stopped = sum(trial.state == "stopped" for trial in trials)
-    planned = len(sweep.trial_ids)
+    planned = sweep.num_planned
     return TrialCounts(
         planned=planned,
         done=done,

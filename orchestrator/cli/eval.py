@@ -104,7 +104,8 @@ def evaluate(
 ) -> None:
     """Score one model on benchmarks or held-out examples.
 
-    MODEL is a folder or hub name, or the output folder of `plw train`. Results of an interrupted run in the output folder are reused.
+    MODEL is a folder or hub name, or the output folder of `plw train`. Results of an interrupted
+    run in the output folder are reused.
     """
     from orchestrator.cli.score_output import print_scores
 

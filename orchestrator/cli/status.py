@@ -50,7 +50,11 @@ def status(
     if as_json:
         print_json(list(trials))
     else:
-        console().print(status_table(reader.sweep.name, trials, max_rows=max_rows))
+        sweep_record = reader.sweep
+        table = status_table(
+            sweep_record.name, trials, num_planned=sweep_record.num_planned, max_rows=max_rows
+        )
+        console().print(table)
         hint = resume_hint(opened, [trial.state for trial in trials])
         if hint is not None:
             click.echo(hint)

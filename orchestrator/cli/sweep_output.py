@@ -19,11 +19,12 @@ from orchestrator.monitoring.command_hints import (
     log_location,
     more_seeds_command,
     page_commands,
+    resume_command,
     sweep_argument,
 )
 from orchestrator.monitoring.status import format_duration
 from orchestrator.record.baselines import baseline_labels
-from orchestrator.record.folder import SweepFolder
+from orchestrator.record.folder import STOP_REQUESTED, SweepFolder
 from orchestrator.spec.two_weights import only_ratio_counts_warning
 
 if TYPE_CHECKING:
@@ -163,16 +164,18 @@ def print_outcome(outcome: "SweepOutcome") -> None:
     for line in (*_outcome_lines(outcome), headline(findings), *conditions(findings)):
         click.echo(line)
     click.echo(f"report: {folder.report_html}")
-    name = sweep_argument(folder)
+    name, sweep = sweep_argument(folder), folder.read_sweep()
+    is_interrupted = outcome.num_unfinished > 0 or outcome.end_reason == STOP_REQUESTED
     print_commands(
         [
+            *([(resume_command(sweep), "continue the sweep")] if is_interrupted else []),
             (f"plw report {name}", "write the report again"),
             (f"plw status {name}", "show the trials"),
             *page_commands(folder),
         ]
     )
     seeds = [run.seed for run in findings.lead.next_runs] if findings.lead is not None else []
-    more = more_seeds_command(folder.read_sweep(), seeds)
+    more = more_seeds_command(sweep, seeds)
     if more is not None:
         # In a list of its own: the length of this command would move the purposes of the others.
         purpose = f"run the {format_trial_count(len(seeds))} named above"
@@ -188,8 +191,10 @@ def _outcome_lines(outcome: "SweepOutcome") -> Iterator[str]:
     if outcome.num_stopped:
         yield f"{format_trial_count(outcome.num_stopped)} stopped early."
     if outcome.end_reason is not None:
-        rest = f"; {format_trial_count(outcome.num_not_started)} did not start"
-        yield f"ended: {outcome.end_reason}{rest if outcome.num_not_started else ''}"
+        sweep = outcome.folder.read_sweep()
+        num_left = outcome.num_not_started + sweep.num_planned - len(sweep.trial_ids)
+        rest = f"; {format_trial_count(num_left)} did not start"
+        yield f"ended: {outcome.end_reason}{rest if num_left else ''}"
     if outcome.num_unfinished:
         is_one = outcome.num_unfinished == 1
         are, checkpoints = (

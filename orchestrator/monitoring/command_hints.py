@@ -7,7 +7,7 @@ head's paths do not exist.
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.foundation.redaction import redact
@@ -64,11 +64,13 @@ def more_seeds_command(sweep: SweepRecord, next_seeds: Sequence[int]) -> str | N
     return f"{resume_command(sweep)} --set {shlex.quote(more.overrides[-1])}"
 
 
-def resume_hint(folder: SweepFolder, states: Iterable[State]) -> str | None:
+def resume_hint(folder: SweepFolder, states: Sequence[State]) -> str | None:
     """Return a line on how to continue the sweep; None if it runs or all its trials have ended."""
-    if is_running(folder) or all(state in ENDED for state in states):
+    sweep = folder.read_sweep()
+    has_ended = len(states) >= sweep.num_planned and all(state in ENDED for state in states)
+    if is_running(folder) or has_ended:
         return None
-    return f"the sweep is not running; to continue: {resume_command(folder.read_sweep())}"
+    return f"the sweep is not running; to continue: {resume_command(sweep)}"
 
 
 def missing_sweep_fix() -> str:

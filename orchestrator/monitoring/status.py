@@ -24,8 +24,10 @@ def count_states(trials: Iterable[TrialStatus]) -> dict[str, int]:
     return {state: found[state] for state in _COUNTED}
 
 
-def remaining_s(trials: Sequence[TrialStatus]) -> float | None:
+def remaining_s(trials: Sequence[TrialStatus], num_unopened: int = 0) -> float | None:
     """Estimate the seconds until all trials are done; None without data.
+
+    `num_unopened` is the number of trials that a search has yet to choose.
 
     Assumptions: a pending trial holds its workers for the mean time of the finished trials, or else
     for the expected time of the running ones; the number of concurrent trials stays the same.
@@ -35,7 +37,9 @@ def remaining_s(trials: Sequence[TrialStatus]) -> float | None:
     running = [one for one in trials if one.state in RUNNING]
     being_scored = [one for one in running if one.state == "scoring" and one.is_scored_beside]
     holding = [one for one in running if one not in being_scored]
-    unstarted = sum(one.state in ("pending", "waiting", "interrupted") for one in trials)
+    unstarted = num_unopened + sum(
+        one.state in ("pending", "waiting", "interrupted") for one in trials
+    )
     if not running or (unstarted and not holding):
         return None
     per_trial = _seconds_per_trial(trials, holding)
@@ -85,12 +89,17 @@ def _total_seconds(trial: TrialStatus) -> float:
     return trial.remaining_s * trial.total_steps / (trial.total_steps - trial.step)
 
 
-def summary(trials: Sequence[TrialStatus]) -> str:
-    """Return a line such as `3 of 4 done, 1 running, about 2m10s left`."""
+def summary(trials: Sequence[TrialStatus], num_planned: int = 0) -> str:
+    """Return a line such as `3 of 4 done, 1 running, about 2m10s left`.
+
+    Trials of the `num_planned` that a search has yet to choose count as pending.
+    """
     found = count_states(trials)
-    parts = [f"{found.pop('done'):,} of {len(trials):,} done"]
+    num_unopened = max(num_planned - len(trials), 0)
+    found["pending"] += num_unopened
+    parts = [f"{found.pop('done'):,} of {len(trials) + num_unopened:,} done"]
     parts += [f"{count:,} {state}" for state, count in found.items() if count]
-    left = remaining_s(trials)
+    left = remaining_s(trials, num_unopened)
     if left is not None:
         parts.append(f"about {format_duration(left)} left")
     return ", ".join(parts)
@@ -100,15 +109,16 @@ def status_table(
     name: str,
     trials: Sequence[TrialStatus],
     *,
+    num_planned: int = 0,
     skipped: Collection[str] = (),
     max_rows: int | None = MAX_ROWS,
 ) -> Table:
-    """Return a table of the trials; with more than `max_rows`, only the notable ones."""
+    """Return a table of the trials and their summary; above `max_rows`, only the notable ones."""
     groups = [("", list(trials))]
     if max_rows is not None and len(trials) > max_rows:
         groups = select_notable(trials)
     is_partial = len(groups) != 1 or len(groups[0][1]) < len(trials)
-    table = Table(title=f"sweep {name}: {summary(trials)}", title_justify="left")
+    table = Table(title=f"sweep {name}: {summary(trials, num_planned)}", title_justify="left")
     for heading in (("",) if is_partial else ()) + ("trial", "id", "state"):
         table.add_column(heading)
     for heading in ("step", "completion loss", "prompt loss", "held-out loss", "tokens/s", "left"):

@@ -65,7 +65,7 @@ def summarize_sweep(folder: SweepFolder, *, has_answer: bool = False) -> SweepSu
     sweep, trials = folder.read_sweep(), folder.read_trials()
     states = Counter(trial.state for trial in trials)
     num_done = states["done"] + states["stopped"]
-    num_trials = len(sweep.trial_ids)
+    num_trials = sweep.num_planned
     # A budget or a search that has converged leaves trials that will not run; a stop does not.
     is_stopped = states["interrupted"] > 0 or folder.stop_requested(None)
     has_ended = sweep.end_reason is not None and not is_stopped
@@ -76,7 +76,7 @@ def summarize_sweep(folder: SweepFolder, *, has_answer: bool = False) -> SweepSu
         state = "failed trials" if states["failed"] else "done"
     cost = compute_cost(sweep, trials)
     answer = None
-    if has_answer and num_trials <= MAX_ANALYSED_TRIALS:
+    if has_answer and len(trials) <= MAX_ANALYSED_TRIALS:
         answer = short_answer(read_findings(folder))
     return SweepSummary(
         name=folder.root.name,

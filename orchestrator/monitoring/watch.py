@@ -107,6 +107,7 @@ class SweepDisplay:
         return status_table(
             self._reader.sweep.name,
             self._reader.statuses(),
+            num_planned=self._reader.sweep.num_planned,
             skipped=self._skipped,
             max_rows=max_rows,
         )
@@ -139,7 +140,7 @@ def watch(
         was_running = is_running(folder)
         has_ended = _poll_until_ended(folder, interval_s, lambda: display.update(reader.refresh()))
     if not stream.isatty():
-        display.print_line(summary(reader.statuses()))
+        display.print_line(summary(reader.statuses(), reader.sweep.num_planned))
     if has_ended:
         message = "the sweep has ended" if was_running else "no sweep is running in this folder"
         display.print_line(message)

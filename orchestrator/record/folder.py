@@ -120,6 +120,10 @@ class TrackingRecord(Record):
     trial_run_ids: dict[str, str] = Field(default_factory=dict)
 
 
+# The end_reason of a sweep that was interrupted and can continue.
+STOP_REQUESTED = "a stop was requested"
+
+
 class SweepRecord(Record):
     """A sweep: the resolved spec, its trials in order, and its environment.
 
@@ -160,6 +164,15 @@ class SweepRecord(Record):
         others = [each for each in self.overrides if not each.startswith("search.seeds=")]
         added = f"search.seeds={[*seeds, *sorted(new)]}"
         return self.model_copy(update={"overrides": [*others, added]})
+
+    @property
+    def num_planned(self) -> int:
+        """The number of trials; of a search that may go on, those of all points of the spec."""
+        num_opened, search = len(self.trial_ids), self.spec.get("search", {})
+        has_ended = self.end_reason not in (None, STOP_REQUESTED)
+        if search.get("method") == "grid" or has_ended:
+            return num_opened
+        return max(num_opened, (search.get("points") or 0) * len(search.get("seeds") or [None]))
 
     @property
     def objective(self) -> str:

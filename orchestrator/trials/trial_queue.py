@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.plan.history import History, observe, plan_point
 from orchestrator.plan.planner import Baseline, Planner, TrialPlan, pending_record, prepare_baseline
-from orchestrator.record.folder import SweepFolder, TrialRecord
+from orchestrator.record.folder import STOP_REQUESTED, SweepFolder, TrialRecord
 from orchestrator.search.budget import Budget
 from orchestrator.search.methods import make_search
 from orchestrator.search.points import Observation, Point
@@ -101,7 +101,7 @@ class TrialQueue:
         """Return a job that can start now; None if there is none."""
         if self._folder.stop_requested(None):
             if not self._is_training_over:
-                self.end_reason = "a stop was requested"
+                self.end_reason = STOP_REQUESTED
             return None
         for trial_id in self._scoring.remove_stopped():
             self._trial_ended(trial_id)

@@ -127,8 +127,8 @@ def test_unknown_key_is_reported_with_line_and_nearest_key(spec_folder: SpecFold
 def test_a_sweep_spec_in_place_of_a_training_config_is_named(spec_folder: SpecFolder) -> None:
     output = " ".join(spec_folder.run("train", "-o", "out")[1].split())
     assert output == (
-        f"error: {spec_folder.path}:{spec_folder.line_of('search:')}: plw train needs the config of one "
-        "training, but this is a sweep spec: it has search; run the sweep with plw sweep "
+        f"error: {spec_folder.path}:{spec_folder.line_of('search:')}: plw train needs the config "
+        "of one training, but this is a sweep spec: it has search; run the sweep with plw sweep "
         f"{spec_folder.path}, then train with its best weight: plw train --best bad"
     )
 

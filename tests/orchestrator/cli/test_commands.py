@@ -216,6 +216,7 @@ def test_counts_of_one_use_the_singular(
     lines = capsys.readouterr().out.splitlines()
     assert skipped in lines
     assert interrupted in lines
+    assert lines[lines.index("next:") + 1].startswith("  plw sweep sweep.yaml ")
 
 
 @pytest.mark.parametrize(("kind", "is_advised"), [("crash", True), ("divergence", False)])

@@ -136,8 +136,8 @@ def test_a_training_config_in_place_of_a_sweep_spec_is_named(tmp_path: Path) -> 
     config.write_text("model: {path: m}\ndata: {path: d.jsonl}\n")
     output = refused("eval", "m", "--config", str(config), "-o", str(tmp_path / "out"))
     assert output == (
-        f"error: {config}: --config must be a sweep spec or a file with only evals; this is a training "
-        "config, not a sweep spec, because it has no search; give the sweep spec, or omit "
+        f"error: {config}: --config must be a sweep spec or a file with only evals; this is a "
+        "training config, not a sweep spec, because it has no search; give the sweep spec, or omit "
         "--config and give --data or --tasks"
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.analysis.sweep_findings import read_findings
 from orchestrator.monitoring.status import (
     count_states,
     format_duration,
@@ -16,7 +17,8 @@ from orchestrator.monitoring.status import (
     select_notable,
     summary,
 )
-from orchestrator.record.folder import SweepFolder, TrialRecord
+from orchestrator.monitoring.sweep_list import summarize_sweep
+from orchestrator.record.folder import STOP_REQUESTED, SweepFolder, TrialRecord
 from orchestrator.record.lock import is_running, sweep_lock
 from orchestrator.record.reader import SweepReader, TrialStatus, last_metrics
 from tests.orchestrator.large import write_large_sweep
@@ -88,6 +90,22 @@ def test_a_sweep_is_summarized_in_a_line(sweep: SweepFolder) -> None:
     assert summary(trials) == "1 of 3 done, 1 running, 1 waiting, about 6m19s left"
     assert summary([trials[0]]) == "1 of 1 done"
     assert summary([trials[2]]) == "0 of 1 done, 1 waiting"
+
+
+def test_trials_that_a_search_has_yet_to_choose_are_pending(tmp_path: Path) -> None:
+    search = {"method": "tpe", "points": 5, "seeds": [0, 1]}
+    spec = sweep_record([]).spec | {"search": search}
+    opened = [trial(0.0), trial(0.0, seed=1)]
+    sweep = write_sweep(tmp_path / "s", opened, {}, spec=spec, end_reason=STOP_REQUESTED)
+    lines = plw("status", sweep.root).stdout.splitlines()
+    assert "sweep demo: 2 of 10 done, 8 pending" in lines[0]
+    assert lines[-1] == "the sweep is not running; to continue: plw sweep sweep.yaml"
+    assert read_findings(sweep).trials.unfinished == 8
+    assert summarize_sweep(sweep).num_trials == 10
+    sweep.write_sweep(sweep.read_sweep().model_copy(update={"end_reason": "budget is spent"}))
+    output = plw("status", sweep.root).stdout
+    assert "sweep demo: 2 of 2 done" in output
+    assert "to continue" not in output
 
 
 def test_the_status_of_a_killed_sweep_says_what_to_type(sweep: SweepFolder) -> None:
