@@ -66,8 +66,9 @@ def _row_notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         num_items = [row.num_items for row in rows if row.level == level]
         if num_few := sum(number < _MIN_ITEMS for number in num_items):
             yield (
-                f"By {level}: {num_few} of {format_count(len(num_items), 'row')} with fewer than "
-                f"{_MIN_ITEMS} items, whose interval is too narrow"
+                f"By {level}: {num_few} of {format_count(len(num_items), 'row')} "
+                f"{'has' if num_few == 1 else 'have'} fewer than {_MIN_ITEMS} items, so "
+                f"{'its interval is' if num_few == 1 else 'their intervals are'} too narrow"
             )
         smallest = len(num_items) * SMALLEST_P_VALUE
         if smallest > _SIGNIFICANCE:

@@ -125,7 +125,34 @@ def test_the_notes_say_what_the_comparison_does_not_show(folders: tuple[Path, Pa
     assert "note: Two checkpoints are not two weights" in output
     assert "different settings: template plain and chat" in output
     assert "exam.acc: 1 item left out" in output
-    assert "By category: 4 of 4 rows with fewer than 30 items" in output
+    fewer = "4 of 4 rows have fewer than 30 items, so their intervals are too narrow"
+    assert f"By category: {fewer}" in output
+
+
+def test_the_answer_says_which_measures_differ_and_by_how_much(tmp_path: Path) -> None:
+    # B is right in 30 items that A misses, and its loss is higher by 0.5 or 1.5.
+    a = [quiz("quiz", n, 0.0) for n in range(40)] + [loss(n, 1.0, 1) for n in range(40)]
+    b = [quiz("quiz", n, float(n < 30)) for n in range(40)]
+    b += [loss(n, 1.5 + n % 2, 1) for n in range(40)]
+    same = [quiz("exam", n, float(n % 2)) for n in range(40)]
+    lines = compare(
+        write_scores(tmp_path / "a", [*a, *same]), write_scores(tmp_path / "b", [*b, *same])
+    ).splitlines()
+    answers = [line.partition(" (95% interval ")[0] for line in lines]
+    assert "quiz.acc: B is better than A by 0.750" in answers
+    assert "heldout_completion_loss: B is worse than A by 1.000" in answers
+    assert "No significant difference between A and B: exam.acc." in lines
+
+
+def test_a_sweep_in_place_of_a_model_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path / "runs" / "my", [trial(0.1)], {})
+    assert refused("compare", "my", "01s0") == (
+        "error: 2 models must be given, and my is a sweep; give 2 trials after my, by id or "
+        "untuned; plw status my lists them"
+    )
 
 
 def test_the_page_shows_differing_outputs_side_by_side(
