@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from textwrap import shorten
 
 from rich.table import Table
 from rich.text import Text
@@ -163,7 +164,7 @@ def _cells(trial: TrialStatus, is_skipped: bool) -> list[Text]:
     state: str = "done before" if is_skipped else trial.state
     why = trial.error or trial.note
     if why:
-        state = f"{state}: {why[:MAX_ERROR_CHARS]}"
+        state = f"{state}: {shorten(why, MAX_ERROR_CHARS, placeholder=' ...')}"
     cells = (
         trial.trial,
         trial.id,

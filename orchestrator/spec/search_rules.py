@@ -108,7 +108,8 @@ def _grid_size_rules(search: SearchFields) -> Iterator[Violation]:
 def _method_rules(search: SearchFields) -> Iterator[Violation]:
     for name, (methods, other) in _METHODS.items():
         if getattr(search, name) and search.method not in methods:
-            supported = " or ".join(methods)
+            *others, last = methods
+            supported = f"{', '.join(others)} or {last}" if others else last
             message = f"search.{name} requires search.method {supported}, got {search.method}"
             fix = f"use search.{other}" if other else "remove it, or change search.method"
             yield Violation((name,), message, fix)

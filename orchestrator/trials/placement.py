@@ -182,12 +182,16 @@ def waiting_reason(
     needs = {"CPU": num_workers * cpus, "GPU": num_workers * gpus}
     for kind, need in needs.items():
         if need > total.get(kind, 0):
-            return f"for nodes: needs {need:g} {kind}s, the cluster has {total.get(kind, 0):g}"
+            return f"for nodes: needs {_count(need, kind)}, the cluster has {total.get(kind, 0):g}"
     for kind, need in needs.items():
         if need > available.get(kind, 0):
             free = f"{available.get(kind, 0):g} of {total[kind]:g}"
-            return f"for its workers, which start or wait for {need:g} {kind}s ({free} free)"
+            return f"for its workers to start, or for {_count(need, kind)} ({free} free)"
     return "for its workers to start"
+
+
+def _count(number: float, kind: str) -> str:
+    return f"{number:g} {kind}{'' if number == 1 else 's'}"
 
 
 def _needs(cpus: float, gpus: float) -> dict[str, float]:

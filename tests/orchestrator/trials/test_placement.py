@@ -111,7 +111,11 @@ def test_waiting_reason_names_nodes_other_trials_or_the_start() -> None:
         "for nodes: needs 2 GPUs, the cluster has 0"
     )
     assert waiting_reason({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 1}, **need) == (
-        "for its workers, which start or wait for 2 GPUs (1 of 2 free)"
+        "for its workers to start, or for 2 GPUs (1 of 2 free)"
+    )
+    one = {"num_workers": 1, "cpus": 1, "gpus": 0}
+    assert waiting_reason({"CPU": 2}, {"CPU": 0}, **one) == (
+        "for its workers to start, or for 1 CPU (0 of 2 free)"
     )
     assert waiting_reason({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}, **need) == (
         "for its workers to start"
