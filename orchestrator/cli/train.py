@@ -72,7 +72,7 @@ def train(
             overrides = [*overrides, f"loss.prompt_loss_weight={plw}"]
         _check_not_a_spec(config)
         _run(config, output_dir, overrides, num_ranks or 1)
-    from orchestrator.export.best_setting import best_setting, final_config
+    from orchestrator.export.best_setting import best_setting, final_config, find_trained
     from orchestrator.export.model_folder import write_final_config
     from orchestrator.monitoring.lookup import open_sweep
 
@@ -83,6 +83,12 @@ def train(
     written = write_final_config(folder, best, chosen)
     click.echo(f"PLW {chosen.loss.prompt_loss_weight:g}: {best.reason}")
     click.echo(f"wrote {written}")
+    trained = None if uses_all or overrides else find_trained(opened, best)
+    if trained is not None:
+        click.echo(
+            f"hint: trial {trained} was trained with the same settings and seed; --all-data, or "
+            "another seed with --set seed=N, trains another model"
+        )
     if config_only:
         path, output = shell_path(written), shell_path(folder)
         ranks = "" if best.num_ranks == 1 else f" --ranks {best.num_ranks}"

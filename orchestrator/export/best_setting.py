@@ -201,6 +201,19 @@ def final_config(best: BestSetting, *, uses_all: bool, overrides: Sequence[str])
     return _build_config(settings, Path(best.sweep), uses_all=uses_all, overrides=overrides)
 
 
+def find_trained(folder: SweepFolder, best: BestSetting) -> str | None:
+    """Return the id of a trial with the setting and its seed; None if the sweep has none."""
+    for trial_id in best.trial_ids:
+        trial = folder.read_trial(trial_id)
+        if (
+            trial is not None
+            and trial.prompt_loss_weight == best.prompt_loss_weight
+            and trial.settings["seed"] == best.settings["seed"]
+        ):
+            return trial_id
+    return None
+
+
 def _build_config(
     settings: dict[str, Any], source: Path, *, uses_all: bool, overrides: Sequence[str]
 ) -> TrainConfig:

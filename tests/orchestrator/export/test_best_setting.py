@@ -268,6 +268,20 @@ def test_incompatible_options_are_rejected(arguments: tuple[str, ...], expected:
     assert expected in refused("train", *arguments)
 
 
+def test_a_setting_that_the_sweep_has_trained_gets_a_hint(tmp_path: Path) -> None:
+    folder = write_hill(tmp_path / "s")
+
+    def output(name: str, *options: object) -> str:
+        folders = (folder.root, "--config-only", "-o", tmp_path / name)
+        return plw("train", "--best", *folders, *options).output
+
+    hint = "hint: trial 12 was trained with the same settings and seed; --all-data, or another seed"
+    assert hint in output("a", "--plw", 0.25)
+    assert "hint:" not in output("b", "--plw", 0.3)
+    assert "hint:" not in output("c", "--plw", 0.25, "--all-data")
+    assert "hint:" not in output("d", "--plw", 0.25, "--set", "seed=7")
+
+
 def test_a_held_out_loss_requires_held_out_examples() -> None:
     content = {
         "model": {"path": "m"},
