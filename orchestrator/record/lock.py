@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from orchestrator.foundation.shell_words import shell_path
 from orchestrator.record.folder import SweepFolder
 from trainers.foundation.errors import InputError, Problem
 
@@ -26,11 +27,13 @@ def sweep_lock(folder: SweepFolder) -> Iterator[None]:
     try:
         lock.acquire(poll_interval=POLL_S)
     except Timeout:
+        sweep = shell_path(folder.relative())
         raise InputError(
             Problem(
                 message="another sweep is running in this folder",
                 where=str(folder.root),
-                fix="wait until it ends, stop it with plw stop, or use another --output-dir",
+                fix=f"watch it with plw status {sweep}, stop it with plw stop {sweep}, or use "
+                "another --output-dir",
             )
         ) from None
     try:
