@@ -13,9 +13,11 @@ from orchestrator.record.folder import (
     check_records,
     check_sweep_record,
 )
+from orchestrator.record.reader import label
 from orchestrator.spec.search_fields import OBJECTIVES
 from orchestrator.tracking.metric_names import score_metric
 from orchestrator.tracking.uri import check_port, is_web, ui_command
+from trainers.foundation.counts import format_count
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.suggestions import did_you_mean
 
@@ -140,10 +142,26 @@ def find_scored_folders(names: Sequence[str], count: int) -> list[Path]:
     A name is a folder, or a trial or `untuned` of the sweep; without SWEEP of the latest one.
 
     Raises:
-        InputError: there is no such sweep, trial or folder.
+        InputError: there is no such sweep, trial or folder, or a sweep is named in place of a
+            model.
     """
     sweep = names[0] if len(names) > count else None
+    for name in names[-count:]:
+        _check_not_a_sweep(name, count)
     return [_scored_folder(sweep, name) for name in names[-count:]]
+
+
+def _check_not_a_sweep(name: str, count: int) -> None:
+    if _sweep_path(name) is None:
+        return
+    shown = shell_path(name)
+    raise InputError(
+        Problem(
+            message=f"{format_count(count, 'model')} must be given, and {name} is a sweep",
+            fix=f"give {format_count(count, 'trial')} after {shown}, by id or untuned; "
+            f"plw status {shown} lists them",
+        )
+    )
 
 
 def _scored_folder(sweep: str | None, name: str) -> Path:
@@ -210,11 +228,11 @@ def find_trial(folder: SweepFolder, text: str) -> str:
 
 
 def _trial_name(folder: SweepFolder, trial_id: str) -> str:
-    """Return text such as `0a1b2c3d4e (PLW 0.1, seed 2)`; the id alone if it has no record."""
+    """Return the id with the label of `plw status` and the seed; the id alone without a record."""
     trial = folder.read_trial(trial_id)
     if trial is None:
         return trial_id
-    return f"{trial_id} (PLW {trial.prompt_loss_weight:g}, seed {trial.settings['seed']})"
+    return f"{trial_id} ({label({**trial.searched, 'seed': trial.settings['seed']})})"
 
 
 def mlflow_ui(sweep: Path | str | None, port: int) -> tuple[list[str], str]:

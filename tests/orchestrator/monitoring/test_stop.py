@@ -121,3 +121,9 @@ def test_is_running_is_true_only_while_a_sweep_holds_the_lock(sweep: SweepFolder
             pass
         assert is_running(sweep)
     assert not is_running(sweep)
+
+
+def test_an_id_is_named_with_all_searched_settings(tmp_path: Path) -> None:
+    searched = {"loss.role_weights.tool": 0.5, "seed": 2}
+    sweep = write_sweep(tmp_path / "demo", [trial(0.1, seed=2, searched=searched)], {})
+    assert "(PLW 0.1, tool 0.5, seed 2)" in refused("logs", sweep.root, "x")
