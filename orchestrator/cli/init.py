@@ -29,7 +29,7 @@ def init(path: Path | None, preset: Any, is_schema: bool, overwrite: bool, as_js
 
     With --schema, print the JSON Schema of specs, or write it to PATH.
     """
-    from orchestrator.spec.init import SCHEMA_NAME, spec_schema, write_schema, write_spec
+    from orchestrator.spec.init import SCHEMA_NAME, has_data, spec_schema, write_schema, write_spec
 
     if is_schema and path is None:
         print_json(spec_schema())
@@ -46,5 +46,6 @@ def init(path: Path | None, preset: Any, is_schema: bool, overwrite: bool, as_js
     if as_json:
         print_json({"path": str(written.absolute()), "next": next_step})
         return
+    edit = "" if is_schema or has_data(written) else "edit the lines marked edit, then: "
     click.echo(f"wrote {written}")
-    click.echo(f"next: {next_step}")
+    click.echo(f"next: {edit}{next_step}")

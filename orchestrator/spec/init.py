@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 
 from orchestrator.foundation.safe_write import write_output
 from orchestrator.spec.sweep_spec import SweepSpec
+from trainers.data.data_files import is_data_file
+from trainers.foundation.settings_file import read_yaml
 
 Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -32,6 +34,14 @@ def write_spec(path: Path, preset: Preset, *, overwrite: bool) -> None:
     """
     has_schema = (path.parent / SCHEMA_NAME).exists()
     write_output(path, spec_text(preset, has_schema=has_schema), overwrite=overwrite)
+
+
+def has_data(path: Path) -> bool:
+    """Return whether all local data files exist that the spec in `path` names."""
+    content = read_yaml(path)
+    searched = content["search"]["space"].get("data.path", [])
+    paths = [content["data"].get("path"), *searched]
+    return all(Path(one).exists() for one in paths if one and is_data_file(Path(one)))
 
 
 def spec_schema() -> dict[str, Any]:

@@ -32,6 +32,18 @@ def test_the_default_preset_is_the_demo(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_spec(Path("sweep.yaml")).name == "sweep"
 
 
+def test_a_preset_for_other_data_must_be_edited_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plw("init", "my.yaml", "--preset", "bayes").output == (
+        "wrote my.yaml\nnext: edit the lines marked edit, then: plw plan my.yaml\n"
+    )
+    Path("train.jsonl").touch()
+    output = plw("init", "my.yaml", "--preset", "bayes", "--force").output
+    assert output == "wrote my.yaml\nnext: plw plan my.yaml\n"
+
+
 def test_an_existing_file_is_overwritten_only_with_force(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text("existing\n")
