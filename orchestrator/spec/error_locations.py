@@ -31,6 +31,8 @@ def _with_line(problem: Problem, content: Mapping[str, Any], spec: Path) -> Prob
     else:
         named = _path_of(content, problem.where) or tuple(problem.where.split("."))
         place = find_place(content, named, spec)
+        if message == "no such file" and not Path(problem.where).is_absolute():
+            message = f"{message} in {Path.cwd()}"
         message = f"{problem.where}: {message}"
     if place in (None, str(spec)):
         return problem

@@ -16,7 +16,8 @@ _INTRODUCTION = """\
 
 All settings of `plw sweep SPEC`, generated from the models that check specs \
 (`python -m orchestrator.spec.reference`). `plw init` writes a commented spec to start from; \
-`plw plan SPEC` shows its trials and costs without starting anything.
+`plw plan SPEC` shows its trials and costs without starting anything. Relative paths in a spec \
+are relative to the current folder, not to the folder of the spec.
 
 A config for `plw train` has the same settings without `name`, `output_dir`, `storage`, \
 `keep_models`, `note`, `search`, `evals`, `resources`, `retries` and `tracking`. Each of its \

@@ -168,7 +168,8 @@ def test_missing_data_file(spec_folder: SpecFolder) -> None:
     spec_folder.spec["data"] = {"path": "nowhere.jsonl", "template": "plain"}
     assert_rejected(spec_folder, "nowhere.jsonl", "no such file")
     line = spec_folder.line_of("nowhere.jsonl")
-    assert f"sweep.yaml:{line}: nowhere.jsonl: no such file" in spec_folder.run("plan")[1]
+    output = spec_folder.run("plan")[1]
+    assert f"sweep.yaml:{line}: nowhere.jsonl: no such file in {spec_folder.folder};" in output
 
 
 def test_missing_spec(tmp_path: Path) -> None:
@@ -299,7 +300,10 @@ def test_second_sweep_in_the_same_folder(spec_folder: SpecFolder) -> None:
     with sweep_lock(folder):
         code, output = spec_folder.run("sweep")
     assert code == 2
-    assert "another sweep is running in this folder" in output
+    assert (
+        "another sweep is running in this folder; watch it with plw status taken, stop it with "
+        "plw stop taken, or use another --output-dir" in output
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "report", "ui"])
