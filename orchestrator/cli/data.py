@@ -107,7 +107,7 @@ def show(
     as_json: bool,
     **selection: Any,
 ) -> None:
-    """Show examples token by token, with the role and loss weight of each.
+    """Show examples token by token, with their roles and loss weights.
 
     SOURCE is a file, hub name or demo:..., or a sweep spec, whose model, data and loss settings are
     used.
@@ -150,7 +150,7 @@ def show(
 @click.option("--seed", default=0, help="Seed of --random.")
 @json_option
 def check(settings: "DataSettings", num_random: int | None, seed: int, as_json: bool) -> None:
-    """Compare the labels of SOURCE with the masks of transformers and TRL.
+    """Compare the labels of SOURCE with masks of transformers and TRL.
 
     Transformers has a mask if the chat template marks its answers with {% generation %}; TRL is
     used if it is installed. Exits with 1 if a difference is unexplained, and with 2 if nothing can

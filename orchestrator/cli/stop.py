@@ -14,10 +14,10 @@ from orchestrator.cli.sweep_argument import sweep_argument, trial_argument
 @trial_argument
 @json_option
 def stop(sweep: str | None, trial: str | None, as_json: bool) -> None:
-    """Stop a running SWEEP, or only its TRIAL, an id or a prefix of one.
+    """Stop a running SWEEP, or only its TRIAL.
 
-    SWEEP is a name in runs/ or a folder; default: the latest. Running trials write a checkpoint
-    first; `plw sweep SPEC` resumes from it.
+    SWEEP is a name in runs/ or a folder; default: the latest. TRIAL is an id or a prefix of one.
+    Running trials write a checkpoint first; `plw sweep SPEC` resumes from it.
     """
     from orchestrator.monitoring import command_hints
     from orchestrator.monitoring.lookup import find_sweep_and_trial, find_trial

@@ -50,7 +50,7 @@ def _print_downloads(data_sets: Sequence[str]) -> None:
 def plan(
     spec: Any, spec_path: Path, address: str | None, overrides: Sequence[str], as_json: bool
 ) -> None:
-    """List the trials of SPEC with estimated cost, without starting them.
+    """List the trials of SPEC with their cost; start nothing.
 
     All benchmarks are loaded, without a model.
     """
