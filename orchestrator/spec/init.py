@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from orchestrator.foundation.safe_write import write_output
 from orchestrator.spec.sweep_spec import SweepSpec
-from trainers.data.data_files import is_data_file
+from trainers.data.file_formats import is_data_file
 from trainers.foundation.settings_file import read_yaml
 
 Preset = Literal["demo", "grid", "bayes", "paper", "paper-regularisers", "wit"]

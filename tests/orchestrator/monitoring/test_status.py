@@ -108,6 +108,15 @@ def test_trials_that_a_search_has_yet_to_choose_are_pending(tmp_path: Path) -> N
     assert "to continue" not in output
 
 
+def test_a_long_error_is_cut_between_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    error = "torch ran out of memory: " + "allocated (12345 MiB) " * 3
+    sweep = write_sweep(tmp_path / "s", [trial(0.0, state="failed", error=error)], {})
+    assert "failed: torch ran out of memory: allocated (12345 MiB) allocated ... │" in " ".join(
+        plw("status", sweep.root).stdout.split()
+    )
+
+
 def test_the_status_of_a_killed_sweep_says_what_to_type(sweep: SweepFolder) -> None:
     assert plw("status", sweep.root).stdout.splitlines()[-1] == (
         "the sweep is not running; to continue: plw sweep sweep.yaml"
