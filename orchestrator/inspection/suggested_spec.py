@@ -15,7 +15,7 @@ from orchestrator.foundation.safe_write import check_overwrite, write_output
 from orchestrator.inspection.advice import Advice
 from trainers.data.example_store import open_examples
 from trainers.data.examples import Example
-from trainers.data.length_stats import DataStats
+from trainers.data.length_stats import DataStats, GenerationRatio
 from trainers.data.tokenize import read_split
 from trainers.data_config import DataConfig
 from trainers.foundation.errors import InputError
@@ -35,8 +35,9 @@ _NO_TEXTS = "null                # the data is tokenised"
 
 _TEMPLATE = """\
 # Weights around the prediction of arXiv 2401.13586 for this data, written by plw data stats.
-# {kind}: R_g (completion over prompt tokens) is {ratio} with
-# the template's tokens in the prompt, {text_ratio} without them; the paper calls R_g below 1 short.
+# {kind}: R_g (completion over prompt tokens) below 1 is short.
+# With the template's tokens in the prompt: {ratio};
+# without them: {text_ratio}.
 # Check the cost with plw plan, then start it with plw sweep.
 
 model:
@@ -95,8 +96,8 @@ def write_suggested_spec(
     has_texts = all(example.tokens is None for example in split.heldout)
     text = _TEMPLATE.format(
         kind=_KINDS[advice.kind],
-        ratio=f"{stats.generation_ratio.of_means or 0:.3g}",
-        text_ratio=f"{stats.generation_ratio_without_template.of_means or 0:.3g}",
+        ratio=_ratio_text(stats.generation_ratio),
+        text_ratio=_ratio_text(stats.generation_ratio_without_template),
         precision=_GPU_PRECISION if torch.cuda.is_available() else _CPU_PRECISION,
         model=_scalar(model),
         data="\n  ".join(_data_lines(data)),
@@ -112,6 +113,11 @@ def write_suggested_spec(
         chrf=_generation(min(64, num_items), 128, invert=not is_long) if has_texts else _NO_TEXTS,
     )
     write_output(path, text, overwrite=overwrite)
+
+
+def _ratio_text(ratio: GenerationRatio) -> str:
+    of_means, mean_of_ratios = ratio.of_means or 0, ratio.mean_of_ratios or 0
+    return f"{of_means:.3g} (ratio of means), {mean_of_ratios:.3g} (mean of ratios)"
 
 
 def _data_lines(data: DataConfig) -> Iterator[str]:

@@ -143,9 +143,9 @@ def test_a_spec_has_the_precision_of_the_machine_and_the_papers_terms(
     # 4 completion tokens over 5 with the template, over 3 without it.
     assert (
         "# Neither clearly short- nor long-completion data: R_g (completion over prompt tokens)"
-        in text
-    )
-    assert "is 0.8 with # the template's tokens in the prompt, 1.33 without them" in text
+        " below 1 is short. # With the template's tokens in the prompt: 0.8 (ratio of means), 0.8"
+        " (mean of ratios); # without them: 1.33 (ratio of means), 1.33 (mean of ratios)."
+    ) in text
 
 
 def test_an_existing_spec_is_not_overwritten_without_force(tmp_path: Path) -> None:
