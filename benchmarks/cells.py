@@ -68,8 +68,9 @@ UNLIKE_RATES = Design(
     ),
 )
 
-OWN_RATES = Design(name="6 x 3, own rates", own_rates_slope=4.0)
-TEN_OWN_RATES = Design(name="10 x 2, own rates", plws=PAPER_PLWS, num_seeds=2, own_rates_slope=4.0)
+OWN_RATES = Design(name="6 x 3, own rates", num_own_rates=1)
+TEN_OWN_RATES = Design(name="10 x 2, own rates", plws=PAPER_PLWS, num_seeds=2, num_own_rates=1)
+THREE_OWN_RATES = Design(name="6 x 3, three own rates", num_own_rates=3)
 
 UNEVEN = (STRONG_SEEDS, HEAVY_TAILS, MISSING, NOISY_0, NOISY_1, NOISY_ENDS)
 RISES = ("linear", "convex")
@@ -79,7 +80,7 @@ OTHERS = ("at-0", "at-1", "beyond-1", "step", "plateau", "saturating", "opposite
 CELLS = (
     *(Cell(truth="none", design=design)
       for design in (SIX_BY_THREE, *UNEVEN, TEN_BY_ONE, SIX_BY_TWO, TWO_BY_FIVE, EQUAL_RATES,
-                     UNLIKE_RATES, OWN_RATES, TEN_OWN_RATES)),
+                     UNLIKE_RATES, OWN_RATES, TEN_OWN_RATES, THREE_OWN_RATES)),
     *(Cell(truth=truth, design=SIX_BY_THREE, min_named=PEAKS_NAMED)
       for truth in ("hill", "sharp-peak", "fast-rise")),
     Cell(truth="low-group", design=UNLIKE_LEVELS, min_named=PEAKS_NAMED),
@@ -89,7 +90,8 @@ CELLS = (
     *(Cell(truth="hill", design=design) for design in (*UNEVEN, TEN_BY_ONE, SIX_BY_TWO)),
     *(Cell(truth=truth, design=design)
       for truth in ("hill", "linear") for design in (EQUAL_RATES, UNLIKE_RATES)),
-    *(Cell(truth=truth, design=TEN_OWN_RATES) for truth in ("hill", "linear")),
+    *(Cell(truth=truth, design=design)
+      for truth in ("hill", "linear") for design in (TEN_OWN_RATES, THREE_OWN_RATES)),
     Cell(truth="linear", design=TWO_BY_FIVE),
     *(Cell(truth=truth, design=design, has_limits=False)
       for truth in ("hill", "linear") for design in (SD_1, EIGHT_VERDICTS)),

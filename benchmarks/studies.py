@@ -32,6 +32,8 @@ COLUMNS = ("benchmark", "group", "plw", "learning_rate", "seed", "trial", "score
 # Unscaled sizes of the three parts of the noise and of the seed effects: the part shared by all
 # scores of a trial, the part shared by a group's scores, and the part of each score.
 PARTS = (1.0, 0.8, 0.8)
+# Fall of scores with the distance from the best learning rate, in points per decade.
+RATE_SLOPE = 4.0
 # Minimum distance of expected scores from 0 and 1, so that noise is not clipped.
 MIN_SCORE = 0.005
 
@@ -133,9 +135,9 @@ class Design:
     missing: float = 0.0
     # Learning rates, each with all weights and seeds. The truth is that of the best one.
     rates: tuple[Rate, ...] = ()
-    # Each weight has its own random rate, as in a search, with all seeds. The level falls linearly
-    # with the distance from the best rate, by this many points per decade.
-    own_rates_slope: float | None = None
+    # Each weight has this many random rates of its own, as in a search, with all seeds. The level
+    # falls linearly with the distance from the best rate, by 4 points per decade.
+    num_own_rates: int = 0
     # All noise except that of items is Student's t with 3 degrees of freedom, at the same sd.
     has_heavy_tails: bool = False
 
@@ -196,10 +198,12 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
     lost = trials[rng.integers(len(trials))] if shape.one_trial_at_chance else None
     of_rates: list[tuple[Rate | None, float, int]]
     of_rates = [(rate, *trial) for rate in design.rates or (None,) for trial in trials]
-    if design.own_rates_slope is not None:
-        rates = _own_rates(rng, design.own_rates_slope, len(design.plws))
-        of_weight = dict(zip(design.plws, rates, strict=True))
-        of_rates = [(of_weight[plw], plw, seed) for plw, seed in trials]
+    if design.num_own_rates:
+        of_weight: dict[float, list[Rate]] = {plw: [] for plw in design.plws}
+        best = rng.uniform(-4.5, -3.5)
+        for plw in design.plws * design.num_own_rates:
+            of_weight[plw].append(_random_rate(rng, best))
+        of_rates = [(rate, plw, seed) for plw, seed in trials for rate in of_weight[plw]]
     for rate, plw, seed in of_rates:
         expected = expected_scores(truth, benchmarks, parts, plw, rate)
         scale = noise_scale(benchmarks, design.noise_sd * design.noise_factors.get(plw, 1.0))
@@ -214,11 +218,10 @@ def _rows(rng: np.random.Generator, shape: Shape, truth: Truth, design: Design) 
         yield from _scored(rng, design, probabilities, rate, plw, seed)
 
 
-def _own_rates(rng: np.random.Generator, slope: float, count: int) -> list[Rate]:
-    """Return random rates over two decades, around a random best one."""
-    best = rng.uniform(-4.5, -3.5)
-    logs = rng.uniform(-5, -3, count)
-    return [Rate(value=float(10**log), level=-slope * abs(log - best), rise=1.0) for log in logs]
+def _random_rate(rng: np.random.Generator, best: float) -> Rate:
+    """Return a random rate over two decades; `best` is the logarithm of the best one."""
+    log = rng.uniform(-5, -3)
+    return Rate(value=float(10**log), level=-RATE_SLOPE * abs(log - best), rise=1.0)
 
 
 def _scored(

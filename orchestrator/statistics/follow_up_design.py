@@ -98,8 +98,10 @@ def _cell_runs(trials: Trials, cell: int, *, has_own_rates: bool) -> tuple[list[
     seeds = list(dict.fromkeys(trials.seed[each] for each in of_cell))
     existing = {(float(trials.plw[each]), trials.seed[each]) for each in of_cell}
     if has_own_rates and len(plws) > 1:
-        counts = Counter(float(trials.plw[each]) for each in of_cell)
-        runs, reason = _all_weights(plws, seeds, max(counts.values())), "all weights at one rate"
+        points = Counter((trials.plw[each], trials.rates[each]) for each in of_cell)
+        some = "all" if len(plws) <= MAX_WEIGHTS else "some"
+        runs = _all_weights(plws, seeds, max(points.values()))
+        reason = f"{some} weights at one rate"
     else:
         runs, reason = _choose_runs(plws, seeds, existing)
     rates = sorted(rate for each in of_cell if (rate := trials.rates[each]) is not None)

@@ -220,10 +220,10 @@ def too_few_trials_text(df: float) -> str:
 
 
 def own_rates_text(df: float) -> str:
-    """Return the text for points that are too few to separate their weights from their rates."""
+    """Return the text for points that are too few to separate the weights from the rates."""
     left = "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
     return (
-        "cannot say: each weight was tried at its own learning rate, and these points leave "
+        "cannot say: weights were tried at different learning rates, and these points leave "
         f"{left} of freedom to separate the two, {MIN_CURVE_DF} needed; try all weights at one "
         "learning rate"
     )
@@ -323,13 +323,19 @@ def rate_notes(
         interaction_p_value: p-value of the hypothesis that the weights act equally at all rates.
     """
     rates = {row.learning_rate for row in rows}
+    shared = "; models, data sets and conditions share it" if len(trials.cells) > 1 else ""
     if trials.is_confounded:
         yield "the learning rate changed along with PLW: either may cause the differences"
     elif has_own_rates:
         yield (
-            "each weight was tried at its own learning rate: the verdicts assume a parabola in w_p "
+            "weights were tried at different learning rates: the verdicts assume a parabola in w_p "
             "and one in the logarithm of the rate, and means of single weights contain the effect "
-            "of their rates"
+            f"of their rates{shared}"
+        )
+    elif trials.learning_rate.shape[1]:
+        yield (
+            "the verdicts adjust for the learning rate, by a parabola in its logarithm, and means "
+            f"of single weights contain the effect of their rates{shared}"
         )
     elif None in rates:
         yield "learning rates are unknown and may be confounded with PLW"

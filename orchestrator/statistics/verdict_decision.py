@@ -151,9 +151,15 @@ def unfitted_verdict(
     counts: dict[str, Any] = {"num_trials": 0, "num_weights": 0, "num_seeds": (0, 0)}
     if has_groups:
         counts = _counts(study.trials, group, cell)
-    text = messages.unfitted_text(
-        counts["num_weights"], counts["num_trials"], len(study.trials.cells)
-    )
+    effects = study.effects.get(group)
+    if study.trials.is_confounded:
+        text = messages.confounded_text()
+    elif effects is not None and effects.has_own_rates and counts["num_weights"] > 1:
+        text = messages.own_rates_text(effects.total_df)
+    else:
+        text = messages.unfitted_text(
+            counts["num_weights"], counts["num_trials"], len(study.trials.cells)
+        )
     return Verdict(group=group, cell=cell, kind="cannot say", text=text, has_effect=False, **counts)
 
 

@@ -7,10 +7,10 @@ draws, so its common effect on all weights is not noise between weights. Cells a
 by centring. Whether seeds are blocks depends only on which trials exist, never on their scores: a
 choice by the scores would bias the tests.
 
+If rates vary, a point (a setting at one rate) counts once: the noise is that of the points' means
+around the fit, so it contains the misfit of the rate's curve, which all seeds of a point share.
 Where weights were tried at rates of their own, as in a search, no comparison of two weights is free
-of the rates. The analysis then uses only the curve, and a point (a setting at one rate) counts
-once: the noise is that of the points' means around the curves in w_p and the rate, so it contains
-the misfit of both.
+of the rates. The analysis then uses only the curve in w_p.
 
 Shapes: T trials, S settings (a weight in a cell), C cells.
 
@@ -18,7 +18,7 @@ Source: Fisher, The Design of Experiments (1935), on randomised blocks; Frisch &
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ MAX_SETTINGS = 300
 PRIOR_DF = 2.0
 # Blocks must keep at least this share of the information on the weights.
 _MIN_KEPT = 2 / 3
-# With less of it left beside the learning rates, weights are not compared freely.
-_MIN_KEPT_BESIDE_RATES = 1 / 2
+# With less of it left beside the learning rates, the weights' means are not compared.
+_MIN_KEPT_BESIDE_RATES = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class Effects:
             curve; None if no degrees of freedom are left.
         curves: estimates of slope and curvature of each cell (2 C: all slopes first), or of one
             shared curve (2); None with fewer than three weights.
-        has_own_rates: whether weights were tried at rates of their own, so that only an assumed
-            curve separates the two.
+        has_own_rates: whether rates vary with the weights so that only an assumed curve in w_p
+            separates the two.
         nuisance: blocks and covariates removed from the values; `is_blocked` whether seeds are
             blocks.
         cells: the cells that are present, as indices into `Trials.cells`.
@@ -144,23 +144,26 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
     curve = _fit(curve_terms, nuisance, target) if is_curved else None
     if curve is not None and curve.rank < curve_terms.shape[1]:
         curve = None
-    has_own_rates = dummies is not None and not _is_free_of_rates(dummies, nuisance)
+    point = np.unique(np.column_stack([trial_setting, rates]), axis=0, return_inverse=True)[1]
+    point = point.ravel()
+    is_clustered = rates.shape[1] > 0 and int(point.max()) + 1 < len(y)
+    if is_clustered:
+        num_other_terms = len(cells) + rates.shape[1]
+        free, curve = (fit and _by_points(fit, point, num_other_terms) for fit in (free, curve))
     noise = means = pairs = None
     richest = curve
-    points = np.unique(np.column_stack([trial_setting, rates]), axis=0, return_inverse=True)[1]
-    is_clustered = has_own_rates and points.max() + 1 < len(y)
-    if has_own_rates:
-        noise = _noise_of_points(curve, points.ravel(), len(cells) + rates.shape[1])
-    elif free is not None and _is_replicated(free):
-        noise = estimate_noise(free.residual, free.share, trial_setting)
+    is_separable = dummies is not None and _is_free_of_rates(dummies, nuisance)
+    if free is not None and is_separable and _is_replicated(free):
+        noise = (
+            equal_noise(free.residual, free.df)
+            if is_clustered
+            else estimate_noise(free.residual, free.share, trial_setting)
+        )
         means = noise.estimates(free.linear, target)
         pairs = noise.shrunk(PRIOR_DF).estimates(free.linear, target)
         richest = free
     elif curve is not None and curve.df > 0.5:
         noise = equal_noise(curve.residual, curve.df)
-    total_df = 0.0 if richest is None else richest.df
-    if has_own_rates:
-        total_df = 0.0 if noise is None else noise.total_df
     terms = dummies if richest is free else curve_terms
     rest = y if richest is None or terms is None else y - terms @ (richest.linear @ target)
     return Effects(
@@ -174,14 +177,14 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
         pairs=pairs,
         curves=noise.estimates(curve.linear, target) if curve is not None and noise else None,
         has_curve_per_cell=is_per_cell,
-        has_own_rates=has_own_rates,
+        has_own_rates=rates.shape[1] > 0 and means is None,
         nuisance=nuisance,
         is_blocked=int(nuisance.block.max()) + 1 > len(cells),
         seed_levels=_seed_levels(nuisance, cells, seeds, cell, rest),
         residual=target if richest is None else richest.residual,
-        # The residuals of a point's trials are not independent, so outliers are not searched for.
+        # The residuals of a point's trials are equal, so outliers are not searched for.
         share=np.zeros(len(y)) if richest is None or is_clustered else richest.share,
-        total_df=total_df,
+        total_df=0.0 if richest is None else richest.df,
     )
 
 
@@ -243,23 +246,20 @@ def _is_free_of_rates(dummies: Array, nuisance: Nuisance) -> bool:
     return kept >= _MIN_KEPT_BESIDE_RATES - 1e-9
 
 
-def _noise_of_points(curve: _Fit | None, point: Ints, num_other_terms: int) -> Noise | None:
-    """Return the noise of trials from the scatter of the points' means around the curve.
+def _by_points(fit: _Fit, point: Ints, num_other_terms: int) -> _Fit:
+    """Return the fit with the residuals and df of the points' means.
 
-    Its variance is that of a trial whose mean over the seeds of a point has the scatter seen.
+    Each trial has the mean residual of its point: noise of that variance gives the points' means
+    the scatter seen.
 
     Args:
         point: (T) index of each trial's point.
         num_other_terms: terms of cells and learning rates.
     """
-    if curve is None:
-        return None
     sizes = np.bincount(point)
-    df = min(curve.df, float(len(sizes) - num_other_terms - curve.rank))
-    if df <= 0.5:
-        return None
-    means = np.bincount(point, curve.residual) / sizes
-    return equal_noise(means[point], df)
+    means = np.bincount(point, fit.residual) / sizes
+    df = max(0.0, min(fit.df, float(len(sizes) - num_other_terms - fit.rank)))
+    return replace(fit, residual=means[point], df=df)
 
 
 def _is_replicated(free: _Fit) -> bool:

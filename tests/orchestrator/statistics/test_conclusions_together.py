@@ -183,7 +183,10 @@ def test_swept_learning_rate_is_adjusted_for() -> None:
     assert found.lead.kind in ("best", "tied")
     ((low, high),) = found.lead.pieces
     assert low < 0.6**3.3219 < high < 0.35
-    assert not any("learning rate" in note for note in found.notes)
+    assert (
+        "the verdicts adjust for the learning rate, by a parabola in its logarithm"
+        in found.notes[0]
+    )
 
 
 def test_confounded_learning_rate_is_noted() -> None:

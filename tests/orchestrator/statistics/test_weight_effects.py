@@ -242,7 +242,11 @@ def test_learning_rates_and_cells_equal_least_squares_terms() -> None:
     terms = np.hstack([dummies(list(plw)), dummies(list(block))[:, [1, 2, 4, 5]],
                        logs[:, None], logs[:, None] ** 2])  # fmt: skip
     model_fit = sm.OLS(np.array(y), terms).fit()
-    assert effects.total_df == pytest.approx(model_fit.df_resid)
+    # Trials of a weight at one rate count as one point. The fit has two levels of models, two terms
+    # of rates, and five contrasts of weights in each model.
+    points = {(*own, at) for own, at in zip(plw, log_rate, strict=True)}
+    assert len(points) == 27
+    assert effects.total_df == 27 - 2 - 2 - 2 * 5
     found = {
         (trials.cells[cell][0], at): value
         for (cell, at), value in zip(effects.settings, effects.means.values, strict=True)
