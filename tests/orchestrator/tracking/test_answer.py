@@ -39,7 +39,7 @@ def test_tied_weights_are_reported_as_one_interval() -> None:
 def test_the_note_lists_fit_and_diverged_trials_below_the_headline() -> None:
     headline, fit, lost, table, legend, rest = answer_note(stepped()).split("\n\n")
     assert headline.startswith("Multiple choice: tied for best: ")
-    assert fit.startswith("A parabola in w_p may not fit (p = ")
+    assert fit.startswith("A parabola in w_p may not fit (p < 0.001")
     assert lost == (
         "Diverged: trial 07s2 (PLW 0.7, seed 2). It has no scores; the result excludes it."
     )
