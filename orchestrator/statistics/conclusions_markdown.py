@@ -121,16 +121,20 @@ def weights_and_seeds(verdict: Verdict) -> str:
 
 
 def _next_sentence(conclusions: Conclusions) -> str:
-    """Return a sentence that lists the trials to run next, by seed and cell."""
+    """Return a sentence that lists the trials to run next, by weights and cell."""
     plws: dict[tuple[int, str], list[str]] = {}
     for run in conclusions.next_runs:
         cell = ", ".join(part for part in run.cell if part)
         plws.setdefault((run.seed, cell), []).append(format_tried_plw(run.plw))
     if not plws or conclusions.follow_up is None:
         return ""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for (seed, cell), own in plws.items():
+        seeds.setdefault((join_words(own), cell), []).append(str(seed))
     parts = [
-        f"PLW {join_words(own)} with seed {seed}" + (f" ({cell})" if cell else "")
-        for (seed, cell), own in plws.items()
+        f"PLW {weights} with seed{'s' if len(own) > 1 else ''} {join_words(own)}"
+        + (f" ({cell})" if cell else "")
+        for (weights, cell), own in seeds.items()
     ]
     count = len(conclusions.next_runs)
     runs = "Run this trial next" if count == 1 else f"Run these {count} trials next"

@@ -121,7 +121,10 @@ def test_points_that_are_too_few_give_no_verdict_but_trials_that_can() -> None:
         (plw, seed) for seed in (3, 4, 5) for plw in plws
     ]
     assert {run.learning_rate for run in found.next_runs} == {8.85e-05}
-    assert "Run these 18 trials next at learning rate 8.85e-05: PLW 0, " in headline(found)
+    assert headline(found).endswith(
+        "Run these 18 trials next at learning rate 8.85e-05: PLW 0, 0.000111, 0.05767, 0.1363, "
+        "0.1861 and 1 with seeds 3, 4 and 5."
+    )
     rng = np.random.default_rng(0)
     more = [
         ScoreRow(
