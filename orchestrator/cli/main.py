@@ -4,6 +4,7 @@ Commands import heavy packages when they run, so that `plw --help` takes less th
 prints the files it wrote and the next command. `orchestrator.cli.signals` lists the exit codes.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -77,7 +78,9 @@ def main() -> None:
     from orchestrator.foundation.packages import check_packages
 
     check_packages()
-    # Keep progress bars, retry messages and tokenizer warnings off the terminal.
+    # Keep progress bars, retry messages, tokenizer warnings and the advice of bitsandbytes to
+    # download kernels off the terminal.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

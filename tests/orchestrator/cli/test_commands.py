@@ -174,18 +174,19 @@ def test_truncated_weights_are_reported_with_their_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_retries_of_the_hub_are_not_printed(tmp_path: Path) -> None:
+def test_retries_of_the_hub_and_advice_on_kernels_are_not_printed(tmp_path: Path) -> None:
     code = (
         "import logging, sys; from orchestrator.cli.main import main\n"
         "main(['status', sys.argv[1]], standalone_mode=False)\n"
         "import huggingface_hub.utils._http as http\n"
-        "print(http.logger.isEnabledFor(logging.WARNING), http.logger.isEnabledFor(logging.ERROR))"
+        "for log in (http.logger, logging.getLogger('bitsandbytes.backends.cpu.ops')):\n"
+        "    print(log.isEnabledFor(logging.WARNING), log.isEnabledFor(logging.ERROR))"
     )
     folder = write_sweep(tmp_path / "s", [trial(0.1)], {})
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_HUB_VERB")}
     command = [sys.executable, "-c", code, str(folder.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.endswith("\nFalse True\n")
+    assert done.stdout.endswith("\nFalse True\nFalse True\n")
 
 
 @pytest.mark.parametrize(
