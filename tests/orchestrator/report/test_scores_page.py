@@ -108,7 +108,11 @@ def test_models_and_learning_rates_are_separate_settings(tmp_path: Path) -> None
     assert ">learning rate 1e-05</text>" in image
     assert ">learning rate 0.0001</text>" in image
     # With two seeds, the rate is a covariate, and one line is for all rates.
-    page = write_page(tmp_path, [row for row in rates if row.seed != "2"])
+    other = make_rows(
+        lambda at: -25 * (at - 0.6) ** 2, groups=GROUPS, trial_sd=1.2, seed=2, learning_rate=1e-4
+    )
+    both = [*(replace(row, learning_rate=1e-5) for row in hill()), *other]
+    page = write_page(tmp_path, [row for row in both if row.seed != "2"])
     assert ", all settings</text>" in decode_svg(page.images[0])
 
 
