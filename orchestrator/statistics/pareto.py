@@ -11,7 +11,11 @@ from scipy import stats
 
 from orchestrator.statistics.trial_points import OVERALL, Trials
 from orchestrator.statistics.weight_analysis import Method
-from orchestrator.statistics.weight_effects import fit_effects
+from orchestrator.statistics.weight_effects import (
+    df_of_points,
+    fit_effects,
+    means_of_points,
+)
 
 Array = NDArray[np.float64]
 
@@ -66,13 +70,17 @@ def pareto_front(trials: Trials, method: Method, seed: int = 0) -> list[FrontPoi
         effects.nuisance.residualize(each) for each in (shape, trials.values[effects.present])
     )
     coefficients, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
+    residual = values - terms @ coefficients
     df = len(terms) - effects.nuisance.num_terms - int(rank)
+    if effects.point is not None:
+        residual = means_of_points(residual, effects.point)
+        of_points = df_of_points(effects.point, len(effects.cells), effects.nuisance, int(rank))
+        df = min(df, int(of_points))
     if df < 1 or rank < shape.shape[1]:
         return []
     fitted = contrasts @ coefficients
     probability: Array | None = None
     if df >= values.shape[1]:
-        residual = values - terms @ coefficients
         inverse = np.asarray(np.linalg.inv(terms.T @ terms), dtype=np.float64)
         rng = np.random.default_rng(seed)
         drawn = _draw_deviations(residual.T @ residual, inverse, df, rng)

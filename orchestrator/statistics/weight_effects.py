@@ -58,6 +58,8 @@ class Effects:
             shared curve (2); None with fewer than three weights.
         has_own_rates: whether rates vary with the weights so that only an assumed curve in w_p
             separates the two.
+        point: (T) index of each trial's point if rates vary and points have several trials, else
+            None.
         nuisance: blocks and covariates removed from the values; `is_blocked` whether seeds are
             blocks.
         cells: the cells that are present, as indices into `Trials.cells`.
@@ -76,6 +78,7 @@ class Effects:
     curves: Estimates | None
     has_curve_per_cell: bool
     has_own_rates: bool
+    point: Ints | None
     nuisance: "Nuisance"
     is_blocked: bool
     seed_levels: tuple[tuple[int, str, float], ...]
@@ -148,8 +151,9 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
     point = point.ravel()
     is_clustered = rates.shape[1] > 0 and int(point.max()) + 1 < len(y)
     if is_clustered:
-        num_other_terms = len(cells) + rates.shape[1]
-        free, curve = (fit and _by_points(fit, point, num_other_terms) for fit in (free, curve))
+        free, curve = (
+            fit and _by_points(fit, point, len(cells), nuisance) for fit in (free, curve)
+        )
     noise = means = pairs = None
     richest = curve
     is_separable = dummies is not None and _is_free_of_rates(dummies, nuisance)
@@ -178,6 +182,7 @@ def fit_effects(trials: Trials, group: str) -> Effects | None:
         curves=noise.estimates(curve.linear, target) if curve is not None and noise else None,
         has_curve_per_cell=is_per_cell,
         has_own_rates=rates.shape[1] > 0 and means is None,
+        point=point if is_clustered else None,
         nuisance=nuisance,
         is_blocked=int(nuisance.block.max()) + 1 > len(cells),
         seed_levels=_seed_levels(nuisance, cells, seeds, cell, rest),
@@ -246,20 +251,27 @@ def _is_free_of_rates(dummies: Array, nuisance: Nuisance) -> bool:
     return kept >= _MIN_KEPT_BESIDE_RATES - 1e-9
 
 
-def _by_points(fit: _Fit, point: Ints, num_other_terms: int) -> _Fit:
-    """Return the fit with the residuals and df of the points' means.
+def _by_points(fit: _Fit, point: Ints, num_cells: int, nuisance: Nuisance) -> _Fit:
+    """Return the fit with the residuals and df of the points' means (T: index of the point)."""
+    residual = means_of_points(fit.residual[:, None], point)[:, 0]
+    return replace(
+        fit, residual=residual, df=min(fit.df, df_of_points(point, num_cells, nuisance, fit.rank))
+    )
 
-    Each trial has the mean residual of its point: noise of that variance gives the points' means
-    the scatter seen.
 
-    Args:
-        point: (T) index of each trial's point.
-        num_other_terms: terms of cells and learning rates.
+def means_of_points(residuals: Array, point: Ints) -> Array:
+    """Return the mean residuals (T, P) of each trial's point.
+
+    Noise of their variance gives the points' means the scatter seen.
     """
-    sizes = np.bincount(point)
-    means = np.bincount(point, fit.residual) / sizes
-    df = max(0.0, min(fit.df, float(len(sizes) - num_other_terms - fit.rank)))
-    return replace(fit, residual=means[point], df=df)
+    members = np.eye(int(point.max()) + 1)[point]
+    return np.asarray(members @ (members.T @ residuals / members.sum(axis=0)[:, None]))
+
+
+def df_of_points(point: Ints, num_cells: int, nuisance: Nuisance, rank: int) -> float:
+    """Return the degrees of freedom that points leave beside cells, rates and `rank` terms."""
+    num_terms = num_cells + nuisance.covariates.shape[1] + rank
+    return max(0.0, float(point.max() + 1 - num_terms))
 
 
 def _is_replicated(free: _Fit) -> bool:

@@ -161,3 +161,17 @@ def test_rates_without_a_trend_over_repeated_weights_are_only_adjusted_for() -> 
     found = draw_conclusions(rows)
     assert found.lead.method in ("curve", "means")
     assert not any("assume a parabola" in note for note in found.notes)
+
+
+def test_a_second_seed_with_equal_scores_adds_no_certainty() -> None:
+    groups = {"a": (40.0,), "b": (60.0,)}
+    curves = {"a": lambda at: 2 * at, "b": lambda at: -2 * at}
+    once = with_own_rates(
+        make_rows(curves, plws=PLWS, seeds=1, groups=groups, trial_sd=0.8), lambda log: -abs(log)
+    )
+    twice = [*once, *(replace(row, seed="1") for row in once)]
+    first, second = draw_conclusions(once), draw_conclusions(twice)
+    assert first.lead.p_value == pytest.approx(second.lead.p_value)
+    probabilities = [point.probability for point in first.front]
+    assert [point.probability for point in second.front] == pytest.approx(probabilities, abs=0.01)
+    assert any(0.02 < one < 0.98 for one in probabilities)
