@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.config import TrainConfig
 from trainers.engine.pretrained import measure_squared_distances
-from trainers.foundation.files import share_weights
+from trainers.foundation.files import apply_folder_mode
 from trainers.loss import MODEL_PREFIX
 from trainers.models.lora import is_lora_factor, merge_lora, save_adapter
 from trainers.models.prompt_format import write_prompt_format
@@ -74,7 +74,7 @@ def export_model(
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=weights)
     tokenizer.save_pretrained(temporary)
-    share_weights(temporary)
+    apply_folder_mode(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
 

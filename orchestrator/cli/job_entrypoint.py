@@ -12,7 +12,6 @@ from typing import Any
 
 from orchestrator.cli.signals import interrupt_on_terminate
 from orchestrator.cluster.job_package import SPEC_FILE, SWEEP_PREFIX, unpack_spec
-from orchestrator.foundation.problem_text import problem_text
 from orchestrator.monitoring.command_hints import RUNS_VARIABLE
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.settings_file import read_yaml
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             command = [_resolve_sweep(argument) for argument in command]
     except InputError as error:
         for problem in error.problems:
-            print(f"error: {problem_text(problem)}", file=sys.stderr)
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     plw(command, prog_name="plw")
     return 0

@@ -50,14 +50,13 @@ class Plw(click.Group):
     """A command group that prints each user error on one line and sets the exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from orchestrator.foundation.problem_text import problem_text
         from trainers.foundation.errors import InputError, TrainingError
 
         try:
             return super().invoke(ctx)
         except InputError as error:
             for problem in error.problems:
-                click.echo(f"error: {problem_text(problem)}", err=True)
+                click.echo(f"error: {problem}", err=True)
             ctx.exit(BAD_INPUT)
         except TrainingError as error:
             click.echo(f"failed: {error}", err=True)

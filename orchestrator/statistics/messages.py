@@ -212,20 +212,22 @@ def _difference_interval(verdict: Verdict, unit: str) -> str:
 
 def too_few_trials_text(df: float) -> str:
     """Return the text for a fit with too few residual degrees of freedom."""
-    left = "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
     return (
-        f"cannot say: {left} of freedom to estimate noise, {MIN_CURVE_DF} needed; "
+        f"cannot say: {_residual_degrees(df)} of freedom to estimate noise, {MIN_CURVE_DF} needed; "
         "add a second seed of each weight"
     )
 
 
+def _residual_degrees(df: float) -> str:
+    return "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
+
+
 def own_rates_text(df: float) -> str:
     """Return the text for points that are too few to separate the weights from the rates."""
-    left = "1 residual degree" if round(df) == 1 else f"{df:.0f} residual degrees"
     return (
         "cannot say: weights were tried at different learning rates, and these points leave "
-        f"{left} of freedom to separate the two, {MIN_CURVE_DF} needed; try all weights at one "
-        "learning rate"
+        f"{_residual_degrees(df)} of freedom to separate the two, {MIN_CURVE_DF} needed; try all "
+        "weights at one learning rate"
     )
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from trainers.foundation.cache_dirs import cache_dir
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.files import sha256_file, share_weights, write_json
+from trainers.foundation.files import apply_folder_mode, sha256_file, write_json
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -195,7 +195,7 @@ def convert_gguf(gguf: str, folder: str) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
-    share_weights(Path(folder))
+    apply_folder_mode(Path(folder))
     tokenizer.save_pretrained(folder)
 
 

@@ -32,8 +32,12 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        fix = f"; {self.fix}" if self.fix else ""
-        return f"{place}{self.message}{fix}"
+        if not self.fix:
+            return f"{place}{self.message}"
+        is_sentence = self.message.endswith(".") and not self.message.endswith("..")
+        return (
+            f"{place}{self.message.removesuffix('.') if is_sentence else self.message}; {self.fix}"
+        )
 
 
 class InputError(ValueError):

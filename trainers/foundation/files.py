@@ -33,10 +33,10 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def share_weights(folder: Path) -> None:
-    """Let whoever can read `folder` read the safetensors files in it.
+def apply_folder_mode(folder: Path) -> None:
+    """Give the safetensors files in `folder` the folder's read and write permissions.
 
-    safetensors 0.8 leaves only their owner access (safetensors issue 782).
+    safetensors 0.8 writes each file with mode 600 (safetensors issue 782).
     """
     for file in folder.glob("*.safetensors"):
         file.chmod(folder.stat().st_mode & 0o666)

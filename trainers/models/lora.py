@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from trainers.config import LoraConfig
 from trainers.foundation.errors import InputError, Problem
-from trainers.foundation.files import share_weights
+from trainers.foundation.files import apply_folder_mode
 
 # peft's default name of an adapter
 _ADAPTER = "default"
@@ -142,7 +142,7 @@ def save_adapter(
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
-    share_weights(folder)
+    apply_folder_mode(folder)
     adapter_config = _peft_config(config)
     adapter_config.modules_to_save = sorted(saved) or None
     adapter_config.base_model_name_or_path = base_model

@@ -97,14 +97,26 @@ def test_repeated_weights_are_tested_on_the_means_of_points() -> None:
     assert "the verdicts adjust for the learning rate" in found.notes[0]
 
 
-def test_two_weights_at_rates_of_their_own_are_not_told_to_add_seeds() -> None:
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [
+        ({(0.0, 1e-4): 0.5, (1.0, 2e-4): 0.6}, "the learning rate changed along with PLW"),
+        (
+            {(0.0, 1e-4): 0.5, (1.0, 2e-4): 0.6, (0.0, 3e-4): 0.5, (1.0, 5e-5): 0.7},
+            "weights were tried at different learning rates, and these points leave 0",
+        ),
+    ],
+)
+def test_two_weights_at_rates_of_their_own_are_not_told_to_add_seeds(
+    points: dict[tuple[float, float], float], text: str
+) -> None:
     rows = [
-        ScoreRow(benchmark="b", plw=plw, learning_rate=rate, seed=str(seed), score=score)
-        for plw, rate, score in ((0.0, 1e-4, 0.5), (1.0, 2e-4, 0.6))
+        ScoreRow(benchmark="b", plw=plw, learning_rate=rate, seed=str(seed), trial=f"{rate}{seed}",
+                 score=score + seed / 100)
+        for (plw, rate), score in points.items()
         for seed in range(3)
-    ]
-    found = draw_conclusions(rows)
-    assert "the learning rate changed along with PLW" in found.lead.text
+    ]  # fmt: skip
+    assert text in draw_conclusions(rows).lead.text
 
 
 def test_points_that_are_too_few_give_no_verdict_but_trials_that_can() -> None:

@@ -85,7 +85,7 @@ def test_only_the_targets_change_and_their_distance_is_reported(trained: Path) -
     assert result["distance"] == pytest.approx(norm, rel=1e-4)
 
 
-def test_weights_can_be_read_by_those_who_can_read_the_other_files(trained: Path) -> None:
+def test_weights_have_the_permissions_of_the_other_files(trained: Path) -> None:
     run = trained / "stage-2"
     for weights, other in (
         ("model/model.safetensors", "model/config.json"),

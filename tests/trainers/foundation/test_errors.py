@@ -1,8 +1,7 @@
-"""Tests of the text of a problem."""
+"""The text of a problem of the input."""
 
 import pytest
 
-from orchestrator.foundation.problem_text import problem_text
 from trainers.foundation.errors import Problem
 
 
@@ -18,4 +17,4 @@ from trainers.foundation.errors import Problem
     ],
 )
 def test_a_full_stop_before_the_fix_is_dropped(problem: Problem, text: str) -> None:
-    assert problem_text(problem) == text
+    assert str(problem) == text
