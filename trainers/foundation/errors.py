@@ -32,12 +32,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        if not self.fix:
-            return f"{place}{self.message}"
-        is_sentence = self.message.endswith(".") and not self.message.endswith("..")
-        return (
-            f"{place}{self.message.removesuffix('.') if is_sentence else self.message}; {self.fix}"
-        )
+        message = self.message
+        if self.fix and message.endswith(".") and not message.endswith(".."):
+            message = message.removesuffix(".")
+        fix = f"; {self.fix}" if self.fix else ""
+        return f"{place}{message}{fix}"
 
 
 class InputError(ValueError):
