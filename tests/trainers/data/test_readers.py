@@ -396,7 +396,7 @@ def test_a_split_of_a_hub_data_set_is_read(monkeypatch: pytest.MonkeyPatch) -> N
         (
             ValueError('Unknown split "x". Should be one of ["train"].'),
             'someone/colours: the hub data set cannot be loaded: Unknown split "x". Should be one'
-            ' of ["train"].; correct data.path, data.name, data.revision or data.split',
+            ' of ["train"]; correct data.path, data.name, data.revision or data.split',
         ),
     ],
 )
