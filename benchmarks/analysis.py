@@ -13,6 +13,7 @@ regret_over_1     share of naming studies whose weight is more than 1 point belo
 gain_reported     mean reported gain; gain_true: mean true gain of the reported weights
 gain_coverage     share of reported gains whose interval contains the true one; gain_missing: number
                   of studies that report no gain
+wrong_worse       share that call a weight worse although no tried one is better
 wrong_no_effect   share that say "no effect" although tried weights differ by more than 1 point
 failed            limits of `benchmarks.cells` that the cell breaks
 """
@@ -62,6 +63,7 @@ class Outcome:
     gain: float | None = None
     gain_true: float | None = None
     gain_covered: bool = False
+    wrong_worse: bool = False
     wrong_no_effect: bool = False
     error: str = ""
 
@@ -118,6 +120,7 @@ def outcome_of_report(verdicts: Sequence[Mapping[str, Any]], truth: Truth) -> Ou
         gain_true=gain_true,
         gain_covered=gain_true is not None
         and overall["gain_low"] <= gain_true <= overall["gain_high"],
+        wrong_worse=not set(truth.best_tried).isdisjoint(overall["worse_plws"]),
         wrong_no_effect=kind == "no effect" and truth.span > MARGIN,
     )
 
@@ -151,6 +154,7 @@ def row_of(cell: Cell, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "gain_true": _share([one.gain_true or 0 for one in gains]),
         "gain_coverage": _share([one.gain_covered for one in gains]),
         "gain_missing": len(read) - len(gains),
+        "wrong_worse": _share([one.wrong_worse for one in read]),
         "wrong_no_effect": _share([one.wrong_no_effect for one in read]),
         "kinds": dict(Counter(one.kind for one in read)),
         "errors": len(outcomes) - len(read),
@@ -201,6 +205,7 @@ SHOWN = {
     "gain_true": "{:+.2f}",
     "gain_coverage": "{:.1%}",
     "gain_missing": "{}",
+    "wrong_worse": "{:.1%}",
     "wrong_no_effect": "{:.1%}",
 }
 

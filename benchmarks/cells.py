@@ -109,6 +109,7 @@ def broken_limits(cell: Cell, row: Mapping[str, Any]) -> list[str]:
             "regret_over_1": _above(row["regret_over_1"], MAX_REGRET_OVER_1),
             "gain_reported": _is_biased(row["gain_reported"], row["gain_true"]),
             "gain_coverage": _below(row["gain_coverage"], MIN_COVERAGE),
+            "wrong_worse": _above(row["wrong_worse"], MAX_FALSE_CLAIMS),
             "wrong_no_effect": _above(row["wrong_no_effect"], MAX_WRONG_NO_EFFECT),
             "named": cell.min_named is not None and _below(row["named"], cell.min_named),
             "claims": _is_flat(cell) and _above(row["claims"], MAX_FALSE_CLAIMS),

@@ -44,7 +44,12 @@ _TASK_SETTINGS = (
 )
 
 Count = Annotated[int, Field(ge=0)]
-HeldoutSize = Annotated[PositiveInt, Field(description="Held-out examples, sampled with the seed.")]
+HeldoutSize = Annotated[
+    PositiveInt,
+    Field(
+        description="Held-out examples, sampled with the seed; all of them if fewer are held out."
+    ),
+]
 MaxNewTokens = Annotated[PositiveInt, Field(description="Maximum tokens of an output.")]
 ItemLimit = Annotated[
     PositiveInt | None,

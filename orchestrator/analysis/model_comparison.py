@@ -12,6 +12,7 @@ from evals.results.paired_samples import (
     pair_benchmarks,
     read_scored_model,
 )
+from orchestrator.analysis.comparison_answer import comparison_answers
 from orchestrator.analysis.comparison_notes import comparison_notes
 from orchestrator.analysis.comparison_rows import ComparisonRow, comparison_rows
 from orchestrator.record.folder import SweepFolder
@@ -38,7 +39,8 @@ class DifferingOutput(BaseModel):
 class ModelComparison(BaseModel):
     """All comparisons of two models.
 
-    `name_a` and `name_b` are the folders `a` and `b`, for trials after their searched values. Of
+    `name_a` and `name_b` are the folders `a` and `b`, for trials after their searched values.
+    `answers` are sentences on the measures that differ and on those that do not. Of
     the `num_outputs` items with an output, `differing` has those with another output or value, the
     largest changes first.
     """
@@ -49,6 +51,7 @@ class ModelComparison(BaseModel):
     b: str
     name_a: str
     name_b: str
+    answers: list[str]
     rows: list[ComparisonRow]
     num_outputs: int
     differing: list[DifferingOutput]
@@ -87,6 +90,7 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
         b=str(b),
         name_a=_name(a, first),
         name_b=_name(b, second),
+        answers=comparison_answers(rows),
         rows=rows,
         num_outputs=sum(
             one["output"] is not None for each in benchmarks for one, _ in each.all_pairs

@@ -22,7 +22,6 @@ def compare(
     A and B are trials of SWEEP, by id or a prefix of one, or `untuned`; or folders: a trial, its
     model, or the output of `plw eval`. SWEEP is a name in runs/ or a folder; default: the latest.
     """
-    from orchestrator.analysis.comparison_answer import comparison_answers
     from orchestrator.analysis.model_comparison import compare_models
     from orchestrator.cli.render import console, make_table, print_json
     from orchestrator.foundation.safe_write import check_overwrite
@@ -52,7 +51,7 @@ def compare(
                 table.add_row(*comparison_cells(row))
             console().print(table)
     click.echo(LEGEND)
-    for answer in comparison_answers(comparison.rows):
+    for answer in comparison.answers:
         click.echo(answer)
     for note in comparison.notes:
         click.echo(f"note: {note}")

@@ -11,6 +11,7 @@ from orchestrator.analysis.sweep_findings import GROUPS
 from orchestrator.foundation.redaction import redact
 from orchestrator.record.folder import TrialRecord
 from orchestrator.statistics.aggregates import group_aggregate_name
+from orchestrator.statistics.messages import capitalize
 from trainers.data.roles import PROMPT_ROLES
 
 LOSSES_OF_ROLES = tuple(f"heldout_{role.name.lower()}_loss" for role in PROMPT_ROLES)
@@ -38,7 +39,7 @@ def score_columns(cards: Iterable[ScoreCard | None]) -> dict[str, Score]:
 
 
 def column_title(score: Score) -> str:
-    """Return `Held-out choice` for `heldout.choice`."""
+    """Return text such as `Held-out choice (share of items)`; a title may contain its unit."""
     name = score.name
     if score.group is not None and not name.startswith(score.group):
         name = f"{score.group} {name}"
@@ -48,8 +49,8 @@ def column_title(score: Score) -> str:
         .replace("heldout.", "heldout ")
         .replace("heldout", "held-out")
     )
-    title = title.replace("bleu", "BLEU")
-    return title[:1].upper() + title[1:]
+    title = capitalize(title.replace("bleu", "BLEU"))
+    return title if score.unit.lower() in title.lower() else f"{title} ({score.unit})"
 
 
 def trial_rows(

@@ -112,12 +112,18 @@ def _rates_text(conclusions: Conclusions) -> str:
 
 
 def weights_and_seeds(verdict: Verdict) -> str:
-    """Return text such as `7 weights, 2 to 3 seeds each`."""
+    """Return text such as `7 weights, 2 to 3 seeds each`, or `..., 2 data sets`."""
     fewest, most = verdict.num_seeds
     seeds = format_count(most, "seed")
     if fewest < most:
         seeds = f"{fewest} to {seeds}"
-    return f"{format_count(verdict.num_weights, 'weight')}, {seeds} each"
+    names = ("model", "data set", "condition")
+    parts = [
+        format_count(number, name)
+        for number, name in zip(verdict.num_cell_parts, names, strict=True)
+        if number > 1
+    ]
+    return ", ".join([format_count(verdict.num_weights, "weight"), f"{seeds} each", *parts])
 
 
 def _next_sentence(conclusions: Conclusions) -> str:

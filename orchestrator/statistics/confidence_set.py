@@ -58,6 +58,18 @@ def may_be_best(means: Estimates, confidence: float = CONFIDENCE) -> Bools:
     return np.asarray(~is_better.reshape(num, num).any(axis=1))
 
 
+def significantly_worse(means: Estimates) -> Bools:
+    """Return (K): True if some other mean is higher, significantly over all weights jointly.
+
+    `may_be_best` leaves out each best weight in at most 5% of cases, so it leaves out one of
+    several equally good ones more often. Here all are kept together in 95%, given that the test of
+    any difference is significant: the number of best weights is then at most K - 1, and each
+    differs by chance only from the K - 2 others.
+    """
+    num = len(means.values)
+    return ~may_be_best(means, 1 - (1 - CONFIDENCE) / max(num - 2, 1))
+
+
 def _kept_by_curve(curve: Estimates, places: Array) -> Bools:
     """Return a mask of the places from which the curve rises significantly to no other place.
 

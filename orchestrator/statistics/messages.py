@@ -158,14 +158,18 @@ def _best_text(verdict: Verdict) -> str:
 
 
 def _tied_text(verdict: Verdict) -> str:
-    """Return the text for several tried weights that are tied for best."""
+    """Return the text for tried weights that are tied for best, and for those that are worse."""
     tied = [format_tried_plw(plw) for plw in verdict.tied_plws]
     weights = f"PLW {join_words(tied)}"
     if len(tied) > _MAX_NAMED and len(verdict.pieces) == 1:
         weights = f"the {len(tied)} weights from {tied[0]} to {tied[-1]}"
     assert verdict.best_plw is not None
     best = format_tried_plw(verdict.best_plw)
-    return f"tied for best: {weights} (no significant difference; best mean: {best})"
+    text = f"tied for best: {weights} (no significant difference; best mean: {best})"
+    worse = [format_tried_plw(plw) for plw in verdict.worse_plws]
+    if not worse:
+        return text
+    return f"{text}; PLW {join_words(worse)} {'is' if len(worse) == 1 else 'are'} worse"
 
 
 def _range_end_text(verdict: Verdict, unit: str, w_p_range: tuple[float, float]) -> str:

@@ -19,10 +19,13 @@ class Verdict:
         method: basis of the optimum: a curve that fits, means, or an assumed curve.
         has_effect: whether `adjusted_p_value` is under 0.05.
         num_seeds: smallest and largest number of seeds per weight.
+        num_cell_parts: numbers of models, data sets and conditions.
         best_plw: estimated best weight, None if nothing could be fitted; `nearest_plw` is the
             nearest tried weight.
         pieces: PLW intervals that contain the best weight (95%); with means, runs of tried weights.
         tied_plws: tried weights among the pieces, if the verdict is based on means.
+        worse_plws: tried weights that are significantly worse than another, jointly (95%), if the
+            verdict is based on means and shows an effect.
         lack_of_fit_p_value: p-value of the lack of fit of a quadratic in w_p; None if weights are
             not repeated.
         difference, difference_high: difference between the best and the worst weight, estimate and
@@ -42,11 +45,13 @@ class Verdict:
     num_trials: int
     num_weights: int
     num_seeds: tuple[int, int]
+    num_cell_parts: tuple[int, int, int]
     method: Method | None = None
     best_plw: float | None = None
     nearest_plw: float | None = None
     pieces: tuple[tuple[float, float], ...] = ()
     tied_plws: tuple[float, ...] = ()
+    worse_plws: tuple[float, ...] = ()
     p_value: float | None = None
     adjusted_p_value: float | None = None
     lack_of_fit_p_value: float | None = None

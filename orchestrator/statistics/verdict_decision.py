@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.foundation.plw_scale import plw_from_w_p
 from orchestrator.statistics import messages
-from orchestrator.statistics.confidence_set import Pieces, confidence_set
+from orchestrator.statistics.confidence_set import Pieces, confidence_set, significantly_worse
 from orchestrator.statistics.estimates import t_quantile
 from orchestrator.statistics.gains import corrected_gain
 from orchestrator.statistics.study import Study, has_zero_noise
@@ -45,6 +45,7 @@ def make_verdict(analysis: WeightAnalysis, adjusted: float, study: Study) -> Ver
         nearest_plw=_plw(nearest, study.trials),
         pieces=tuple((_plw(low, study.trials), _plw(high, study.trials)) for low, high in pieces),
         tied_plws=_tried_in(pieces, analysis, study.trials),
+        worse_plws=_worse(analysis, study.trials) if adjusted < LEVEL else (),
         p_value=analysis.p_value,
         adjusted_p_value=adjusted,
         lack_of_fit_p_value=analysis.lack_of_fit,
@@ -79,6 +80,15 @@ def _tried_in(pieces: Pieces, analysis: WeightAnalysis, trials: Trials) -> tuple
         for at in analysis.w_p
         if any(low - _TOUCHING <= at <= high + _TOUCHING for low, high in pieces)
     )
+
+
+def _worse(analysis: WeightAnalysis, trials: Trials) -> tuple[float, ...]:
+    """Return the tried weights that are not best, if only tried weights are compared."""
+    if analysis.method != "means":
+        return ()
+    assert analysis.pairs is not None
+    is_worse = significantly_worse(analysis.pairs)
+    return tuple(_plw(at, trials) for at in analysis.w_p[is_worse])
 
 
 def insufficiency(analysis: WeightAnalysis, study: Study) -> str:
@@ -148,9 +158,7 @@ def unfitted_verdict(
     Args:
         has_groups: False if `group` is the mean of several, of which the study lacks some.
     """
-    counts: dict[str, Any] = {"num_trials": 0, "num_weights": 0, "num_seeds": (0, 0)}
-    if has_groups:
-        counts = _counts(study.trials, group, cell)
+    counts = _counts(study.trials, group, cell, has_scores=has_groups)
     effects = study.effects.get(group)
     if study.trials.is_confounded:
         text = messages.confounded_text()
@@ -176,17 +184,23 @@ def inconclusive_verdict(analysis: WeightAnalysis, study: Study, text: str) -> V
     )
 
 
-def _counts(trials: Trials, group: str, cell: Cell | None) -> dict[str, Any]:
-    """Return the numbers of trials, weights, and seeds per weight with scores in the group."""
-    present = ~np.isnan(trials.group_values(group))
+def _counts(
+    trials: Trials, group: str, cell: Cell | None, *, has_scores: bool = True
+) -> dict[str, Any]:
+    """Return the numbers of trials, weights, seeds per weight and cell parts with scores."""
+    present = np.zeros(len(trials.plw), dtype=bool)
+    if has_scores:
+        present = ~np.isnan(trials.group_values(group))
     if cell is not None:
         present &= trials.cell == trials.cells.index(cell)
     seeds: dict[tuple[int, float], set[str]] = {}
     for number in np.flatnonzero(present):
         seeds.setdefault((trials.cell[number], trials.plw[number]), set()).add(trials.seed[number])
     sizes = [len(found) for found in seeds.values()] or [0]
+    parts = zip(*{trials.cells[number] for number, _ in seeds}, strict=True)
     return {
         "num_trials": int(present.sum()),
         "num_weights": len({plw for _, plw in seeds}),
         "num_seeds": (min(sizes), max(sizes)),
+        "num_cell_parts": tuple(len(set(part)) for part in parts) or (0, 0, 0),
     }

@@ -12,7 +12,7 @@ from benchmarks.truths import Truth
 
 DESIGN = Design(name="6 x 3")
 KEYS = {"truth", "design", "claims", "named", "coverage", "regret_over_1", "gain_reported",
-        "gain_true", "gain_coverage", "wrong_no_effect"}  # fmt: skip
+        "gain_true", "gain_coverage", "wrong_worse", "wrong_no_effect"}  # fmt: skip
 
 
 def linear() -> Truth:
@@ -31,6 +31,7 @@ def verdict(**changes: Any) -> dict[str, Any]:
         "gain_low": 2.0,
         "gain_high": 3.8,
         "reference_plw": 0.0,
+        "worse_plws": [],
     } | changes
 
 
@@ -62,6 +63,14 @@ def test_no_effect_is_wrong_where_weights_differ_by_more_than_a_point() -> None:
     assert outcome.any_claim
     assert (outcome.gain, outcome.regret) == (None, None)
     assert not outcome_of_report([silent], simulate("none", DESIGN, 0).truth).wrong_no_effect
+
+
+def test_calling_the_best_tried_weight_worse_is_wrong() -> None:
+    others = verdict(kind="tied", worse_plws=[0.0, 0.01])
+    assert not outcome_of_report([others], linear()).wrong_worse
+    assert outcome_of_report([verdict(kind="tied", worse_plws=[1.0])], linear()).wrong_worse
+    flat = simulate("none", DESIGN, 0).truth
+    assert outcome_of_report([others], flat).wrong_worse
 
 
 def test_only_the_verdict_over_all_cells_counts() -> None:
@@ -115,6 +124,7 @@ def good_row() -> dict[str, Any]:
         "gain_reported": 3.3,
         "gain_true": 3.0,
         "gain_coverage": 0.915,
+        "wrong_worse": 0.085,
         "wrong_no_effect": 0.05,
         "errors": 0,
     }
@@ -139,6 +149,7 @@ def test_figures_at_a_limit_are_within_it(cell: Cell) -> None:
         ("hill", {"gain_reported": 3.31}, ["gain_reported"]),
         ("at-0", {"gain_reported": -0.19, "gain_true": 0.0}, []),
         ("at-0", {"gain_reported": -0.21, "gain_true": 0.0}, ["gain_reported"]),
+        ("plateau", {"wrong_worse": 0.09}, ["wrong_worse"]),
         ("step", {"wrong_no_effect": 0.055, "regret_over_1": None}, ["wrong_no_effect"]),
     ],
 )

@@ -142,6 +142,13 @@ def test_the_answer_says_which_measures_differ_and_by_how_much(tmp_path: Path) -
     assert "quiz.acc: B is better than A by 0.750" in answers
     assert "heldout_completion_loss: B is worse than A by 1.000" in answers
     assert "No significant difference between A and B: exam.acc." in lines
+    content = json.loads(compare(tmp_path / "a", tmp_path / "b", "--json"))
+    assert content["answers"] == [line for line in lines if "A" in line and line.endswith(").")] + [
+        "No significant difference between A and B: exam.acc."
+    ]
+    page = tmp_path / "page.html"
+    compare(tmp_path / "a", tmp_path / "b", "--html", page)
+    assert "quiz.acc: B is better than A by 0.750" in page.read_text(encoding="utf-8")
 
 
 def test_a_sweep_in_place_of_a_model_is_named(

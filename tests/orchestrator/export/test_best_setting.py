@@ -140,7 +140,7 @@ def test_of_tied_weights_the_one_with_the_highest_mean_is_used(tmp_path: Path) -
     assert best.prompt_loss_weight == 0.1
     assert best.reason == (
         "Multiple choice: tied for best: the 5 weights from 0.01 to 1 (no significant difference; "
-        "best mean: 0.1); using PLW 0.1"
+        "best mean: 0.1); PLW 0 is worse; using PLW 0.1"
     )
 
 

@@ -240,14 +240,14 @@ def test_trials_table_has_every_score_and_the_untuned_row(demo_page: Page) -> No
         "PLW",
         "Seed",
         "State",
-        "Training completion loss",
-        "Training prompt loss",
-        "Multiple choice quiz.acc",
-        "Short generation answers.exact match",
+        "Training completion loss (nats per token)",
+        "Training prompt loss (nats per token)",
+        "Multiple choice quiz.acc (share of items)",
+        "Short generation answers.exact match (share of items)",
         "Long generation essays.chrF",
-        "Held-out completion loss",
-        "Held-out prompt loss",
-        "Aggregate relative",
+        "Held-out completion loss (nats per token)",
+        "Held-out prompt loss (nats per token)",
+        "Aggregate relative (log odds above the untuned model's)",
         "Tokens/s",
         "Time",
         "Trial",
@@ -281,10 +281,11 @@ def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path)
     done = trial(0.0)
     folder = write_sweep(tmp_path / "s", [done], {done.id: scores}, scores)
     header, row, untuned = read_page(folder).tables["trials"]
-    index = header.index("Aggregate multiple choice")
+    index = header.index("Aggregate multiple choice (points)")
     # Errors of 5 points each: the mean's is 5 / sqrt(2).
     assert row[index] == untuned[index] == "60.0 (53.1 to 66.9)"
-    assert row[header.index("Aggregate relative")].startswith("0.00 (-")
+    relative = header.index("Aggregate relative (log odds above the untuned model's)")
+    assert row[relative].startswith("0.00 (-")
     content = report_json(folder)
     names = [one["name"] for one in content["trials"][0]["scores"]]
     assert names[-2:] == ["aggregate_multiple_choice", "aggregate_relative"]

@@ -57,7 +57,8 @@ def test_a_plateau_is_a_tie() -> None:
     assert (found.lead.kind, found.lead.method) == ("tied", "means")
     assert found.lead.tied_plws == (0.1, 1.0)
     assert found.lead.text == (
-        "tied for best: PLW 0.1 and 1 (no significant difference; best mean: 0.1)"
+        "tied for best: PLW 0.1 and 1 (no significant difference; best mean: 0.1); PLW 0 and "
+        "0.01 are worse"
     )
     assert headline_conditions(found) == [
         "A parabola in w_p may not fit (p < 0.001), so only tried weights are compared."
@@ -80,6 +81,28 @@ def test_several_tied_weights_are_listed_or_counted(highest: int, text: str) -> 
     found = draw_conclusions(rows_at(grid([own.tolist() for own in values], plws))).lead
     assert found.kind == "tied"
     assert text in found.text
+
+
+def test_of_several_tied_weights_a_slightly_lower_one_is_neither_tied_nor_worse() -> None:
+    found = draw_conclusions(make_rows(lambda at: 3.0 * (at > 0.3), plws=SIX)).lead
+    assert found.worse_plws == (0.0, 0.01)
+    assert set(SIX) - {*found.tied_plws, *found.worse_plws} == {0.05, 0.3}
+
+
+def test_without_an_effect_no_weight_is_worse() -> None:
+    found = draw_conclusions(make_rows(flat, plws=SIX, trial_sd=1.5)).lead
+    assert (found.kind, found.worse_plws) == ("cannot say", ())
+
+
+def test_data_sets_are_counted_with_weights_and_seeds() -> None:
+    rows = [
+        replace(row, data_set=name)
+        for name in ("short", "long")
+        for row in make_rows(hill, trial_sd=0.1, seed=len(name))
+    ]
+    assert headline(draw_conclusions(rows)).endswith(
+        "Based on 42 trials (7 weights, 3 seeds each, 2 data sets)."
+    )
 
 
 def test_peak_with_lack_of_fit_names_the_tried_weight() -> None:

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.statistics.confidence_set import Pieces, confidence_set, may_be_best
+from orchestrator.statistics.confidence_set import (
+    Pieces,
+    confidence_set,
+    may_be_best,
+    significantly_worse,
+)
 from orchestrator.statistics.estimates import Estimates
 from tests.orchestrator.statistics.scores import (
     PLWS,
@@ -104,18 +109,23 @@ def test_set_of_means_equals_a_search_over_all_pairs(seed: int) -> None:
     variances = values.var(axis=1, ddof=1)
     own = np.maximum(variances, 0.1 * variances.mean())
     shrunk = (3 * own + 2 * variances.mean()) / 5 / 4
-    expected = []
-    for mine in range(6):
+
+    def is_beaten(mine: int, level: float) -> bool:
         beaten = False
         for other in range(6):
             if other != mine:
-                parts = shrunk[[mine, other]]
-                limit = t_limit(parts, np.array([5.0, 5.0]), 18, 1 - 0.05 / 5)
+                limit = t_limit(shrunk[[mine, other]], np.array([5.0, 5.0]), 18, level)
                 beaten |= values[other].mean() - values[mine].mean() > limit
-        expected.append(not beaten)
+        return beaten
+
     assert found.pairs is not None
+    # 5 comparisons with the other weights; 5 * 4 pairs of weights that may share the best.
+    expected = [not is_beaten(mine, 1 - 0.05 / 5) for mine in range(6)]
     assert may_be_best(found.pairs).tolist() == expected
     assert not all(expected)
+    worse = [is_beaten(mine, 1 - 0.05 / 20) for mine in range(6)]
+    assert significantly_worse(found.pairs).tolist() == worse
+    assert any(worse)
 
 
 def get_pieces(curve: Callable[[float], float], **changes: object) -> tuple[str, Pieces]:
