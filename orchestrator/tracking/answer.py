@@ -13,6 +13,7 @@ from orchestrator.report.tables import shared_basis, verdict_grid, verdict_rows
 from orchestrator.statistics.conclusions_markdown import LEGEND
 from orchestrator.tracking.metric_names import with_intervals
 
+_PREFIX, _TAG_PREFIX = "answer", "answer_"
 _INVALID_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\- /]+")
 
 
@@ -36,7 +37,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def answer_tags(findings: Findings) -> dict[str, str]:
     """Return the headline as `answer`, each verdict as `answer_<verdict>`, and trial counts."""
     tags = {"answer": headline(findings)}
-    tags |= {f"answer_{_name(verdict.name)}": verdict.text for verdict in findings.verdicts}
+    tags |= {f"{_TAG_PREFIX}{_name(verdict.name)}": verdict.text for verdict in findings.verdicts}
     counts = findings.trials.model_dump().items()
     return tags | {f"plw.trials_{name}": str(count) for name, count in counts}
 
@@ -62,10 +63,20 @@ def answer_metrics(findings: Findings) -> dict[str, float]:
     return found
 
 
+def is_answer_tag(name: str) -> bool:
+    """Return whether `answer_tags` writes tags with such a name."""
+    return name.startswith(_TAG_PREFIX)
+
+
+def is_answer_metric(name: str) -> bool:
+    """Return whether `answer_metrics` writes metrics with such a name."""
+    return name.startswith((f"{_PREFIX}/", f"interval/{_PREFIX}_"))
+
+
 def _metric(
     name: str, value: float | None, low: float | None = None, high: float | None = None
 ) -> dict[str, float]:
-    return with_intervals("answer", name, value, {"_ci_low": low, "_ci_high": high})
+    return with_intervals(_PREFIX, name, value, {"_ci_low": low, "_ci_high": high})
 
 
 def _name(name: str) -> str:

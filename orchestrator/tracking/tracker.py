@@ -9,18 +9,26 @@ it once.
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.analysis.findings import Findings
 from orchestrator.analysis.sweep_findings import read_findings
 from orchestrator.foundation.redaction import redact, to_yaml
 from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepFolder, TrackingRecord, TrialRecord
 from orchestrator.record.reader import Version, trial_versions
 from orchestrator.statistics.aggregates import add_aggregates
-from orchestrator.tracking.answer import answer_metrics, answer_note, answer_tags
+from orchestrator.tracking.answer import (
+    answer_metrics,
+    answer_note,
+    answer_tags,
+    is_answer_metric,
+    is_answer_tag,
+)
 from orchestrator.tracking.client import (
     SPEC_TAG_PREFIX,
     MetricPoint,
@@ -331,17 +339,31 @@ class Tracker:
             self._poster.post_file(state, path)
         for path in sorted(self._folder.plots.glob("*")):
             self._poster.post_file(state, path, "plots")
-        findings = read_findings(self._folder)
-        # MLflow shows this tag as the description of the run.
-        tags = {"mlflow.note.content": answer_note(findings), **answer_tags(findings)}
-        points = self._poster.changed_points(
-            parent, answer_metrics(findings), 0, modified_ms(self._folder.sweep_json)
-        )
-        truncated = {name: str(redact(text))[:MAX_TAG_CHARS] for name, text in tags.items()}
-        log_run(self._client, parent, points=points, tags=truncated)
+        self._post_answer(read_findings(self._folder))
         # Use the end time of the last trial, which is the same at each post.
         ends = [trial.ended_at for trial in self._folder.read_trials() if trial.ended_at]
         self._client.set_terminated(parent, status, milliseconds(max(ends)) if ends else None)
+
+    def _post_answer(self, findings: Findings) -> None:
+        """Post the verdicts; tags and metrics that an earlier answer alone had do not stay."""
+        parent = self._record.parent_run_id
+        # MLflow shows the first tag as the description of the run.
+        tags = {"mlflow.note.content": answer_note(findings), **answer_tags(findings)}
+        known = self._client.get_run(parent).data
+        for name in known.tags:
+            if is_answer_tag(name) and name not in tags:
+                self._client.delete_tag(parent, name)
+        # Metrics cannot be deleted.
+        outdated = {
+            name: math.nan
+            for name, value in known.metrics.items()
+            if is_answer_metric(name) and not math.isnan(value)
+        }
+        points = self._poster.changed_points(
+            parent, outdated | answer_metrics(findings), 0, modified_ms(self._folder.sweep_json)
+        )
+        truncated = {name: str(redact(text))[:MAX_TAG_CHARS] for name, text in tags.items()}
+        log_run(self._client, parent, points=points, tags=truncated)
 
     def _post_late_aggregates(self, trial_ids: Sequence[str]) -> None:
         """Post the aggregates of trials that ended before their untuned model was scored."""

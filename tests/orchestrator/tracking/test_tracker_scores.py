@@ -1,7 +1,10 @@
 """Tests of the scores, the answer and the report in MLflow."""
 
 import json
+import math
+import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -71,6 +74,28 @@ def test_the_answer_is_posted_as_tags_and_metrics_with_a_common_prefix(
     ]
     assert data.metrics["answer/overall_nearest_tried_plw"] == 0.25
     assert data.metrics["answer/multiple_choice_best_plw"] == pytest.approx(0.24, abs=0.08)
+
+
+def test_an_answer_that_no_longer_holds_does_not_stay(tmp_path: Path, store_uri: str) -> None:
+    folder = write_hill(tmp_path / "s")
+    assert track(folder, store_uri).finish("FINISHED")
+    # The scores of a later evaluation have one group, and no weight is better.
+    for trial_id in folder.read_sweep().trial_ids:
+        write_card(folder.trial(trial_id), card({"quiz.acc": (0.5, 0.4, 0.6)}))
+    now = time.time() + 1
+    os.utime(folder.sweep_json, (now, now))
+    tracker = track(folder, store_uri)
+    for _ in range(2):  # The second time, nothing is posted again.
+        assert tracker.finish("FINISHED")
+        client, run_id = MlflowClient(store_uri), tracker.record.parent_run_id
+        data = client.get_run(run_id).data
+        assert data.tags["answer_multiple_choice"].startswith("cannot say: repeated trials")
+        assert "answer_overall" not in data.tags
+        starts = ("answer/", "interval/answer_")
+        answers = {name: value for name, value in data.metrics.items() if name.startswith(starts)}
+        assert len(answers) > 8
+        assert all(math.isnan(value) for value in answers.values())
+        assert len(client.get_metric_history(run_id, "answer/overall_best_plw")) == 2
 
 
 def test_training_and_scoring_have_separate_names_for_the_heldout_loss(
