@@ -40,8 +40,8 @@ class ModelComparison(BaseModel):
     """All comparisons of two models.
 
     `name_a` and `name_b` are the folders `a` and `b`, for trials after their searched values.
-    `answers` are sentences on the measures that differ and on those that do not. Of
-    the `num_outputs` items with an output, `differing` has those with another output or value, the
+    `answers` are sentences on the measures that differ and on those that do not. Of the
+    `num_outputs` items with an output, `differing` has those with another output or value, the
     largest changes first.
     """
 
