@@ -46,8 +46,9 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
     """Return the setting for the final model according to the sweep in `folder`.
 
     The PLW is the one that the report names. The other settings are those of the best trials at the
-    nearest tried weight. If the completion weight was searched too, both weights are those of the
-    best pair in the report's map.
+    nearest tried weight; if only one of several settings was tried there, as in a search, those of
+    the best trials at any weight. If the completion weight was searched too, both weights are those
+    of the best pair in the report's map.
 
     Args:
         measure: name of the verdict to use, such as a group, even if it names no best weight. None:
@@ -74,10 +75,12 @@ def best_setting(folder: SweepFolder, measure: str | None, plw: float | None) ->
         raise _no_best_plw_error(folder, findings)
     weight = verdict.best_plw if plw is None else plw
     panel = next(panel for panel in findings.panels if panel.id == verdict.group)
-    point = _best_point(folder, findings, panel, verdict, weight)
+    points = _compared_points(folder, findings, panel, verdict)
+    nearest = _at_nearest_weight(points, weight)
+    point = _best_point(points, nearest, panel)
     trial = folder.read_trial(point.trial_ids[0])
     assert trial is not None
-    chosen, reason = _choose_plw(findings, verdict, weight, point)
+    chosen, reason = _choose_plw(findings, panel, verdict, weight, nearest, point)
     if plw is not None:
         chosen, reason = plw, "set with --plw"
     return BestSetting(
@@ -124,38 +127,51 @@ def _is_conclusive(findings: Findings, verdict: Verdict) -> bool:
 
 
 def _choose_plw(
-    findings: Findings, verdict: Verdict, weight: float | None, point: Point
+    findings: Findings,
+    panel: Panel,
+    verdict: Verdict,
+    weight: float | None,
+    nearest: Sequence[Point],
+    point: Point,
 ) -> tuple[float, str]:
-    """Return the weight for the final model, and the reason."""
+    """Return the weight for the final model, and the reason.
+
+    Args:
+        nearest: points at the tried weight nearest to `weight`.
+        point: the point with the other settings.
+    """
     reason = f"{verdict_title(verdict)}: {verdict.text}"
     if weight is None or not findings.is_about_plw:
         return point.prompt_loss_weight, f"{reason}; {point.label} is the best observed"
-    tried = point.prompt_loss_weight
+    tried = nearest[0].prompt_loss_weight
     # A tried weight is used unchanged, an estimated one is rounded to four digits.
     plw = tried if weight == tried else float(f"{weight:.4g}")
     if verdict.kind in ("cannot say", "no effect"):
+        is_loss = panel.higher_is_better is False
+        mean, extremum = ("lowest", "minimum") if is_loss else ("highest", "maximum")
         located = (
-            "the highest mean" if verdict.method == "means" else "the maximum of the fitted curve"
+            f"the {mean} mean"
+            if verdict.method == "means"
+            else f"the {extremum} of the fitted curve"
         )
         near = "" if plw == tried else f", and the nearest tried is {format_tried_plw(tried)}"
         reason += f"; PLW {plw:g} is {located}{near}"
     elif verdict.kind == "tied":
         reason += f"; using PLW {plw:g}"
     if point.other_settings:
-        reason += f"; with {point.other}, the best observed at this weight"
+        where = (
+            "this weight"
+            if point in nearest
+            else f"any weight (at PLW {point.prompt_loss_weight:g})"
+        )
+        reason += f"; with {point.other}, the best observed at {where}"
     return plw, reason
 
 
-def _best_point(
-    folder: SweepFolder,
-    findings: Findings,
-    panel: Panel,
-    verdict: Verdict,
-    weight: float | None,
-) -> Point:
-    """Return the best observed point at the tried weight nearest to `weight`.
-
-    If `weight` is None, return the best observed point at any weight.
+def _compared_points(
+    folder: SweepFolder, findings: Findings, panel: Panel, verdict: Verdict
+) -> list[Point]:
+    """Return the points that the verdict is about.
 
     Raises:
         InputError: the verdict covers several models or data sets.
@@ -181,12 +197,27 @@ def _best_point(
                 fix=fix,
             )
         )
-    points = [point for series in series_of_verdict for point in series.points]
-    if weight is not None:
-        gaps = [abs(point.w_p - w_p(weight)) for point in points]
-        points = [point for point, gap in zip(points, gaps, strict=True) if gap == min(gaps)]
+    return [point for series in series_of_verdict for point in series.points]
+
+
+def _at_nearest_weight(points: Sequence[Point], weight: float | None) -> list[Point]:
+    """Return the points at the tried weight nearest to `weight`; all points if it is None."""
+    if weight is None:
+        return list(points)
+    gaps = [abs(point.w_p - w_p(weight)) for point in points]
+    return [point for point, gap in zip(points, gaps, strict=True) if gap == min(gaps)]
+
+
+def _best_point(points: Sequence[Point], nearest: Sequence[Point], panel: Panel) -> Point:
+    """Return the best observed of the `nearest` points.
+
+    If they have one setting where others have other ones, as in a search, nothing was compared at
+    that weight: return the best of all points.
+    """
+    is_alone = len(nearest) == 1
+    has_others = any(point.other_settings != nearest[0].other_settings for point in points)
     pick = min if panel.higher_is_better is False else max
-    return pick(points, key=lambda point: point.value)
+    return pick(points if is_alone and has_others else nearest, key=lambda point: point.value)
 
 
 def final_config(best: BestSetting, *, uses_all: bool, overrides: Sequence[str]) -> TrainConfig:

@@ -1,6 +1,7 @@
 """Tests of the best setting of a sweep and of `plw train --best`."""
 
 import json
+import math
 import re
 from itertools import product
 from pathlib import Path
@@ -172,6 +173,27 @@ def test_other_settings_are_those_of_the_best_observed_trial(
     assert best.settings["optimizer"]["learning_rate"] == 1e-4
     assert best.reason.endswith(
         "with optimizer.learning_rate 0.0001, the best observed at this weight"
+    )
+
+
+def test_in_a_search_other_settings_are_those_of_the_best_trial_at_any_weight(
+    tmp_path: Path,
+) -> None:
+    # A rate of its own for each weight. The best weight is 0.1, but it was tried at a bad rate.
+    rates = {0.0: 1e-4, 0.01: 3e-5, 0.05: 1e-3, 0.1: 1e-5, 0.3: 5e-4, 0.6: 2e-5, 1.0: 2e-4}
+    trials, cards = [], {}
+    for number, (weight, rate) in enumerate(rates.items()):
+        loss = 1.2 + 0.2 * (weight**0.30103 - 0.5) ** 2 + 0.5 * math.log10(rate / 1e-4) ** 2
+        trials.append(trial(weight, searched={"optimizer.learning_rate": rate}))
+        loss += 1e-4 * (number % 3)
+        cards[trials[-1].id] = card({"heldout_completion_loss": (loss, None, None)})
+    folder = write_sweep(tmp_path / "s", trials, cards)
+    best = best_setting(folder, "heldout_completion_loss", None)
+    assert best.prompt_loss_weight == pytest.approx(0.1, abs=0.03)
+    assert (best.settings["optimizer"]["learning_rate"], best.trial_ids) == (1e-4, [trials[0].id])
+    assert "is the minimum of the fitted curve, and the nearest tried is 0.1" in best.reason
+    assert best.reason.endswith(
+        "; with optimizer.learning_rate 0.0001, the best observed at any weight (at PLW 0)"
     )
 
 
