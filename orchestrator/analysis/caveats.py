@@ -82,9 +82,11 @@ def _answer_caveats(findings: Findings) -> Iterator[str]:
             "a fixed set of items. With two or three seeds they are wide."
         )
     if findings.panels and findings.is_about_plw:
+        is_within = any(panel.is_within_seeds for panel in findings.of_kind("answer"))
+        shared = " and compare weights within shared seeds" if is_within else ""
         yield (
-            "Verdicts treat the trial as the unit of replication and compare weights within "
-            "shared seeds (docs/analysis.md). Overlapping intervals do not decide a verdict."
+            f"Verdicts treat the trial as the unit of replication{shared} (docs/analysis.md). "
+            "Overlapping intervals do not decide a verdict."
         )
         yield from _statistics_notes(findings)
     if findings.unused_scores:

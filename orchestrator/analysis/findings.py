@@ -61,7 +61,8 @@ class Line(Finding):
 
     `low` and `high` are the 95% band, if known. With method `means`, the values are the means of
     the tried weights with their intervals. With other methods, they are a fitted or assumed curve
-    with the band of its shape.
+    with the band of its shape. If it `is_adjusted`, the effect of the learning rate is taken out of
+    it, but not of the points.
     """
 
     method: Method
@@ -69,6 +70,7 @@ class Line(Finding):
     value: list[float]
     low: list[float] | None
     high: list[float] | None
+    is_adjusted: bool = False
 
 
 class Series(Finding):

@@ -36,11 +36,14 @@ def short_answer(findings: Findings) -> str:
 def conditions(findings: Findings) -> list[str]:
     """Return the conditions that qualify the headline, in one or two sentences each.
 
-    Conditions are lack of fit, outliers (with the result without them) and trials without scores.
+    Conditions are the best observed setting if other settings varied and no weight is named, lack
+    of fit, outliers (with the result without them) and trials without scores.
     """
     if findings.lead is None:
         return []
     found = headline_conditions(findings.lead) if findings.is_about_plw else []
+    if findings.is_about_plw and findings.varied and not findings.lead.lead.names_weight:
+        found = [*filter(None, [_best_observed_text(findings)]), *found]
     losses = findings.losses
     if findings.is_about_plw and losses is not None and losses is not findings.lead:
         outliers = outlier_sentence(losses)
@@ -96,7 +99,11 @@ def _answer(findings: Findings) -> str:
         return " ".join(pairs.sentences[: 2 if pairs.names_best else 1])
     counts = findings.trials
     is_partial = lead.lead.num_trials < counts.planned
-    text = answer_headline(lead, planned=f" of {counts.planned}" if is_partial else "")
+    text = answer_headline(
+        lead,
+        planned=f" of {counts.planned}" if is_partial else "",
+        has_unfinished=counts.unfinished > 0,
+    )
     return text if pairs is None else f"{text} {pairs.sentences[0]}"
 
 
@@ -106,15 +113,21 @@ def _constant_plw_text(findings: Findings) -> str:
         f"PLW was {findings.plws[0]:g} in every trial, so this sweep does not show its effect. "
         f"Varied: {join_words(findings.varied)}."
     )
+    return " ".join(filter(None, [same, _best_observed_text(findings)]))
+
+
+def _best_observed_text(findings: Findings) -> str:
+    """Return two sentences on the setting with the best score; empty if there is only one."""
     panel: Panel = findings.panels[0]
     best = panel.best_observed
     if best is None or len(panel.points) < 2:
-        return same
+        return ""
+    label = best.label if findings.is_about_plw else best.other or "one"
     extreme = "highest" if panel.higher_is_better else "lowest"
     name = panel.title.lower()
     measure = f"{name} score" if panel.unit == "points" else name
     relative = ", relative to the mean of its model and data" if panel.is_relative else ""
     return (
-        f"{same} Of {len(panel.points)} settings, {best.other or 'one'} had the {extreme} {measure}"
+        f"Of {len(panel.points)} settings, {label} had the {extreme} {measure}"
         f" ({panel.describe(best)}{relative}). The best of several settings is biased by selection."
     )

@@ -339,6 +339,7 @@ def _line(curve: CurveBand | None, level: float, is_share: bool) -> Line | None:
         value=[level + sign * each for each in curve.rise],
         low=None if low is None else [level + sign * each for each in low],
         high=None if high is None else [level + sign * each for each in high],
+        is_adjusted=curve.is_adjusted,
     )
 
 

@@ -46,6 +46,8 @@ MAX_SECONDS_AT_RISK = 15 * 60
 
 def print_plan(plan: "SweepPlan") -> None:
     """Print the trials of a plan, its cost and resource requirements, and warnings."""
+    from orchestrator.plan.sweep_plan import MIN_OWN_RATES
+
     table = make_table(
         f"sweep {plan.name}: {format_trial_count(plan.num_trials)}",
         ("id", *plan.trials[0].searched, "state"),
@@ -78,7 +80,13 @@ def print_plan(plan: "SweepPlan") -> None:
     ratio_warning = only_ratio_counts_warning(trial.settings for trial in plan.trials)
     if ratio_warning:
         click.echo(f"warning: {ratio_warning}.")
-    if plan.is_too_small:
+    if plan.has_too_few_own_rates:
+        click.echo(
+            f"warning: {plan.num_points} points, each with its own learning rate, cannot separate "
+            f"the effects of weight and rate; set search.points to {MIN_OWN_RATES} or more, or "
+            "search the weight at one rate"
+        )
+    elif plan.is_too_small:
         click.echo(
             f"warning: {format_trial_count(plan.num_trials)} without repeats cannot show which "
             "weight is best; repeat them with search.seeds, such as [0, 1, 2]"
@@ -176,7 +184,7 @@ def print_outcome(outcome: "SweepOutcome") -> None:
     )
     seeds = [run.seed for run in findings.lead.next_runs] if findings.lead is not None else []
     more = more_seeds_command(sweep, seeds)
-    if more is not None:
+    if more is not None and not is_interrupted:
         # In a list of its own: the length of this command would move the purposes of the others.
         purpose = f"run the {format_trial_count(len(seeds))} named above"
         print_commands([(more, purpose)], has_heading=False)

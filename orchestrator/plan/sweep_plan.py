@@ -13,7 +13,7 @@ from orchestrator.plan.planner import Baseline, Planner, TrialPlan
 from orchestrator.record.baselines import BaselineRecord
 from orchestrator.search.methods import make_search
 from orchestrator.spec.search_points import grid_points, initial_points
-from orchestrator.spec.setting_fields import PLW
+from orchestrator.spec.setting_fields import LEARNING_RATE, PLW
 from orchestrator.spec.sweep_spec import SweepSpec
 from trainers.config import TrainConfig
 from trainers.foundation.errors import InputError, Problem
@@ -21,6 +21,8 @@ from trainers.foundation.errors import InputError, Problem
 _MAX_LISTED = 20  # problems
 # A quadratic in the weight takes three trials, an estimate of the noise around it three more.
 _MIN_UNREPEATED_TRIALS = 6
+# A level, a quadratic in the weight and one in the logarithm of the rate, and three for the noise.
+MIN_OWN_RATES = 8
 
 
 class BaselinePlan(BaselineRecord):
@@ -79,13 +81,22 @@ class SweepPlan(BaseModel):
     @property
     def is_too_small(self) -> bool:
         """Whether the report cannot name a weight, because the trials do not show their noise."""
-        points = [
-            {name: value for name, value in trial.searched.items() if name != "seed"}
-            for trial in self.trials
-        ]
+        points = [_point(trial) for trial in self.trials]
         is_repeated = any(point in points[:index] for index, point in enumerate(points))
         is_about_weight = any(PLW in point for point in points)
         return is_about_weight and not is_repeated and self.num_trials < _MIN_UNREPEATED_TRIALS
+
+    @property
+    def num_points(self) -> int:
+        """The number of points of a search, which has the same number of seeds for each."""
+        points = [_point(trial) for trial in self.trials]
+        return self.num_trials // points.count(points[0])
+
+    @property
+    def has_too_few_own_rates(self) -> bool:
+        """Whether a search has too few points for a verdict on weights with rates of their own."""
+        is_about_both = {PLW, LEARNING_RATE} <= self.trials[0].searched.keys()
+        return self.num_open > 0 and is_about_both and self.num_points < MIN_OWN_RATES
 
     @property
     def num_trials(self) -> int:
@@ -97,6 +108,11 @@ class SweepPlan(BaseModel):
         """Whether anything remains to be trained or scored."""
         is_skipped = all(trial.state in ("done", "stopped") for trial in self.trials)
         return not (is_skipped and self.num_open == 0 and self.has_baseline_scores)
+
+
+def _point(trial: TrialPlan) -> dict[str, Any]:
+    """Return the searched values other than the seed."""
+    return {name: value for name, value in trial.searched.items() if name != "seed"}
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,8 @@ def _draw_line(axes: "Axes", series: Series, style: dict[str, Any], *, is_only: 
     name = METHOD_NAMES[line.method]
     if not is_only:
         name = "_" if series.points else f"{name}, {_legend_label(series.label)}"
+    elif line.is_adjusted:
+        name += ", adjusted for the learning rate (points are not)"
     axes.plot(
         line.w_p,
         line.value,

@@ -130,8 +130,8 @@ def _verdict_row(verdict: Verdict, conclusions: Conclusions, panel: Panel | None
 
 
 def _follow_up_lines(findings: Findings) -> list[str]:
-    """Return the trials to run next after an inconclusive verdict."""
-    if findings.lead is None or not findings.is_about_plw:
+    """Return the trials to run next after an inconclusive verdict, once all have finished."""
+    if findings.lead is None or not findings.is_about_plw or findings.trials.unfinished:
         return []
     return [run_text(run) for run in findings.lead.next_runs]
 
@@ -147,7 +147,7 @@ def _follow_up_reason(findings: Findings) -> str:
 def _prospect_sentence(findings: Findings) -> str:
     """Return a sentence on the expected result of the next trials; empty if unknown."""
     design = findings.lead.follow_up if findings.lead is not None else None
-    return prospect_text(design) if design is not None and findings.is_about_plw else ""
+    return prospect_text(design) if design is not None and _follow_up_lines(findings) else ""
 
 
 def _front_rows(findings: Findings) -> dict[str, Any] | None:

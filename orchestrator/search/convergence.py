@@ -7,13 +7,11 @@ import numpy as np
 
 from orchestrator.foundation.plw_scale import w_p
 from orchestrator.search.points import Observation
-from orchestrator.spec.setting_fields import PLW
+from orchestrator.spec.setting_fields import LEARNING_RATE, PLW
 from orchestrator.statistics.conclusions import lead_verdict
 from orchestrator.statistics.study import Table
 from orchestrator.statistics.table import ScoreRow
 from orchestrator.statistics.verdict import Verdict
-
-LEARNING_RATE = "optimizer.learning_rate"
 
 
 def convergence_verdict(

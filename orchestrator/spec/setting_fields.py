@@ -13,6 +13,7 @@ from trainers.config import TrainConfig
 from trainers.config_base import StrictSettings
 
 PLW = "loss.prompt_loss_weight"
+LEARNING_RATE = "optimizer.learning_rate"
 COMPLETION_WEIGHT = "loss.role_weights.completion"
 # These only control what is written and how often, so they are not part of a trial's identity.
 INTERVAL_SETTINGS = (

@@ -22,11 +22,13 @@ from trainers.foundation.counts import format_count
 
 # Minimum probability at which a weight is called certain to be on, or off, the front.
 _CERTAIN = 0.95
+# The headline warns if the next trials lead to an answer in a smaller share of simulated studies.
+_LIKELY = 0.5
 
 LEGEND = (
     "Gain: improvement of the best weight over the lowest weight tried, corrected for choosing the "
-    "best of several estimates. p: test of no difference between weights, corrected over all "
-    "verdicts of the report (Holm)."
+    "best of several estimates; the correction may make it negative. p: test of no difference "
+    "between weights, corrected over all verdicts of the report (Holm)."
 )
 
 
@@ -43,18 +45,20 @@ def format_markdown(conclusions: Conclusions) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def headline(conclusions: Conclusions, planned: str = "") -> str:
+def headline(conclusions: Conclusions, planned: str = "", *, has_unfinished: bool = False) -> str:
     """Return the leading verdict, its gain, its data, and the trials to run next.
 
     Args:
         planned: text with the number of planned trials, such as ` of 6`; empty if all have scores.
+        has_unfinished: planned trials have not finished; these come before any other ones.
     """
     lead = conclusions.lead
     assumed = ", assuming a parabola in w_p" if assumes_curve(lead) else ""
     basis = f"Based on {_basis(lead, planned)}{assumed}{_rates_text(conclusions)}."
     text = f"{verdict_title(lead)}: {lead.text}."
     if lead.kind == "cannot say":
-        return f"{text} {basis} {_next_sentence(conclusions)}".rstrip()
+        more = "" if has_unfinished else _next_sentence(conclusions)
+        return f"{text} {basis} {more}".rstrip()
     if gain_text(lead, conclusions.unit) == "-":
         return f"{text} {basis}"
     assert lead.gain is not None
@@ -127,7 +131,10 @@ def weights_and_seeds(verdict: Verdict) -> str:
 
 
 def _next_sentence(conclusions: Conclusions) -> str:
-    """Return a sentence that lists the trials to run next, by weights and cell."""
+    """Return a sentence on the trials to run next, by weights and cell.
+
+    If they are unlikely to lead to an answer, a second sentence says so.
+    """
     plws: dict[tuple[int, str], list[str]] = {}
     for run in conclusions.next_runs:
         cell = ", ".join(part for part in run.cell if part)
@@ -144,7 +151,11 @@ def _next_sentence(conclusions: Conclusions) -> str:
     ]
     count = len(conclusions.next_runs)
     runs = "Run this trial next" if count == 1 else f"Run these {count} trials next"
-    return f"{runs}{_rate_text(conclusions.follow_up)}: {'; '.join(parts)}."
+    text = f"{runs}{_rate_text(conclusions.follow_up)}: {'; '.join(parts)}."
+    prospect = conclusions.follow_up.prospect
+    if prospect is None or prospect.names >= _LIKELY:
+        return text
+    return f"{text} {prospect_text(conclusions.follow_up)}"
 
 
 def _rate_text(design: FollowUp) -> str:

@@ -19,7 +19,8 @@ class CurveBand:
     `rise`, `low` and `high` are relative to the line's mean over the trials, in the unit of the
     conclusions. The 95% band is pointwise and describes the shape of the line. It excludes the
     level, which no verdict depends on. It is None if too few trials determine it. With method
-    `means`, `w_p` contains the tried weights.
+    `means`, `w_p` contains the tried weights. `is_adjusted`: the effect of the learning rate is
+    taken out.
     """
 
     group: str
@@ -29,6 +30,7 @@ class CurveBand:
     rise: tuple[float, ...]
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
+    is_adjusted: bool
 
 
 def curve_band(analysis: WeightAnalysis, trials: Trials) -> CurveBand:
@@ -56,4 +58,5 @@ def curve_band(analysis: WeightAnalysis, trials: Trials) -> CurveBand:
         rise=tuple(rise.tolist()),
         low=tuple((rise - half).tolist()) if is_known else None,
         high=tuple((rise + half).tolist()) if is_known else None,
+        is_adjusted=trials.learning_rate.shape[1] > 0,
     )

@@ -1,5 +1,6 @@
 """Findings, headline and conditions of a sweep."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from orchestrator.analysis.findings import Findings, format_value
 from orchestrator.analysis.headline import conditions, headline
 from orchestrator.analysis.sweep_findings import analyse, read_findings
 from orchestrator.foundation.plw_scale import w_p
-from orchestrator.record.folder import SweepFolder
+from orchestrator.record.folder import SweepFolder, TrialRecord
+from orchestrator.report.tables import verdict_context
 from tests.orchestrator.analysis.known_findings import ACCURACY, findings_of, stepped
 from tests.orchestrator.sweeps import (
     DEMO,
@@ -163,6 +165,43 @@ def test_failed_stopped_and_unfinished_trials_are_counted_and_not_scored() -> No
         "early, 1 unfinished, 1 without scores."
     )
     assert findings.plws == list(dict.fromkeys(t.prompt_loss_weight for t in trials))
+
+
+def search_with_own_rates(*extra: TrialRecord) -> Findings:
+    """Return findings of six weights, each at its own learning rate."""
+    losses = {0.0: 1.21, 0.01: 1.41, 0.1: 1.3, 0.3: 1.27, 0.6: 1.25, 1.0: 1.28}
+    trials, cards = [], {}
+    for number, (plw, loss) in enumerate(losses.items()):
+        trials.append(trial(plw, searched={"optimizer.learning_rate": (number + 1) * 1e-5}))
+        cards[trials[-1].id] = card({"heldout_completion_loss": (loss, None, None)})
+    return findings_of(trials, cards, *extra)
+
+
+def test_a_search_without_an_answer_names_its_best_setting() -> None:
+    found = search_with_own_rates()
+    assert found.lead is not None
+    assert found.lead.lead.kind == "cannot say"
+    assert conditions(found)[0] == (
+        "Of 6 settings, PLW 0 (optimizer.learning_rate 1e-05) had the lowest held-out completion "
+        "loss (1.210, 95% interval 1.112 to 1.308). The best of several settings is biased by "
+        "selection."
+    )
+
+
+def test_unfinished_trials_come_before_other_trials() -> None:
+    assert "Run these 6 trials next at learning rate 4e-05" in headline(search_with_own_rates())
+    unfinished = search_with_own_rates(trial(0.5, state="interrupted"))
+    assert "trials next" not in headline(unfinished)
+    assert verdict_context(unfinished)["next_runs"] == []
+
+
+def test_next_trials_that_hardly_help_are_named_as_such() -> None:
+    text = headline(findings_of(*hill(bend=0.0, noise=0.03)))
+    assert text.startswith("Overall: cannot say: no significant difference between weights")
+    assert re.search(
+        r"Run these 7 trials next: .* with seed 3\. With these trials, if the effect is as "
+        r"estimated, \d+% of 100 simulated studies name a best weight", text
+    )  # fmt: skip
 
 
 def test_trial_without_a_group_is_not_in_the_overall_verdict() -> None:

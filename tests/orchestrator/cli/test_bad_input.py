@@ -117,6 +117,30 @@ def test_plan_warns_of_trials_that_do_not_show_their_noise(
     assert ("without repeats cannot show which weight is best" in output) is is_too_small
 
 
+@pytest.mark.parametrize(
+    ("points", "seeds", "warned"),
+    [(7, [0], "7 points"), (7, [0, 1], "7 points"), (8, [0], ""), (5, [0], "5 points")],
+)
+def test_plan_warns_of_a_search_that_cannot_separate_weight_and_rate(
+    spec_folder: SpecFolder, points: int, seeds: list[int], warned: str
+) -> None:
+    spec_folder.spec["search"] = {
+        "method": "tpe",
+        "points": points,
+        "space": {
+            "loss.prompt_loss_weight": {"low": 0, "high": 1},
+            "optimizer.learning_rate": {"low": 1e-5, "high": 1e-3},
+        },
+        "seeds": seeds,
+    }
+    code, output = spec_folder.run("plan")
+    assert code == 0, output
+    text = " ".join(output.split())
+    warning = "each with its own learning rate, cannot separate the effects of weight and rate"
+    assert (f"warning: {warned}, {warning}; set search.points to 8 or more" in text) is bool(warned)
+    assert "without repeats" not in text
+
+
 def test_unknown_key_is_reported_with_line_and_nearest_key(spec_folder: SpecFolder) -> None:
     spec_folder.spec["optimiser"] = {"learning_rate": 1e-4}
     assert_rejected(spec_folder, "unknown key optimiser", "did you mean optimizer?")

@@ -182,6 +182,17 @@ def test_curve_of_split_points_has_a_label_and_a_band() -> None:
         ]
 
 
+def test_a_curve_without_the_effect_of_the_rate_is_labelled() -> None:
+    panel = split_by_rate(range(1, 9))
+    line = panel.series[0].line
+    assert line is not None
+    adjusted = panel.series[0].model_copy(
+        update={"line": line.model_copy(update={"is_adjusted": True})}
+    )
+    lines = draw_and_collect(panel.model_copy(update={"series": [adjusted]}))
+    assert "fitted curve, adjusted for the learning rate (points are not)" in lines
+
+
 def test_legends_and_titles_fit_the_figure() -> None:
     panel = split_by_rate([1e-5, 1e-4])
     long = panel.model_copy(update={"title": "a very long title of a group of benchmarks " * 3})
