@@ -28,8 +28,8 @@ class Score(Record):
     `value` is on the metric's own scale: [0, 1] for accuracy and exact match, 0 to 100 for chrF,
     nats per token for losses. `ci_low` and `ci_high` are the 95% interval over items: it accounts
     for another sample of items, but not for another training seed. `group` is None for losses,
-    which belong to no group. `num_overlapping` is the number of items that also occur in the
-    training data (`evals.contamination.ngrams`); None if overlap was not checked.
+    which belong to no group. `num_overlapping` is the number of items that overlap the training
+    data (`evals.contamination.ngrams`); None if overlap was not checked.
     """
 
     name: str

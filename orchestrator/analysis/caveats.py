@@ -124,9 +124,10 @@ def score_caveats(shown: Iterable[Score]) -> Iterator[str]:
 def overlap_caveats(
     labels: Mapping[str, str], cards: Mapping[str, Sequence[ScoreCard]]
 ) -> Iterator[str]:
-    """Yield a caveat for each base whose training data contains evaluation items.
+    """Yield a caveat for each base with evaluation items that overlap its training data.
 
-    The caveat lists the measures and the number of such items.
+    The caveat lists the measures and the number of such items, as `evals.contamination.ngrams`
+    counts them.
     """
     for key, of_base in cards.items():
         most: dict[str, Score] = {}
@@ -143,8 +144,9 @@ def overlap_caveats(
         )
         prefix = f"{labels[key]}: " if labels.get(key) else ""
         yield (
-            f"{prefix}The training data contains {found} (13 consecutive words, or the whole "
-            "item): a model may have memorised them."
+            f"{prefix}Overlap with the training data: {found}. Such an item shares 13 words in a "
+            "row, its prompt or its whole text with a training example. A model may have memorised "
+            "it, or only its wording may be common (docs/method.md)."
         )
 
 

@@ -305,12 +305,12 @@ def test_train_test_overlap_is_a_caveat(tmp_path: Path) -> None:
     )
     page = read_page(write_sweep(tmp_path / "s", [done], {done.id: scores}))
     assert (
-        "The training data contains 16 of 64 items of quiz.acc (25%) (13 "
-        "consecutive words, or the whole item): a model may have memorised them."
-        in page.ids["caveats"]
+        "Overlap with the training data: 16 of 64 items of quiz.acc (25%). Such an item shares 13 "
+        "words in a row, its prompt or its whole text with a training example. A model may have "
+        "memorised it, or only its wording may be common (docs/method.md)." in page.ids["caveats"]
     )
     clean = read_page(write_sweep(tmp_path / "clean", [done], {done.id: card(DEMO[0.0])}))
-    assert "The training data contains" not in clean.ids["caveats"]
+    assert "Overlap with the training data" not in clean.ids["caveats"]
 
 
 def test_single_seed_model_note_and_data_ratio_are_caveats(demo_page: Page) -> None:
