@@ -23,6 +23,7 @@ class TrialValue:
 
     Attributes:
         error: standard error over items, if known.
+        interval: 95% interval over items of `value`, if known; None if a level was subtracted.
         level: effect of the seed that all weights share, already subtracted from `value`; 0 if
             nothing was subtracted.
         noise_share: share of the trial's variance that remains in `value` after the subtraction.
@@ -31,6 +32,7 @@ class TrialValue:
     trial: TrialRecord
     value: float
     error: float | None = None
+    interval: tuple[float, float] | None = None
     num_items: int = 0
     level: float = 0.0
     noise_share: float = 1.0
@@ -89,13 +91,16 @@ def mean_over_seeds(
 ) -> Estimate:
     """Return the mean over seeds with Student's t 95% interval.
 
-    A single seed has the interval over its items. Seeds with identical values, which are common
-    with few items, do not allow an estimate of the spread: they have the widest of their intervals
-    over items, never one of width 0.
+    A single seed has the interval over its items: that of its score, if known. Seeds with identical
+    values, which are common with few items, do not allow an estimate of the spread: they have the
+    widest of their intervals over items, never one of width 0.
     """
     values = [value.value for value in pool]
     mean = math.fsum(values) / len(values)
     num_items = min(value.num_items for value in pool)
+    if len(pool) == 1 and pool[0].interval is not None:
+        low, high = pool[0].interval
+        return Estimate(value=mean, ci_low=low, ci_high=high, interval="items", num_items=num_items)
     half, interval = _half_width(pool, values, mean)
     if half is None:
         return Estimate(value=mean, ci_low=None, ci_high=None, interval=None, num_items=num_items)

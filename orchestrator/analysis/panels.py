@@ -9,6 +9,7 @@ from evals.results.scores import ScoreCard
 from orchestrator.analysis.findings import Best, Estimate, Line, Panel, Series
 from orchestrator.analysis.observations import TrialValue, make_points
 from orchestrator.record.folder import TrialRecord
+from orchestrator.statistics.aggregates import Z_95
 from orchestrator.statistics.conclusions import Conclusions, SeedLevel
 from orchestrator.statistics.confidence_bands import CurveBand
 from orchestrator.statistics.learning_rates import rates_as_conditions
@@ -190,6 +191,7 @@ class _Value:
     seed: str
     value: float
     error: float | None
+    interval: tuple[float, float] | None
     num_items: int
     level: float = 0.0
     noise_share: float = 1.0
@@ -223,12 +225,13 @@ def _group_values(rows: Sequence[ScoreRow], group: str | None, is_share: bool) -
 
 
 def _value(row: ScoreRow, scale: float) -> _Value:
-    error = row.standard_error
+    error, interval = row.standard_error, row.interval
     return _Value(
         cell=row.cell,
         seed=row.seed,
         value=row.score * scale,
         error=None if error is None else error * scale,
+        interval=None if interval is None else (interval[0] * scale, interval[1] * scale),
         num_items=row.num_items or 0,
     )
 
@@ -239,6 +242,7 @@ def _mean(parts: Sequence[_Value]) -> _Value:
         parts[0],
         value=_average([part.value for part in parts]),
         error=math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None,
+        interval=parts[0].interval if len(parts) == 1 else None,
         num_items=sum(part.num_items for part in parts),
     )
 
@@ -261,7 +265,7 @@ def _without_levels(values: _Values, levels: Sequence[SeedLevel], is_share: bool
             return one
         level = of_seed[block]
         share = 1 - 1 / size[block]
-        return replace(one, value=one.value - level, level=level, noise_share=share)
+        return replace(one, value=one.value - level, interval=None, level=level, noise_share=share)
 
     return {trial: without(one) for trial, one in values.items()}
 
@@ -302,6 +306,7 @@ def _series(
                 trial=trials[each],
                 value=values[each].value - level,
                 error=values[each].error,
+                interval=None if is_relative else values[each].interval,
                 num_items=values[each].num_items,
                 level=values[each].level,
                 noise_share=values[each].noise_share,
@@ -350,12 +355,14 @@ def _average(values: Sequence[float]) -> float:
 def _untuned(values: _Values) -> Estimate | None:
     """Return the untuned model's value with the interval over its items."""
     for one in values.values():
-        half = None if one.error is None else 1.96 * one.error
+        low, high = one.interval or (None, None)
+        if one.interval is None and one.error is not None:
+            low, high = max(one.value - Z_95 * one.error, 0.0), one.value + Z_95 * one.error
         return Estimate(
             value=one.value,
-            ci_low=None if half is None else max(one.value - half, 0.0),
-            ci_high=None if half is None else one.value + half,
-            interval=None if half is None else "items",
+            ci_low=low,
+            ci_high=high,
+            interval=None if low is None else "items",
             num_items=one.num_items,
         )
     return None

@@ -1,15 +1,15 @@
 """Convert a sweep's records to rows of scores."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from evals.results.scores import Score, ScoreCard
 from orchestrator.foundation.redaction import flatten
 from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import SweepRecord, TrialRecord
 from orchestrator.spec.setting_fields import INTERVAL_SETTINGS
-from orchestrator.statistics.aggregates import to_points
+from orchestrator.statistics.aggregates import points_conversion, to_points
 from orchestrator.statistics.table import ScoreRow
 
 HELDOUT_LOSS = "heldout_completion_loss"
@@ -73,9 +73,10 @@ def untuned_rows(base: str, card: ScoreCard, *, losses: bool) -> list[ScoreRow]:
             benchmark=score.name,
             group=score.group or score.name,
             plw=0.0,
-            score=taken[0],
+            score=taken.value,
             trial=base,
-            standard_error=taken[1],
+            standard_error=taken.standard_error,
+            interval=taken.interval,
             num_items=score.num_items,
         )
         for score, taken in found
@@ -120,24 +121,49 @@ def _varying(settings: Collection[Mapping[str, Any]]) -> list[str]:
     return sorted(key for key, found in values.items() if len(found) > 1)
 
 
-def _share(score: Score) -> tuple[float, float | None] | None:
-    """Return a benchmark's score in [0, 1] and its standard error; None for other scores."""
+class _Taken(NamedTuple):
+    """A score on the scale of its row, with its standard error and 95% interval if known."""
+
+    value: float
+    standard_error: float | None
+    interval: tuple[float, float] | None
+
+
+def _share(score: Score) -> _Taken | None:
+    """Return a benchmark's score in [0, 1]; None for other scores."""
     measured = to_points(score) if score.group is not None else None
-    if measured is None or not math.isfinite(measured.points):
+    convert = points_conversion(score)
+    if measured is None or convert is None or not math.isfinite(measured.points):
         return None
     error = measured.standard_error
-    return min(max(measured.points / _TOP, 0.0), 1.0), error / _TOP if error else None
+
+    def to_share(points: float) -> float:
+        return min(max(points / _TOP, 0.0), 1.0)
+
+    return _Taken(
+        to_share(measured.points),
+        error / _TOP if error else None,
+        _interval(score, lambda value: to_share(convert(value))),
+    )
 
 
-def _loss(score: Score) -> tuple[float, float | None] | None:
-    is_taken = score.name == HELDOUT_LOSS and math.isfinite(score.value)
-    return (score.value, score.standard_error or None) if is_taken else None
+def _loss(score: Score) -> _Taken | None:
+    if score.name != HELDOUT_LOSS or not math.isfinite(score.value):
+        return None
+    return _Taken(score.value, score.standard_error or None, _interval(score, float))
+
+
+def _interval(score: Score, convert: Callable[[float], float]) -> tuple[float, float] | None:
+    if score.ci_low is None or score.ci_high is None:
+        return None
+    ends = convert(score.ci_low), convert(score.ci_high)
+    return min(ends), max(ends)
 
 
 def _row(
     trial: TrialRecord,
     score: Score,
-    taken: tuple[float, float | None],
+    taken: _Taken,
     label: str,
     condition: str,
 ) -> ScoreRow:
@@ -146,12 +172,13 @@ def _row(
         benchmark=score.name,
         group=score.group or score.name,
         plw=trial.prompt_loss_weight,
-        score=taken[0],
+        score=taken.value,
         seed=str(settings["seed"]),
         trial=trial.id,
         model=label,
         condition=condition,
-        standard_error=taken[1],
+        standard_error=taken.standard_error,
+        interval=taken.interval,
         num_items=score.num_items if "share" in score.unit else None,
         learning_rate=float(settings["optimizer"]["learning_rate"]),
     )

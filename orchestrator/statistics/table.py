@@ -34,7 +34,8 @@ class ScoreRow:
 
     `score` is a share in [0, 1], or any number for losses. Trials are compared only within the same
     `model`, `data_set` and `condition` (such as the loss normalization). `trial` names the
-    checkpoint; rows of one trial share the noise of its training run.
+    checkpoint; rows of one trial share the noise of its training run. `interval` is the score's 95%
+    interval over items, if known; it is only displayed.
     """
 
     benchmark: str
@@ -47,6 +48,7 @@ class ScoreRow:
     data_set: str = ""
     condition: str = ""
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
     num_items: int | None = None
     learning_rate: float | None = None
 

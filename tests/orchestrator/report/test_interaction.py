@@ -30,14 +30,14 @@ def demo_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_each_point_has_its_value_and_interval(demo_page: Page) -> None:
     # Five panels of four weights, four of them also in log odds.
     assert len(demo_page.points) == 36
-    assert "PLW 0.01: 78.0, 95% interval 68.2 to 87.8" in demo_page.points
+    assert "PLW 0.01: 78.0, 95% interval 66.4 to 86.6" in demo_page.points
 
 
 def test_log_odds_are_those_of_the_shares(demo_page: Page) -> None:
     titles = [image["alt"].partition(" over ")[0] for image in demo_page.log_odds_images]
     assert titles == ["Overall", "Multiple choice", "Short generation", "Long generation"]
-    # ln(0.75 / 0.25), ln(0.652 / 0.348), ln(0.848 / 0.152)
-    assert "PLW 0: 1.10, 95% interval 0.63 to 1.72;" in demo_page.log_odds_images[1]["alt"]
+    # ln(0.75 / 0.25), ln(0.632 / 0.368), ln(0.840 / 0.160)
+    assert "PLW 0: 1.10, 95% interval 0.54 to 1.66;" in demo_page.log_odds_images[1]["alt"]
 
 
 def test_an_untuned_model_at_0_is_left_out_of_the_log_odds(demo_page: Page) -> None:

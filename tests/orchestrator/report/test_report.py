@@ -78,12 +78,12 @@ def test_plots_are_svg_with_values_in_their_alt_text(demo_page: Page) -> None:
     for image in demo_page.images:
         svg = base64.b64decode(image["src"].partition(",")[2])
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    # 75 with a standard error of 5 is 75 - 9.8 to 75 + 9.8.
+    # With one seed, the intervals are those of the scores, as in the table of trials.
     assert demo_page.images[1]["alt"] == (
         "Multiple choice over prompt loss weight. "
-        "PLW 0: 75.0, 95% interval 65.2 to 84.8; PLW 0.01: 78.0, 95% interval 68.2 to 87.8; "
-        "PLW 0.1: 77.0, 95% interval 67.2 to 86.8; PLW 1: 64.0, 95% interval 54.2 to 73.8; "
-        "untuned: 56.0, 95% interval 46.2 to 65.8."
+        "PLW 0: 75.0, 95% interval 63.2 to 84.0; PLW 0.01: 78.0, 95% interval 66.4 to 86.6; "
+        "PLW 0.1: 77.0, 95% interval 65.0 to 85.5; PLW 1: 64.0, 95% interval 51.8 to 74.6; "
+        "untuned: 56.0, 95% interval 44.1 to 67.7."
     )
 
 
@@ -99,7 +99,9 @@ def test_every_group_has_a_verdict_row(hill_page: Page) -> None:
         "Held-out completion lossin nats per token",
     ]
     assert all(row[1].startswith("best PLW 0.") for row in rows)
-    assert rows[1][3:] == ["< 0.001", "56.0, 95% interval 46.2 to 65.8"]
+    # The intervals of the untuned model are those of the table of trials.
+    assert rows[1][3:] == ["< 0.001", "56.0, 95% interval 44.1 to 67.7"]
+    assert rows[4][4] == "5.301, 95% interval 4.900 to 5.720"
     assert "nearest tried: 0.25" in rows[0][1]
     assert hill_page.html.count('class="claims"') == 5
     assert "next" not in hill_page.ids
