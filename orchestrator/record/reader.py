@@ -24,8 +24,10 @@ class TrialStatus:
     """Status of a trial. Losses are in nats per token, times in seconds; None if unknown.
 
     `completion_loss` and `prompt_loss` are training losses of the last logged step; `heldout_loss`
-    is the completion loss on held-out data, once the trial is scored. `seconds` includes
-    `eval_seconds`. `is_scored_beside`: a scorer scores the trial, and its workers are free.
+    is the completion loss on held-out data, once the trial is scored. `tokens_per_second` is that
+    of the last logged step during training, then the mean over the last attempt. `seconds` is the
+    time of that attempt and includes `eval_seconds`. `is_scored_beside`: a scorer scores the trial,
+    and its workers are free.
     """
 
     id: str
@@ -135,7 +137,9 @@ def _status(folder: SweepFolder, record: TrialRecord) -> TrialStatus:
     step = metrics.get("step", 0)
     remaining = None
     num_tokens, speed = metrics.get("num_tokens"), metrics.get("tokens_per_second")
-    if record.state == "training" and num_tokens and speed and record.total_steps:
+    if record.state != "training":
+        speed = record.tokens_per_second or speed
+    elif num_tokens and speed and record.total_steps:
         remaining = max(record.total_steps - step, 0) * num_tokens / speed
     seconds = None
     if record.train_seconds is not None:

@@ -68,7 +68,7 @@ def trial_rows(
             "prompt_loss": format_value(trial.final_prompt_loss, "nats"),
             "scores": _score_cells(card, columns),
             "tokens_per_second": _count(trial.tokens_per_second),
-            "time": _duration(trial.train_seconds, trial.eval_seconds),
+            "time": _time(trial),
         }
         for trial, card in sorted(cards_by_trial, key=lambda pair: pair[0].prompt_loss_weight)
     ]
@@ -148,6 +148,18 @@ def _shorten(error: str | None) -> str:
 
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _time(trial: TrialRecord) -> str:
+    """Return the time of training and scoring, which is that of the last attempt."""
+    last = _duration(trial.train_seconds, trial.eval_seconds)
+    held_s = trial.busy_seconds + trial.scorer_seconds
+    if trial.attempts < 2 or held_s == 0:
+        return last
+    total = _duration(held_s, None)
+    if last == "-":
+        return f"{total} in all attempts"
+    return f"{last} (last attempt; {total} in all)"
 
 
 def _duration(train_s: float | None, eval_s: float | None) -> str:

@@ -64,6 +64,15 @@ def test_only_changed_trials_are_read_again(sweep: SweepFolder) -> None:
     assert reader.statuses()[0].heldout_loss == 2.611
 
 
+def test_speed_of_a_finished_trial_is_that_of_the_report(tmp_path: Path) -> None:
+    done = trial(0.0).model_copy(update={"tokens_per_second": 61.0})
+    training = trial(0.1, state="training").model_copy(update={"tokens_per_second": 61.0})
+    reader = SweepReader(write_sweep(tmp_path / "demo", [done, training], {}))
+    reader.refresh()
+    # The last logged step of both had 1234.5 tokens/s.
+    assert [one.tokens_per_second for one in reader.statuses()] == [61.0, 1234.5]
+
+
 def test_trials_that_are_added_later_appear(sweep: SweepFolder) -> None:
     reader = SweepReader(sweep)
     reader.refresh()

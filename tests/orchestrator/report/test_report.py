@@ -294,6 +294,18 @@ def test_means_of_several_benchmarks_are_columns_and_in_the_json(tmp_path: Path)
     assert content["untuned"][BASE][-1]["name"] == "aggregate_multiple_choice"
 
 
+def test_time_of_a_trial_with_two_attempts_is_that_of_the_last_and_of_all(tmp_path: Path) -> None:
+    changes = {"attempts": 2, "train_seconds": 6.6, "eval_seconds": 2.4, "busy_seconds": 40.6}
+    again = trial(0.0).model_copy(update=changes)
+    failed = trial(1.0, state="failed", error="out of memory")
+    failed = failed.model_copy(update={"attempts": 3, "busy_seconds": 61.0})
+    folder = write_sweep(tmp_path / "s", [again, failed], {again.id: card(DEMO[0.0])})
+    header, *rows = read_page(folder).tables["trials"]
+    times = {row[2]: row[header.index("Time")] for row in rows}
+    assert times["done, 2 attempts"] == "9 s (last attempt; 41 s in all)"
+    assert times["failed, 3 attempts"] == "1 min 01 s in all attempts"
+
+
 def test_train_test_overlap_is_a_caveat(tmp_path: Path) -> None:
     done = trial(0.0)
     scores = card(DEMO[0.0])
