@@ -26,6 +26,7 @@ from orchestrator.monitoring.status import format_duration
 from orchestrator.record.baselines import baseline_labels
 from orchestrator.record.folder import STOP_REQUESTED, SweepFolder
 from orchestrator.spec.two_weights import only_ratio_counts_warning
+from trainers.foundation.counts import format_count
 
 if TYPE_CHECKING:
     # Types only: these import torch, which takes seconds.
@@ -100,14 +101,28 @@ def print_plan(plan: "SweepPlan") -> None:
 
 
 def _data_lines(plan: "SweepPlan", labels: Mapping[str, str]) -> Iterator[str]:
-    """Yield what each data set of the trials loses, after the label of its baseline."""
+    """Yield the sizes and losses of each data set of the trials, after its baseline's label."""
     from trainers.data.length_stats import DataStats
 
+    # It cannot be searched, so all trials have the same.
+    wanted = plan.trials[0].settings["data"]["heldout_examples"]
     for base in plan.bases:
         prefix = f"{labels[base.key]}: " if labels[base.key] else ""
         for data in base.data:
-            for line in DataStats.model_validate(data["stats"]).loss_lines():
+            size, *losses = DataStats.model_validate(data["stats"]).loss_lines()
+            for line in (f"training: {size}", _heldout_line(data["num_heldout"], wanted), *losses):
                 yield f"{prefix}{line}"
+
+
+def _heldout_line(num_heldout: int, wanted: int) -> str:
+    """Return the number of held-out examples, and why there are fewer than `wanted`."""
+    line = f"held out: {format_count(num_heldout, 'example')}"
+    if num_heldout == wanted:
+        return line
+    return (
+        f"{line}, not the {wanted:,} of data.heldout_examples: examples with the same prompt are "
+        "either all held out or all used for training"
+    )
 
 
 def _about(gib: float | None) -> str:

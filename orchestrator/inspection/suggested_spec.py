@@ -90,6 +90,8 @@ def write_suggested_spec(
     wanted = max(1, min(_MAX_HELDOUT, num_chats // _HELDOUT_FRACTION))
     data = data.model_copy(update={"heldout_examples": wanted})
     split = read_split(data)
+    # Fewer if prompts are shared. The split with this number is the same.
+    data = data.model_copy(update={"heldout_examples": len(split.heldout)})
     size = 2 ** int(math.log2(max(1, min(_MAX_BATCH, len(split.train) // _MIN_STEPS_PER_EPOCH))))
     is_long = advice.kind == "long"
     num_items = len(split.heldout)

@@ -124,6 +124,25 @@ def test_a_spec_holds_out_a_fifth_of_the_chats_also_if_each_turn_is_an_example(
     assert load_spec(spec).data.heldout_examples == 6
 
 
+def test_a_spec_and_its_plan_have_the_number_that_the_split_holds_out(tmp_path: Path) -> None:
+    # Groups of 5 examples with the same prompt: 2 of 12 groups are held out, not 12 examples.
+    rows = [{"prompt": f"Q{i % 12}", "completion": f"A{i}"} for i in range(60)]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = tmp_path / "try.yaml"
+    options = ("--model", save_tiny_model(tmp_path / "model"), "--template", "plain")
+    plw("data", "stats", data, *options, "--spec", spec)
+    assert load_spec(spec).data.heldout_examples == 10
+    output = plw("plan", spec).output
+    assert "training: 50 examples, none longer than" in output
+    assert "held out: 10 examples\n" in output
+    reason = (
+        "held out: 10 examples, not the 12 of data.heldout_examples: examples with the same prompt"
+        " are either all held out or all used for training\n"
+    )
+    assert reason in plw("plan", spec, "--set", "data.heldout_examples=12").output
+
+
 @pytest.mark.parametrize(
     ("has_gpu", "precision"),
     [(True, "bfloat16"), (False, "float32 # bfloat16 on GPUs; this machine has none")],
