@@ -235,7 +235,8 @@ class MessageParser(FieldParser):
             return []
         self.check_characters(calls, name)
         for index, function in enumerate(functions):
-            self._check_arguments(function["arguments"], f"{name}[{index}].arguments")
+            place = f"{name}[{index}]{'' if function is calls[index] else '.function'}"
+            self._check_arguments(function["arguments"], f"{place}.arguments")
         return list(self.without_nulls(calls))
 
     def _check_arguments(self, value: Any, name: str) -> None:

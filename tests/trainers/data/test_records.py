@@ -351,6 +351,11 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
         "messages[1].tool_calls[0].arguments is not valid JSON: it is nested too deeply, got "
         r'"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"...',
     ),
+    (
+        {"messages": [user(), assistant(None, tool_calls=[
+            {"type": "function", "function": {"name": "weather", "arguments": 3}}])]},
+        "messages[1].tool_calls[0].function.arguments must be an object, or the JSON of one, got 3",
+    ),
 ]  # fmt: skip
 
 
