@@ -68,7 +68,8 @@ class DataStats(_Stats):
 
     `prompt` is the sum of system, user, tool, history, template and excluded tokens; `completion`
     includes thinking and the end token. `EncodingCounts` defines the counts of truncated, cut and
-    dropped examples, `ReadingCounts` those of dropped records and ignored fields.
+    dropped examples, `ReadingCounts` those of dropped records, ignored fields and inconsistent
+    tool calls.
     """
 
     num_examples: int
@@ -89,6 +90,8 @@ class DataStats(_Stats):
     num_tokenised_examples: int = 0
     dropped_records: dict[str, int] = {}
     ignored_fields: dict[str, int] = {}
+    tool_faults: dict[str, int] = {}
+    first_tool_faults: dict[str, str] = {}
     prompt: TokenCounts
     completion: TokenCounts
     system: TokenCounts
@@ -102,11 +105,14 @@ class DataStats(_Stats):
     generation_ratio_without_template: GenerationRatio
 
     def loss_lines(self) -> Iterator[str]:
-        """Yield lines of text on what was used, truncated, dropped and ignored."""
+        """Yield lines of text on what was used, truncated, dropped, ignored and inconsistent."""
         counts = {field.name: getattr(self, field.name) for field in fields(EncodingCounts)}
         yield from EncodingCounts(**counts).lines(self.max_length)
         yield from ReadingCounts(
-            dropped=Counter(self.dropped_records), ignored=Counter(self.ignored_fields)
+            dropped=Counter(self.dropped_records),
+            ignored=Counter(self.ignored_fields),
+            tool_faults=Counter(self.tool_faults),
+            first_tool_faults=self.first_tool_faults,
         ).lines()
 
     @property
@@ -130,7 +136,7 @@ def compute_data_stats(
     """Return the token counts of `examples`, as encoded by `encode_examples` with `config`.
 
     Args:
-        reading: what was left out of the records of the examples.
+        reading: what was left out of the records of the examples, or is inconsistent in them.
     """
     reading = reading or ReadingCounts()
     role_counts = examples.role_counts()
@@ -141,6 +147,8 @@ def compute_data_stats(
         **asdict(examples.counts),
         dropped_records=dict(reading.dropped),
         ignored_fields=dict(reading.ignored),
+        tool_faults=dict(reading.tool_faults),
+        first_tool_faults=dict(reading.first_tool_faults),
         max_length=config.max_length,
         template=config.template,
         completion_turns=config.completion_turns,

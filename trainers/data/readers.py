@@ -93,6 +93,7 @@ def _read_source(
         counts.ignored.update(record.ignored)
         if example is not None:
             num_examples += 1
+            counts.add_tool_faults(record.tool_faults, found.id)
             yield example
         elif record.dropped is not None:
             counts.dropped[record.dropped] += 1

@@ -53,8 +53,8 @@ class FieldParser:
     """Reads the fields of one record; base of the parsers of its forms.
 
     `problems` lists what is wrong with the record. `ignored` are the names of fields that are not
-    used. `dropped` is the reason for which the record is not used, if there is one: a reason in
-    `drop`, or its weight 0.
+    used. `tool_faults` are the kinds of inconsistent tool calls. `dropped` is the reason for which
+    the record is not used, if there is one: a reason in `drop`, or its weight 0.
     """
 
     row: Row
@@ -62,6 +62,7 @@ class FieldParser:
     drop: Collection[DropReason] = ()
     problems: list[Problem] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
+    tool_faults: set[str] = field(default_factory=set)
     dropped: DropReason | Literal["weight 0"] | None = None
 
     def record_fields(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from trainers.data.record_fields import (
     ignore_fix,
     is_meaningful,
 )
+from trainers.data.tool_faults import find_tool_faults
 from trainers.foundation.jsonl import load_json
 from trainers.foundation.suggestions import did_you_mean
 
@@ -104,6 +105,7 @@ class RecordParser(MessageParser):
             self._check_chat(turns)
         if turns is None or self.problems or self.dropped is not None:
             return None
+        self.tool_faults = find_tool_faults(turns, tools)
         instruction = input = None
         if used[:1] == ("instruction",):
             instruction = self.text(fields["instruction"], "instruction")

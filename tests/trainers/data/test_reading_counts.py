@@ -1,4 +1,4 @@
-"""Dropped records and ignored fields are counted, also when the data comes from the cache."""
+"""Losses and inconsistencies of the data are counted, also when it comes from the cache."""
 
 import json
 import logging
@@ -21,9 +21,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLW_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def stats_of(path: Path, records: list[dict[str, Any]], **settings: Any) -> DataStats:
+def stats_of(
+    path: Path, records: list[dict[str, Any]], *, max_length: int = 64, **settings: Any
+) -> DataStats:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    config = DataConfig(path=str(path), heldout_examples=0, max_length=64, **settings)
+    config = DataConfig(path=str(path), heldout_examples=0, max_length=max_length, **settings)
     split = read_split(config)
     encoded = encode_examples(split.train, config, tiny_tokenizer(chat_template=CHAT_TEMPLATE))
     return compute_data_stats(encoded, config, split.reading)
@@ -68,6 +70,48 @@ def test_names_that_the_template_does_not_show_are_counted(tmp_path: Path) -> No
     assert (ignored.num_chats_without_names, ignored.ignored_fields) == (0, {"name": 1})
 
 
+def test_inconsistent_tool_calls_are_counted_with_the_first_record(tmp_path: Path) -> None:
+    def call(name: str, id: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": {}}
+        return {**ANSWER, "tool_calls": [{"id": id, "type": "function", "function": function}]}
+
+    def result(id: str) -> dict[str, Any]:
+        return {"role": "tool", "content": "4", "tool_call_id": id}
+
+    system = {"role": "system", "content": "Be brief."}
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    chats = [
+        [USER, call("add", "a"), result("a"), ANSWER],
+        [USER, call("add", "a")],
+        [USER, call("sub", "a"), result("a"), ANSWER],
+        [USER, call("sub", "a"), result("a"), ANSWER],
+        [USER, call("add", "a"), result("b"), ANSWER],
+        [USER, call("add", "a"), USER, ANSWER],
+        [USER, call("add", "a"), system, result("a"), ANSWER],
+        [USER, call("add", "a"), result("a"), system, USER, ANSWER],
+    ]
+    records: list[dict[str, Any]] = [{"messages": chat, "tools": tools} for chat in chats]
+    # Without a list of tools, names are not compared.
+    records.append({"messages": chats[2]})
+    template = tmp_path / "chat.jinja"
+    template.write_text(
+        "{{ tools }}{% for m in messages %}<|start|>{{ m.role }}{{ m.content }}"
+        "{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    )
+    settings = {"template": str(template), "max_length": 1000}
+    first = stats_of(tmp_path / "d.jsonl", records, **settings)
+    assert list(first.loss_lines()) == [
+        "9 examples, none longer than 1000 tokens",
+        "inconsistent tool calls, used as they are:"
+        " call of a tool that the record does not list (2 records, first d.jsonl:3),"
+        " call without a result before the next turn (1 record, first d.jsonl:6),"
+        " result with an unknown tool_call_id (1 record, first d.jsonl:5),"
+        " system turn between a call and its result (1 record, first d.jsonl:7)",
+    ]
+    assert stats_of(tmp_path / "d.jsonl", records, **settings) == first
+
+
 def test_data_without_losses_has_one_line(tmp_path: Path) -> None:
     stats = stats_of(tmp_path / "d.jsonl", [{"prompt": "Hi", "completion": "ok"}])
     assert list(stats.loss_lines()) == ["1 example, none longer than 64 tokens"]
@@ -89,7 +133,10 @@ def test_fields_of_token_records_parts_and_other_columns_are_counted(tmp_path: P
 
 def test_stats_of_records_without_these_counts_can_be_read(tmp_path: Path) -> None:
     older = stats_of(tmp_path / "d.jsonl", [{"prompt": "Hi", "completion": "ok"}]).to_json()
-    for name in ("dropped_records", "ignored_fields", "num_zero_weight_turns", "num_removed_turns"):
+    for name in (
+        *("dropped_records", "ignored_fields", "num_zero_weight_turns", "num_removed_turns"),
+        *("tool_faults", "first_tool_faults"),
+    ):
         del older[name]
     assert DataStats.model_validate(older).ignored_fields == {}
 
