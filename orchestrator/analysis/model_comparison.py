@@ -20,8 +20,11 @@ from orchestrator.record.reader import label
 from trainers.foundation.errors import InputError, Problem
 
 
-class DifferingOutput(BaseModel):
-    """An item for which the outputs or the values of the models differ."""
+class DifferingItem(BaseModel):
+    """An item for which the outputs or the values of the models differ.
+
+    The outputs are None for measures without outputs, such as the held-out loss.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,8 +33,8 @@ class DifferingOutput(BaseModel):
     category: str | None
     prompt: str
     target: str
-    output_a: str
-    output_b: str
+    output_a: str | None
+    output_b: str | None
     value_a: float
     value_b: float
 
@@ -40,9 +43,9 @@ class ModelComparison(BaseModel):
     """All comparisons of two models.
 
     `name_a` and `name_b` are the folders `a` and `b`, for trials after their searched values.
-    `answers` are sentences on the measures that differ and on those that do not. Of the
-    `num_outputs` items with an output, `differing` has those with another output or value, the
-    largest changes first.
+    `answers` are sentences on the measures that differ and on those that do not. Of the `num_items`
+    common items, `differing` has those that differ in output or value: items with an output come
+    before those without, and in both groups the largest changes of value come first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,8 +56,8 @@ class ModelComparison(BaseModel):
     name_b: str
     answers: list[str]
     rows: list[ComparisonRow]
-    num_outputs: int
-    differing: list[DifferingOutput]
+    num_items: int
+    differing: list[DifferingItem]
     notes: list[str]
 
 
@@ -92,9 +95,7 @@ def compare_models(a: Path, b: Path, *, seed: int) -> ModelComparison:
         name_b=_name(b, second),
         answers=comparison_answers(rows),
         rows=rows,
-        num_outputs=sum(
-            one["output"] is not None for each in benchmarks for one, _ in each.all_pairs
-        ),
+        num_items=sum(len(each.all_pairs) for each in benchmarks),
         differing=_differing(benchmarks),
         notes=comparison_notes(first, second, benchmarks, rows),
     )
@@ -121,14 +122,14 @@ def _read_models(*paths: Path) -> list[ScoredModel]:
     return models
 
 
-def _differing(benchmarks: Sequence[PairedBenchmark]) -> list[DifferingOutput]:
+def _differing(benchmarks: Sequence[PairedBenchmark]) -> list[DifferingItem]:
     found = [
-        DifferingOutput(
+        DifferingItem(
             benchmark=benchmark.score.name,
             id=str(one["id"]),
             category=category_of(one),
             prompt=str(one["prompt"]),
-            target=_text(one["target"]),
+            target=_text(one["target"]) or "",
             output_a=_text(one["output"]),
             output_b=_text(other["output"]),
             value_a=float(one["value"]),
@@ -136,11 +137,16 @@ def _differing(benchmarks: Sequence[PairedBenchmark]) -> list[DifferingOutput]:
         )
         for benchmark in benchmarks
         for one, other in benchmark.all_pairs
-        if one["output"] is not None
-        and (one["output"], one["value"]) != (other["output"], other["value"])
+        if (one["output"], one["value"]) != (other["output"], other["value"])
     ]
-    return sorted(found, key=lambda item: -abs(item.value_b - item.value_a))
+    return sorted(found, key=_rank)
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _rank(item: DifferingItem) -> tuple[bool, float]:
+    """Return a sort key: items with outputs first, the largest changes of value first."""
+    has_no_output = item.output_a is None and item.output_b is None
+    return has_no_output, -abs(item.value_b - item.value_a)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -10,7 +10,7 @@ from orchestrator.cli.sweep_argument import models_argument
 
 @click.command()
 @models_argument(2, "A B")
-@click.option("--html", type=PATH, help="Write a page with the differing outputs side by side.")
+@click.option("--html", type=PATH, help="Write a page with the differing items side by side.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Bootstrap seed.")
 @force_option
 @json_option
@@ -55,13 +55,8 @@ def compare(
         click.echo(answer)
     for note in comparison.notes:
         click.echo(f"note: {note}")
-    differing, num_outputs = len(comparison.differing), comparison.num_outputs
-    if num_outputs:
-        click.echo(
-            f"of {num_outputs} items with an output, {differing} differ in the output or its value"
-        )
-    else:
-        click.echo("no item has an output, so --html shows no outputs side by side")
+    differing = len(comparison.differing)
+    click.echo(f"of {comparison.num_items} items, {differing} differ in output or value")
     if html is not None:
         click.echo(f"wrote {html}")
     elif differing:

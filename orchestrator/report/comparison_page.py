@@ -1,4 +1,4 @@
-"""The table of a comparison of two models, and a page with their differing outputs."""
+"""The table of a comparison of two models, and a page with the items that differ."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def comparison_cells(row: ComparisonRow) -> list[str]:
 
 
 def write_comparison_page(path: Path, comparison: ModelComparison, *, overwrite: bool) -> None:
-    """Write the tables and the differing outputs side by side, as one self-contained HTML file.
+    """Write the tables and the differing items side by side, as one self-contained HTML file.
 
     Raises:
         InputError: the file exists and `overwrite` is false, or it cannot be written.

@@ -170,7 +170,7 @@ def test_the_page_shows_differing_outputs_side_by_side(
     html = page.read_text()
     assert "<pre>the cat sat on the hat</pre>" in html
     assert "<pre>birds fly south in the fall</pre>" in html
-    assert "13 of 13 items whose outputs or values differ" in html
+    assert "Of 47 items, 14 differ in output or value. Items with an output come before" in html
     assert "page.html: file exists" in refused("compare", *map(str, folders), "--html", str(page))
 
 
@@ -188,13 +188,31 @@ def test_models_are_named_and_trials_by_their_searched_values(
     assert "<br>".join(names) in page.read_text()
 
 
-def test_losses_have_no_outputs_to_show(tmp_path: Path) -> None:
-    a = write_scores(tmp_path / "a", [loss(0, 2.0, 2), loss(1, 3.0, 2)])
-    b = write_scores(tmp_path / "b", [loss(0, 4.0, 2), loss(1, 3.5, 2)])
-    result = CliRunner().invoke(main, ["compare", str(a), str(b)])
-    assert result.exit_code == 0, result.output
-    assert "no item has an output, so --html shows no outputs side by side" in result.output
-    assert "next: --html" not in result.output
+def test_items_without_an_output_are_shown_if_their_values_differ(tmp_path: Path) -> None:
+    a = write_scores(tmp_path / "a", [loss(0, 2.0, 2), loss(1, 3.0, 2), loss(2, 1.0, 2)])
+    b = write_scores(tmp_path / "b", [loss(0, 2.5, 2), loss(1, 1.0, 2), loss(2, 1.0, 2)])
+    assert compare(a, b).splitlines()[-2:] == [
+        "of 3 items, 2 differ in output or value",
+        "next: --html PAGE shows them side by side",
+    ]
+    found = json.loads(compare(a, b, "--json"))
+    assert found["num_items"] == 3
+    assert [(item["id"], item["output_a"], item["value_b"]) for item in found["differing"]] == [
+        ("d:1", None, 0.5),
+        ("d:0", None, 1.25),
+    ]
+    page = tmp_path / "page.html"
+    compare(a, b, "--html", page)
+    html = page.read_text()
+    assert "Of 3 items, 2 differ in output or value. Items with" in html
+    assert '<td>1.5<p class="note">no output</p></td><td>0.5<p class="note">no output</p>' in html
+
+
+def test_items_with_outputs_come_first(tmp_path: Path) -> None:
+    a = write_scores(tmp_path / "a", [loss(0, 9.0, 1), quiz("quiz", 0, 0.0, "no")])
+    b = write_scores(tmp_path / "b", [loss(0, 1.0, 1), quiz("quiz", 0, 1.0)])
+    found = json.loads(compare(a, b, "--json"))["differing"]
+    assert [item["benchmark"] for item in found] == ["quiz.acc", "heldout_completion_loss"]
 
 
 def test_scores_without_common_items_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
