@@ -107,11 +107,34 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Row | Problem]:
     fix = "write one object per line, or rename a file with one list to .json"
+    is_first = True
     for row in parse_lines(path, _lines(path), fix=fix):
         if isinstance(row, JsonlRow):
             yield Row(f"{name}:{row.number}", row.where, row.content)
         else:
+            # The first line is not valid alone if one value has several lines.
+            problem = _one_value_problem(path) if is_first else None
+            if problem is not None:
+                yield problem
+                return
             yield row
+        is_first = False
+
+
+def _one_value_problem(path: Path) -> Problem | None:
+    """Return the problem of a .jsonl file that is one list or object; None for other files."""
+    try:
+        content = load_json("".join(_lines(path)))
+    except ValueError:
+        return None
+    stem, _, ending = path.name.lower().rpartition(".jsonl")
+    kind, fix = "list", f"rename it to {path.name[: len(stem)]}.json{ending}"
+    if isinstance(content, dict):
+        kind = "object"
+        if len([value for value in content.values() if isinstance(value, list)]) != 1:
+            fix = "write one object per line"
+    message = f"the file is one JSON {kind}, not one record per line"
+    return Problem(message=message, where=str(path), fix=fix)
 
 
 def _read_json(path: Path, name: str) -> Iterator[Row | Problem]:
