@@ -20,7 +20,7 @@ from ruamel.yaml.nodes import Node, ScalarNode
 
 from trainers.foundation.errors import InputError, Problem
 from trainers.foundation.renamed_settings import current_name
-from trainers.foundation.suggestions import did_you_mean
+from trainers.foundation.suggestions import did_you_mean, did_you_mean_path
 from trainers.foundation.yaml_limits import check_depth, check_expansion, read_limited
 
 KeyPath = tuple[str | int, ...]
@@ -314,11 +314,31 @@ def find_setting_place(content: Mapping[str, Any], message: str, source: Path) -
 def _nearest_key(model: type[BaseModel], key_path: KeyPath) -> str:
     valid = _valid_keys(model, key_path[:-1])
     key = str(key_path[-1])
+    elsewhere = list(_nested_settings(model))
+    # A key without its section: steps means schedule.steps, although profile_steps is similar.
+    complete = did_you_mean_path(key, elsewhere, cutoff=1.0) if len(key_path) == 1 else None
     # A prefix takes precedence: `workers` means workers_per_trial, although `scorers` is more
     # similar.
     completed = [name for name in valid if name.startswith(f"{key}_")]
-    near = did_you_mean(completed[0] if completed else key, valid, cutoff=0.5)
+    near = complete or did_you_mean(completed[0] if completed else key, valid, cutoff=0.5)
+    near = near or did_you_mean_path(key, elsewhere, cutoff=0.8)
     return near or f"valid here: {', '.join(sorted(valid))}"
+
+
+def _nested_settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of all settings and groups below the groups of `model`."""
+    for name, field in model.model_fields.items():
+        if prefix:
+            yield f"{prefix}{name}"
+        for section in _sections_in(field.annotation):
+            yield from _nested_settings(section, f"{prefix}{name}.")
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the settings models of a group, which may be optional; none of lists of groups."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    parts = get_args(annotation) if is_union else (annotation,)
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
 
 
 def _valid_keys(model: type[BaseModel], parents: KeyPath) -> list[str]:

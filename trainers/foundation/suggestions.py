@@ -1,7 +1,10 @@
-"""Suggest the known name that a misspelt name is most similar to."""
+"""Suggest the known name or dotted path that a misspelt name is most similar to."""
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable
+
+_MAX_PATHS = 3
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
@@ -12,3 +15,18 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else None
+
+
+def did_you_mean_path(name: str, paths: Iterable[str], *, cutoff: float) -> str | None:
+    """Return `did you mean PATH?` for the dotted paths whose last part is nearest to `name`.
+
+    Lists at most 3 paths with the same last part, the shortest first; None if none is similar.
+    """
+    by_last: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        by_last[path.rpartition(".")[2]].append(path)
+    near = difflib.get_close_matches(name, by_last, n=1, cutoff=cutoff)
+    if not near:
+        return None
+    found = sorted(by_last[near[0]], key=lambda path: path.count("."))
+    return f"did you mean {' or '.join(found[:_MAX_PATHS])}?"

@@ -262,6 +262,21 @@ def test_error_for_an_override_names_the_option_instead_of_a_line(tmp_path: Path
         ("seed=[1", "an override's value must be YAML, got 'seed=[1'; quote it"),
         ("model.path.x=1", "path in model.path.x is not a group of settings"),
         ("los.x=1", "--set: unknown key los; did you mean loss?"),
+        (
+            "learning_rate=1e-5",
+            "--set: unknown key learning_rate; did you mean optimizer.learning_rate?",
+        ),
+        (
+            "lerning_rate=1e-5",
+            "--set: unknown key lerning_rate; did you mean optimizer.learning_rate?",
+        ),
+        ("path=m", "--set: unknown key path; did you mean model.path or data.path?"),
+        # Not profile_steps, although it is similar.
+        ("steps=5", "--set: unknown key steps; did you mean schedule.steps?"),
+        (
+            "model.learning_rate=1e-5",
+            "--set: unknown key model.learning_rate; did you mean optimizer.learning_rate?",
+        ),
     ],
 )
 def test_an_override_that_cannot_be_applied(tmp_path: Path, override: str, problem: str) -> None:
