@@ -172,10 +172,8 @@ def _spec_text(spec: SweepSpec) -> str:
 
 def list_sweeps(folder: Path | str | None = None) -> "DataFrame":
     """Return the sweeps in a folder, by default runs/, with state, answer and cost."""
-    import pandas as pd
-
     found = summarize_sweeps(runs_folder() if folder is None else Path(folder))
-    return pd.DataFrame([vars(one) for one in found])
+    return _data_frame([vars(one) for one in found])
 
 
 class Sweep:
@@ -220,11 +218,10 @@ class Sweep:
 
     def status(self) -> "DataFrame":
         """Return the progress of each trial: state, step, losses, remaining seconds."""
-        import pandas as pd
-
         reader = SweepReader(self._folder)
         reader.refresh()
-        return pd.DataFrame([vars(one) for one in reader.statuses()])
+        frame = _data_frame([vars(one) for one in reader.statuses()])
+        return frame.rename(columns={"id": "trial", "trial": "label"})
 
     def watch(self, *, interval_s: float = 2.0) -> None:
         """Print the progress until the sweep ends, or until an interrupt."""
@@ -258,8 +255,6 @@ class Sweep:
 
     def trials(self) -> "DataFrame":
         """Return one row for each trial: searched values, state, times and training losses."""
-        import pandas as pd
-
         records = self._folder.read_trials()
         fields = ("state", "error", "attempts", "total_steps", "train_seconds", "eval_seconds",
                   "busy_seconds", "tokens_per_second", "final_completion_loss",
@@ -269,7 +264,7 @@ class Sweep:
             {**_names(record), **{name: getattr(record, name) for name in fields}}
             for record in records
         ]
-        return pd.DataFrame(rows)
+        return _data_frame(rows)
 
     def scores(self) -> "DataFrame":
         """Return one row for each score of a trial or of the untuned model (`untuned`).
@@ -277,8 +272,6 @@ class Sweep:
         Means over groups are included. Columns: those that name the trial, `measure`, `group`,
         `value`, its 95% interval over items, `unit` and whether higher is better.
         """
-        import pandas as pd
-
         rows: list[dict[str, Any]] = []
         bases = {
             base.key: self._folder.read_baseline_scores(base.key)
@@ -297,7 +290,7 @@ class Sweep:
             for score in add_aggregates(card, untuned).scores:
                 content = score.model_dump()
                 rows.append({**names, "measure": content.pop("name"), **content})
-        return pd.DataFrame(rows)
+        return _data_frame(rows)
 
     def metrics(self, trial: str | None = None) -> "DataFrame":
         """Return the logged steps of a trial, or of all trials for None.
@@ -305,8 +298,6 @@ class Sweep:
         Raises:
             InputError: there is no such trial.
         """
-        import pandas as pd
-
         ids = [None if trial is None else find_trial(self._folder, trial)]
         rows = [
             {**_names(record), **line}
@@ -314,7 +305,7 @@ class Sweep:
             if ids == [None] or record.id in ids
             for line in self._jsonl(self._folder.metrics(record.id))
         ]
-        return pd.DataFrame(rows)
+        return _data_frame(rows)
 
     def samples(self, trial: str) -> "DataFrame":
         """Return the scored items of a trial or of `untuned`: prompt, target, output, value.
@@ -322,14 +313,12 @@ class Sweep:
         Raises:
             InputError: there is no such trial.
         """
-        import pandas as pd
-
         folder = (
             self._folder.baseline(only_baseline(self._folder))
             if trial == UNTUNED
             else self._folder.trial(find_trial(self._folder, trial))
         )
-        return pd.DataFrame(self._jsonl(folder / "samples.jsonl"))
+        return _data_frame(self._jsonl(folder / "samples.jsonl"))
 
     def figures(self) -> "dict[str, Figure]":
         """Return the plots of the report as matplotlib figures, by the id of their panel."""
@@ -375,3 +364,15 @@ def _names(record: TrialRecord) -> dict[str, Any]:
         "seed": record.settings.get("seed"),
         **{key: value for key, value in record.searched.items() if key not in _OWN_COLUMNS},
     }
+
+
+def _data_frame(rows: Sequence[Mapping[str, Any]]) -> "DataFrame":
+    """Return the rows as a data frame, in which integers with missing values are Int64."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    for name in frame.select_dtypes("float"):
+        values = [row.get(name) for row in rows]
+        if {type(value) for value in values if value is not None} == {int}:
+            frame[name] = pd.array(values, dtype="Int64")
+    return frame

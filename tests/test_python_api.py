@@ -120,6 +120,25 @@ def test_data_frames_name_each_trial(demo: SweepFolder) -> None:
     assert sweep.write_report() == demo.report_html
 
 
+def test_data_frames_have_the_same_names_for_id_and_label(demo: SweepFolder) -> None:
+    sweep = Sweep()
+    first = demo.read_trials()[0].id
+    for frame in (sweep.status(), sweep.trials(), sweep.scores(), sweep.metrics()):
+        [label] = frame[frame.trial == first].label.unique()
+        assert label == "PLW 0, seed 0"
+        assert "id" not in frame.columns
+
+
+@pytest.mark.usefixtures("demo")
+def test_seeds_are_integers_also_where_the_untuned_model_has_none() -> None:
+    sweep = Sweep()
+    assert [str(frame.seed.dtype) for frame in (sweep.trials(), sweep.metrics())] == ["int64"] * 2
+    seeds = sweep.scores().seed
+    assert str(seeds.dtype) == "Int64"
+    assert list(seeds.dropna().unique()) == [0, 1, 2]
+    assert seeds.isna().sum() == len(sweep.scores().query("trial == 'untuned'")) > 0
+
+
 def test_a_running_sweep_is_read_and_stopped(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", [trial(0.0), trial(1.0, state="training")], {})
     sweep = Sweep(tmp_path / "s")
