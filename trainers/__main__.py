@@ -48,13 +48,19 @@ def run(config_path: Path, output_dir: Path, overrides: Sequence[str]) -> int:
 
 
 def _print_step(metrics: StepMetrics) -> None:
-    prompt = "-" if metrics.prompt_loss is None else f"{metrics.prompt_loss:.3f}"
-    completion = "-" if metrics.completion_loss is None else f"{metrics.completion_loss:.3f}"
+    losses = f"completion loss {_text(metrics.completion_loss)}"
+    losses += f"  prompt loss {_text(metrics.prompt_loss)}"
+    if metrics.heldout_completion_loss is not None:
+        losses += f"  held-out completion loss {metrics.heldout_completion_loss:.3f}"
     print(
-        f"step {metrics.step}/{metrics.total_steps}  completion loss {completion}  "
-        f"prompt loss {prompt}  {metrics.tokens_per_second:.0f} tokens/s",
+        f"step {metrics.step}/{metrics.total_steps}  {losses}  "
+        f"{metrics.tokens_per_second:.0f} tokens/s",
         flush=True,
     )
+
+
+def _text(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.3f}"
 
 
 if __name__ == "__main__":

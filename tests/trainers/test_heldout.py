@@ -14,11 +14,13 @@ from evals.heldout.loss import evaluate_heldout_loss
 from tests.tiny_model import tiny_tokenizer
 from tests.trainers.tiny_runs import settings, train_interrupted_and_uninterrupted, train_until
 from tests.worlds import run_in_world
+from trainers.__main__ import _print_step
 from trainers.config import TrainConfig
 from trainers.data.examples import pair
 from trainers.data.tokenize import encode_heldout, read_split
 from trainers.data_config import DataConfig
 from trainers.runs.metrics_file import read_losses
+from trainers.runs.results import StepMetrics
 
 CASES: dict[str, dict[str, Any]] = {
     "zero-0": {"deepspeed": {"zero_stage": 0, "precision": "float32"}},
@@ -179,6 +181,30 @@ def test_a_measured_step_is_logged_and_the_last_one_is_measured(tmp_path: Path) 
         False,
     ]
     assert all(math.isfinite(line["heldout_prompt_loss"] or 0) for line in logged)
+
+
+@pytest.mark.parametrize(
+    ("loss", "printed"),
+    [
+        (
+            1.25,
+            "step 2/4  completion loss 1.500  prompt loss -  held-out completion loss 1.250"
+            "  100 tokens/s\n",
+        ),
+        (None, "step 2/4  completion loss 1.500  prompt loss -  100 tokens/s\n"),
+    ],
+)
+def test_the_progress_shows_a_measured_held_out_loss(
+    loss: float | None, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_step(
+        StepMetrics(
+            step=2, total_steps=4, time=0.0, loss=1.5, completion_loss=1.5, prompt_loss=None,
+            learning_rate=1e-4, grad_norm=1.0, num_tokens=100, tokens_per_second=100.0,
+            heldout_completion_loss=loss,
+        )
+    )  # fmt: skip
+    assert capsys.readouterr().out == printed
 
 
 def test_lines_of_measured_steps_do_not_change_the_compared_losses(tmp_path: Path) -> None:
