@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import peft
@@ -173,3 +175,9 @@ def test_l2_sp_with_lora_is_rejected() -> None:
     }
     with pytest.raises(ValueError, match="lora keeps the pre-trained weights fixed"):
         TrainConfig.model_validate(settings)
+
+
+def test_ranks_do_not_log_the_advice_of_bitsandbytes_at_its_import() -> None:
+    code = "import logging; logging.basicConfig(level=logging.INFO); import trainers.sft"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "bitsandbytes" not in done.stderr
