@@ -123,6 +123,9 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Row | Problem]:
 
 def _one_value_problem(path: Path) -> Problem | None:
     """Return the problem of a .jsonl file that is one list or object; None for other files."""
+    first = next((line for line in _lines(path) if line.strip()), "").strip()
+    if first != "{" and not first.startswith("["):
+        return None  # A bad record: the rest of the file, which may be large, need not be read.
     try:
         content = load_json("".join(_lines(path)))
     except ValueError:

@@ -59,9 +59,6 @@ from trainers.foundation.errors import InputError
 
 # DeepSpeed 0.19 uses names that torch 2.13 renamed; every step would warn under ZeRO 3.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
-# It prints a line at each load, which Ray writes twice to a trial's log. The attribute
-# deepspeed.comm.torch is torch itself, not the module of this function.
-build_shm_op.__globals__["print"] = lambda *_: None
 _LINEAR = nn.functional.linear
 # What DeepSpeed raises for a bad config.
 _CONFIG_ERRORS = (DeepSpeedConfigError, ValueError, TypeError, AttributeError, AssertionError)
