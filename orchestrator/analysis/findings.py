@@ -107,6 +107,7 @@ class Panel(Finding):
     `is_relative`, values are relative to the mean of their base's trials, because levels of several
     models or data sets are not comparable. With `is_within_seeds`, points exclude the effect of
     their seed that all weights share. `best` is the best PLW of the panel's verdict, if any.
+    `benchmark` is the only benchmark of a group; None if there are several.
     """
 
     id: str
@@ -119,6 +120,7 @@ class Panel(Finding):
     untuned: Estimate | None = None
     is_within_seeds: bool = False
     best: Best | None = None
+    benchmark: str | None = None
 
     @property
     def points(self) -> list[Point]:

@@ -86,9 +86,15 @@ def verdict_panels(
                 untuned=reference,
                 is_within_seeds=bool(levels),
                 best=_best(verdict),
+                benchmark=_only_benchmark(rows, group),
             )
         )
     return panels
+
+
+def _only_benchmark(rows: Sequence[ScoreRow], group: str) -> str | None:
+    names = {row.benchmark for row in rows if row.group == group}
+    return names.pop() if len(names) == 1 and names != {group} else None
 
 
 def _best(verdict: Verdict) -> Best | None:

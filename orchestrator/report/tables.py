@@ -101,7 +101,7 @@ def verdict_grid(
     columns = ["Scores", "Verdict", "Gain (95%)", "p", *(["Trials"] if counts else [])]
     cells = [
         [
-            f"{row['scores']} ({row['unit']})",
+            f"{row['scores']} ({', '.join(filter(None, [row['benchmark'], row['unit']]))})",
             f"{row['verdict']} ({row['condition']})" if row["condition"] else row["verdict"],
             row["gain"],
             row["p_value"],
@@ -121,6 +121,7 @@ def _verdict_row(verdict: Verdict, conclusions: Conclusions, panel: Panel | None
         "condition": assumption_text(verdict),
         "claims": verdict.claims_effect and verdict.kind != "cannot say",
         "gain": gain_text(verdict, conclusions.unit),
+        "benchmark": panel.benchmark if panel is not None else None,
         "unit": conclusions.unit,
         "p_value": format_p_value(verdict.adjusted_p_value),
         "trials": str(verdict.num_trials),

@@ -93,9 +93,9 @@ def test_every_group_has_a_verdict_row(hill_page: Page) -> None:
     assert hill_page.ids["basis"] == "All verdicts use 21 trials (7 weights, 3 seeds each)."
     assert [row[0] for row in rows] == [
         "Overallin points",
-        "Multiple choicein points",
-        "Short generationin points",
-        "Long generationin points",
+        "Multiple choicequiz.acc, in points",
+        "Short generationanswers.exact_match, in points",
+        "Long generationessays.chrf, in points",
         "Held-out completion lossin nats per token",
     ]
     assert all(row[1].startswith("best PLW 0.") for row in rows)

@@ -41,7 +41,7 @@ def test_finish_posts_untuned_scores_and_report_and_a_later_run_reopens(
     note = parent.data.tags["mlflow.note.content"]
     assert note.startswith("Overall: cannot say: 1 residual degree of freedom to estimate noise")
     assert "\n\nAll verdicts use 4 trials (4 weights, 1 seed each).\n\n| Scores |" in note
-    assert "\n| Multiple choice (points) | cannot say" in note
+    assert "\n| Multiple choice (quiz.acc, points) | cannot say" in note
     assert note.startswith(parent.data.tags["answer"])
     assert parent.data.tags["answer_multiple_choice"].startswith("cannot say")
     run_id = parent.info.run_id
