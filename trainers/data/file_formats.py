@@ -109,16 +109,17 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Row | Problem]:
     fix = "write one object per line, or rename a file with one list to .json"
     is_first = True
     for row in parse_lines(path, _lines(path), fix=fix):
-        if isinstance(row, JsonlRow):
-            yield Row(f"{name}:{row.number}", row.where, row.content)
-        else:
-            # The first line is not valid alone if one value has several lines.
-            problem = _one_value_problem(path) if is_first else None
+        # One value over several lines is not valid in its first line alone; one line may be a list.
+        if is_first and (isinstance(row, Problem) or isinstance(row.content, list)):
+            problem = _one_value_problem(path)
             if problem is not None:
                 yield problem
                 return
-            yield row
         is_first = False
+        if isinstance(row, JsonlRow):
+            yield Row(f"{name}:{row.number}", row.where, row.content)
+        else:
+            yield row
 
 
 def _one_value_problem(path: Path) -> Problem | None:

@@ -184,12 +184,20 @@ def test_error_for_invalid_json_names_the_line(tmp_path: Path) -> None:
         (ALPACA, "the file is one JSON object, not one record per line; write one object per line"),
     ],
 )
-def test_a_pretty_printed_list_in_a_jsonl_file_is_one_problem(
+def test_one_json_value_in_a_jsonl_file_is_one_problem(
     tmp_path: Path, content: Any, problem: str
 ) -> None:
     path = tmp_path / "my.jsonl"
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
     assert problems_of(str(path), tmp_path) == [f"my.jsonl: {problem}"]
+
+
+def test_a_list_in_one_line_of_a_jsonl_file_is_one_problem(tmp_path: Path) -> None:
+    path = tmp_path / "my.jsonl"
+    path.write_text(json.dumps([ALPACA] * 3), encoding="utf-8")
+    assert problems_of(str(path), tmp_path) == [
+        "my.jsonl: the file is one JSON list, not one record per line; rename it to my.json"
+    ]
 
 
 def test_all_problems_are_reported_at_once_in_file_order(tmp_path: Path) -> None:
